@@ -1,0 +1,42 @@
+#pragma once
+// check(): the one way an op refuses its arguments. The message is `op: rule; name=shape dtype device, ...; in scope; file:line`, and is
+// only put together when the rule is broken.
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+
+#include "twinlens/core/tensor.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+
+// Where a check stands. (clang 14 has no std::source_location.)
+struct Where {
+  const char* op;
+  const char* file;
+  int line;
+  Where(const char* name, const char* f = __builtin_FILE(), int l = __builtin_LINE()) : op(name), file(f), line(l) {}
+};
+
+struct Named {
+  const char* name;
+  const Tensor& tensor;
+};
+
+enum class Kind { shape, dtype, device, autograd };
+
+[[noreturn]] void fail(Kind kind, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {});
+
+inline void check(bool ok, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {}) {
+  if (!ok) fail(Kind::shape, where, rule, tensors);
+}
+inline void check_dtype(bool ok, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {}) {
+  if (!ok) fail(Kind::dtype, where, rule, tensors);
+}
+// Every defined tensor is on the device of the first.
+void check_same_device(const Where& where, std::initializer_list<Named> tensors);
+// Floating dtypes that CPU kernels compute in (f32, bf16); on CUDA f16 too.
+void check_compute_dtype(const Where& where, std::initializer_list<Named> tensors);
+
+}  // namespace twinlens

@@ -1,0 +1,287 @@
+#include "twinlens/core/autograd.h"
+
+#include <queue>
+#include <unordered_map>
+
+#include "core/src/tensor_state.h"
+#include "twinlens/core/check.h"
+#include "twinlens/kernels/accumulate.h"
+#include "twinlens/kernels/scope.h"
+
+namespace twinlens {
+namespace {
+
+thread_local bool recording = true;
+thread_local std::uint64_t next_sequence = 0;
+
+// y += x, elementwise, both dense.
+void add_into(const Tensor& y, const Tensor& x) {
+  const Tensor source = dense(x);
+  run(current_stream(y.device()), Accumulate{const_buffer_of(source), buffer_of(y)});
+  ++y.state()->storage->version;
+}
+
+bool only_owner(const Tensor& x) { return x.state().use_count() == 1 && x.state()->storage.use_count() == 1 && x.is_dense(); }
+
+// sum of two gradients that met; f32 if either is.
+Tensor sum_gradients(Tensor a, Tensor b) {
+  if (only_owner(a) && (a.dtype() == DType::f32 || b.dtype() != DType::f32)) {
+    add_into(a, b);
+    return a;
+  }
+  if (only_owner(b) && (b.dtype() == DType::f32 || a.dtype() != DType::f32)) {
+    add_into(b, a);
+    return b;
+  }
+  const bool wide = a.dtype() == DType::f32 || b.dtype() == DType::f32;
+  Tensor sum = wide && a.dtype() != DType::f32 ? a.to(DType::f32) : a.clone();
+  add_into(sum, b);
+  return sum;
+}
+
+}  // namespace
+
+// One run of backward: how many gradients each node and leaf still waits for, and what has come so far.
+class Engine {
+ public:
+  void run(const Tensor& y, Tensor dy) {
+    const Edge root = edge_of(y);
+    count_from(root.node);
+    if (root.leaf != nullptr) ++leaves_[root.leaf.get()];
+    if (root.node != nullptr) nodes_[root.node.get()].waiting += 1;
+    give(root, std::move(dy));
+    while (!ready_.empty()) {
+      const std::shared_ptr<Node> node = ready_.top();
+      ready_.pop();
+      run_node(*node);
+    }
+  }
+
+  static Edge edge_of(const Tensor& x) {
+    TensorState& state = *x.state();
+    if (state.node != nullptr) return {state.node, nullptr};
+    if (state.gradient_leaf != nullptr) return {nullptr, state.gradient_leaf->requires_grad ? state.gradient_leaf : nullptr};
+    return {nullptr, state.requires_grad ? x.state() : nullptr};
+  }
+
+  // A gradient (or, when absent, the news that none will come from there) for the tensor behind the edge.
+  void give(const Edge& edge, Tensor g) {
+    if (edge.leaf != nullptr) {
+      if (g.defined()) add_to_leaf(*edge.leaf, std::move(g));
+      leaf_served(edge.leaf);
+    } else if (edge.node != nullptr) {
+      Work& work = nodes_[edge.node.get()];
+      if (g.defined()) work.dy = work.dy.defined() ? sum_gradients(std::move(work.dy), std::move(g)) : std::move(g);
+      if (--work.waiting == 0) ready_.push(edge.node);
+    }
+  }
+
+  void leaf_served(const std::shared_ptr<TensorState>& leaf) {
+    if (--leaves_[leaf.get()] == 0 && leaf->hook) leaf->hook(Tensor(leaf));
+  }
+
+ private:
+  struct Work {
+    int waiting = 0;
+    Tensor dy;
+  };
+  // The node recorded last runs first: a fixed order.
+  struct RecordedBefore {
+    bool operator()(const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) const { return a->sequence < b->sequence; }
+  };
+
+  void count_from(const std::shared_ptr<Node>& root) {
+    if (root == nullptr) return;
+    std::vector<Node*> open{root.get()};
+    nodes_[root.get()];
+    while (!open.empty()) {
+      Node* node = open.back();
+      open.pop_back();
+      for (const Edge& edge : node->inputs) {
+        if (edge.leaf != nullptr) ++leaves_[edge.leaf.get()];
+        if (edge.node == nullptr) continue;
+        const auto [it, is_new] = nodes_.try_emplace(edge.node.get());
+        ++it->second.waiting;
+        if (is_new) open.push_back(edge.node.get());
+      }
+    }
+  }
+
+  void run_node(Node& node) {
+    Tensor dy = std::move(nodes_[&node].dy);
+    if (node.has_run) {
+      throw AutogradError(std::string(node.name()) + ": backward ran a second time over the same tape; its saved tensors are gone" +
+                          (node.scope.empty() ? "" : "; in " + node.scope) + "; run the forward again");
+    }
+    Gradients grads(*this, node);
+    if (dy.defined()) {
+      const Scope scope(node.scope.empty() ? node.name() : node.scope);
+      node.backward(dy, grads);
+    }
+    node.has_run = true;
+    node.release();
+    for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+      if (!grads.served_[i]) give(node.inputs[i], Tensor{});
+    }
+    // Long chains of nodes must not be destroyed recursively: this node lets go of its inputs now.
+    node.inputs.clear();
+  }
+
+  static void add_to_leaf(TensorState& leaf, Tensor g) {
+    if (leaf.grad.defined()) {
+      if (leaf.grad_is_bound) {
+        add_into(leaf.grad, g);
+      } else {
+        leaf.grad = sum_gradients(std::move(leaf.grad), std::move(g));
+      }
+      return;
+    }
+    g = g.to(DType::f32);
+    leaf.grad = only_owner(g) ? std::move(g) : g.clone();
+  }
+
+  std::unordered_map<Node*, Work> nodes_;
+  std::unordered_map<TensorState*, int> leaves_;
+  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, RecordedBefore> ready_;
+};
+
+Node::Node() : sequence(next_sequence++) {}
+
+Saved::Saved(const char* name, const Tensor& tensor) : name_(name), tensor_(tensor.defined() ? tensor.detach() : Tensor{}) {
+  if (tensor.defined()) version_ = tensor.version();
+}
+
+const Tensor& Saved::get() const {
+  if (tensor_.defined() && tensor_.version() != version_) {
+    fail(Kind::autograd, "backward", "a saved tensor was modified in place after the forward pass; clone it before writing", {{name_, tensor_}});
+  }
+  return tensor_;
+}
+
+bool Gradients::wants(int i) const { return node_.inputs[static_cast<std::size_t>(i)].wanted(); }
+
+void Gradients::add(int i, Tensor g) {
+  const auto index = static_cast<std::size_t>(i);
+  if (!node_.inputs[index].wanted()) return;
+  check(g.shape() == node_.input_shapes[index], node_.name(),
+        "backward gave a gradient of another shape than input " + std::to_string(i) + " " + to_string(node_.input_shapes[index]), {{"gradient", g}});
+  served_[index] = true;
+  engine_.give(node_.inputs[index], std::move(g));
+}
+
+Tensor Gradients::accumulator(int i) const {
+  const Edge& edge = node_.inputs[static_cast<std::size_t>(i)];
+  if (edge.leaf == nullptr || !edge.leaf->grad_is_bound || edge.leaf->grad.dtype() != DType::f32 || !edge.leaf->grad.is_dense()) return {};
+  return edge.leaf->grad;
+}
+
+void Gradients::done(int i) {
+  const auto index = static_cast<std::size_t>(i);
+  served_[index] = true;
+  ++node_.inputs[index].leaf->grad.state()->storage->version;
+  engine_.leaf_served(node_.inputs[index].leaf);
+}
+
+bool grad_enabled() { return recording; }
+NoGrad::NoGrad() : previous_(recording) { recording = false; }
+NoGrad::~NoGrad() { recording = previous_; }
+
+bool needs_grad(std::initializer_list<const Tensor*> inputs) {
+  if (!recording) return false;
+  for (const Tensor* x : inputs) {
+    if (x->defined() && Engine::edge_of(*x).wanted()) return true;
+  }
+  return false;
+}
+
+void share_gradient(const Tensor& shadow, const Tensor& leaf) {
+  check(shadow.shape() == leaf.shape(), "share_gradient", "a shadow must have the shape of its leaf", {{"shadow", shadow}, {"leaf", leaf}});
+  shadow.state()->gradient_leaf = leaf.state();
+}
+
+Tensor record(Tensor y, std::shared_ptr<Node> node, const std::vector<Tensor>& inputs) {
+  for (const Tensor& x : inputs) {
+    node->inputs.push_back(x.defined() ? Engine::edge_of(x) : Edge{});
+    node->input_shapes.push_back(x.defined() ? x.shape() : Shape{});
+  }
+  node->scope = Scope::path();
+  y.state()->requires_grad = true;
+  y.state()->node = std::move(node);
+  return y;
+}
+
+Tensor record(Tensor y, std::shared_ptr<Node> node, std::initializer_list<const Tensor*> inputs) {
+  std::vector<Tensor> list;
+  list.reserve(inputs.size());
+  for (const Tensor* x : inputs) list.push_back(*x);
+  return record(std::move(y), std::move(node), list);
+}
+
+void backward(const Tensor& loss) {
+  check(loss.count() == 1, "backward", "without an upstream gradient the tensor must have one element", {{"loss", loss}});
+  backward(loss, full(loss.shape(), 1.0, DType::f32, loss.device()));
+}
+
+void backward(const Tensor& y, const Tensor& dy) {
+  check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
+  if (!y.requires_grad()) fail(Kind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
+  const NoGrad guard;
+  Engine engine;
+  engine.run(y, dy);
+}
+
+void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) { leaf.state()->hook = std::move(hook); }
+
+namespace {
+
+struct CheckpointNode final : Node {
+  std::function<Tensor(const std::vector<Tensor>&)> fn;
+  std::vector<Saved> saved;
+  std::vector<bool> wanted;
+  const char* name() const override { return "checkpoint"; }
+  void backward(const Tensor& dy, Gradients& grads) override {
+    std::vector<Tensor> again;
+    for (std::size_t i = 0; i < saved.size(); ++i) {
+      again.push_back(saved[i].get().detach());
+      if (wanted[i]) again.back().set_requires_grad(true);
+    }
+    recording = true;  // backward runs under NoGrad; the second forward records
+    Tensor y;
+    try {
+      y = fn(again);
+    } catch (...) {
+      recording = false;
+      throw;
+    }
+    recording = false;
+    twinlens::backward(y, dy);
+    for (std::size_t i = 0; i < again.size(); ++i) {
+      if (wanted[i] && again[i].grad().defined()) {
+        Tensor g = again[i].grad();
+        again[i].set_grad(Tensor{});
+        grads.add(static_cast<int>(i), std::move(g));
+      }
+    }
+  }
+  void release() override { saved.clear(); }
+};
+
+}  // namespace
+
+Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs) {
+  if (!recording) return fn(inputs);
+  Tensor y;
+  {
+    const NoGrad guard;
+    y = fn(inputs).detach();
+  }
+  auto node = std::make_shared<CheckpointNode>();
+  node->fn = fn;
+  for (const Tensor& x : inputs) {
+    node->saved.emplace_back("input", x);
+    node->wanted.push_back(x.defined() && Engine::edge_of(x).wanted());
+  }
+  return record(std::move(y), std::move(node), inputs);
+}
+
+}  // namespace twinlens

@@ -1,0 +1,46 @@
+#include "twinlens/core/check.h"
+
+#include "twinlens/kernels/scope.h"
+
+namespace twinlens {
+
+void fail(Kind kind, const Where& where, std::string_view rule, std::initializer_list<Named> tensors) {
+  std::string text = std::string(where.op) + ": " + std::string(rule);
+  const char* separator = "; ";
+  for (const Named& named : tensors) {
+    text += separator + std::string(named.name) + "=" + describe(named.tensor);
+    separator = ", ";
+  }
+  if (!Scope::path().empty()) text += "; in " + Scope::path();
+  std::string_view file = where.file;
+  if (const auto slash = file.rfind('/'); slash != std::string_view::npos) file.remove_prefix(slash + 1);
+  text += "; " + std::string(file) + ":" + std::to_string(where.line);
+  switch (kind) {
+    case Kind::shape: throw ShapeError(text);
+    case Kind::dtype: throw DTypeError(text);
+    case Kind::device: throw DeviceError(text);
+    case Kind::autograd: throw AutogradError(text);
+  }
+  throw Error(text);
+}
+
+void check_same_device(const Where& where, std::initializer_list<Named> tensors) {
+  const Tensor* first = nullptr;
+  for (const Named& named : tensors) {
+    if (!named.tensor.defined()) continue;
+    if (first == nullptr) first = &named.tensor;
+    if (named.tensor.device() != first->device()) fail(Kind::device, where, "all tensors must be on one device", tensors);
+  }
+}
+
+void check_compute_dtype(const Where& where, std::initializer_list<Named> tensors) {
+  for (const Named& named : tensors) {
+    if (!named.tensor.defined()) continue;
+    const DType t = named.tensor.dtype();
+    if (t == DType::f32 || t == DType::bf16 || (t == DType::f16 && named.tensor.device().is_cuda())) continue;
+    fail(Kind::dtype, where, t == DType::f16 ? "f16 is a storage type on the CPU; convert with .to(DType::f32)" : "must be f32 or bf16",
+         tensors);
+  }
+}
+
+}  // namespace twinlens

@@ -1,0 +1,116 @@
+#include "twinlens/kernels/layer_norm.h"
+
+#include "kernels/cpu/vec/vec.h"
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens {
+namespace {
+
+template <class I, class X, class Y>
+TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r) {
+  using V = Vec<I>;
+  const std::int64_t c = a.x.cols;
+  const X* x = a.x.row<X>(r);
+  Y* y = a.y.row<Y>(r);
+
+  V sum(0.0F);
+  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { sum += load_lanes<I>(x + i, n); });
+  const float mean = sum.sum() / static_cast<float>(c);
+  // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
+  V squares(0.0F);
+  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+    const V d = load_lanes<I>(x + i, n, mean) - V(mean);
+    squares = V::fma(d, d, squares);
+  });
+  const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
+  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+    V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
+    if (a.gamma != nullptr) v = v * load_lanes<I>(a.gamma + i, n);
+    if (a.beta != nullptr) v = v + load_lanes<I>(a.beta + i, n);
+    store_lanes<I>(v, y + i, n);
+  });
+  a.mean[r] = mean;
+  a.rstd[r] = rstd;
+}
+
+// dx of one row; adds the row's share to dgamma and dbeta (null when not wanted).
+template <class I, class X, class D>
+TWINLENS_INLINE void backward_row(const LayerNormBackward& a, std::int64_t r, float* dgamma, float* dbeta) {
+  using V = Vec<I>;
+  const std::int64_t c = a.x.cols;
+  const X* x = a.x.row<X>(r);
+  const D* dy = a.dy.row<D>(r);
+  const V mean(a.mean[r]), rstd(a.rstd[r]);
+
+  V sum_g(0.0F), sum_gx(0.0F);
+  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+    const V d = load_lanes<I>(dy + i, n);
+    const V xhat = (load_lanes<I>(x + i, n) - mean) * rstd;
+    const V g = a.gamma != nullptr ? d * load_lanes<I>(a.gamma + i, n) : d;
+    sum_g += g;
+    sum_gx = V::fma(g, xhat, sum_gx);
+    if (dgamma != nullptr) store_lanes<I>(V::fma(d, xhat, load_lanes<I>(dgamma + i, n)), dgamma + i, n);
+    if (dbeta != nullptr) store_lanes<I>(d + load_lanes<I>(dbeta + i, n), dbeta + i, n);
+  });
+  if (a.dx.data == nullptr) return;
+  const V mean_g(sum_g.sum() / static_cast<float>(c)), mean_gx(sum_gx.sum() / static_cast<float>(c));
+  X* dx = a.dx.row<X>(r);
+  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+    const V d = load_lanes<I>(dy + i, n);
+    const V xhat = (load_lanes<I>(x + i, n) - mean) * rstd;
+    const V g = a.gamma != nullptr ? d * load_lanes<I>(a.gamma + i, n) : d;
+    store_lanes<I>((g - mean_g - xhat * mean_gx) * rstd, dx + i, n);
+  });
+}
+
+// out[c] = sum over blocks of parts[block][c], in order.
+template <class I>
+TWINLENS_INLINE void sum_blocks(const float* parts, std::int64_t blocks, std::int64_t c, float* out) {
+  parallel_for(c, 256, [&](std::int64_t begin, std::int64_t end) {
+    for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
+      Vec<I> sum(0.0F);
+      for (std::int64_t b = 0; b < blocks; ++b) sum += load_lanes<I>(parts + b * c + begin + i, n);
+      store_lanes<I>(sum, out + begin + i, n);
+    });
+  });
+}
+
+}  // namespace
+
+template <class I>
+void kernel(I, const LayerNormForward& a) {
+  visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
+    visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
+      parallel_for(row_count(a.x), 16, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) forward_row<I, X, Y>(a, r);
+      });
+    });
+  });
+}
+template void kernel(TWINLENS_ISA, const LayerNormForward&);
+
+template <class I>
+void kernel(I, const LayerNormBackward& a) {
+  const std::int64_t c = a.x.cols, rows = row_count(a.x);
+  const std::int64_t blocks = (rows + LayerNormBackward::kRowsPerBlock - 1) / LayerNormBackward::kRowsPerBlock;
+  const bool wants_parameters = a.dgamma != nullptr || a.dbeta != nullptr;
+  float* gamma_parts = a.scratch;
+  float* beta_parts = wants_parameters ? a.scratch + blocks * c : nullptr;
+  visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
+    visit_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
+      parallel_for(rows, LayerNormBackward::kRowsPerBlock, [&](std::int64_t begin, std::int64_t end) {
+        const std::int64_t block = begin / LayerNormBackward::kRowsPerBlock;
+        float* dgamma = a.dgamma != nullptr ? gamma_parts + block * c : nullptr;
+        float* dbeta = a.dbeta != nullptr ? beta_parts + block * c : nullptr;
+        if (dgamma != nullptr) std::memset(dgamma, 0, static_cast<std::size_t>(c) * sizeof(float));
+        if (dbeta != nullptr) std::memset(dbeta, 0, static_cast<std::size_t>(c) * sizeof(float));
+        for (std::int64_t r = begin; r < end; ++r) backward_row<I, X, D>(a, r, dgamma, dbeta);
+      });
+    });
+  });
+  if (a.dgamma != nullptr) sum_blocks<I>(gamma_parts, blocks, c, a.dgamma);
+  if (a.dbeta != nullptr) sum_blocks<I>(beta_parts, blocks, c, a.dbeta);
+}
+template void kernel(TWINLENS_ISA, const LayerNormBackward&);
+
+}  // namespace twinlens

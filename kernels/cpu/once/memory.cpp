@@ -1,0 +1,208 @@
+#include "twinlens/kernels/memory.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include "kernels/cpu/once/device_memory.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/scope.h"
+
+namespace twinlens {
+namespace {
+
+// Cached blocks and statistics of one device.
+struct Pool {
+  std::mutex mutex;
+  std::multimap<std::size_t, void*> cache;  // free blocks by capacity
+  std::size_t cached_bytes = 0;
+  std::size_t bytes = 0;
+  std::size_t peak_bytes = 0;
+  std::unordered_map<std::string, std::uint32_t> tag_ids;
+  std::vector<MemoryTag> tags;
+  bool peak_is_stale = false;  // the total has grown since bytes_at_peak was last written
+};
+
+// CPU is pool 0, cuda:i is pool i + 1. Pools are never destroyed: memory may outlive static objects.
+Pool& pool_of(Device device) {
+  static std::mutex mutex;
+  static auto* pools = new std::map<int, Pool*>();
+  const std::lock_guard lock(mutex);
+  Pool*& pool = (*pools)[device.is_cpu() ? 0 : device.index + 1];
+  if (pool == nullptr) pool = new Pool();
+  return *pool;
+}
+
+// Sizes are rounded up so that nearly equal requests share blocks: 1/8 steps between powers of two, at least 512 bytes.
+std::size_t round_up(std::size_t bytes) {
+  std::size_t power = 512;
+  while (power < bytes) power *= 2;
+  if (power <= 4096) return power;
+  const std::size_t step = power / 16;
+  return (bytes + step - 1) / step * step;
+}
+
+std::uint32_t tag_of(Pool& pool, const std::string& name) {
+  const auto [it, is_new] = pool.tag_ids.try_emplace(name, static_cast<std::uint32_t>(pool.tags.size()));
+  if (is_new) pool.tags.push_back({name.empty() ? "(no scope)" : name, 0, 0});
+  return it->second;
+}
+
+void note_peak(Pool& pool) {
+  if (!pool.peak_is_stale) return;
+  for (MemoryTag& tag : pool.tags) tag.bytes_at_peak = tag.bytes;
+  pool.peak_is_stale = false;
+}
+
+MemoryReport report_locked(Pool& pool) {
+  if (pool.bytes == pool.peak_bytes) note_peak(pool);
+  MemoryReport report{pool.bytes, pool.peak_bytes, pool.cached_bytes, pool.tags};
+  std::sort(report.tags.begin(), report.tags.end(),
+            [](const MemoryTag& a, const MemoryTag& b) { return a.bytes_at_peak > b.bytes_at_peak; });
+  return report;
+}
+
+void* raw_allocate(Stream& stream, std::size_t bytes) {
+  if (stream.device().is_cuda()) return device_allocate(stream, bytes);
+  return std::aligned_alloc(64, bytes);
+}
+
+void raw_free(Device device, void* data) {
+  if (device.is_cuda()) {
+    device_free(device, data);
+  } else {
+    std::free(data);
+  }
+}
+
+void release_locked(Pool& pool, Device device) {
+  for (const auto& [capacity, data] : pool.cache) raw_free(device, data);
+  pool.cache.clear();
+  pool.cached_bytes = 0;
+}
+
+[[noreturn]] void throw_out_of_memory(Pool& pool, Device device, std::size_t bytes) {
+  std::string text = "out of memory: " + std::to_string(bytes) + " bytes wanted on " +
+                     (device.is_cpu() ? std::string("cpu") : "cuda:" + std::to_string(device.index)) + " while " +
+                     std::to_string(pool.bytes) + " are in use; largest:";
+  std::vector<MemoryTag> tags = pool.tags;
+  std::sort(tags.begin(), tags.end(), [](const MemoryTag& a, const MemoryTag& b) { return a.bytes > b.bytes; });
+  for (std::size_t i = 0; i < tags.size() && i < 3; ++i) text += " " + tags[i].name + "=" + std::to_string(tags[i].bytes);
+  throw DeviceError(text + "; lower --batch-size or --max-chunk, or use --grad-checkpointing");
+}
+
+}  // namespace
+
+Memory allocate(Stream& stream, std::size_t bytes) {
+  Memory memory;
+  memory.device_ = stream.device();
+  memory.stream_ = &stream;
+  memory.bytes_ = bytes;
+  memory.capacity_ = round_up(bytes == 0 ? 1 : bytes);
+  Pool& pool = pool_of(stream.device());
+  const std::lock_guard lock(pool.mutex);
+
+  const auto found = pool.cache.lower_bound(memory.capacity_);
+  if (found != pool.cache.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
+    memory.capacity_ = found->first;
+    memory.data_ = found->second;
+    pool.cached_bytes -= found->first;
+    pool.cache.erase(found);
+  } else {
+    memory.data_ = raw_allocate(stream, memory.capacity_);
+    if (memory.data_ == nullptr) {
+      release_locked(pool, stream.device());
+      memory.data_ = raw_allocate(stream, memory.capacity_);
+    }
+    if (memory.data_ == nullptr) {
+      memory.capacity_ = 0;
+      throw_out_of_memory(pool, stream.device(), bytes);
+    }
+  }
+  memory.tag_ = tag_of(pool, Scope::path());
+  pool.tags[memory.tag_].bytes += memory.capacity_;
+  pool.bytes += memory.capacity_;
+  if (pool.bytes > pool.peak_bytes) {
+    pool.peak_bytes = pool.bytes;
+    pool.peak_is_stale = true;
+  }
+  return memory;
+}
+
+void Memory::release() noexcept {
+  if (data_ == nullptr) return;
+  Pool& pool = pool_of(device_);
+  const std::lock_guard lock(pool.mutex);
+  if (pool.bytes == pool.peak_bytes) note_peak(pool);
+  pool.bytes -= capacity_;
+  pool.tags[tag_].bytes -= capacity_;
+  pool.cache.emplace(capacity_, data_);
+  pool.cached_bytes += capacity_;
+  data_ = nullptr;
+}
+
+Memory::Memory(Memory&& other) noexcept { *this = static_cast<Memory&&>(other); }
+
+Memory& Memory::operator=(Memory&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  data_ = other.data_;
+  bytes_ = other.bytes_;
+  capacity_ = other.capacity_;
+  device_ = other.device_;
+  tag_ = other.tag_;
+  stream_ = other.stream_;
+  other.data_ = nullptr;
+  return *this;
+}
+
+Memory::~Memory() { release(); }
+
+void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
+  if (bytes == 0) return;
+  if (to_device.is_cpu() && from_device.is_cpu()) {
+    std::memcpy(to, from, bytes);
+  } else {
+    device_copy(stream, to, to_device, from, from_device, bytes);
+  }
+}
+
+MemoryReport memory_report(Device device) {
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  return report_locked(pool);
+}
+
+std::string to_string(const MemoryReport& report) {
+  const auto mib = [](std::size_t bytes) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1024.0 * 1024.0));
+    return std::string(text);
+  };
+  std::string text = "in use " + mib(report.bytes) + ", peak " + mib(report.peak_bytes) + ", cached " + mib(report.cached_bytes) + "\n";
+  for (const MemoryTag& tag : report.tags) {
+    if (tag.bytes_at_peak == 0 && tag.bytes == 0) continue;
+    text += "  " + tag.name + ": " + mib(tag.bytes_at_peak) + " at the peak, " + mib(tag.bytes) + " now\n";
+  }
+  return text;
+}
+
+void reset_peak_memory(Device device) {
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  pool.peak_bytes = pool.bytes;
+  pool.peak_is_stale = true;
+  note_peak(pool);
+}
+
+void release_cached_memory(Device device) {
+  Pool& pool = pool_of(device);
+  const std::lock_guard lock(pool.mutex);
+  release_locked(pool, device);
+}
+
+}  // namespace twinlens

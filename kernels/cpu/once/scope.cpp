@@ -1,0 +1,23 @@
+#include "twinlens/kernels/scope.h"
+
+namespace twinlens {
+namespace {
+
+std::string& current_path() {
+  thread_local std::string path;
+  return path;
+}
+
+}  // namespace
+
+Scope::Scope(std::string_view name) : previous_length_(current_path().size()) {
+  std::string& path = current_path();
+  if (!path.empty()) path += '.';
+  path += name;
+}
+
+Scope::~Scope() { current_path().resize(previous_length_); }
+
+const std::string& Scope::path() { return current_path(); }
+
+}  // namespace twinlens

@@ -1,0 +1,116 @@
+#pragma once
+// Elementary functions on Vec<Isa>, in f32. Errors are against the correctly rounded result, measured by tests/kernels/vec_math.cpp.
+
+#include "kernels/cpu/vec/vec.h"
+
+namespace twinlens {
+
+template <class I>
+struct Math {
+  using V = Vec<I>;
+  using Int = typename V::Int;
+
+  // e^x. Range reduction by n = round(x / ln 2) with a two-part ln 2, then a degree-6 polynomial (Cephes expf). <= 2 ulp;
+  // underflows to 0 below -87.3 (no subnormal results), overflows to infinity above 88.7; NaN stays NaN.
+  TWINLENS_INLINE static V exp(V x) {
+    const V limited = V::min(V::max(x, V(-88.0F)), V(89.0F));
+    const V shifted = V::fma(limited, V(1.44269504088896341F), V(12582912.0F));  // 1.5 * 2^23: rounds to an integer
+    const V n = shifted - V(12582912.0F);
+    V r = V::fma(n, V(-0.693359375F), limited);
+    r = V::fma(n, V(2.12194440e-4F), r);
+    V p = V(1.9875691500e-4F);
+    p = V::fma(p, r, V(1.3981999507e-3F));
+    p = V::fma(p, r, V(8.3334519073e-3F));
+    p = V::fma(p, r, V(4.1665795894e-2F));
+    p = V::fma(p, r, V(1.6666665459e-1F));
+    p = V::fma(p, r, V(5.0000001201e-1F));
+    p = V::fma(p, r * r, r + V(1.0F));
+    // 2^n in two factors, so that n = 128 (just below overflow) and n = -127 are reached
+    const Int ni = __builtin_convertvector(n.raw, Int);
+    const Int half = ni >> 1;
+    const V scaled = p * V::bits((half + 127) << 23) * V::bits((ni - half + 127) << 23);
+    V result = V::select(x.raw < -87.33654F, V(0.0F), scaled);
+    result = V::select(x.raw > 88.72283F, V(__builtin_inff()), result);
+    return V::select(x.raw != x.raw, x, result);
+  }
+
+  // ln x for x >= 0 (Cephes logf); -inf at 0, NaN below. <= 2 ulp for normal x.
+  TWINLENS_INLINE static V log(V x) {
+    const V tiny = V(1.17549435e-38F);
+    const V safe = V::max(x, tiny);
+    const Int u = (Int)safe.raw;
+    Int e = (u >> 23) - 126;
+    V m = V::bits((u & 0x007FFFFF) | 0x3F000000);  // [0.5, 1)
+    const Int small = m.raw < 0.707106781186547524F;
+    e = e + small;                                 // small is -1 where true
+    m = m + V::select(small, m, V(0.0F)) - V(1.0F);
+    const V z = m * m;
+    V p = V(7.0376836292e-2F);
+    p = V::fma(p, m, V(-1.1514610310e-1F));
+    p = V::fma(p, m, V(1.1676998740e-1F));
+    p = V::fma(p, m, V(-1.2420140846e-1F));
+    p = V::fma(p, m, V(1.4249322787e-1F));
+    p = V::fma(p, m, V(-1.6668057665e-1F));
+    p = V::fma(p, m, V(2.0000714765e-1F));
+    p = V::fma(p, m, V(-2.4999993993e-1F));
+    p = V::fma(p, m, V(3.3333331174e-1F));
+    const V ef = __builtin_convertvector(e, typename V::Raw);
+    V r = p * m * z;
+    r = V::fma(ef, V(-2.12194440e-4F), r);
+    r = V::fma(z, V(-0.5F), r);
+    r = m + r;
+    r = V::fma(ef, V(0.693359375F), r);
+    r = V::select(x.raw == 0.0F, V(-__builtin_inff()), r);
+    r = V::select(x.raw == __builtin_inff(), x, r);
+    return V::select((x.raw < 0.0F) | (x.raw != x.raw), V(__builtin_nanf("")), r);
+  }
+
+  TWINLENS_INLINE static V sigmoid(V x) { return V(1.0F) / (V(1.0F) + exp(-x)); }
+
+  // (1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x, and a polynomial near 0 where that form cancels.
+  TWINLENS_INLINE static V tanh(V x) {
+    const V a = V::abs(x);
+    const V e = exp(a * V(-2.0F));
+    const V big = (V(1.0F) - e) / (V(1.0F) + e);
+    const V z = x * x;
+    V p = V(-5.70498872745e-3F);
+    p = V::fma(p, z, V(2.06390887954e-2F));
+    p = V::fma(p, z, V(-5.37397155531e-2F));
+    p = V::fma(p, z, V(1.33314422036e-1F));
+    p = V::fma(p, z, V(-3.33332819422e-1F));
+    const V small = V::fma(p * z, x, x);
+    const V signed_big = V::bits((Int)big.raw | ((Int)x.raw & (Int)V(-0.0F).raw));
+    return V::select(a.raw < 0.625F, small, signed_big);
+  }
+
+  // log(1 + e^-|x|), accurate for large |x| too.
+  TWINLENS_INLINE static V log1p_exp_neg_abs(V x) {
+    const V e = exp(-V::abs(x));
+    const V u = e + V(1.0F);
+    // log1p(e) = log(u) * e / (u - 1) corrects the rounding of 1 + e (Kahan)
+    const V d = u - V(1.0F);
+    const V corrected = log(u) * e / d;
+    return V::select(d.raw == 0.0F, e, corrected);
+  }
+
+  // erf(x): odd rational approximation on [-4, 4], +-1 outside. <= 4 ulp.
+  TWINLENS_INLINE static V erf(V x) {
+    const V c = V::min(V::max(x, V(-4.0F)), V(4.0F));
+    const V z = c * c;
+    V p = V(-2.72614225801306e-10F);
+    p = V::fma(p, z, V(2.77068142495902e-08F));
+    p = V::fma(p, z, V(-2.10102402082508e-06F));
+    p = V::fma(p, z, V(-5.69250639462346e-05F));
+    p = V::fma(p, z, V(-7.34990630326855e-04F));
+    p = V::fma(p, z, V(-2.95459980854025e-03F));
+    p = V::fma(p, z, V(-1.60960333262415e-02F));
+    V q = V(-1.45660718464996e-05F);
+    q = V::fma(q, z, V(-2.13374055278905e-04F));
+    q = V::fma(q, z, V(-1.68282697438203e-03F));
+    q = V::fma(q, z, V(-7.37332916720468e-03F));
+    q = V::fma(q, z, V(-1.42647390514189e-02F));
+    return c * p / q;
+  }
+};
+
+}  // namespace twinlens

@@ -1,0 +1,223 @@
+#pragma once
+// Vec<Isa>: a register of floats. Written with the vector extensions of GCC and Clang, so one text serves every instruction set; the
+// compiler flags of the translation unit decide the instructions. Math is f32; bf16 and f16 are storage formats converted on load and
+// store (round to nearest even).
+//
+// Every function is a member of a template over the instruction-set tag, or always inlined: nothing here may emit a symbol that another
+// set's object could be merged with.
+
+#include <cstdint>
+#include <cstring>
+
+#include "twinlens/kernels/dtype.h"
+#include "twinlens/kernels/isa.h"
+
+namespace twinlens {
+
+#define TWINLENS_INLINE [[gnu::always_inline]] inline
+
+// The raw vector types by number of lanes (a vector_size that depends on a template parameter confuses GCC 12).
+template <int Width>
+struct Lanes;
+template <>
+struct Lanes<4> {
+  typedef float Raw __attribute__((vector_size(16)));
+  typedef std::int32_t Int __attribute__((vector_size(16)));
+  typedef std::uint32_t UInt __attribute__((vector_size(16)));
+  typedef std::uint16_t Half __attribute__((vector_size(8)));
+};
+template <>
+struct Lanes<8> {
+  typedef float Raw __attribute__((vector_size(32)));
+  typedef std::int32_t Int __attribute__((vector_size(32)));
+  typedef std::uint32_t UInt __attribute__((vector_size(32)));
+  typedef std::uint16_t Half __attribute__((vector_size(16)));
+};
+template <>
+struct Lanes<16> {
+  typedef float Raw __attribute__((vector_size(64)));
+  typedef std::int32_t Int __attribute__((vector_size(64)));
+  typedef std::uint32_t UInt __attribute__((vector_size(64)));
+  typedef std::uint16_t Half __attribute__((vector_size(32)));
+};
+
+template <class I>
+struct Vec {
+  static constexpr int kWidth = I::kWidth;
+  using Raw = typename Lanes<kWidth>::Raw;
+  using Int = typename Lanes<kWidth>::Int;
+  using UInt = typename Lanes<kWidth>::UInt;
+  using Half = typename Lanes<kWidth>::Half;
+
+  Raw raw;
+
+  TWINLENS_INLINE Vec() = default;
+  TWINLENS_INLINE Vec(Raw r) : raw(r) {}
+  TWINLENS_INLINE Vec(float x) : raw(x - Raw{}) {}  // broadcast (0 is subtracted, so that -0 stays -0)
+
+  // --- memory -------------------------------------------------------------------------------------------------------------------
+  TWINLENS_INLINE static Vec load(const float* p) {
+    Vec r;
+    std::memcpy(&r.raw, p, sizeof(Raw));
+    return r;
+  }
+  TWINLENS_INLINE static Vec load(const bf16* p) {
+    Half h;
+    std::memcpy(&h, p, sizeof(Half));
+    return from_bf16(h);
+  }
+  TWINLENS_INLINE static Vec load(const f16* p) {
+    Half h;
+    std::memcpy(&h, p, sizeof(Half));
+    return from_f16(h);
+  }
+  TWINLENS_INLINE void store(float* p) const { std::memcpy(p, &raw, sizeof(Raw)); }
+  TWINLENS_INLINE void store(bf16* p) const {
+    const Half h = to_bf16(raw);
+    std::memcpy(p, &h, sizeof(Half));
+  }
+  TWINLENS_INLINE void store(f16* p) const {
+    const Half h = to_f16(raw);
+    std::memcpy(p, &h, sizeof(Half));
+  }
+
+  // The first n < kWidth elements; the rest of the register is `fill`. Reads nothing beyond them.
+  template <class T>
+  TWINLENS_INLINE static Vec load_partial(const T* p, std::int64_t n, float fill = 0.0F) {
+    T buffer[kWidth];
+    const T filler = narrow<T>(fill);
+    for (int i = 0; i < kWidth; ++i) buffer[i] = i < n ? p[i] : filler;
+    return load(buffer);
+  }
+  template <class T>
+  TWINLENS_INLINE void store_partial(T* p, std::int64_t n) const {
+    T buffer[kWidth];
+    store(buffer);
+    for (std::int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+  }
+
+  // --- arithmetic ---------------------------------------------------------------------------------------------------------------
+  TWINLENS_INLINE friend Vec operator+(Vec a, Vec b) { return a.raw + b.raw; }
+  TWINLENS_INLINE friend Vec operator-(Vec a, Vec b) { return a.raw - b.raw; }
+  TWINLENS_INLINE friend Vec operator*(Vec a, Vec b) { return a.raw * b.raw; }
+  TWINLENS_INLINE friend Vec operator/(Vec a, Vec b) { return a.raw / b.raw; }
+  TWINLENS_INLINE Vec operator-() const { return -raw; }
+  TWINLENS_INLINE Vec& operator+=(Vec b) {
+    raw += b.raw;
+    return *this;
+  }
+  // a * b + c, contracted to one instruction where the set has it.
+  TWINLENS_INLINE static Vec fma(Vec a, Vec b, Vec c) { return a.raw * b.raw + c.raw; }
+
+  // IEEE-like maximum that keeps NaN of the first argument.
+  TWINLENS_INLINE static Vec max(Vec a, Vec b) { return select(b.raw > a.raw, b, a); }
+  TWINLENS_INLINE static Vec min(Vec a, Vec b) { return select(b.raw < a.raw, b, a); }
+  TWINLENS_INLINE static Vec abs(Vec a) { return bits((Int)a.raw & 0x7FFFFFFF); }
+  TWINLENS_INLINE static Vec sqrt(Vec a) {
+    Raw r;
+    for (int i = 0; i < kWidth; ++i) r[i] = __builtin_sqrtf(a.raw[i]);
+    return r;
+  }
+  // mask lanes are all ones or all zeros
+  TWINLENS_INLINE static Vec select(Int mask, Vec yes, Vec no) { return bits((mask & (Int)yes.raw) | (~mask & (Int)no.raw)); }
+  TWINLENS_INLINE static Vec bits(Int i) { return (Raw)i; }
+
+  // --- reductions: a fixed tree, halves first ------------------------------------------------------------------------------------
+  TWINLENS_INLINE float sum() const {
+    float lane[kWidth];
+    store(lane);
+    for (int half = kWidth / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+    }
+    return lane[0];
+  }
+  TWINLENS_INLINE float max() const {
+    float lane[kWidth];
+    store(lane);
+    for (int half = kWidth / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
+    }
+    return lane[0];
+  }
+
+  // --- conversions --------------------------------------------------------------------------------------------------------------
+  TWINLENS_INLINE static Vec from_bf16(Half h) { return (Raw)(__builtin_convertvector(h, UInt) << 16); }
+  TWINLENS_INLINE static Half to_bf16(Raw r) {
+    const UInt u = (UInt)r;
+    const UInt rounded = u + 0x7FFFU + ((u >> 16) & 1U);
+    const UInt nan = (u | 0x400000U);
+    const UInt is_nan = (UInt)((u & 0x7FFFFFFFU) > 0x7F800000U);
+    return __builtin_convertvector(((is_nan & nan) | (~is_nan & rounded)) >> 16, Half);
+  }
+  // f16 by integer and float arithmetic: exact for normal, subnormal, infinity and NaN.
+  TWINLENS_INLINE static Vec from_f16(Half h) {
+    const UInt u = __builtin_convertvector(h, UInt);
+    const UInt sign = (u & 0x8000U) << 16;
+    const UInt magnitude = (u & 0x7FFFU) << 13;
+    const Raw scaled = (Raw)magnitude * 0x1p112F;  // rebias the exponent; subnormals become exact too
+    const UInt special = (UInt)(magnitude >= 0x0F800000U);
+    const UInt value = (special & (magnitude | 0x7F800000U)) | (~special & (UInt)scaled);
+    return (Raw)(value | sign);
+  }
+  TWINLENS_INLINE static Half to_f16(Raw r) {
+    const UInt u = (UInt)r;
+    const UInt sign = (u >> 16) & 0x8000U;
+    const UInt magnitude = u & 0x7FFFFFFFU;
+    // normal numbers: round to 10 bits of mantissa, rebias
+    const UInt normal = (magnitude + 0xFFFU + ((magnitude >> 13) & 1U) - 0x38000000U) >> 13;
+    // subnormal results: adding 0.5 aligns the mantissa so that the float adder rounds
+    const UInt subnormal = (UInt)((Raw)magnitude + 0.5F) - 0x3F000000U;
+    const UInt is_subnormal = (UInt)(magnitude < 0x38800000U);
+    const UInt is_overflow = (UInt)(magnitude >= 0x477FF000U);
+    const UInt is_nan = (UInt)(magnitude > 0x7F800000U);
+    UInt value = (is_subnormal & subnormal) | (~is_subnormal & normal);
+    value = (is_overflow & 0x7C00U) | (~is_overflow & value);
+    value = (is_nan & 0x7E00U) | (~is_nan & value);
+    return __builtin_convertvector(value | sign, Half);
+  }
+
+  template <class T>
+  TWINLENS_INLINE static T narrow(float x) {
+    if constexpr (sizeof(T) == 4) {
+      return x;
+    } else {
+      T out[kWidth];
+      Vec(x).store(out);
+      return out[0];
+    }
+  }
+  template <class T>
+  TWINLENS_INLINE static float widen(T x) {
+    if constexpr (sizeof(T) == 4) {
+      return x;
+    } else {
+      T in[kWidth];
+      for (int i = 0; i < kWidth; ++i) in[i] = x;
+      return load(in).raw[0];
+    }
+  }
+};
+
+// Calls f(offset, n) over [0, count) in steps of one register: n == kWidth but for the last step.
+template <class I, class F>
+TWINLENS_INLINE void for_lanes(std::int64_t count, F&& f) {
+  constexpr std::int64_t w = Vec<I>::kWidth;
+  std::int64_t i = 0;
+  for (; i + w <= count; i += w) f(i, w);
+  if (i < count) f(i, count - i);
+}
+// Loads or stores n <= kWidth elements; n == kWidth is known at compile time where it matters, after inlining.
+template <class I, class T>
+TWINLENS_INLINE Vec<I> load_lanes(const T* p, std::int64_t n, float fill = 0.0F) {
+  return n == Vec<I>::kWidth ? Vec<I>::load(p) : Vec<I>::load_partial(p, n, fill);
+}
+template <class I, class T>
+TWINLENS_INLINE void store_lanes(Vec<I> v, T* p, std::int64_t n) {
+  if (n == Vec<I>::kWidth) {
+    v.store(p);
+  } else {
+    v.store_partial(p, n);
+  }
+}
+
+}  // namespace twinlens

@@ -1,0 +1,19 @@
+#pragma once
+// y[i] = y[i] + factor * x[i]: how gradients that meet are summed. The sum is rounded once, to the type of y.
+
+#include "twinlens/kernels/run.h"
+#include "twinlens/kernels/view.h"
+
+namespace twinlens {
+
+struct Accumulate {
+  static constexpr const char* kName = "accumulate";
+  static constexpr bool kCuda = false;
+  ConstBuffer x;  // f32 or bf16
+  Buffer y;       // f32 or bf16, same count
+  float factor = 1.0F;
+};
+template <class I>
+void kernel(I, const Accumulate&);
+
+}  // namespace twinlens

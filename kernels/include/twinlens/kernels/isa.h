@@ -1,0 +1,65 @@
+#pragma once
+// Instruction sets as types. Kernels are templates over one of these tags and are compiled once per set with its compiler flags; the tag
+// in the mangled name keeps the variants apart. The choice is made once at run time and capped by TWINLENS_MAX_ISA
+// (scalar | avx2 | avx512 | avx512bf16 | neon).
+
+namespace twinlens {
+
+struct Scalar {
+  static constexpr int kWidth = 4;  // floats per vector: the baseline of the architecture (SSE2 on x86-64)
+  static constexpr bool kBf16Dot = false;
+};
+struct Avx2 {
+  static constexpr int kWidth = 8;
+  static constexpr bool kBf16Dot = false;
+};
+struct Avx512 {
+  static constexpr int kWidth = 16;
+  static constexpr bool kBf16Dot = false;
+};
+struct Avx512Bf16 {
+  static constexpr int kWidth = 16;
+  static constexpr bool kBf16Dot = true;
+};
+struct Neon {
+  static constexpr int kWidth = 4;
+  static constexpr bool kBf16Dot = false;
+};
+
+enum class Isa : unsigned char { scalar, avx2, avx512, avx512bf16, neon };
+
+const char* name_of(Isa isa);
+// The best set this build has code for and this processor runs, no better than TWINLENS_MAX_ISA.
+Isa active_isa();
+// Caps the set from now on (tests and benchmarks compare sets in one process). Throws ConfigError when the build or processor lacks it.
+void set_active_isa(Isa isa);
+// Sets that are compiled in and that this processor runs, worst first.
+int available_isas(Isa (&out)[5]);
+
+// Calls f(tag) with the tag type of the active set. Kernels without bf16 dot products are not compiled for Avx512Bf16: `Bf16Dot` false
+// gives them the Avx512 body there.
+template <bool Bf16Dot, class F>
+inline void with_isa(F&& f) {
+  switch (active_isa()) {
+#if defined(TWINLENS_HAS_AVX2)
+    case Isa::avx2: return f(Avx2{});
+#endif
+#if defined(TWINLENS_HAS_AVX512)
+    case Isa::avx512: return f(Avx512{});
+#endif
+#if defined(TWINLENS_HAS_AVX512BF16)
+    case Isa::avx512bf16:
+      if constexpr (Bf16Dot) {
+        return f(Avx512Bf16{});
+      } else {
+        return f(Avx512{});
+      }
+#endif
+#if defined(TWINLENS_HAS_NEON)
+    case Isa::neon: return f(Neon{});
+#endif
+    default: return f(Scalar{});
+  }
+}
+
+}  // namespace twinlens

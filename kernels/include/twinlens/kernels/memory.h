@@ -1,0 +1,66 @@
+#pragma once
+// Memory: owned, stream-ordered, tagged. Blocks are cached per device and reused by later allocations of about the same size, so that a
+// steady training step takes nothing from the operating system. Every block remembers the Scope in which it was asked for.
+//
+// Alignment is 64 bytes on the CPU and 256 on CUDA. Freeing is thread-safe. A block freed on one stream may be reused by later work of
+// the same stream only.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "twinlens/kernels/stream.h"
+
+namespace twinlens {
+
+class Memory {
+ public:
+  Memory() = default;
+  Memory(Memory&& other) noexcept;
+  Memory& operator=(Memory&& other) noexcept;
+  ~Memory();
+
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+
+ private:
+  friend Memory allocate(Stream& stream, std::size_t bytes);
+  void release() noexcept;
+
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  std::size_t capacity_ = 0;
+  Device device_;
+  std::uint32_t tag_ = 0;
+  Stream* stream_ = nullptr;
+};
+
+// `bytes` of uninitialised memory on the stream's device. Throws DeviceError, naming the largest tags, when there is none left.
+Memory allocate(Stream& stream, std::size_t bytes);
+
+// Copies bytes between any two devices, ordered on `stream`. Host memory is pageable, so host copies return when done.
+void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
+
+struct MemoryTag {
+  std::string name;
+  std::size_t bytes = 0;          // alive now
+  std::size_t bytes_at_peak = 0;  // alive when the device's total was highest
+};
+
+struct MemoryReport {
+  std::size_t bytes = 0;       // alive now, in blocks handed out
+  std::size_t peak_bytes = 0;  // the highest total since the start or the last reset_peak_memory
+  std::size_t cached_bytes = 0;
+  std::vector<MemoryTag> tags;  // by bytes_at_peak, largest first
+};
+
+MemoryReport memory_report(Device device);
+std::string to_string(const MemoryReport& report);
+void reset_peak_memory(Device device);
+
+// Gives cached blocks back to the operating system or driver.
+void release_cached_memory(Device device);
+
+}  // namespace twinlens

@@ -1,0 +1,28 @@
+#pragma once
+// parallel_for: the only place with an OpenMP pragma (kernels/cpu/once/parallel.cpp). Work [0, n) is cut into chunks of `grain`
+// elements, a cut that does not depend on the number of threads, so a kernel that reduces per chunk and combines chunks in order gives
+// the same bits for any thread count. Nested calls run on the calling thread.
+
+#include <cstdint>
+
+namespace twinlens {
+
+int thread_count();
+// Threads used by parallel_for from now on; at least 1. The start value is OMP_NUM_THREADS or the number of cores this process may use.
+void set_thread_count(int threads);
+
+void parallel_for_chunks(std::int64_t n, std::int64_t grain, void (*body)(void*, std::int64_t, std::int64_t), void* context);
+
+// Calls f(begin, end) for consecutive chunks of [0, n), each of at most `grain` elements, in any order and on any thread.
+template <class F>
+[[gnu::always_inline]] inline void parallel_for(std::int64_t n, std::int64_t grain, F f) {
+  if (n <= 0) return;
+  if (n <= grain) {
+    f(std::int64_t{0}, n);
+    return;
+  }
+  parallel_for_chunks(
+      n, grain, [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<F*>(context))(begin, end); }, &f);
+}
+
+}  // namespace twinlens

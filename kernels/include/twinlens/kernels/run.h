@@ -1,0 +1,39 @@
+#pragma once
+// run(stream, args): the only door into any kernel, so tracing and device choice live in one place.
+//
+// The argument struct is the op: `static constexpr const char* kName` and `static constexpr bool kCuda` (whether kernels/cuda has its
+// mirror); a struct whose CPU body uses bf16 dot products also has `kBf16Dot` and `+bf16dot` in kernels/ops.cmake. Its CPU body is `template <class I> void kernel(I, const Args&)` in kernels/cpu, its CUDA body
+// `void launch(Cuda, Stream&, const Args&)` in kernels/cuda. A missing body is a link error that names the struct.
+
+#include "twinlens/kernels/isa.h"
+#include "twinlens/kernels/stream.h"
+#include "twinlens/kernels/trace.h"
+
+namespace twinlens {
+
+struct Cuda {};  // tag of the CUDA bodies
+
+#if defined(TWINLENS_WITH_CUDA)
+inline constexpr bool kWithCuda = true;
+#else
+inline constexpr bool kWithCuda = false;
+#endif
+
+[[noreturn]] void throw_no_cuda_kernel(const char* op);
+
+template <class Args>
+void run(Stream& stream, const Args& args) {
+  const Trace trace(stream, Args::kName);
+  if (stream.device().is_cuda()) {
+    if constexpr (kWithCuda && Args::kCuda) {
+      launch(Cuda{}, stream, args);
+    } else {
+      throw_no_cuda_kernel(Args::kName);
+    }
+    return;
+  }
+  constexpr bool bf16_dot = requires { Args::kBf16Dot; };
+  with_isa<bf16_dot>([&](auto isa) { kernel(isa, args); });
+}
+
+}  // namespace twinlens

@@ -1,0 +1,34 @@
+#pragma once
+// Stream: an ordered queue of work on one device. On the CPU work is done at once, so a CPU stream carries nothing. On CUDA it wraps a
+// cudaStream_t. Kernels take the stream explicitly; ops use current_stream(device), which belongs to the calling thread.
+
+#include "twinlens/kernels/device.h"
+
+namespace twinlens {
+
+class Stream {
+ public:
+  explicit Stream(Device device, void* native = nullptr) : device_(device), native_(native) {}
+
+  Device device() const { return device_; }
+  // cudaStream_t of a CUDA stream; null (the legacy default stream) otherwise.
+  void* native() const { return native_; }
+
+ private:
+  Device device_;
+  void* native_;
+};
+
+// The calling thread's stream of `device`. Throws DeviceError when the device does not exist or the build has no CUDA.
+Stream& current_stream(Device device);
+
+// Waits until everything queued on the stream is done. A no-op on the CPU.
+void synchronize(Stream& stream);
+
+// Number of CUDA devices that can be used; 0 without CUDA, without a driver or without a card. Never throws.
+int cuda_device_count();
+
+// One line that says why CUDA cannot be used and what to do; empty when it can.
+const char* cuda_unavailable_reason();
+
+}  // namespace twinlens
