@@ -1,6 +1,7 @@
 #include "twinlens/kernels/memory.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -66,6 +67,26 @@ MemoryReport report_locked(Pool& pool) {
   return report;
 }
 
+// --- guard zones ---------------------------------------------------------------------------------------------------------------------
+constexpr std::size_t kGuard = 64;
+constexpr unsigned char kGuardByte = 0xA5;
+std::atomic<bool> guards_on{false};
+std::atomic<std::int64_t> guard_violations{0};
+
+void* guarded_allocate(std::size_t bytes) {
+  const std::size_t padded = (bytes + 63) / 64 * 64 + 2 * kGuard;
+  auto* base = static_cast<unsigned char*>(std::aligned_alloc(64, padded));
+  if (base != nullptr) std::memset(base, kGuardByte, padded);
+  return base == nullptr ? nullptr : base + kGuard;
+}
+
+void guarded_free(void* data, std::size_t bytes) {
+  auto* start = static_cast<unsigned char*>(data);
+  const auto touched = [](unsigned char c) { return c != kGuardByte; };
+  if (std::any_of(start - kGuard, start, touched) || std::any_of(start + bytes, start + bytes + kGuard, touched)) ++guard_violations;
+  std::free(start - kGuard);
+}
+
 void* raw_allocate(Stream& stream, std::size_t bytes) {
   if (stream.device().is_cuda()) return device_allocate(stream, bytes);
   return std::aligned_alloc(64, bytes);
@@ -107,7 +128,11 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   const std::lock_guard lock(pool.mutex);
 
   const auto found = pool.cache.lower_bound(memory.capacity_);
-  if (found != pool.cache.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
+  if (guards_on && stream.device().is_cpu()) {
+    memory.guarded_ = true;
+    memory.data_ = guarded_allocate(bytes);
+    if (memory.data_ == nullptr) throw_out_of_memory(pool, stream.device(), bytes);
+  } else if (found != pool.cache.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
     memory.capacity_ = found->first;
     memory.data_ = found->second;
     pool.cached_bytes -= found->first;
@@ -140,8 +165,12 @@ void Memory::release() noexcept {
   if (pool.bytes == pool.peak_bytes) note_peak(pool);
   pool.bytes -= capacity_;
   pool.tags[tag_].bytes -= capacity_;
-  pool.cache.emplace(capacity_, data_);
-  pool.cached_bytes += capacity_;
+  if (guarded_) {
+    guarded_free(data_, bytes_);
+  } else {
+    pool.cache.emplace(capacity_, data_);
+    pool.cached_bytes += capacity_;
+  }
   data_ = nullptr;
 }
 
@@ -153,6 +182,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   data_ = other.data_;
   bytes_ = other.bytes_;
   capacity_ = other.capacity_;
+  guarded_ = other.guarded_;
   device_ = other.device_;
   tag_ = other.tag_;
   stream_ = other.stream_;
@@ -170,6 +200,9 @@ void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, De
     device_copy(stream, to, to_device, from, from_device, bytes);
   }
 }
+
+void set_memory_guards(bool on) { guards_on = on; }
+std::int64_t memory_guard_violations() { return guard_violations; }
 
 MemoryReport memory_report(Device device) {
   Pool& pool = pool_of(device);

@@ -32,6 +32,7 @@ class Memory {
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
   std::size_t capacity_ = 0;
+  bool guarded_ = false;
   Device device_;
   std::uint32_t tag_ = 0;
   Stream* stream_ = nullptr;
@@ -59,6 +60,11 @@ struct MemoryReport {
 MemoryReport memory_report(Device device);
 std::string to_string(const MemoryReport& report);
 void reset_peak_memory(Device device);
+
+// For tests: CPU blocks handed out while guards are on have a zone of known bytes before and after what was asked for, checked when the
+// block is freed. Returns through memory_guard_violations() how many blocks were written outside of their bounds.
+void set_memory_guards(bool on);
+std::int64_t memory_guard_violations();
 
 // Gives cached blocks back to the operating system or driver.
 void release_cached_memory(Device device);

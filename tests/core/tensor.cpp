@@ -1,0 +1,60 @@
+#include "twinlens/core/tensor.h"
+
+#include <catch2/catch.hpp>
+
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/scope.h"
+
+namespace twinlens {
+namespace {
+
+TEST_CASE("views share elements, copies do not") {
+  const Tensor x = from_vector(std::vector<float>{0, 1, 2, 3, 4, 5}, {2, 3});
+  CHECK(x.transpose(0, 1).to_vector() == std::vector<float>{0, 3, 1, 4, 2, 5});
+  CHECK(x.slice(1, 1, 3).to_vector() == std::vector<float>{1, 2, 4, 5});
+  CHECK(x.select(0, 1).shape() == Shape{3});
+  CHECK(x.reshape({3, -1}).shape() == Shape{3, 2});
+  CHECK(x.unsqueeze(0).expand({2, 2, 3}).to_vector() == std::vector<float>{0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5});
+  const Tensor copy = x.clone();
+  x.slice(1, 0, 1).fill_(9);
+  CHECK(x.to_vector() == std::vector<float>{9, 1, 2, 9, 4, 5});
+  CHECK(copy.to_vector() == std::vector<float>{0, 1, 2, 3, 4, 5});
+}
+
+TEST_CASE("dtypes convert with round to nearest even") {
+  const Tensor x = from_vector(std::vector<float>{1.0F, 1.00390625F, 1.01171875F, -3.5F, 1e-40F, 70000.0F}, {6});
+  CHECK(x.to(DType::bf16).to_vector() == std::vector<float>{1.0F, 1.0F, 1.015625F, -3.5F, x.to(DType::bf16).to_vector()[4], 70144.0F});
+  const std::vector<float> half = x.to(DType::f16).to_vector();
+  CHECK(half[1] == 1.00390625F);
+  CHECK(half[4] == 0.0F);
+  CHECK(std::isinf(half[5]));
+  CHECK(from_vector(std::vector<float>{5.96046448e-8F, 6.1e-5F}, {2}).to(DType::f16).to_vector()[0] == 5.96046448e-8F);
+  CHECK(x.to(DType::i64).to_ints() == std::vector<std::int64_t>{1, 1, 1, -3, 0, 70000});
+  CHECK(x.to(DType::boolean).to_ints() == std::vector<std::int64_t>{1, 1, 1, 1, 1, 1});
+}
+
+TEST_CASE("errors name the shapes") {
+  const Tensor x = zeros({2, 3});
+  CHECK_THROWS_WITH(x.reshape({4, 2}), Catch::Contains("[4,2]") && Catch::Contains("[2,3] f32 cpu"));
+  CHECK_THROWS_AS(x.slice(1, 2, 5), ShapeError);
+  CHECK_THROWS_AS(x.data<std::int64_t>(), DTypeError);
+  CHECK_THROWS_AS(Tensor{}.shape(), Error);
+  CHECK_THROWS_AS(parse_device("gpu"), ConfigError);
+}
+
+TEST_CASE("memory is reported by scope") {
+  reset_peak_memory(kCpu);
+  {
+    const Scope scope("report_test");
+    const Tensor x = zeros({1 << 20});
+    const MemoryReport report = memory_report(kCpu);
+    const auto tag = std::find_if(report.tags.begin(), report.tags.end(), [](const MemoryTag& t) { return t.name == "report_test"; });
+    REQUIRE(tag != report.tags.end());
+    CHECK(tag->bytes >= (4U << 20));
+    CHECK(tag->bytes_at_peak >= (4U << 20));
+  }
+  CHECK(memory_report(kCpu).peak_bytes >= (4U << 20));
+}
+
+}  // namespace
+}  // namespace twinlens

@@ -1,0 +1,262 @@
+#include "tests/support/op_case.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/isa.h"
+#include "twinlens/kernels/memory.h"
+#include "twinlens/kernels/parallel.h"
+#include "twinlens/kernels/stream.h"
+
+namespace twinlens::test {
+namespace {
+
+CaseInput filled(const Shape& shape, const std::string& seed, double scale, double shift) {
+  CaseInput input;
+  input.values = Array(shape);
+  std::seed_seq sequence(seed.begin(), seed.end());
+  std::mt19937_64 engine(sequence);
+  std::normal_distribution<double> normal;
+  // Values are exactly representable in f32, so the op and the reference see the same numbers.
+  for (double& x : input.values.v) x = static_cast<double>(static_cast<float>(scale * normal(engine) + shift));
+  return input;
+}
+
+struct Result {
+  Tensor y;
+  std::vector<Tensor> inputs;
+};
+
+enum class Layout { dense, gapped, transposed };
+
+// The same values in another layout: a slice of a wider tensor, or a transposed one.
+Tensor in_layout(const Tensor& x, Layout layout) {
+  if (layout == Layout::dense || x.rank() == 0) return x;
+  const NoGrad guard;
+  if (layout == Layout::transposed && x.rank() >= 2) return dense(x.transpose(-1, -2)).transpose(-1, -2);
+  Shape wide = x.shape();
+  wide[-1] += 5;
+  Tensor base = full(wide, 77.0, x.dtype(), x.device());
+  Tensor view = base.slice(-1, 3, 3 + x.size(-1));
+  view.copy_(x);
+  return view;
+}
+
+Result call(const OpCase& c, DType float_dtype, Layout layout, Device device = kCpu) {
+  Result r;
+  for (const CaseInput& input : c.inputs) {
+    Tensor x = tensor_of(input, float_dtype, device);
+    if (!input.parameter && input.dtype == DType::f32) x = in_layout(x, layout);
+    if (input.differentiable && input.dtype == DType::f32) x.set_requires_grad(true);
+    r.inputs.push_back(x);
+  }
+  r.y = c.call(r.inputs);
+  return r;
+}
+
+// What the reference sees: inputs rounded to the dtype that the op sees.
+std::vector<Array> reference_inputs(const OpCase& c, DType float_dtype) {
+  std::vector<Array> out;
+  for (const CaseInput& input : c.inputs) {
+    Array a = input.values;
+    if (input.dtype == DType::f32 && !input.parameter && float_dtype != DType::f32) {
+      const std::vector<float> rounded = tensor_of(input, float_dtype).to_vector();
+      for (std::size_t i = 0; i < rounded.size(); ++i) a.v[i] = static_cast<double>(rounded[i]);
+    }
+    out.push_back(std::move(a));
+  }
+  return out;
+}
+
+Array upstream_gradient(const Shape& shape) { return filled(shape, "upstream", 1.0, 0.0).values; }
+
+Tensor as_tensor(const Array& a, Device device) {
+  return from_vector(std::vector<float>(a.v.begin(), a.v.end()), a.shape).to(device);
+}
+
+// d sum(dy * reference) / d input by central differences, at up to 48 elements spread over the input.
+struct Difference {
+  std::vector<std::int64_t> at;
+  std::vector<double> value;
+};
+Difference difference(const OpCase& c, std::vector<Array> inputs, std::size_t which, const Array& dy) {
+  Difference d;
+  const auto count = static_cast<std::int64_t>(inputs[which].v.size());
+  const std::int64_t stride = count <= 48 ? 1 : count / 47;
+  const auto objective = [&] {
+    const Array y = c.reference(inputs);
+    double total = 0.0;
+    for (std::size_t i = 0; i < y.v.size(); ++i) total += y.v[i] * dy.v[i];
+    return total;
+  };
+  for (std::int64_t i = 0; i < count; i += stride) {
+    double& x = inputs[which][i];
+    const double kept = x, h = 1e-5 * std::max(1.0, std::abs(kept));
+    x = kept + h;
+    const double up = objective();
+    x = kept - h;
+    const double down = objective();
+    x = kept;
+    d.at.push_back(i);
+    d.value.push_back((up - down) / (2.0 * h));
+  }
+  return d;
+}
+
+void check_against_reference(const OpCase& c, DType float_dtype, Layout layout, Device device = kCpu) {
+  const std::vector<Array> inputs = reference_inputs(c, float_dtype);
+  const Array want = c.reference(inputs);
+  const Result r = call(c, float_dtype, layout, device);
+  const bool low = float_dtype != DType::f32;
+  REQUIRE(r.y.shape() == want.shape);
+  CHECK(relative_error(r.y.to_vector(), want.v, c.absolute) <= (low ? c.bf16_tolerance : c.tolerance));
+  if (!r.y.requires_grad() || want.v.empty()) return;
+  const Array dy = upstream_gradient(want.shape);
+  backward(r.y, as_tensor(dy, device).to(r.y.dtype()));
+  Array dy_seen = dy;
+  if (r.y.dtype() != DType::f32) {
+    const std::vector<float> rounded = as_tensor(dy, kCpu).to(r.y.dtype()).to_vector();
+    dy_seen.v.assign(rounded.begin(), rounded.end());
+  }
+  for (std::size_t i = 0; i < r.inputs.size(); ++i) {
+    if (!c.inputs[i].differentiable || c.inputs[i].dtype != DType::f32 || c.inputs[i].values.v.empty()) continue;
+    INFO("gradient of input " << i);
+    REQUIRE(r.inputs[i].grad().defined());
+    const std::vector<float> all = r.inputs[i].grad().to_vector();
+    const Difference d = difference(c, inputs, i, dy_seen);
+    std::vector<float> got;
+    for (const std::int64_t at : d.at) got.push_back(all[static_cast<std::size_t>(at)]);
+    CHECK(relative_error(got, d.value, std::max(c.absolute, 1e-8)) <= (low ? c.bf16_tolerance : c.gradient_tolerance));
+  }
+}
+
+// Every bit of the result and of all gradients.
+std::vector<std::uint8_t> bits(const OpCase& c, Layout layout) {
+  const Result r = call(c, DType::f32, layout);
+  std::vector<Tensor> all{r.y.detach()};
+  if (r.y.requires_grad()) {
+    backward(r.y, as_tensor(upstream_gradient(r.y.shape()), kCpu).to(r.y.dtype()));
+    for (const Tensor& x : r.inputs) {
+      if (x.grad().defined()) all.push_back(x.grad());
+    }
+  }
+  std::vector<std::uint8_t> out;
+  for (const Tensor& t : all) {
+    const Tensor host = dense(t);
+    const auto* p = static_cast<const std::uint8_t*>(host.raw());
+    out.insert(out.end(), p, p + host.count() * size_of(host.dtype()));
+  }
+  return out;
+}
+
+void check_case(const OpCase& c) {
+  INFO("case " << c.name);
+  Isa sets[5];
+  const int set_count = available_isas(sets);
+  const Isa best = active_isa();
+  const std::int64_t violations = memory_guard_violations();
+  set_memory_guards(true);
+  for (int s = 0; s < set_count; ++s) {
+    if (sets[s] > best) continue;
+    set_active_isa(sets[s]);
+    INFO("instruction set " << name_of(sets[s]));
+    check_against_reference(c, DType::f32, Layout::dense);
+    if (c.bf16_tolerance > 0.0) {
+      INFO("bf16");
+      check_against_reference(c, DType::bf16, Layout::dense);
+    }
+  }
+  set_active_isa(best);
+  set_memory_guards(false);
+  CHECK(memory_guard_violations() == violations);
+
+  for (const Layout layout : {Layout::gapped, Layout::transposed}) {
+    INFO("non-contiguous inputs");
+    check_against_reference(c, DType::f32, layout);
+  }
+
+  const int threads = thread_count();
+  const std::vector<std::uint8_t> first = bits(c, Layout::dense);
+  CHECK(bits(c, Layout::dense) == first);
+  set_thread_count(threads == 1 ? 2 : 1);
+  CHECK(bits(c, Layout::dense) == first);
+  set_thread_count(threads);
+
+  if (c.cuda && cuda_device_count() > 0) {
+    INFO("cuda");
+    check_against_reference(c, DType::f32, Layout::dense, {DeviceType::cuda, 0});
+    if (c.bf16_tolerance > 0.0) check_against_reference(c, DType::bf16, Layout::dense, {DeviceType::cuda, 0});
+  }
+}
+
+}  // namespace
+
+CaseInput random_input(const Shape& shape, const std::string& seed, double scale, double shift) { return filled(shape, seed, scale, shift); }
+
+CaseInput parameter_input(const Shape& shape, const std::string& seed, double scale, double shift) {
+  CaseInput input = filled(shape, seed, scale, shift);
+  input.parameter = true;
+  return input;
+}
+
+CaseInput int_input(const Shape& shape, const std::vector<std::int64_t>& values) {
+  CaseInput input;
+  input.values = Array(shape);
+  REQUIRE(values.size() == input.values.v.size());
+  for (std::size_t i = 0; i < values.size(); ++i) input.values.v[i] = static_cast<double>(values[i]);
+  input.dtype = DType::i64;
+  input.differentiable = false;
+  return input;
+}
+
+CaseInput bool_input(const Shape& shape, const std::vector<std::int64_t>& values) {
+  CaseInput input = int_input(shape, values);
+  input.dtype = DType::boolean;
+  return input;
+}
+
+Tensor tensor_of(const CaseInput& input, DType float_dtype, Device device) {
+  const Tensor x = from_vector(std::vector<float>(input.values.v.begin(), input.values.v.end()), input.values.shape);
+  const DType dtype = input.dtype == DType::f32 && !input.parameter ? float_dtype : input.dtype;
+  return x.to(dtype).to(device);
+}
+
+double relative_error(const std::vector<float>& got, const std::vector<double>& want, double absolute) {
+  if (got.size() != want.size()) return std::numeric_limits<double>::infinity();
+  double difference2 = 0.0, want2 = 0.0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double g = static_cast<double>(got[i]);
+    if (!std::isfinite(g) || !std::isfinite(want[i])) {
+      const bool same = (std::isnan(g) && std::isnan(want[i])) || g == want[i];
+      if (!same) return std::numeric_limits<double>::infinity();
+      continue;
+    }
+    difference2 += (g - want[i]) * (g - want[i]);
+    want2 += want[i] * want[i];
+  }
+  if (std::sqrt(difference2) <= absolute * std::sqrt(static_cast<double>(got.size()))) return 0.0;
+  return std::sqrt(difference2 / want2);
+}
+
+void run_op_cases(const OpCases& op) {
+  REQUIRE(!op.cases.empty());
+  REQUIRE(!op.errors.empty());
+  for (const OpCase& c : op.cases) check_case(c);
+  for (const ErrorCase& e : op.errors) {
+    INFO("error case " << e.name);
+    std::string message;
+    try {
+      e.call();
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    REQUIRE(!message.empty());
+    for (const std::string& part : e.message_has) CHECK_THAT(message, Catch::Contains(part));
+  }
+}
+
+}  // namespace twinlens::test
