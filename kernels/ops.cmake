@@ -2,6 +2,7 @@
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate
+    adamw
     affine
     copy
     layer_norm+cuda
