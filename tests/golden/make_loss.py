@@ -27,8 +27,9 @@ def main():
     rng = golden.seed(4)
     t, attributes = {}, {}
     for n, ids in CAPTIONS.items():
-        # Equal captions have equal features. Images lean towards their captions, as in a half-trained model.
-        text = F.normalize(golden.randn(rng, max(ids) + 1, DIM), dim=-1)[ids]
+        # Rows with equal ids differ here: were they the same, both kinds of positives would give the same loss.
+        # Images lean towards their captions, as in a half-trained model.
+        text = F.normalize(golden.randn(rng, n, DIM), dim=-1)
         features = {"image": F.normalize(text + golden.randn(rng, n, DIM, scale=0.2), dim=-1), "text": text}
         t |= {f"n{n}.in.{k}": v for k, v in features.items()}
         t[f"n{n}.in.caption_ids"] = torch.tensor(ids)
