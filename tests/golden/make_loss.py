@@ -10,7 +10,7 @@ from open_clip.loss import ClipLoss
 
 import golden
 
-DIM = 12
+DIM = 8
 SCALES = {"1": 1.0, "14": 1 / 0.07, "100": 100.0}
 CAPTIONS = {1: [7], 2: [4, 4], 5: [3, 1, 3, 2, 1], 33: [i * i % 23 for i in range(33)]}
 

@@ -15,7 +15,7 @@ MODEL = {
     "embed_dim": 32,
     "quick_gelu": False,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 4, "head_width": 32},
-    "text_cfg": {"context_length": 12, "vocab_size": 128, "width": 16, "heads": 2, "layers": 1},
+    "text_cfg": {"context_length": 12, "vocab_size": 128, "width": 8, "heads": 2, "layers": 1},
 }
 SOT, EOT = 126, 127
 

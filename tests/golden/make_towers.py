@@ -24,14 +24,14 @@ CASES = {
     },
     "avg_pool": {
         "embed_dim": 8,
-        "vision_cfg": VISION | {"pool_type": "avg", "final_ln_after_pool": True},
-        "text_cfg": TEXT | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True,
+        "vision_cfg": VISION | {"mlp_ratio": 2.0, "pool_type": "avg", "final_ln_after_pool": True},
+        "text_cfg": TEXT | {"mlp_ratio": 2.0, "no_causal_mask": True, "pool_type": "last", "proj_bias": True,
                             "norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"}},
     },
     "no_ln_pre": {
         "embed_dim": 5,
-        "vision_cfg": VISION | {"no_ln_pre": True, "image_size": 8},
-        "text_cfg": TEXT | {"no_causal_mask": True, "pool_type": "first"},
+        "vision_cfg": VISION | {"no_ln_pre": True, "mlp_ratio": 2.0, "image_size": 8},
+        "text_cfg": TEXT | {"mlp_ratio": 2.0, "no_causal_mask": True, "pool_type": "first"},
     },
 }
 # The largest id ends a caption for argmax pooling (in row 1 it stands twice), id 2 for eos pooling.
