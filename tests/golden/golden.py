@@ -82,8 +82,17 @@ def save(name, tensors, config=None):
         save_json(name, config)
 
 
-def save_json(name, value):
+def dump(value, depth):
+    """JSON with the outer `depth` levels spread over lines, and the rest compact."""
+    if depth == 0 or not value or not isinstance(value, (dict, list)):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return "{\n" + ",\n".join(f"{json.dumps(k)}: {dump(v, depth - 1)}" for k, v in value.items()) + "\n}"
+    return "[\n" + ",\n".join(dump(v, depth - 1) for v in value) + "\n]"
+
+
+def save_json(name, value, depth=2):
     DATA.mkdir(exist_ok=True)
     path = DATA / f"{name}.json"
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(dump(value, depth) + "\n", encoding="utf-8")
     print(f"{path.name}: {path.stat().st_size} bytes")

@@ -5,7 +5,6 @@ Run: python3 tests/golden/make_tokenizer.py      (reads tokenizer_names.tsv, wri
 The names in tokenizer_names.tsv come from Unicode CLDR by way of emojibase-data 17.0.0 (Unicode License v3, MIT).
 """
 import html
-import json
 import unicodedata
 from pathlib import Path
 
@@ -142,11 +141,8 @@ def main():
                           (3, "a cat"), (77, "")]:
         padded.append({"context_length": context, "text": text, "row": open_clip(text, context)[0].tolist()})
 
-    lines = lambda xs: "[\n" + ",\n".join(json.dumps(x, ensure_ascii=True) for x in xs) + "\n]"
-    parts = {"encode": encode, "special": special, "decode": decode, "padded": padded}
-    path = golden.DATA / "tokenizer.json"
-    path.write_text("{\n" + ",\n".join(f'"{k}": {lines(v)}' for k, v in parts.items()) + "\n}\n")
-    print(f"{path.name}: {len(encode)} strings, {path.stat().st_size} bytes; {sum('ids_with_ftfy' in e for e in encode)} differ with ftfy")
+    golden.save_json("tokenizer", {"encode": encode, "special": special, "decode": decode, "padded": padded})
+    print(f"{len(encode)} strings; {sum('ids_with_ftfy' in e for e in encode)} differ with ftfy")
 
 
 if __name__ == "__main__":
