@@ -2,7 +2,7 @@
 
 Truth is always a float64 run on parameters and inputs that are exactly representable in f32. Beside it stands how far
 PyTorch's own fp32 run ends from that truth, as ||fp32 - f64||_2 per tensor: `err` is the plain run, `err_worst` the largest
-over runs that differ only in the order of the samples in the batch, which no loss or gradient depends on.
+over runs that differ only in what exact arithmetic would not show: the order of the samples, and oneDNN or plain kernels.
 """
 import json
 from pathlib import Path
@@ -28,6 +28,15 @@ def randn(rng, *shape, scale=1.0):
 def distance(a, b):
     """||a - b||_2 in float64, as a 0-d tensor."""
     return (a.detach().double() - b.detach().double()).norm()
+
+
+def fp32_runs(rng, batch, run):
+    """`run(order)` for the plain run first, then with the samples reordered and, every other time, without oneDNN."""
+    runs = [run(torch.arange(batch))]
+    for i in range(8):
+        with torch.backends.mkldnn.flags(enabled=i % 2 == 0):
+            runs.append(run(torch.from_numpy(rng.permutation(batch))))
+    return runs
 
 
 def put(t, kind, err, name, truth, runs):

@@ -62,9 +62,8 @@ def main():
     tokens = torch.zeros(BATCH, 12, dtype=torch.long)
     for row, n in zip(tokens, (1, 4, 7, 10)):
         row[: n + 2] = torch.tensor([SOT, *rng.integers(1, SOT, n), EOT])
-    orders = [torch.arange(BATCH)] + [torch.from_numpy(rng.permutation(BATCH)) for _ in range(4)]
-    truth = run(init, images, tokens, torch.float64, orders[0])
-    runs = [run(init, images, tokens, torch.float32, order) for order in orders]
+    truth = run(init, images, tokens, torch.float64, torch.arange(BATCH))
+    runs = golden.fp32_runs(rng, BATCH, lambda order: run(init, images, tokens, torch.float32, order))
 
     t = {"images_u8": images, "tokens": tokens}
     t |= {f"init.{n}": x for n, x in init.state_dict().items()}

@@ -73,8 +73,7 @@ def main():
     init = CLIP(**MODEL)
     images, tokens = make_batches(rng)
     truth = train(init, images, tokens, torch.float64, torch.arange(BATCH))
-    orders = [torch.arange(BATCH)] + [torch.from_numpy(rng.permutation(BATCH)) for _ in range(4)]
-    runs = [train(init, images, tokens, torch.float32, order) for order in orders]
+    runs = golden.fp32_runs(rng, BATCH, lambda order: train(init, images, tokens, torch.float32, order))
 
     t = {"images_u8": images, "tokens": tokens}
     t |= {f"init.{n}": p for n, p in init.named_parameters()}
