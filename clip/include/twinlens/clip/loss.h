@@ -8,7 +8,9 @@ namespace twinlens {
 // What captions that stand several times in a batch are to each other.
 enum class EqualCaptions : std::uint8_t {
   negatives,  // as open_clip: only the own pair is right
-  positives,  // every pair with an equal caption is right, with equal weight
+  positives,  // a pair with an equal caption is right too: it is left out of the denominators, so it is never pushed away.
+              // (Uniform soft targets over equal captions would change nothing: equal texts have equal features, and then the loss
+              // and its gradients are those of `negatives`; docs/decisions/0003-equal-captions.md.)
 };
 
 struct ClipLossInputs {
