@@ -29,6 +29,8 @@ TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions,
   return {tensor(ids), tensor(positions), tensor(offsets), tensor(last), pad_to == 0};
 }
 
+TokenBatch TokenBatch::to(Device device) const { return {ids.to(device), positions.to(device), offsets.to(device), last.to(device), packed}; }
+
 TextTower::TextTower(const ModelConfig& c)
     : token_embedding(c.text.vocab_size, c.text.width),
       positional_embedding(Shape{c.text.context_length, c.text.width}),

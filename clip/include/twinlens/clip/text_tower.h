@@ -21,6 +21,7 @@ struct TokenBatch {
   Tensor offsets;    // (S + 1) i64
   Tensor last;       // (S) i64, row of each caption's end-of-text token
   bool packed = true;  // every caption ends with its end-of-text token
+  TokenBatch to(Device device) const;
   std::int64_t captions() const { return last.count(); }
 };
 
