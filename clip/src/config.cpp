@@ -6,7 +6,7 @@
 #include <set>
 #include <sstream>
 
-#include "clip/src/nearest_name.h"
+#include "twinlens/clip/nearest_name.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {

@@ -1,4 +1,4 @@
-#include "clip/src/nearest_name.h"
+#include "twinlens/clip/nearest_name.h"
 
 #include <algorithm>
 #include <cctype>

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "clip/src/nearest_name.h"
+#include "twinlens/clip/nearest_name.h"
 #include "examples/twinlens/command.h"
 #include "twinlens/kernels/error.h"
 
