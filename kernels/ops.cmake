@@ -5,4 +5,5 @@ set(TWINLENS_OPS
     affine
     copy
     layer_norm+cuda
+    patchify
     reduce_rows)

@@ -1,3 +1,4 @@
 # One line per file of tests/op_cases: name.cpp defines OpCases op_cases_<name>().
 set(TWINLENS_OP_CASES
-    layer_norm)
+    layer_norm
+    patchify)
