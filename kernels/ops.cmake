@@ -3,6 +3,7 @@
 set(TWINLENS_OPS
     accumulate
     affine
+    attention
     copy
     layer_norm+cuda
     patchify
