@@ -4,6 +4,16 @@ set(TWINLENS_OPS
     accumulate
     adamw
     affine
+    attention
+    binary
     copy
+    cross_entropy
+    index_select
+    l2_normalize
     layer_norm+cuda
-    reduce_rows)
+    patchify
+    reduce_rows
+    softmax
+    topk
+    unary
+    where)

@@ -1,3 +1,14 @@
 # One line per file of tests/op_cases: name.cpp defines OpCases op_cases_<name>().
 set(TWINLENS_OP_CASES
-    layer_norm)
+    attention
+    binary
+    concat
+    cross_entropy
+    index
+    l2_normalize
+    layer_norm
+    patchify
+    softmax
+    topk
+    unary
+    where)

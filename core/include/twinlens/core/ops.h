@@ -29,9 +29,9 @@ Tensor sigmoid(const Tensor& x);
 Tensor log_sigmoid(const Tensor& x);  // -log(1 + e^-x), exact for large |x|
 Tensor silu(const Tensor& x);         // x sigmoid(x)
 Tensor relu(const Tensor& x);
-Tensor gelu(const Tensor& x);         // x (1 + erf(x / sqrt 2)) / 2; Hendrycks & Gimpel 2016, arXiv:1606.08415
-Tensor gelu_tanh(const Tensor& x);    // its tanh form
-Tensor quick_gelu(const Tensor& x);   // x sigmoid(1.702 x), OpenAI's CLIP
+Tensor gelu(const Tensor& x);        // x (1 + erf(x / sqrt 2)) / 2; Hendrycks & Gimpel 2016, arXiv:1606.08415
+Tensor gelu_tanh(const Tensor& x);   // its tanh form
+Tensor quick_gelu(const Tensor& x);  // x sigmoid(1.702 x), OpenAI's CLIP
 Tensor clamp(const Tensor& x, double low, double high);
 // y = scale * x + shift
 Tensor affine(const Tensor& x, double scale, double shift);
@@ -94,8 +94,9 @@ TopK topk(const Tensor& x, int k);
 Tensor sample(const Tensor& probabilities, const RandomKey& key, const RowIds& ids = {});
 Tensor concat(const std::vector<Tensor>& parts, int dim);
 
-// --- products (matmul.cpp, linear.cpp) -----------------------------------------------------------------------------------------------------
-// What a product is computed in. `fp32` rounds nothing; `bf16` rounds both operands to bf16 and accumulates in f32.
+// --- products (matmul.cpp, linear.cpp)
+// ----------------------------------------------------------------------------------------------------- What a product is computed in.
+// `fp32` rounds nothing; `bf16` rounds both operands to bf16 and accumulates in f32.
 enum class Compute : std::uint8_t { fp32, tf32, bf16 };
 enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, quick_gelu, silu };
 
@@ -103,17 +104,28 @@ struct MatmulOptions {
   bool transpose_a = false;  // of the last two dimensions
   bool transpose_b = false;
   double alpha = 1.0;
+<<<<<<< HEAD
   std::optional<DType> out{};            // dtype of the result; that of a when not given
   Compute compute = Compute::fp32;     // bf16 inputs imply bf16
+=======
+  std::optional<DType> out;         // dtype of the result; that of a when not given
+  Compute compute = Compute::fp32;  // bf16 inputs imply bf16
+>>>>>>> main
 };
 // alpha * op(a) op(b): (..., N, K) (..., K, M) -> (..., N, M); leading dimensions equal or absent in one of them.
 Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {});
 
 struct LinearOptions {
   Activation activation = Activation::none;
+<<<<<<< HEAD
   Tensor residual{};                   // added after the activation; shape of the result
   std::optional<DType> out{};            // dtype of the result; that of residual, else of x
   Compute compute = Compute::fp32;     // bf16 inputs imply bf16
+=======
+  Tensor residual;                  // added after the activation; shape of the result
+  std::optional<DType> out;         // dtype of the result; that of residual, else of x
+  Compute compute = Compute::fp32;  // bf16 inputs imply bf16
+>>>>>>> main
 };
 // activation(x w^T + bias) + residual with the epilogue fused into the product: x (..., K), w (M, K), bias (M) f32 or absent
 // -> (..., M). x and w may differ in dtype (f32 with bf16): the product is then computed in bf16.
@@ -137,7 +149,8 @@ Tensor attention_qkv(const Tensor& qkv, const AttentionOptions& options);
 // Offsets of S sequences of equal length: 0, T, 2T, ...
 Tensor equal_offsets(std::int64_t sequences, std::int64_t length, Device device = kCpu);
 
-// --- images: NHWC in memory (conv2d.cpp, pool2d.cpp, batch_norm.cpp, upsample.cpp, patchify.cpp) -------------------------------------------
+// --- images: NHWC in memory (conv2d.cpp, pool2d.cpp, batch_norm.cpp, upsample.cpp, patchify.cpp)
+// -------------------------------------------
 struct ConvOptions {
   int stride = 1, padding = 0, dilation = 1, groups = 1;
   Compute compute = Compute::fp32;
@@ -157,19 +170,27 @@ Tensor upsample_nearest(const Tensor& x, int factor);
 struct BatchNormOptions {
   bool training = false;
   double eps = 1e-5;
+<<<<<<< HEAD
   double momentum = 0.1;          // running = (1 - momentum) running + momentum batch (unbiased variance), as PyTorch
   bool update_running = true;     // off in the second pass of cached-feature accumulation
   bool relu = false;              // fused max(0, y)
   Tensor residual{};              // added before the relu; shape of x
   std::optional<DType> out{};
+=======
+  double momentum = 0.1;       // running = (1 - momentum) running + momentum batch (unbiased variance), as PyTorch
+  bool update_running = true;  // off in the second pass of cached-feature accumulation
+  bool relu = false;           // fused max(0, y)
+  Tensor residual;             // added before the relu; shape of x
+  std::optional<DType> out;
+>>>>>>> main
 };
 // Ioffe & Szegedy 2015, arXiv:1502.03167, over all but the last dimension: x (..., C); gamma, beta, running (C) f32.
 // running_mean and running_var are written in place in training mode.
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean, Tensor& running_var,
                   const BatchNormOptions& options = {});
 
-// Non-overlapping patches as rows: x (B, S, S, 3) f32 or u8 -> (B * (S / patch)^2, 3 * patch * patch) in the order (channel, row, column)
-// of a convolution weight (O, 3, patch, patch). u8 pixels are divided by 255 and normalised with mean and std. No gradient for u8.
+// Non-overlapping patches as rows: x (B, H, W, 3) f32 or u8 -> (B * H / patch * W / patch, 3 * patch * patch) in the order (channel, row,
+// column) of a convolution weight (O, 3, patch, patch). u8 pixels are divided by 255 and normalised with mean and std. No gradient for u8.
 struct PatchifyOptions {
   int patch = 16;
   float mean[3] = {0, 0, 0};
@@ -178,9 +199,9 @@ struct PatchifyOptions {
 };
 Tensor patchify(const Tensor& x, const PatchifyOptions& options);
 
-// --- random (dropout.cpp) --------------------------------------------------------------------------------------------------------------------
-// Zeroes each element with probability p and scales the rest by 1 / (1 - p). x (rows, ..., C): rows are the leading dimension.
-// p = 0 returns x.
+// --- random (dropout.cpp)
+// -------------------------------------------------------------------------------------------------------------------- Zeroes each element
+// with probability p and scales the rest by 1 / (1 - p). x (rows, ..., C): rows are the leading dimension. p = 0 returns x.
 Tensor dropout(const Tensor& x, double p, const RandomKey& key, const RowIds& ids = {});
 
 }  // namespace twinlens

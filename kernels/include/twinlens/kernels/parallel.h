@@ -25,4 +25,17 @@ template <class F>
       n, grain, [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<F*>(context))(begin, end); }, &f);
 }
 
+// Calls f(slot, i) for every i in [0, n), in any order. Calls that run at the same time have different slots in [0, slots), so a slot can
+// own scratch; what f computes for i must not depend on its slot. Work is handed out one i at a time, so uneven items balance.
+template <class F>
+[[gnu::always_inline]] inline void parallel_for_slots(std::int64_t n, std::int64_t slots, F f) {
+  std::int64_t next = 0;
+  parallel_for(slots < n ? slots : n, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t slot = begin; slot < end; ++slot) {
+      for (std::int64_t i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED); i < n; i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED))
+        f(slot, i);
+    }
+  });
+}
+
 }  // namespace twinlens

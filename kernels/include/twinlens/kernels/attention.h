@@ -1,0 +1,88 @@
+#pragma once
+// Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762) over ragged sequences, per sequence and head:
+//   S = scale Q K^T + bias,   P = softmax over keys of S,   Y = P V,   lse_i = log sum_j exp S_ij.
+// Backward from q, k, v and lse alone, with P = exp(S - lse) recomputed:
+//   dP = dY V^T,   delta_i = sum_j P_ij dP_ij,   dS = P (dP - delta),
+//   dQ = scale dS K,   dK = scale dS^T Q,   dV = P^T dY.
+// Scores live in one tile of (keys of a block) x (queries of a block) per thread: keys are blocked with an online softmax as in
+// FlashAttention (Dao et al. 2022, arXiv:2205.14135), but the block is chosen so that CLIP's sequences are one block.
+//
+// A query that sees no key gets y = 0, lse = 0 and no gradient.
+
+#include "twinlens/kernels/run.h"
+#include "twinlens/kernels/view.h"
+
+namespace twinlens {
+
+struct AttentionProblem {
+  ConstRows q, k, v;                  // (Nq, H*D), (Nk, H*D), (Nk, H*D) of one float type; rows may be strided
+  const std::int64_t* query_offsets;  // (S + 1)
+  const std::int64_t* key_offsets;    // (S + 1)
+  std::int64_t sequences, heads, head_dim;
+  std::int64_t longest_query, longest_key;  // of any sequence; scratch is sized by them
+  bool causal;                              // query i of Tq sees keys j <= i + Tk - Tq
+  const float* bias;                        // (bias_heads, Tq, Tk) or null; lengths are equal then
+  std::int64_t bias_heads;                  // H or 1
+  float scale;
+  float* scratch;      // slots * scratch_floats(args)
+  std::int64_t slots;  // threads that may work at once
+};
+
+struct AttentionForward {
+  static constexpr const char* kName = "attention_forward";
+  static constexpr bool kCuda = false;
+  AttentionProblem problem;
+  Rows y;      // (Nq, H*D)
+  float* lse;  // (H, Nq)
+};
+template <class I>
+void kernel(I, const AttentionForward&);
+
+struct AttentionBackward {
+  static constexpr const char* kName = "attention_backward";
+  static constexpr bool kCuda = false;
+  AttentionProblem problem;
+  ConstRows dy;      // (Nq, H*D)
+  const float* lse;  // (H, Nq)
+  Rows dq, dk, dv;   // as q, k, v; data null when not wanted
+};
+template <class I>
+void kernel(I, const AttentionBackward&);
+
+// --- scratch ------------------------------------------------------------------------------------------------------------------------
+struct AttentionBlocks {
+  static constexpr std::int64_t kPad = 16;  // floats in the widest register of any set
+  static constexpr std::int64_t kQueries = 64;
+  std::int64_t width;  // head_dim padded
+  std::int64_t keys;   // keys of a block, padded
+};
+
+[[gnu::always_inline]] constexpr std::int64_t padded(std::int64_t n) {
+  return (n + AttentionBlocks::kPad - 1) / AttentionBlocks::kPad * AttentionBlocks::kPad;
+}
+
+// Keys of a block: what lets K, V, dK, dV and two score tiles share 1 MiB, a common L2 cache, for head dims up to 112 or so.
+[[gnu::always_inline]] constexpr AttentionBlocks blocks_of(const AttentionProblem& p) {
+  constexpr std::int64_t floats = 1 << 18;
+  AttentionBlocks b{padded(p.head_dim), padded(p.longest_key)};
+  std::int64_t most = floats / (4 * b.width + 2 * AttentionBlocks::kQueries) / AttentionBlocks::kPad * AttentionBlocks::kPad;
+  if (most < AttentionBlocks::kPad) most = AttentionBlocks::kPad;
+  if (b.keys > most) b.keys = most;
+  return b;
+}
+
+// Per slot: K, V, scores, then the queries' part.
+[[gnu::always_inline]] constexpr std::int64_t scratch_floats(const AttentionForward& a) {
+  const AttentionBlocks b = blocks_of(a.problem);
+  constexpr std::int64_t n = AttentionBlocks::kQueries;
+  return 2 * b.keys * b.width + b.keys * n + 2 * n * b.width + 2 * n;
+}
+// Per slot: K, V, dK, dV, two score tiles, Q and dY both ways, then dQ and delta of a whole sequence.
+[[gnu::always_inline]] constexpr std::int64_t scratch_floats(const AttentionBackward& a) {
+  const AttentionBlocks b = blocks_of(a.problem);
+  constexpr std::int64_t n = AttentionBlocks::kQueries;
+  const std::int64_t all_queries = (a.problem.longest_query + n - 1) / n * n;
+  return 4 * b.keys * b.width + 2 * b.keys * n + 4 * n * b.width + n + all_queries * (b.width + 1);
+}
+
+}  // namespace twinlens
