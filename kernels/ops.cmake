@@ -11,7 +11,9 @@ set(TWINLENS_OPS
     index_select
     l2_normalize
     layer_norm+cuda
+    norm2
     patchify
+    random_fill
     reduce_rows
     softmax
     topk

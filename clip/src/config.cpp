@@ -184,6 +184,13 @@ void ModelConfig::validate() const {
     check_divides("vision_cfg.width", vision.width, "vision_cfg.head_width", vision.head_width);
   }
   check_divides("text_cfg.width", text.width, "text_cfg.heads", text.heads);
+  const std::string& mode = preprocess.resize_mode;
+  if (mode != "shortest" && mode != "longest" && mode != "squash") {
+    throw ConfigError("model config: resize_mode '" + mode + "' is unknown; preprocess_cfg; use shortest, longest or squash");
+  }
+  if (preprocess.interpolation != "bicubic" && preprocess.interpolation != "bilinear") {
+    throw ConfigError("model config: interpolation '" + preprocess.interpolation + "' is unknown; preprocess_cfg; use bicubic or bilinear");
+  }
 }
 
 ModelConfig parse_model_config(const std::string& text, const std::string& source) {

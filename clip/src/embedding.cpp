@@ -2,29 +2,25 @@
 
 #include <algorithm>
 #include <cstring>
-#include <fstream>
 #include <optional>
-#include <sstream>
 
 #include "twinlens/clip/image.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
+#include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
-namespace {
-
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream bytes;
-  bytes << file.rdbuf();
-  if (!file) throw FileError("cannot be read; " + path + "; check the path and its permissions");
-  return bytes.str();
+EvalTransform eval_transform_of(const ModelConfig& config) {
+  const std::string& mode = config.preprocess.resize_mode;
+  EvalTransform t;
+  t.size = config.vision.image_size;
+  t.mode = mode == "squash" ? ResizeMode::squash : mode == "longest" ? ResizeMode::longest : ResizeMode::shortest;
+  t.filter = config.preprocess.interpolation == "bilinear" ? Filter::bilinear : Filter::bicubic;
+  return t;
 }
-
-}  // namespace
 
 std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config) {
   ClipTokenizerOptions options;
@@ -34,6 +30,7 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config) {
 
 LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
                              std::int64_t max_image_pixels) {
+  const EvalTransform transform = eval_transform_of(config);
   LoadedPictures out;
   const auto n = static_cast<std::int64_t>(bytes.size());
   std::vector<std::optional<Image>> images(bytes.size());
@@ -42,8 +39,7 @@ LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::s
     for (std::int64_t i = begin; i < end; ++i) {
       const auto at = static_cast<std::size_t>(i);
       try {
-        images[at] = eval_transform(decode_image(bytes[at], names[at], max_image_pixels), config.vision.image_size, config.preprocess.resize_mode,
-                                    config.preprocess.interpolation);
+        images[at] = apply(transform, decode_image(bytes[at], names[at], {max_image_pixels}));
       } catch (const std::exception& e) {  // nothing may leave a parallel region
         errors[at] = e.what();
       }

@@ -100,7 +100,7 @@ struct Loader::Work {
 std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch) {
   try {
     const std::string key = data->key(sample);
-    const Image image = decode_image(data->image_bytes(sample), key, options.max_image_pixels);
+    const Image image = decode_image(data->image_bytes(sample), key, {options.max_image_pixels});
     return augment(image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
   } catch (const FileError& e) {
     const std::lock_guard lock(mutex);

@@ -42,7 +42,7 @@ std::string png_data_uri(const Image& image) {
     const auto* p = static_cast<unsigned char*>(data);
     out->insert(out->end(), p, p + size);
   };
-  stbi_write_png_to_func(append, &bytes, image.width, image.height, 3, image.rgb.data(), image.width * 3);
+  stbi_write_png_to_func(append, &bytes, static_cast<int>(image.width), static_cast<int>(image.height), 3, image.rgb.data(), static_cast<int>(image.width) * 3);
   return "data:image/png;base64," + base64(bytes);
 }
 

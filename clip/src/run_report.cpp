@@ -20,8 +20,9 @@ constexpr std::int64_t kLossChunk = 256;
 std::string percent(double share) { return fmt::format("{:.1f} %", 100.0 * share); }
 
 Image thumbnail(const Dataset& data, std::int64_t sample, const ModelConfig& config) {
-  const Image image = decode_image(data.image_bytes(sample), data.key(sample), 0);
-  return eval_transform(image, std::min(config.vision.image_size, 64), config.preprocess.resize_mode, config.preprocess.interpolation);
+  EvalTransform transform = eval_transform_of(config);
+  transform.size = std::min<std::int64_t>(transform.size, 64);
+  return apply(transform, decode_image(data.image_bytes(sample), data.key(sample)));
 }
 
 // `count` indices spread evenly over [0, n).

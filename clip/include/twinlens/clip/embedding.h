@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "twinlens/clip/dataset.h"
+#include "twinlens/clip/image.h"
 #include "twinlens/clip/model.h"
 #include "twinlens/clip/tokenizer.h"
 
@@ -17,6 +18,9 @@ struct EmbedOptions {
   std::int64_t max_image_pixels = 25'000'000;
   Context context;
 };
+
+// What a model sees of a picture when it is evaluated.
+EvalTransform eval_transform_of(const ModelConfig& config);
 
 // The tokenizer a model was made for.
 std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config);

@@ -104,28 +104,17 @@ struct MatmulOptions {
   bool transpose_a = false;  // of the last two dimensions
   bool transpose_b = false;
   double alpha = 1.0;
-<<<<<<< HEAD
-  std::optional<DType> out{};            // dtype of the result; that of a when not given
-  Compute compute = Compute::fp32;     // bf16 inputs imply bf16
-=======
-  std::optional<DType> out;         // dtype of the result; that of a when not given
+  std::optional<DType> out{};       // dtype of the result; that of a when not given
   Compute compute = Compute::fp32;  // bf16 inputs imply bf16
->>>>>>> main
 };
 // alpha * op(a) op(b): (..., N, K) (..., K, M) -> (..., N, M); leading dimensions equal or absent in one of them.
 Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {});
 
 struct LinearOptions {
   Activation activation = Activation::none;
-<<<<<<< HEAD
-  Tensor residual{};                   // added after the activation; shape of the result
-  std::optional<DType> out{};            // dtype of the result; that of residual, else of x
-  Compute compute = Compute::fp32;     // bf16 inputs imply bf16
-=======
   Tensor residual;                  // added after the activation; shape of the result
-  std::optional<DType> out;         // dtype of the result; that of residual, else of x
+  std::optional<DType> out{};       // dtype of the result; that of residual, else of x
   Compute compute = Compute::fp32;  // bf16 inputs imply bf16
->>>>>>> main
 };
 // activation(x w^T + bias) + residual with the epilogue fused into the product: x (..., K), w (M, K), bias (M) f32 or absent
 // -> (..., M). x and w may differ in dtype (f32 with bf16): the product is then computed in bf16.
@@ -170,19 +159,11 @@ Tensor upsample_nearest(const Tensor& x, int factor);
 struct BatchNormOptions {
   bool training = false;
   double eps = 1e-5;
-<<<<<<< HEAD
-  double momentum = 0.1;          // running = (1 - momentum) running + momentum batch (unbiased variance), as PyTorch
-  bool update_running = true;     // off in the second pass of cached-feature accumulation
-  bool relu = false;              // fused max(0, y)
-  Tensor residual{};              // added before the relu; shape of x
-  std::optional<DType> out{};
-=======
   double momentum = 0.1;       // running = (1 - momentum) running + momentum batch (unbiased variance), as PyTorch
   bool update_running = true;  // off in the second pass of cached-feature accumulation
   bool relu = false;           // fused max(0, y)
   Tensor residual;             // added before the relu; shape of x
   std::optional<DType> out;
->>>>>>> main
 };
 // Ioffe & Szegedy 2015, arXiv:1502.03167, over all but the last dimension: x (..., C); gamma, beta, running (C) f32.
 // running_mean and running_var are written in place in training mode.
