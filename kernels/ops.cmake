@@ -7,4 +7,6 @@ set(TWINLENS_OPS
     copy
     layer_norm+cuda
     patchify
-    reduce_rows)
+    pool2d
+    reduce_rows
+    upsample)

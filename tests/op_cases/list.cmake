@@ -2,4 +2,6 @@
 set(TWINLENS_OP_CASES
     attention
     layer_norm
-    patchify)
+    patchify
+    pool2d
+    upsample)
