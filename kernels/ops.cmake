@@ -13,9 +13,11 @@ set(TWINLENS_OPS
     layer_norm+cuda
     norm2
     patchify
+    pool2d
     random_fill
     reduce_rows
     softmax
     topk
     unary
+    upsample
     where)

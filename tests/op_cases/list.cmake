@@ -8,7 +8,9 @@ set(TWINLENS_OP_CASES
     l2_normalize
     layer_norm
     patchify
+    pool2d
     softmax
     topk
     unary
+    upsample
     where)
