@@ -5,12 +5,14 @@ set(TWINLENS_OPS
     adamw
     affine
     attention
+    bias_gradient
     binary
     copy
     cross_entropy
     index_select
     l2_normalize
     layer_norm+cuda
+    matmul+bf16dot
     norm2
     patchify
     pool2d
