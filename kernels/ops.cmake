@@ -5,6 +5,11 @@ set(TWINLENS_OPS
     affine
     attention
     copy
+    cross_entropy
+    index_select
+    l2_normalize
     layer_norm+cuda
     patchify
-    reduce_rows)
+    reduce_rows
+    softmax
+    topk)

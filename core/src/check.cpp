@@ -43,4 +43,18 @@ void check_compute_dtype(const Where& where, std::initializer_list<Named> tensor
   }
 }
 
+void check_indices(const Where& where, const Named& indices, std::int64_t limit, std::optional<std::int64_t> ignore) {
+  check_dtype(indices.tensor.dtype() == DType::i64, where, std::string(indices.name) + " must be i64", {indices});
+  if (indices.tensor.device().is_cuda()) return;
+  const Tensor row_major = dense(indices.tensor);
+  const std::int64_t* ids = row_major.data<std::int64_t>();
+  for (std::int64_t i = 0; i < row_major.count(); ++i) {
+    if ((ids[i] >= 0 && ids[i] < limit) || ids[i] == ignore) continue;
+    fail(Kind::shape, where,
+         "index " + std::to_string(ids[i]) + " at position " + std::to_string(i) + " of " + indices.name + " is outside [0, " +
+             std::to_string(limit) + ")",
+         {indices});
+  }
+}
+
 }  // namespace twinlens

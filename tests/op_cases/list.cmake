@@ -1,5 +1,11 @@
 # One line per file of tests/op_cases: name.cpp defines OpCases op_cases_<name>().
 set(TWINLENS_OP_CASES
     attention
+    concat
+    cross_entropy
+    index
+    l2_normalize
     layer_norm
-    patchify)
+    patchify
+    softmax
+    topk)

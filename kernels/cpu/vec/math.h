@@ -83,15 +83,16 @@ struct Math {
     return V::select(a.raw < 0.625F, small, signed_big);
   }
 
-  // log(1 + e^-|x|), accurate for large |x| too.
-  TWINLENS_INLINE static V log1p_exp_neg_abs(V x) {
-    const V e = exp(-V::abs(x));
-    const V u = e + V(1.0F);
-    // log1p(e) = log(u) * e / (u - 1) corrects the rounding of 1 + e (Kahan)
+  // log(1 + x) for x >= 0, accurate for small x: log(u) * x / (u - 1) with u = 1 + x corrects the rounding of u (Kahan). <= 3 ulp.
+  TWINLENS_INLINE static V log1p(V x) {
+    const V u = x + V(1.0F);
     const V d = u - V(1.0F);
-    const V corrected = log(u) * e / d;
-    return V::select(d.raw == 0.0F, e, corrected);
+    const V corrected = log(u) * x / d;
+    return V::select((d.raw == 0.0F) | (x.raw == __builtin_inff()), x, corrected);
   }
+
+  // log(1 + e^-|x|), accurate for large |x| too.
+  TWINLENS_INLINE static V log1p_exp_neg_abs(V x) { return log1p(exp(-V::abs(x))); }
 
   // erf(x): odd rational approximation on [-4, 4], +-1 outside. <= 4 ulp.
   TWINLENS_INLINE static V erf(V x) {

@@ -1,0 +1,71 @@
+#include "twinlens/kernels/softmax.h"
+
+#include "kernels/cpu/vec/softmax_row.h"
+
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens {
+namespace {
+
+template <class I, class T>
+TWINLENS_INLINE void forward_row(const SoftmaxForward& a, std::int64_t r) {
+  using V = Vec<I>;
+  const T* x = a.x.row<T>(r);
+  T* y = a.y.row<T>(r);
+  const SoftmaxRow row = softmax_row<I>(x, a.x.cols);
+  const V max(row.max);
+  if (a.log) {
+    const V log_sum(log1p_of<I>(row.others));
+    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>((load_lanes<I>(x + i, n) - max) - log_sum, y + i, n); });
+  } else {
+    const V inverse(1.0F / (1.0F + row.others));
+    for_lanes<I>(a.x.cols,
+                 [&](std::int64_t i, std::int64_t n) { store_lanes<I>(Math<I>::exp(load_lanes<I>(x + i, n) - max) * inverse, y + i, n); });
+  }
+}
+
+template <class I, class T, class D>
+TWINLENS_INLINE void backward_row(const SoftmaxBackward& a, std::int64_t r) {
+  using V = Vec<I>;
+  const T* y = a.y.row<T>(r);
+  const D* dy = a.dy.row<D>(r);
+  T* dx = a.dx.row<T>(r);
+  V sums(0.0F);
+  for_lanes<I>(a.y.cols, [&](std::int64_t i, std::int64_t n) {
+    const V d = load_lanes<I>(dy + i, n);
+    sums = a.log ? sums + d : V::fma(d, load_lanes<I>(y + i, n), sums);
+  });
+  const V sum(sums.sum());
+  for_lanes<I>(a.y.cols, [&](std::int64_t i, std::int64_t n) {
+    const V d = load_lanes<I>(dy + i, n), v = load_lanes<I>(y + i, n);
+    store_lanes<I>(a.log ? d - Math<I>::exp(v) * sum : v * (d - sum), dx + i, n);
+  });
+}
+
+TWINLENS_INLINE std::int64_t rows_per_chunk(std::int64_t columns) { return 16384 / (columns + 1) + 1; }
+
+}  // namespace
+
+template <class I>
+void kernel(I, const SoftmaxForward& a) {
+  visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
+    parallel_for(row_count(a.x), rows_per_chunk(a.x.cols), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) forward_row<I, T>(a, r);
+    });
+  });
+}
+template void kernel(TWINLENS_ISA, const SoftmaxForward&);
+
+template <class I>
+void kernel(I, const SoftmaxBackward& a) {
+  visit_float(a.y.dtype, [&]<class T>(TypeTag<T>) {
+    visit_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
+      parallel_for(row_count(a.y), rows_per_chunk(a.y.cols), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t r = begin; r < end; ++r) backward_row<I, T, D>(a, r);
+      });
+    });
+  });
+}
+template void kernel(TWINLENS_ISA, const SoftmaxBackward&);
+
+}  // namespace twinlens

@@ -1,0 +1,46 @@
+#pragma once
+// The two numbers of a row that softmax, log-softmax and cross-entropy are made of: the maximum and the sum over the other columns of
+// exp(x - maximum). Kept apart from the 1 of the maximum itself, the sum loses nothing when one column dominates:
+//   p_j = exp(x_j - max) / (1 + others),  log-sum-exp = max + log1p(others),  1 - p_max = others / (1 + others).
+// A row with NaN, with +inf, or of -inf only gives NaN, as in PyTorch.
+
+#include "kernels/cpu/vec/math.h"
+
+namespace twinlens {
+
+struct SoftmaxRow {
+  float max;
+  float others;
+};
+
+template <class I, class T>
+TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c) {
+  using V = Vec<I>;
+  const float lowest = -__builtin_inff();
+  V largest(lowest);
+  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { largest = V::max(largest, load_lanes<I>(x + i, n, lowest)); });
+  const V max(largest.max());
+  // Blocks are summed by lanes, blocks in order: the error grows with the number of blocks, not of columns.
+  constexpr std::int64_t kBlock = 4096;
+  float others = -1.0F;  // one of the columns that hold the maximum is left out
+  float rest = 0.0F;
+  for (std::int64_t begin = 0; begin < c; begin += kBlock) {
+    V maxima(0.0F), sum(0.0F);
+    for_lanes<I>(c - begin < kBlock ? c - begin : kBlock, [&](std::int64_t i, std::int64_t n) {
+      const V v = load_lanes<I>(x + begin + i, n, lowest);
+      const auto at_max = v.raw == max.raw;
+      maxima += V::select(at_max, V(1.0F), V(0.0F));
+      sum += V::select(at_max, V(0.0F), Math<I>::exp(v - max));
+    });
+    others += maxima.sum();
+    rest += sum.sum();
+  }
+  return {max.raw[0], others + rest};
+}
+
+template <class I>
+TWINLENS_INLINE float log1p_of(float x) {
+  return Math<I>::log1p(Vec<I>(x)).raw[0];
+}
+
+}  // namespace twinlens
