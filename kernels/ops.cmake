@@ -1,13 +1,10 @@
 # The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16dot` compiles it for avx512bf16 too. From it come the mirrored paths
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
-    accumulate
-    adamw
+    accumulate+cuda
     affine
     attention
-    bias_gradient
-    binary
-    copy
+    copy+cuda
     cross_entropy
     index_select
     l2_normalize
@@ -15,11 +12,6 @@ set(TWINLENS_OPS
     matmul+bf16dot
     norm2
     patchify
-    pool2d
-    random_fill
     reduce_rows
     softmax
-    topk
-    unary
-    upsample
-    where)
+    topk)

@@ -1,102 +1,142 @@
 #include "twinlens/core/file.h"
 
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
+#include <utility>
 
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
 
-namespace fs = std::filesystem;
+constexpr std::size_t kLargestCall = std::size_t{1} << 30;  // read and write take no more than 2 GiB at once
 
-[[noreturn]] void fail(const std::string& what, const fs::path& path, int error) {
-  const char* remedy = error == ENOSPC || error == EFBIG || error == EDQUOT ? "free some disk space" : "check the path and its permissions";
-  throw FileError(what + ": " + std::strerror(error) + "; " + path.string() + "; " + remedy);
+std::string folder_of(const std::string& path) {
+  const auto slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
+const char* remedy(int error) {
+  switch (error) {
+    case ENOENT: return "check the path; its folder must exist";
+    case EACCES:
+    case EPERM:
+    case EROFS: return "choose a place you may write and read, or change the permissions";
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return "free some space or choose another disk";
+    case EISDIR: return "give a file, not a folder";
+    default: return "check the path and the disk";
   }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  int close() {
-    const int result = ::close(fd_);
-    fd_ = -1;
-    return result;
-  }
-
- private:
-  int fd_;
-};
-
-void sync_folder(const fs::path& folder) {
-  const Descriptor fd(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY));
-  if (fd.get() >= 0) ::fsync(fd.get());  // some file systems cannot; the data itself is synced already
 }
 
-void write_all(int fd, const void* data, std::size_t bytes, const fs::path& path) {
-  const char* p = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t n = ::write(fd, p, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("cannot be written", path, errno);
-    p += n;
-    bytes -= static_cast<std::size_t>(n);
-  }
+[[noreturn]] void fail_with_errno(const std::string& what, const std::string& path, const char* suffix = "") {
+  const int error = errno;
+  throw FileError(what + ": " + std::strerror(error) + "; '" + path + "'" + suffix + "; " + remedy(error));
+}
+
+// A rename is on the disk once its folder is. File systems that cannot sync a folder say EINVAL; then there is nothing more to do.
+bool sync_folder(const std::string& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool done = ::fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP;
+  const int error = errno;
+  ::close(descriptor);
+  errno = error;
+  return done;
 }
 
 }  // namespace
 
-void rename_synced(const fs::path& from, const fs::path& to) {
-  if (::rename(from.c_str(), to.c_str()) != 0) fail("cannot be renamed to " + to.string(), from, errno);
-  sync_folder(to.parent_path());
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  static std::atomic<unsigned> counter{0};
+  do {
+    // A name left behind by a process that was killed is passed over.
+    temporary_ = path_ + ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (descriptor_ < 0 && errno == EEXIST);
+  if (descriptor_ < 0) fail_with_errno("cannot create the file", path_);
 }
 
-void atomic_write(const fs::path& path, const std::function<void(const Sink&)>& write) {
-  const fs::path temporary = path.string() + ".tmp" + std::to_string(::getpid());
-  Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (fd.get() < 0) fail("cannot be created", temporary, errno);
-  try {
-    write([&](const void* data, std::size_t bytes) { write_all(fd.get(), data, bytes, path); });
-    if (::fsync(fd.get()) != 0) fail("cannot be synced", path, errno);
-    if (fd.close() != 0) fail("cannot be closed", path, errno);
-    rename_synced(temporary, path);
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
+AtomicFile::~AtomicFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::fail(const char* what) const { fail_with_errno(what, path_, ", which is left as it was"); }
+
+void AtomicFile::write(const void* bytes, std::size_t count) {
+  const char* p = static_cast<const char*>(bytes);
+  while (count > 0) {
+    const ssize_t written = ::write(descriptor_, p, count < kLargestCall ? count : kLargestCall);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail("cannot write the file");
+    p += written;
+    count -= static_cast<std::size_t>(written);
   }
 }
 
-void atomic_write(const fs::path& path, std::string_view bytes) {
-  atomic_write(path, [&](const Sink& sink) { sink(bytes.data(), bytes.size()); });
+void AtomicFile::commit() {
+  if (::fsync(descriptor_) != 0) fail("cannot bring the file to the disk");
+  // Some file systems report a full disk only here.
+  if (::close(std::exchange(descriptor_, -1)) != 0) fail("cannot close the file");
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot rename the finished file");
+  temporary_.clear();
+  if (!sync_folder(folder_of(path_))) fail_with_errno("the file is written but its folder cannot be brought to the disk", path_);
 }
 
-std::string read_file(const fs::path& path) {
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (fd.get() < 0) fail("cannot be read", path, errno);
-  struct stat info {};
-  if (::fstat(fd.get(), &info) != 0) fail("cannot be read", path, errno);
-  if (!S_ISREG(info.st_mode)) throw FileError("is not a file; " + path.string() + "; name a file");
-  std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
-  std::size_t have = 0;
-  while (have < bytes.size()) {
-    const ssize_t n = ::read(fd.get(), bytes.data() + have, bytes.size() - have);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("cannot be read", path, errno);
-    if (n == 0) break;
-    have += static_cast<std::size_t>(n);
+void atomic_write(const std::string& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes.data(), bytes.size());
+  file.commit();
+}
+
+InputFile::InputFile(std::string path) : path_(std::move(path)), descriptor_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) {
+  if (descriptor_ < 0) fail_with_errno("cannot open the file", path_);
+  struct stat status {};
+  int error = ::fstat(descriptor_, &status) != 0 ? errno : 0;
+  if (error == 0 && S_ISDIR(status.st_mode)) error = EISDIR;
+  if (error != 0) {
+    ::close(descriptor_);
+    errno = error;
+    fail_with_errno("cannot open the file", path_);
   }
-  bytes.resize(have);
+  size_ = static_cast<std::uint64_t>(status.st_size);
+}
+
+InputFile::InputFile(InputFile&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)), size_(other.size_) {}
+
+InputFile::~InputFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void InputFile::read_at(std::uint64_t offset, void* to, std::size_t count) const {
+  char* p = static_cast<char*>(to);
+  while (count > 0) {
+    const ssize_t got = ::pread(descriptor_, p, count < kLargestCall ? count : kLargestCall, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_with_errno("cannot read the file", path_);
+    if (got == 0) {
+      throw FileError("the file ends at byte " + std::to_string(offset) + ", " + std::to_string(count) + " bytes early; '" + path_ +
+                      "'; it was cut short while being read: fetch or write it again");
+    }
+    p += got;
+    offset += static_cast<std::uint64_t>(got);
+    count -= static_cast<std::size_t>(got);
+  }
+}
+
+std::string read_file(const std::string& path) {
+  const InputFile file(path);
+  std::string bytes(static_cast<std::size_t>(file.size()), '\0');
+  file.read_at(0, bytes.data(), bytes.size());
   return bytes;
 }
 

@@ -1,214 +1,290 @@
 #include "twinlens/core/safetensors.h"
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
+#include <limits>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
 
+#include "core/src/safetensors_format.h"
+
 #include "twinlens/core/autograd.h"
-#include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
 
-using Json = nlohmann::ordered_json;
-constexpr std::uint64_t kMaxHeader = 100'000'000;
+static_assert(std::endian::native == std::endian::little, "safetensors is little endian; a big-endian reader has to swap");
 
-struct NamedDType {
-  const char* name;
-  std::int64_t size;
-  std::optional<DType> dtype;  // none: F64, which becomes doubles
-};
-constexpr NamedDType kDTypes[] = {{"F32", 4, DType::f32}, {"BF16", 2, DType::bf16}, {"F16", 2, DType::f16},      {"I64", 8, DType::i64},
-                                  {"I32", 4, DType::i32}, {"U8", 1, DType::u8},     {"BOOL", 1, DType::boolean}, {"F64", 8, std::nullopt}};
+constexpr std::uint64_t kLargestHeader = 100'000'000;
 
-struct Entry {
-  std::string name;
-  const NamedDType* dtype = nullptr;
-  Shape shape;
-  std::uint64_t begin = 0, end = 0;
+// Thrown while the JSON is read; becomes InvalidHeaderDeserialization.
+struct BadHeader {
+  std::string why;
 };
 
-class Parser {
- public:
-  Parser(const std::string& path, const std::string& bytes) : path_(path), bytes_(bytes) {}
-
-  SafetensorsFile parse() {
-    const std::uint64_t header = header_size();
-    const Json json = parse_header(header);
-    SafetensorsFile file;
-    std::vector<Entry> entries;
-    for (const auto& [name, value] : json.items()) {
-      if (name == "__metadata__") {
-        read_metadata(value, file);
-      } else {
-        entries.push_back(read_entry(name, value));
-      }
+// The header as JSON, refusing what a plain parser lets pass: keys that stand twice, and nesting deeper than the format has.
+nlohmann::json parse_json(const std::string& header) {
+  std::vector<std::set<std::string>> keys;
+  const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+    using Event = nlohmann::json::parse_event_t;
+    if (depth > 4) throw BadHeader{"values are nested too deeply"};
+    if (event == Event::object_start) keys.emplace_back();
+    if (event == Event::object_end) keys.pop_back();
+    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
+      throw BadHeader{"the key " + parsed.dump() + " stands twice"};
     }
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return std::tie(a.begin, a.end) < std::tie(b.begin, b.end); });
-    std::uint64_t expected = 0;
-    for (const Entry& e : entries) {
-      if (e.begin != expected || e.end < e.begin) fail("InvalidOffset", "tensor '" + e.name + "' does not begin where the one before ends");
-      check_size(e);
-      expected = e.end;
-    }
-    const std::uint64_t data = 8 + header;
-    if (bytes_.size() - data != expected) {
-      fail("MetadataIncompleteBuffer", "the header names " + std::to_string(expected) + " bytes of data and the file has " + std::to_string(bytes_.size() - data));
-    }
-    for (const Entry& e : entries) read_data(e, bytes_.data() + data + e.begin, file);
-    return file;
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(header, watch);
+  } catch (const nlohmann::json::exception& e) {
+    throw BadHeader{std::string("it is not JSON: ") + e.what()};
   }
+}
 
- private:
-  [[noreturn]] void fail(const char* rule, const std::string& what) const {
-    throw FileError(std::string(rule) + ": " + what + "; " + path_ + "; the file is damaged or not safetensors, get it again");
+std::uint64_t unsigned_number(const nlohmann::json& value, const std::string& name) {
+  if (!value.is_number_unsigned()) throw BadHeader{"'" + name + "' has " + value.dump() + " where a whole number of 0 or more is due"};
+  return value.get<std::uint64_t>();
+}
+
+SafetensorsEntry parse_entry(const std::string& name, const nlohmann::json& info, bool& overflows) {
+  SafetensorsEntry entry;
+  entry.name = name;
+  if (!info.is_object() || !info.contains("dtype") || !info.contains("shape") || !info.contains("data_offsets")) {
+    throw BadHeader{"'" + name + "' lacks dtype, shape or data_offsets"};
   }
-
-  std::uint64_t header_size() const {
-    if (bytes_.size() < 8) fail("HeaderTooSmall", "the file has " + std::to_string(bytes_.size()) + " bytes");
-    std::uint64_t n = 0;
-    for (int i = 7; i >= 0; --i) n = (n << 8) | static_cast<std::uint8_t>(bytes_[static_cast<std::size_t>(i)]);
-    if (n > kMaxHeader) fail("HeaderTooLarge", "a header of " + std::to_string(n) + " bytes");
-    if (n > bytes_.size() - 8) fail("InvalidHeaderLength", "a header of " + std::to_string(n) + " bytes does not fit the file");
-    return n;
+  const nlohmann::json &dtype = info["dtype"], &shape = info["shape"], &offsets = info["data_offsets"];
+  if (!dtype.is_string() || !file_dtype(dtype.get_ref<const std::string&>())) {
+    throw BadHeader{"'" + name + "' has the unknown dtype " + dtype.dump()};
   }
-
-  Json parse_header(std::uint64_t n) const {
-    const std::string text = bytes_.substr(8, n);
-    if (text.empty() || text[0] != '{') fail("InvalidHeaderStart", "the header does not start with {");
-    // nlohmann keeps the last of equal keys, so they are watched for while parsing.
-    std::vector<std::set<std::string>> open;
-    std::string twice;
-    const auto watch = [&](int, Json::parse_event_t event, Json& parsed) {
-      if (event == Json::parse_event_t::object_start) open.emplace_back();
-      if (event == Json::parse_event_t::object_end) open.pop_back();
-      if (event == Json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second) twice = parsed.get<std::string>();
-      return true;
-    };
-    Json json;
-    try {
-      json = Json::parse(text, watch);
-    } catch (const Json::exception& e) {
-      fail("InvalidHeaderDeserialization", e.what());
-    }
-    if (!twice.empty()) fail("InvalidHeaderDeserialization", "key '" + twice + "' stands twice");
-    return json;
+  if (!shape.is_array()) throw BadHeader{"the shape of '" + name + "' is not a list"};
+  if (!offsets.is_array() || offsets.size() != 2) throw BadHeader{"the data_offsets of '" + name + "' are not two numbers"};
+  entry.dtype = dtype.get<std::string>();
+  for (const nlohmann::json& size : shape) {
+    const std::uint64_t n = unsigned_number(size, name);
+    overflows = overflows || n > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    entry.shape.push_back(static_cast<std::int64_t>(n));
   }
+  entry.begin = unsigned_number(offsets[0], name);
+  entry.end = unsigned_number(offsets[1], name);
+  return entry;
+}
 
-  void read_metadata(const Json& value, SafetensorsFile& file) const {
-    if (!value.is_object()) fail("InvalidHeaderDeserialization", "__metadata__ is not an object");
-    for (const auto& [key, text] : value.items()) {
-      if (!text.is_string()) fail("InvalidHeaderDeserialization", "__metadata__ '" + key + "' is not a string");
-      file.metadata[key] = text.get<std::string>();
-    }
+// Bits of all elements; false when their number does not fit 64 bits.
+bool bits_of(const SafetensorsEntry& entry, std::uint64_t& bits) {
+  std::uint64_t count = 1;
+  for (const std::int64_t size : entry.shape) {
+    if (__builtin_mul_overflow(count, static_cast<std::uint64_t>(size), &count)) return false;
   }
-
-  Entry read_entry(const std::string& name, const Json& value) const {
-    Entry e;
-    e.name = name;
-    try {
-      const std::string dtype = value.at("dtype");
-      const auto it = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const NamedDType& t) { return dtype == t.name; });
-      if (it == std::end(kDTypes)) {
-        throw FileError("tensor '" + name + "' has dtype " + dtype + ", which twinlens does not read; " + path_ + "; convert it to F32, BF16 or F16");
-      }
-      e.dtype = it;
-      const Json& shape = value.at("shape");
-      if (!shape.is_array() || shape.size() > kMaxRank) fail("TensorInvalidInfo", "tensor '" + name + "' has shape " + shape.dump());
-      std::uint64_t count = 1;
-      for (const Json& size : shape) {
-        const auto n = size.get<std::uint64_t>();
-        if (!size.is_number_unsigned()) fail("InvalidHeaderDeserialization", "tensor '" + name + "' has shape " + shape.dump());
-        if (n != 0 && count > (std::uint64_t{1} << 62) / n) fail("ValidationOverflow", "tensor '" + name + "' has shape " + shape.dump());
-        count *= n;
-        e.shape.push_back(static_cast<std::int64_t>(n));
-      }
-      const Json& offsets = value.at("data_offsets");
-      if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) {
-        fail("InvalidHeaderDeserialization", "tensor '" + name + "' has data_offsets " + offsets.dump());
-      }
-      e.begin = offsets[0];
-      e.end = offsets[1];
-    } catch (const Json::exception& error) {
-      fail("InvalidHeaderDeserialization", "tensor '" + name + "': " + error.what());
-    }
-    return e;
-  }
-
-  void check_size(const Entry& e) const {
-    const auto count = static_cast<std::uint64_t>(e.shape.count());
-    const auto size = static_cast<std::uint64_t>(e.dtype->size);
-    if (count > (std::uint64_t{1} << 62) / size) fail("ValidationOverflow", "tensor '" + e.name + "' has shape " + to_string(e.shape));
-    if (e.end - e.begin != count * size) {
-      fail("TensorInvalidInfo", "tensor '" + e.name + "' " + to_string(e.shape) + " " + e.dtype->name + " needs " + std::to_string(count * size) + " bytes and has " +
-                                    std::to_string(e.end - e.begin));
-    }
-  }
-
-  static void read_data(const Entry& e, const char* data, SafetensorsFile& file) {
-    const std::size_t bytes = e.end - e.begin;
-    if (!e.dtype->dtype.has_value()) {
-      DoubleArray array{e.shape, std::vector<double>(bytes / sizeof(double))};
-      if (bytes > 0) std::memcpy(array.values.data(), data, bytes);
-      file.doubles[e.name] = std::move(array);
-      return;
-    }
-    Tensor x = empty(e.shape, *e.dtype->dtype);
-    if (bytes > 0) std::memcpy(x.raw(), data, bytes);
-    file.tensors.emplace_back(e.name, std::move(x));
-  }
-
-  const std::string& path_;
-  const std::string& bytes_;
-};
-
-const char* format_name(DType dtype) {
-  for (const NamedDType& t : kDTypes) {
-    if (t.dtype == dtype) return t.name;
-  }
-  return "?";
+  return !__builtin_mul_overflow(count, std::uint64_t{file_dtype(entry.dtype)->bits}, &bits);
 }
 
 }  // namespace
 
-SafetensorsFile read_safetensors(const std::string& path) { return Parser(path, read_file(path)).parse(); }
+void SafetensorsFile::refuse(const std::string& kind, const std::string& why) const {
+  throw FileError("not a valid safetensors file: " + kind + ": " + why + "; '" + file_.path() +
+                  "'; it is damaged or of another format: fetch it or save it again");
+}
 
-void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& tensors, const std::map<std::string, std::string>& metadata) {
-  const NoGrad guard;
-  std::vector<std::pair<std::string, Tensor>> sorted = tensors;
-  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
-    const std::int64_t sa = size_of(a.second.dtype()), sb = size_of(b.second.dtype());
-    return sa != sb ? sa > sb : a.first < b.first;
+SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path) {
+  if (file_.size() < 8) refuse("HeaderTooSmall", "it has " + std::to_string(file_.size()) + " bytes, less than the length of its header");
+  std::uint64_t length = 0;
+  file_.read_at(0, &length, 8);
+  if (length > kLargestHeader) {
+    refuse("HeaderTooLarge",
+           "a header of " + std::to_string(length) + " bytes; no more than " + std::to_string(kLargestHeader) + " are allowed");
+  }
+  if (length > file_.size() - 8) {
+    refuse("InvalidHeaderLength", "a header of " + std::to_string(length) + " bytes in a file of " + std::to_string(file_.size()));
+  }
+  data_begin_ = 8 + length;
+  std::string header(static_cast<std::size_t>(length), '\0');
+  file_.read_at(8, header.data(), header.size());
+  if (!is_utf8(header)) refuse("InvalidHeader", "the header is not UTF-8");
+  if (header.empty() || header.front() != '{') refuse("InvalidHeaderStart", "the header does not begin with {");
+  try {
+    parse(header);
+  } catch (const BadHeader& bad) {
+    refuse("InvalidHeaderDeserialization", bad.why);
+  }
+  validate();
+}
+
+void SafetensorsFile::parse(const std::string& header) {
+  const nlohmann::json root = parse_json(header);
+  bool overflows = false;
+  for (const auto& [name, info] : root.items()) {
+    if (name != "__metadata__") {
+      entries_.push_back(parse_entry(name, info, overflows));
+      continue;
+    }
+    if (info.is_null()) continue;
+    if (!info.is_object()) throw BadHeader{"__metadata__ is not an object"};
+    for (const auto& [key, value] : info.items()) {
+      if (!value.is_string()) throw BadHeader{"__metadata__ has " + value.dump() + " at '" + key + "', not a string"};
+      metadata_[key] = value.get<std::string>();
+    }
+  }
+  if (overflows) refuse("ValidationOverflow", "a tensor has more than 2^63 - 1 elements in one dimension");
+}
+
+// The byte ranges, in order, start at 0, follow each other without hole or overlap, fit their shapes and end with the file.
+void SafetensorsFile::validate() {
+  std::sort(entries_.begin(), entries_.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end != b.end ? a.end < b.end : a.name < b.name;
   });
-  Json header;
-  Json& about = header["__metadata__"] = Json::object();
-  about["format"] = "pt";
-  for (const auto& [key, value] : metadata) about[key] = value;
-  std::int64_t offset = 0;
-  for (const auto& [name, x] : sorted) {
-    if (header.contains(name)) throw FileError("two tensors are named '" + name + "'; " + path + "; give each its own name");
-    const std::int64_t bytes = x.count() * size_of(x.dtype());
-    Json shape = Json::array();
-    for (const std::int64_t size : x.shape()) shape.push_back(size);
-    header[name] = {{"dtype", format_name(x.dtype())}, {"shape", shape}, {"data_offsets", {offset, offset + bytes}}};
-    offset += bytes;
+  std::uint64_t reached = 0;
+  for (const SafetensorsEntry& entry : entries_) {
+    const std::string range = "bytes " + std::to_string(entry.begin) + " to " + std::to_string(entry.end);
+    if (entry.begin != reached || entry.end < entry.begin) {
+      refuse("InvalidOffset", "'" + entry.name + "' has " + range + " where byte " + std::to_string(reached) + " is due");
+    }
+    std::uint64_t bits = 0;
+    if (!bits_of(entry, bits)) refuse("ValidationOverflow", "the shape of '" + entry.name + "' has more than 2^64 bits");
+    if (bits % 8 != 0) refuse("MisalignedSlice", "'" + entry.name + "' ends inside a byte");
+    if (entry.end - entry.begin != bits / 8) {
+      refuse("TensorInvalidInfo", "'" + entry.name + "' has " + range + " for a shape of " + std::to_string(bits / 8));
+    }
+    reached = entry.end;
+  }
+  if (reached != file_.size() - data_begin_) {
+    refuse("MetadataIncompleteBuffer", "the tensors take " + std::to_string(reached) + " bytes and the file has " +
+                                           std::to_string(file_.size() - data_begin_) + " for them");
+  }
+  for (std::size_t i = 0; i < entries_.size(); ++i) index_[entries_[i].name] = i;
+}
+
+const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
+  const auto it = index_.find(name);
+  if (it == index_.end()) {
+    throw FileError("no tensor '" + name + "' among the " + std::to_string(entries_.size()) + " of the file; '" + file_.path() +
+                    "'; check that it is a checkpoint of the model you want");
+  }
+  return entries_[it->second];
+}
+
+Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const SafetensorsEntry& e = entry(name);
+  const auto unusable = [&](const std::string& why, const char* remedy) {
+    throw FileError("tensor '" + name + "' cannot be read: " + why + "; '" + file_.path() + "'; " + remedy);
+  };
+  if (e.shape.size() > static_cast<std::size_t>(kMaxRank)) {
+    unusable("it has " + std::to_string(e.shape.size()) + " dimensions", "save it with at most 6");
+  }
+  Shape shape;
+  std::int64_t strides = 1;
+  for (const std::int64_t size : e.shape) {
+    shape.push_back(size);
+    if (__builtin_mul_overflow(strides, std::max<std::int64_t>(size, 1), &strides)) {
+      unusable("it has no elements but sizes beyond 2^63", "save it with smaller ones");
+    }
+  }
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8, DType::boolean}) {
+    if (e.dtype != file_name_of(dtype)) continue;
+    Tensor x = empty(shape, dtype);
+    file_.read_at(data_begin_ + e.begin, x.raw(), static_cast<std::size_t>(e.end - e.begin));
+    if (dtype == DType::boolean) {
+      std::uint8_t* bytes = x.data<std::uint8_t>();
+      for (std::int64_t i = 0; i < x.count(); ++i) bytes[i] = bytes[i] != 0;
+    }
+    return x;
+  }
+  unusable("its dtype is " + e.dtype, e.dtype == "F64" ? "read it with doubles()" : "save it as F32, F16, BF16, I64, I32, U8 or BOOL");
+  return {};
+}
+
+std::vector<double> SafetensorsFile::doubles(const std::string& name) const {
+  const SafetensorsEntry& e = entry(name);
+  if (e.dtype != "F64") {
+    throw FileError("tensor '" + name + "' is " + e.dtype + ", not F64; '" + file_.path() + "'; read it with tensor()");
+  }
+  std::vector<double> values(static_cast<std::size_t>((e.end - e.begin) / sizeof(double)));
+  file_.read_at(data_begin_ + e.begin, values.data(), values.size() * sizeof(double));
+  return values;
+}
+
+namespace {
+
+struct Piece {
+  const std::string* name;
+  const Tensor* tensor;
+  const char* dtype;
+  int order;  // of its dtype in the file
+  std::uint64_t bytes;
+};
+
+void refuse_shared_memory(const std::string& path, const std::vector<Piece>& pieces) {
+  struct Extent {
+    const char *begin, *end;
+    const Piece* piece;
+  };
+  std::vector<Extent> extents;
+  for (const Piece& piece : pieces) {
+    const Tensor& x = *piece.tensor;
+    if (x.count() == 0) continue;
+    std::int64_t last = 0;
+    for (int d = 0; d < x.rank(); ++d) last += (x.size(d) - 1) * x.strides()[d];
+    const auto* begin = static_cast<const char*>(x.raw());
+    extents.push_back({begin, begin + (last + 1) * size_of(x.dtype()), &piece});
+  }
+  // Addresses of different devices never meet: they share one address space.
+  std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  for (std::size_t i = 1; i < extents.size(); ++i) {
+    if (extents[i].begin >= extents[i - 1].end) continue;
+    throw FileError("tensors '" + *extents[i - 1].piece->name + "' and '" + *extents[i].piece->name + "' share memory; '" + path +
+                    "'; leave one out, or clone() it if two copies are meant");
+  }
+}
+
+std::string header_of(const std::vector<Piece>& pieces, const std::map<std::string, std::string>& metadata) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::uint64_t offset = 0;
+  for (const Piece& piece : pieces) {
+    const Shape& shape = piece.tensor->shape();
+    nlohmann::ordered_json info;
+    info["dtype"] = piece.dtype;
+    info["shape"] = std::vector<std::int64_t>(shape.begin(), shape.end());
+    info["data_offsets"] = {offset, offset + piece.bytes};
+    header[*piece.name] = std::move(info);
+    offset += piece.bytes;
   }
   std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  atomic_write(path, [&](const Sink& sink) {
-    unsigned char length[8];
-    for (int i = 0; i < 8; ++i) length[i] = static_cast<unsigned char>(static_cast<std::uint64_t>(text.size()) >> (8 * i));
-    sink(length, 8);
-    sink(text.data(), text.size());
-    for (const auto& [name, x] : sorted) {
-      const Tensor host = dense(x.to(kCpu));
-      sink(host.raw(), static_cast<std::size_t>(host.count() * size_of(host.dtype())));
+  text.append((8 - text.size() % 8) % 8, ' ');
+  return text;
+}
+
+}  // namespace
+
+void write_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::vector<Piece> pieces;
+  for (const auto& [name, tensor] : tensors) {
+    if (name == "__metadata__" || !is_utf8(name)) {
+      throw FileError("a tensor cannot be named '" + name + "'; '" + path + "'; use UTF-8, and not __metadata__");
     }
-  });
+    const char* dtype = file_name_of(tensor.dtype());
+    pieces.push_back(
+        {&name, &tensor, dtype, file_dtype(dtype)->order, static_cast<std::uint64_t>(tensor.count() * size_of(tensor.dtype()))});
+  }
+  for (const auto& [key, value] : metadata) {
+    if (!is_utf8(key) || !is_utf8(value)) throw FileError("metadata is not UTF-8 at '" + key + "'; '" + path + "'; use UTF-8");
+  }
+  refuse_shared_memory(path, pieces);
+  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.order > b.order; });
+
+  AtomicFile file(path);
+  const std::string header = header_of(pieces, metadata);
+  const std::uint64_t length = header.size();
+  file.write(&length, 8);
+  file.write(header.data(), header.size());
+  const NoGrad guard;
+  for (const Piece& piece : pieces) {
+    const Tensor host = dense(piece.tensor->to(kCpu));
+    file.write(host.raw(), static_cast<std::size_t>(piece.bytes));
+  }
+  file.commit();
 }
 
 }  // namespace twinlens

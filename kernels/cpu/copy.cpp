@@ -1,6 +1,8 @@
 #include "twinlens/kernels/copy.h"
 
+#include "kernels/cpu/copy_plan.h"
 #include "kernels/cpu/vec/vec.h"
+
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
@@ -65,38 +67,9 @@ TWINLENS_INLINE void move_row(const Word* x, std::int64_t sx, Word* y, std::int6
   }
 }
 
-// Merges neighbouring dimensions that are dense in both layouts, drops dimensions of size 1.
-struct Plan {
-  int rank = 0;
-  std::int64_t shape[kMaxRank] = {}, sx[kMaxRank] = {}, sy[kMaxRank] = {};
-};
-
-Plan simplify(const Copy& a) {
-  Plan p;
-  for (int d = 0; d < a.x.rank; ++d) {
-    if (a.x.shape[d] == 1) continue;
-    const int last = p.rank - 1;
-    if (p.rank > 0 && p.sx[last] == a.x.strides[d] * a.x.shape[d] && p.sy[last] == a.y.strides[d] * a.x.shape[d]) {
-      p.shape[last] *= a.x.shape[d];
-      p.sx[last] = a.x.strides[d];
-      p.sy[last] = a.y.strides[d];
-    } else {
-      p.shape[p.rank] = a.x.shape[d];
-      p.sx[p.rank] = a.x.strides[d];
-      p.sy[p.rank] = a.y.strides[d];
-      ++p.rank;
-    }
-  }
-  if (p.rank == 0) {
-    p.rank = 1;
-    p.shape[0] = p.sx[0] = p.sy[0] = 1;
-  }
-  return p;
-}
-
 // Calls row(x offset, y offset, begin, count) for pieces of the innermost dimension of the plan.
 template <class Row>
-TWINLENS_INLINE void for_rows(const Plan& p, Row&& row) {
+TWINLENS_INLINE void for_rows(const CopyPlan& p, Row&& row) {
   const int inner = p.rank - 1;
   const std::int64_t n = p.shape[inner];
   std::int64_t outer = 1;
@@ -116,9 +89,8 @@ TWINLENS_INLINE void for_rows(const Plan& p, Row&& row) {
     for (std::int64_t r = 0; r < outer; ++r) {
       std::int64_t ox, oy;
       offsets(r, ox, oy);
-      parallel_for(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
-        row(ox + begin * p.sx[inner], oy + begin * p.sy[inner], end - begin);
-      });
+      parallel_for(n, kGrain,
+                   [&](std::int64_t begin, std::int64_t end) { row(ox + begin * p.sx[inner], oy + begin * p.sy[inner], end - begin); });
     }
     return;
   }
@@ -132,7 +104,7 @@ TWINLENS_INLINE void for_rows(const Plan& p, Row&& row) {
 }
 
 template <class I>
-void convert(const Copy& a, const Plan& p) {
+void convert(const Copy& a, const CopyPlan& p) {
   void (*read)(const void*, std::int64_t, std::int64_t, std::int64_t, double*) = nullptr;
   void (*write)(void*, std::int64_t, std::int64_t, std::int64_t, const double*) = nullptr;
   visit_any(a.x.dtype, [&]<class T>(TypeTag<T>) { read = read_block<I, T>; });
@@ -154,14 +126,13 @@ void convert_dense(const Copy& a, std::int64_t n) {
   const auto* x = static_cast<const From*>(a.x.data);
   auto* y = static_cast<To*>(a.y.data);
   parallel_for(n, 16384, [&](std::int64_t begin, std::int64_t end) {
-    for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t lanes) {
-      store_lanes<I>(load_lanes<I>(x + begin + i, lanes), y + begin + i, lanes);
-    });
+    for_lanes<I>(end - begin,
+                 [&](std::int64_t i, std::int64_t lanes) { store_lanes<I>(load_lanes<I>(x + begin + i, lanes), y + begin + i, lanes); });
   });
 }
 
 template <class Word>
-void move(const Copy& a, const Plan& p) {
+void move(const Copy& a, const CopyPlan& p) {
   const auto* x = static_cast<const Word*>(a.x.data);
   auto* y = static_cast<Word*>(a.y.data);
   const std::int64_t sx = p.sx[p.rank - 1], sy = p.sy[p.rank - 1];
@@ -172,7 +143,7 @@ void move(const Copy& a, const Plan& p) {
 
 template <class I>
 void kernel(I, const Copy& a) {
-  const Plan p = simplify(a);
+  const CopyPlan p = copy_plan(a);
   if (a.x.dtype == a.y.dtype) {
     switch (size_of(a.x.dtype)) {
       case 1: return move<std::uint8_t>(a, p);
@@ -181,7 +152,7 @@ void kernel(I, const Copy& a) {
       default: return move<std::uint64_t>(a, p);
     }
   }
-  const bool dense = p.rank == 1 && p.sx[0] == 1 && p.sy[0] == 1;
+  const bool dense = is_dense(p);
   if (dense && a.x.dtype == DType::f32 && a.y.dtype == DType::bf16) return convert_dense<I, float, bf16>(a, p.shape[0]);
   if (dense && a.x.dtype == DType::bf16 && a.y.dtype == DType::f32) return convert_dense<I, bf16, float>(a, p.shape[0]);
   convert<I>(a, p);

@@ -50,5 +50,25 @@ TEST_CASE("NoGrad records nothing and in-place writes on leaves are refused") {
   CHECK_THROWS_AS(x.fill_(1.0), AutogradError);
 }
 
+TEST_CASE("an embedding adds its gradient to a flat block in place") {
+  const auto ids = from_vector(std::vector<std::int64_t>{2, 0, 2}, {3});
+  Tensor table = leaf({4, 2}, 1.0);
+  const Tensor block = full({4, 2}, 10.0);
+  table.set_grad(block);
+  int ready = 0;
+  on_grad_ready(table, [&](const Tensor&) { ++ready; });
+  backward(embedding(table, ids), from_vector(std::vector<float>{1, 2, 3, 4, 5, 6}, {3, 2}));
+  CHECK(block.to_vector() == std::vector<float>{13, 14, 10, 10, 16, 18, 10, 10});
+  CHECK(ready == 1);
+  // A bf16 shadow sends its gradient to the f32 block of its master.
+  const Tensor shadow = table.detach().to(DType::bf16);
+  share_gradient(shadow, table);
+  const Tensor y = embedding(shadow, ids);
+  CHECK(y.dtype() == DType::bf16);
+  backward(y, full({3, 2}, 1.0, DType::bf16));
+  CHECK(block.to_vector() == std::vector<float>{14, 15, 10, 10, 18, 20, 10, 10});
+  CHECK(ready == 2);
+}
+
 }  // namespace
 }  // namespace twinlens

@@ -145,22 +145,37 @@ void check_against_reference(const OpCase& c, Expected& expected, DType float_dt
 }
 
 // Every bit of the result and of all gradients.
-std::vector<std::uint8_t> bits(const OpCase& c, Layout layout) {
-  const Result r = call(c, DType::f32, layout);
+std::vector<std::uint8_t> bits(const OpCase& c, Device device = kCpu) {
+  const Result r = call(c, DType::f32, Layout::dense, device);
   std::vector<Tensor> all{r.y.detach()};
   if (r.y.requires_grad()) {
-    backward(r.y, as_tensor(upstream_gradient(r.y.shape()), kCpu).to(r.y.dtype()));
+    backward(r.y, as_tensor(upstream_gradient(r.y.shape()), device).to(r.y.dtype()));
     for (const Tensor& x : r.inputs) {
       if (x.grad().defined()) all.push_back(x.grad());
     }
   }
   std::vector<std::uint8_t> out;
   for (const Tensor& t : all) {
-    const Tensor host = dense(t);
+    const Tensor host = dense(t.to(kCpu));
     const auto* p = static_cast<const std::uint8_t*>(host.raw());
     out.insert(out.end(), p, p + host.count() * size_of(host.dtype()));
   }
   return out;
+}
+
+// tests/kernels/device.cpp says why, where there is no card.
+void check_on_cuda(const OpCase& c, Expected& f32, Expected& bf16) {
+  const Device cuda{DeviceType::cuda, 0};
+  INFO("cuda");
+  for (const Layout layout : {Layout::dense, Layout::gapped, Layout::transposed}) {
+    check_against_reference(c, f32, DType::f32, layout, cuda);
+  }
+  if (c.bf16_tolerance > 0.0) {
+    Expected f16;
+    check_against_reference(c, bf16, DType::bf16, Layout::dense, cuda);
+    check_against_reference(c, f16, DType::f16, Layout::dense, cuda);  // three bits finer than bf16
+  }
+  CHECK(bits(c, cuda) == bits(c, cuda));
 }
 
 void check_case(const OpCase& c) {
@@ -191,17 +206,13 @@ void check_case(const OpCase& c) {
   }
 
   const int threads = thread_count();
-  const std::vector<std::uint8_t> first = bits(c, Layout::dense);
-  CHECK(bits(c, Layout::dense) == first);
+  const std::vector<std::uint8_t> first = bits(c);
+  CHECK(bits(c) == first);
   set_thread_count(threads == 1 ? 2 : 1);
-  CHECK(bits(c, Layout::dense) == first);
+  CHECK(bits(c) == first);
   set_thread_count(threads);
 
-  if (c.cuda && cuda_device_count() > 0) {
-    INFO("cuda");
-    check_against_reference(c, f32, DType::f32, Layout::dense, {DeviceType::cuda, 0});
-    if (c.bf16_tolerance > 0.0) check_against_reference(c, bf16, DType::bf16, Layout::dense, {DeviceType::cuda, 0});
-  }
+  if (c.cuda && cuda_device_count() > 0) check_on_cuda(c, f32, bf16);
 }
 
 }  // namespace

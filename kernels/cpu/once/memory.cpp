@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "kernels/cpu/once/device_memory.h"
+
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
 
@@ -19,7 +20,9 @@ namespace {
 // Cached blocks and statistics of one device.
 struct Pool {
   std::mutex mutex;
-  std::multimap<std::size_t, void*> cache;  // free blocks by capacity
+  // Free blocks by capacity, for each stream apart: work queued on a stream may still use a block that was freed on it, and only later
+  // work of that stream is sure to come after.
+  std::map<Stream*, std::multimap<std::size_t, void*>> cache;
   std::size_t cached_bytes = 0;
   std::size_t bytes = 0;
   std::size_t peak_bytes = 0;
@@ -92,16 +95,18 @@ void* raw_allocate(Stream& stream, std::size_t bytes) {
   return std::aligned_alloc(64, bytes);
 }
 
-void raw_free(Device device, void* data) {
-  if (device.is_cuda()) {
-    device_free(device, data);
+void raw_free(Stream& stream, void* data) {
+  if (stream.device().is_cuda()) {
+    device_free(stream, data);
   } else {
     std::free(data);
   }
 }
 
-void release_locked(Pool& pool, Device device) {
-  for (const auto& [capacity, data] : pool.cache) raw_free(device, data);
+void release_locked(Pool& pool) {
+  for (const auto& [stream, blocks] : pool.cache) {
+    for (const auto& [capacity, data] : blocks) raw_free(*stream, data);
+  }
   pool.cache.clear();
   pool.cached_bytes = 0;
 }
@@ -127,20 +132,21 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   Pool& pool = pool_of(stream.device());
   const std::lock_guard lock(pool.mutex);
 
-  const auto found = pool.cache.lower_bound(memory.capacity_);
+  auto& blocks = pool.cache[&stream];
+  const auto found = blocks.lower_bound(memory.capacity_);
   if (guards_on && stream.device().is_cpu()) {
     memory.guarded_ = true;
     memory.data_ = guarded_allocate(bytes);
     if (memory.data_ == nullptr) throw_out_of_memory(pool, stream.device(), bytes);
-  } else if (found != pool.cache.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
+  } else if (found != blocks.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
     memory.capacity_ = found->first;
     memory.data_ = found->second;
     pool.cached_bytes -= found->first;
-    pool.cache.erase(found);
+    blocks.erase(found);
   } else {
     memory.data_ = raw_allocate(stream, memory.capacity_);
     if (memory.data_ == nullptr) {
-      release_locked(pool, stream.device());
+      release_locked(pool);
       memory.data_ = raw_allocate(stream, memory.capacity_);
     }
     if (memory.data_ == nullptr) {
@@ -168,7 +174,7 @@ void Memory::release() noexcept {
   if (guarded_) {
     guarded_free(data_, bytes_);
   } else {
-    pool.cache.emplace(capacity_, data_);
+    pool.cache[stream_].emplace(capacity_, data_);
     pool.cached_bytes += capacity_;
   }
   data_ = nullptr;
@@ -235,7 +241,7 @@ void reset_peak_memory(Device device) {
 void release_cached_memory(Device device) {
   Pool& pool = pool_of(device);
   const std::lock_guard lock(pool.mutex);
-  release_locked(pool, device);
+  release_locked(pool);
 }
 
 }  // namespace twinlens

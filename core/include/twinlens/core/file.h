@@ -1,24 +1,57 @@
 #pragma once
-// Files that are never seen half written: bytes go to a temporary in the same folder, are synced, and the temporary is renamed.
+// Files on disk. A file that is written here is either whole under its name or not there: bytes go to a temporary file in the same
+// folder, which is renamed onto the name once they are on the disk. Whatever happens before that (disk full, crash, exception) leaves
+// the old file as it was. Every failure is a FileError that names the file, the system's reason and a remedy.
 
-#include <filesystem>
-#include <functional>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace twinlens {
 
-// Replaces `path` by `bytes`. On any failure the old file is untouched, the temporary is gone, and FileError says why.
-void atomic_write(const std::filesystem::path& path, std::string_view bytes);
+// Replaces or creates `path` with these bytes: temporary file, fsync, rename, fsync of the folder. A symbolic link is replaced, not
+// followed.
+void atomic_write(const std::string& path, std::string_view bytes);
 
-// The same for large files: `write` is given a sink to call with consecutive pieces.
-using Sink = std::function<void(const void* data, std::size_t bytes)>;
-void atomic_write(const std::filesystem::path& path, const std::function<void(const Sink& sink)>& write);
+// The same for a file that is written piece by piece. Not thread-safe.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::string path);
+  ~AtomicFile();  // without commit(): removes what was written
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
 
-// Renames a finished file or folder and syncs the folder that holds it. Throws FileError.
-void rename_synced(const std::filesystem::path& from, const std::filesystem::path& to);
+  void write(const void* bytes, std::size_t count);
+  // The file is there, under its name, when this returns.
+  void commit();
 
-// The whole file. Throws FileError.
-std::string read_file(const std::filesystem::path& path);
+ private:
+  [[noreturn]] void fail(const char* what) const;
+
+  std::string path_, temporary_;
+  int descriptor_ = -1;
+};
+
+// A file open for reading anywhere in it, from any number of threads.
+class InputFile {
+ public:
+  explicit InputFile(std::string path);
+  ~InputFile();
+  InputFile(InputFile&& other) noexcept;
+  InputFile& operator=(InputFile&&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::uint64_t size() const { return size_; }  // when it was opened
+  void read_at(std::uint64_t offset, void* to, std::size_t count) const;
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+  std::uint64_t size_ = 0;
+};
+
+// All bytes of a file.
+std::string read_file(const std::string& path);
 
 }  // namespace twinlens

@@ -73,31 +73,33 @@ Tensor log_softmax(const Tensor& x);
 Tensor l2_normalize(const Tensor& x, double eps = 1e-12);
 // Ba et al. 2016. gamma, beta (C) f32 or absent; x float; the result has dtype `out` (that of x when not given).
 Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-5, std::optional<DType> out = {});
-// Mean over rows of -log softmax(logits)[target]; targets (N) i64; rows whose target is `ignore` do not count. Scalar f32.
+// Mean over rows of -log softmax(logits)[target]; targets (N) i64; rows whose target is `ignore` do not count, and
+// the loss of no rows is 0. Scalar f32; keeps its relative accuracy when every target is all but certain.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, std::int64_t ignore = -100);
-// Mean over rows of -sum_j target_j log softmax(logits)_j; targets (N, M) f32 with rows that sum to 1. Scalar f32.
+// Mean over rows of -sum_j target_j log softmax(logits)_j; targets (N, M) f32 with rows that sum to 1; they may
+// want a gradient too. Scalar f32.
 Tensor soft_cross_entropy(const Tensor& logits, const Tensor& targets);
 
-// --- selection (index.cpp, topk.cpp); indices are i64 and checked on the CPU ------------------------------------------------------------
+// --- selection (index.cpp, topk.cpp, concat.cpp); indices are i64 and checked on the CPU -------------------------------------------------
 // Row ids[i] of table (V, C), a parameter or its shadow; ids any shape -> shape + (C). Gradient by deterministic scatter.
 Tensor embedding(const Tensor& table, const Tensor& ids);
-// Slices indices[i] of dimension dim; the gradient adds where an index repeats.
+// Slices indices[i] of dimension dim; x of any dtype; the gradient adds where an index repeats.
 Tensor index_select(const Tensor& x, int dim, const Tensor& indices);
 // y = x with y[indices[i]] += source[i] along dimension 0, in the order of i.
 Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& source);
-Tensor argmax(const Tensor& x);  // over the last dimension; the first of equals; i64, never recorded
+// Over the last dimension, which must not be empty; x float or i64 (token ids); the first of equals, NaN above all. i64, never recorded.
+Tensor argmax(const Tensor& x);
 struct TopK {
   Tensor values;   // (..., k), largest first; equals by lower index
   Tensor indices;  // (..., k) i64
 };
-TopK topk(const Tensor& x, int k);
+TopK topk(const Tensor& x, int k);  // over the last dimension; values have a gradient
 // One index per row of probabilities (N, M) f32, drawn by inverse CDF with the row's random number. i64 (N), never recorded.
 Tensor sample(const Tensor& probabilities, const RandomKey& key, const RowIds& ids = {});
-Tensor concat(const std::vector<Tensor>& parts, int dim);
+Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the same in all parts
 
-// --- products (matmul.cpp, linear.cpp)
-// ----------------------------------------------------------------------------------------------------- What a product is computed in.
-// `fp32` rounds nothing; `bf16` rounds both operands to bf16 and accumulates in f32.
+// --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
+// What a product is computed in. `fp32` rounds nothing; `bf16` rounds both operands to bf16 and accumulates in f32.
 enum class Compute : std::uint8_t { fp32, tf32, bf16 };
 
 struct MatmulOptions {
@@ -138,8 +140,7 @@ Tensor attention_qkv(const Tensor& qkv, const AttentionOptions& options);
 // Offsets of S sequences of equal length: 0, T, 2T, ...
 Tensor equal_offsets(std::int64_t sequences, std::int64_t length, Device device = kCpu);
 
-// --- images: NHWC in memory (conv2d.cpp, pool2d.cpp, batch_norm.cpp, upsample.cpp, patchify.cpp)
-// -------------------------------------------
+// --- images: NHWC in memory (conv2d.cpp, pool2d.cpp, batch_norm.cpp, upsample.cpp, patchify.cpp) -----------------------------------------
 struct ConvOptions {
   int stride = 1, padding = 0, dilation = 1, groups = 1;
   Compute compute = Compute::fp32;
@@ -180,9 +181,9 @@ struct PatchifyOptions {
 };
 Tensor patchify(const Tensor& x, const PatchifyOptions& options);
 
-// --- random (dropout.cpp)
-// -------------------------------------------------------------------------------------------------------------------- Zeroes each element
-// with probability p and scales the rest by 1 / (1 - p). x (rows, ..., C): rows are the leading dimension. p = 0 returns x.
+// --- random (dropout.cpp) ---------------------------------------------------------------------------------------------------------------
+// Zeroes each element with probability p and scales the rest by 1 / (1 - p). x (rows, ..., C): rows are the leading dimension.
+// p = 0 returns x.
 Tensor dropout(const Tensor& x, double p, const RandomKey& key, const RowIds& ids = {});
 
 }  // namespace twinlens

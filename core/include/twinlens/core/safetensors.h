@@ -1,35 +1,59 @@
 #pragma once
-// safetensors files (https://github.com/huggingface/safetensors): 8 bytes of little-endian header length, a JSON header, raw data.
-// Reading enforces every rule of the format: header of at most 100,000,000 bytes that starts with `{`, no key twice, offsets that tile the
-// data without holes or overlaps and end with the file, sizes that fit shapes without overflow. Errors are FileError and begin with the
-// rule's name in the reference implementation (HeaderTooLarge, InvalidOffset, ...).
+// safetensors: the checkpoint format of the CLIP world. 8 bytes of header length, a JSON header, then the elements of all tensors, little
+// endian and row-major. https://github.com/huggingface/safetensors
+//
+// A file is checked in full when it is opened: nothing that passes can make a later read leave the file. What is refused is a FileError
+// with the format's own name of the rule (HeaderTooSmall, HeaderTooLarge, InvalidHeaderLength, InvalidHeader, InvalidHeaderStart,
+// InvalidHeaderDeserialization, InvalidOffset, TensorInvalidInfo, MetadataIncompleteBuffer, ValidationOverflow, MisalignedSlice), the file
+// and a remedy.
 
+#include <cstdint>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "twinlens/core/file.h"
 #include "twinlens/core/tensor.h"
 
 namespace twinlens {
 
-struct DoubleArray {
-  Shape shape;
-  std::vector<double> values;
+struct SafetensorsEntry {
+  std::string name;
+  std::string dtype;                 // as the format calls it: "F32", "BF16", "F8_E4M3"
+  std::vector<std::int64_t> shape;   // of any rank
+  std::uint64_t begin = 0, end = 0;  // bytes after the header
 };
 
-struct SafetensorsFile {
-  std::vector<std::pair<std::string, Tensor>> tensors;  // F32 BF16 F16 I64 I32 U8 BOOL, in the order of their data, on the CPU
-  std::map<std::string, DoubleArray> doubles;           // F64, which Tensor does not have
-  std::map<std::string, std::string> metadata;
+// An open file. Tensors are read when they are asked for, from any number of threads.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::string& path);
+
+  const std::vector<SafetensorsEntry>& entries() const { return entries_; }  // in the order of their bytes
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  bool contains(const std::string& name) const { return index_.count(name) != 0; }
+  const SafetensorsEntry& entry(const std::string& name) const;
+
+  // F32, F16, BF16, I64, I32, U8 and BOOL as they are, on the CPU. Other dtypes, and ranks above kMaxRank, are a FileError.
+  Tensor tensor(const std::string& name) const;
+  // The elements of an F64 tensor, for which there is no Tensor.
+  std::vector<double> doubles(const std::string& name) const;
+
+ private:
+  [[noreturn]] void refuse(const std::string& kind, const std::string& why) const;
+  void parse(const std::string& header);
+  void validate();
+
+  InputFile file_;
+  std::uint64_t data_begin_ = 0;
+  std::vector<SafetensorsEntry> entries_;
+  std::map<std::string, std::size_t> index_;
+  std::map<std::string, std::string> metadata_;
 };
 
-// Throws FileError when the file is missing, breaks a rule, or has a tensor of a dtype that is not listed above.
-SafetensorsFile read_safetensors(const std::string& path);
-
-// Orders tensors by descending element size, then name; pads the header to 8 bytes; writes atomically (twinlens/core/file.h). Metadata gets
-// format = "pt", which Hugging Face loaders expect. Throws FileError; the old file is then intact.
-void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+// Writes the tensors (any device and layout) in the order that every reader finds aligned, by way of AtomicFile. `format: pt` is what
+// Hugging Face's loaders look for. Two tensors that share memory are refused: the file cannot say so, and a reader would get two copies.
+void write_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
+                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
 }  // namespace twinlens

@@ -8,12 +8,13 @@ namespace twinlens {
 
 struct Accumulate {
   static constexpr const char* kName = "accumulate";
-  static constexpr bool kCuda = false;
-  ConstBuffer x;  // f32 or bf16
-  Buffer y;       // f32 or bf16, same count
+  static constexpr bool kCuda = true;
+  ConstBuffer x;  // float
+  Buffer y;       // float, same count
   float factor = 1.0F;
 };
 template <class I>
 void kernel(I, const Accumulate&);
+void launch(Cuda, Stream&, const Accumulate&);
 
 }  // namespace twinlens

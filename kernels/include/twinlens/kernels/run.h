@@ -2,8 +2,9 @@
 // run(stream, args): the only door into any kernel, so tracing and device choice live in one place.
 //
 // The argument struct is the op: `static constexpr const char* kName` and `static constexpr bool kCuda` (whether kernels/cuda has its
-// mirror); a struct whose CPU body uses bf16 dot products also has `kBf16Dot` and `+bf16dot` in kernels/ops.cmake. Its CPU body is `template <class I> void kernel(I, const Args&)` in kernels/cpu, its CUDA body
-// `void launch(Cuda, Stream&, const Args&)` in kernels/cuda. A missing body is a link error that names the struct.
+// mirror); a struct whose CPU body uses bf16 dot products also has `kBf16Dot` and `+bf16dot` in kernels/ops.cmake. Its CPU body is
+// `template <class I> void kernel(I, const Args&)` in kernels/cpu, its CUDA body `void launch(Cuda, Stream&, const Args&)` in kernels/cuda.
+// A missing body is a link error that names the struct.
 
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/stream.h"
@@ -20,13 +21,18 @@ inline constexpr bool kWithCuda = false;
 #endif
 
 [[noreturn]] void throw_no_cuda_kernel(const char* op);
+// Only in a build with CUDA. Launchers run on the stream's device; what they could not launch is reported with the op's name.
+void select_cuda_device(const Stream& stream);
+void check_cuda_launch(const char* op, const Stream& stream);
 
 template <class Args>
 void run(Stream& stream, const Args& args) {
   const Trace trace(stream, Args::kName);
   if (stream.device().is_cuda()) {
     if constexpr (kWithCuda && Args::kCuda) {
+      select_cuda_device(stream);
       launch(Cuda{}, stream, args);
+      check_cuda_launch(Args::kName, stream);
     } else {
       throw_no_cuda_kernel(Args::kName);
     }

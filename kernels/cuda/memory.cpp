@@ -1,0 +1,183 @@
+// Devices, streams and device memory on the CUDA runtime. A build without CUDA has kernels/cpu/once/no_cuda.cpp in this place.
+
+#include <cuda_runtime.h>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/once/device_memory.h"
+
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/run.h"
+
+namespace twinlens {
+namespace {
+
+cudaStream_t native(const Stream& stream) { return static_cast<cudaStream_t>(stream.native()); }
+
+void check_cuda(cudaError_t error, const char* what, Device device) {
+  if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // so that the next call does not report it again
+  throw DeviceError(std::string(what) + " failed: " + cudaGetErrorString(error) + "; cuda:" + std::to_string(device.index) +
+                    "; see the driver's log, or run with compute-sanitizer to find the kernel at fault");
+}
+
+// --- which devices there are -----------------------------------------------------------------------------------------------------------
+struct Devices {
+  int count = 0;       // the leading ones that this build has code for
+  std::string reason;  // why there is none; one line
+};
+
+std::string without_driver(cudaError_t error) {
+  int driver = 0;
+  static_cast<void>(cudaDriverGetVersion(&driver));
+  const auto version = [](int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); };
+  if (driver == 0) return "no NVIDIA driver was found; device cuda was asked for; install the driver, or use --device cpu";
+  if (error == cudaErrorInsufficientDriver) {
+    return "the NVIDIA driver is too old: it serves CUDA " + version(driver) + ", this build needs " + version(CUDART_VERSION) +
+           "; device cuda was asked for; update the driver, or use --device cpu";
+  }
+  return std::string("no NVIDIA card can be used (") + cudaGetErrorString(error) +
+         "); device cuda was asked for; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu";
+}
+
+Devices find_devices() {
+  Devices found;
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  static_cast<void>(cudaGetLastError());
+  if (error != cudaSuccess || count == 0) {
+    found.reason = without_driver(error == cudaSuccess ? cudaErrorNoDevice : error);
+    return found;
+  }
+  // The runtime lists the fastest card first, so cards that are too old stand at the end.
+  for (int i = 0; i < count; ++i) {
+    int major = 0, minor = 0;
+    static_cast<void>(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i));
+    static_cast<void>(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i));
+    if (major * 10 + minor < TWINLENS_CUDA_OLDEST) {
+      if (i == 0) {
+        found.reason = "the NVIDIA card is too old: compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+                       ", this build needs " + std::to_string(TWINLENS_CUDA_OLDEST / 10) + "." + std::to_string(TWINLENS_CUDA_OLDEST % 10) +
+                       "; device cuda was asked for; configure with a lower -DTWINLENS_CUDA_ARCHITECTURES, or use --device cpu";
+      }
+      break;
+    }
+    found.count = i + 1;
+  }
+  return found;
+}
+
+const Devices& devices() {
+  static const Devices found = find_devices();
+  return found;
+}
+
+// --- streams ---------------------------------------------------------------------------------------------------------------------------
+// A thread takes a stream of a device at its first use and gives it back when it ends. Streams are never destroyed: cached memory is
+// ordered on them, and the next thread continues where the last one stopped.
+struct FreeStreams {
+  std::mutex mutex;
+  std::map<int, std::vector<Stream*>> by_device;
+};
+FreeStreams& free_streams() {
+  static auto* streams = new FreeStreams();
+  return *streams;
+}
+
+// The driver keeps what is freed, as this library's own cache does: a steady step takes nothing from it.
+void keep_freed_memory(Device device) {
+  cudaMemPool_t pool = nullptr;
+  check_cuda(cudaDeviceGetDefaultMemPool(&pool, device.index), "cudaDeviceGetDefaultMemPool", device);
+  std::uint64_t all = ~std::uint64_t{0};
+  check_cuda(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "cudaMemPoolSetAttribute", device);
+}
+
+Stream* take_stream(Device device) {
+  FreeStreams& streams = free_streams();
+  const std::lock_guard lock(streams.mutex);
+  std::vector<Stream*>& available = streams.by_device[device.index];
+  if (!available.empty()) {
+    Stream* stream = available.back();
+    available.pop_back();
+    return stream;
+  }
+  check_cuda(cudaSetDevice(device.index), "cudaSetDevice", device);
+  keep_freed_memory(device);
+  cudaStream_t made = nullptr;
+  check_cuda(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate", device);
+  return new Stream(device, made);
+}
+
+struct ThreadStreams {
+  std::vector<Stream*> of_device;
+  ~ThreadStreams() {
+    FreeStreams& streams = free_streams();
+    const std::lock_guard lock(streams.mutex);
+    for (Stream* stream : of_device) {
+      if (stream != nullptr) streams.by_device[stream->device().index].push_back(stream);
+    }
+  }
+};
+
+}  // namespace
+
+int device_count() { return devices().count; }
+const char* device_unavailable_reason() { return devices().reason.c_str(); }
+
+Stream& device_stream(Device device) {
+  if (device_count() == 0) throw DeviceError(device_unavailable_reason());
+  if (device.index < 0 || device.index >= device_count()) {
+    throw DeviceError("there is no cuda:" + std::to_string(device.index) + "; this machine has " + std::to_string(device_count()) +
+                      " usable card(s); use a lower index");
+  }
+  thread_local ThreadStreams streams;
+  const auto index = static_cast<std::size_t>(device.index);
+  if (streams.of_device.size() <= index) streams.of_device.resize(index + 1);
+  Stream*& stream = streams.of_device[index];
+  if (stream == nullptr) stream = take_stream(device);
+  return *stream;
+}
+
+void device_synchronize(Stream& stream) { check_cuda(cudaStreamSynchronize(native(stream)), "waiting for the device", stream.device()); }
+
+void* device_allocate(Stream& stream, std::size_t bytes) {
+  select_cuda_device(stream);
+  void* data = nullptr;
+  const cudaError_t error = cudaMallocAsync(&data, bytes, native(stream));
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    return nullptr;
+  }
+  check_cuda(error, "cudaMallocAsync", stream.device());
+  return data;
+}
+
+void device_free(Stream& stream, void* data) {
+  // Called while errors unwind and at exit, when the driver may be gone: nothing useful can be said about a failure.
+  static_cast<void>(cudaFreeAsync(data, native(stream)));
+  static_cast<void>(cudaGetLastError());
+}
+
+void device_copy(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
+  select_cuda_device(stream);
+  if (to_device.is_cuda() && from_device.is_cuda() && to_device != from_device) {
+    // The copy runs on the target's stream; what makes the source runs on the other card's.
+    device_synchronize(device_stream(from_device));
+    select_cuda_device(stream);
+    check_cuda(cudaMemcpyPeerAsync(to, to_device.index, from, from_device.index, bytes, native(stream)), "a copy between cards", to_device);
+    return;
+  }
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, native(stream)), "a copy", stream.device());
+  // Host to device: pageable memory has been staged when the call returns, so the caller may overwrite it. Device to host must have
+  // arrived.
+  if (to_device.is_cpu()) device_synchronize(stream);
+}
+
+void select_cuda_device(const Stream& stream) { check_cuda(cudaSetDevice(stream.device().index), "cudaSetDevice", stream.device()); }
+
+void check_cuda_launch(const char* op, const Stream& stream) { check_cuda(cudaGetLastError(), op, stream.device()); }
+
+}  // namespace twinlens
