@@ -2,8 +2,11 @@
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate+cuda
+    adamw
     affine
     attention
+    bias_gradient
+    binary
     copy+cuda
     cross_entropy
     index_select
@@ -12,6 +15,11 @@ set(TWINLENS_OPS
     matmul+bf16dot
     norm2
     patchify
+    pool2d
+    random_fill
     reduce_rows
     softmax
-    topk)
+    topk
+    unary
+    upsample
+    where)
