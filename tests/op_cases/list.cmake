@@ -7,6 +7,8 @@ set(TWINLENS_OP_CASES
     index
     l2_normalize
     layer_norm
+    linear
+    matmul
     patchify
     pool2d
     softmax

@@ -1,18 +1,26 @@
 #pragma once
-// What matmul, linear and conv2d share: operands of the Matmul kernel from tensors, and the call with its scratch.
+// Shared by the ops that are matrix products: tensors as operands, scratch. Private to core.
 
-#include "twinlens/core/ops.h"
+#include "twinlens/core/tensor.h"
 #include "twinlens/kernels/matmul.h"
 
 namespace twinlens {
 
-// The last two dimensions of x as an operand; `transposed` reads them swapped. x must have dense rows. Batch stride 0.
-MatmulOperand operand_of(const Tensor& x, bool transposed);
+// The last two dimensions of x as an operand, the leading ones as its batch. Keeps alive what it points to: x itself, or a dense copy
+// when the layout is neither rows nor transposed rows at one distance from item to item.
+struct Operand {
+  Tensor keep;
+  MatmulOperand matrix;
 
-// Products in bf16 when asked for or when an operand is bf16 already. tf32 exists on CUDA only.
-bool computes_bf16(Compute compute, const Tensor& a, const Tensor& b);
+  explicit Operand(const Tensor& x, bool transposed = false);
+  MatmulOperand flipped() const {
+    MatmulOperand m = matrix;
+    m.transposed = !m.transposed;
+    return m;
+  }
+};
 
 // Runs the product with scratch of its own.
-void run_product(Matmul args, Device device);
+void run_product(Device device, Matmul args);
 
 }  // namespace twinlens

@@ -2,6 +2,7 @@
 // What happens to a tile of sums on its way from the registers to c, while it is in L1.
 
 #include "kernels/cpu/vec/activation.h"
+
 #include "twinlens/kernels/matmul.h"
 
 namespace twinlens::gemm {
@@ -36,7 +37,9 @@ void store_tile(const TileOfC& t, const Rows& x) {
 // tile += x; Rows or ConstRows
 template <class I, class R>
 void add_to_tile(const TileOfC& t, const R& x) {
-  along_tile_of<I>(t, x, [](float* sums, const auto* from, std::int64_t n) { store_lanes<I>(load_lanes<I>(sums, n) + load_lanes<I>(from, n), sums, n); });
+  along_tile_of<I>(t, x, [](float* sums, const auto* from, std::int64_t n) {
+    store_lanes<I>(load_lanes<I>(sums, n) + load_lanes<I>(from, n), sums, n);
+  });
 }
 
 template <class I>

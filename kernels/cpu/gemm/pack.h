@@ -86,15 +86,18 @@ void pack_panel(const Lines& in, std::int64_t lines, std::int64_t depths, std::i
 
 using PackPanel = void (*)(const Lines& in, std::int64_t lines, std::int64_t depths, std::int64_t width, float* out);
 
-// How an operand of this type is packed, W lines at a time. `rounded`: to bf16.
-template <class I, int W>
+// How an operand of this type is packed, W lines at a time, into words of one depth (rounded to bf16 if `rounded`) or pairs.
+template <class I, int W, bool Pairs>
 PackPanel pack_function(DType dtype, bool rounded) {
-  if constexpr (I::kBf16Dot) {
-    if (rounded) return dtype == DType::bf16 ? pack_panel<I, PairWords<bf16>, W> : pack_panel<I, PairWords<float>, W>;
+  if constexpr (Pairs) {
+    return dtype == DType::bf16 ? pack_panel<I, PairWords<bf16>, W> : pack_panel<I, PairWords<float>, W>;
   } else {
-    if (rounded) return dtype == DType::bf16 ? pack_panel<I, FloatWords<bf16, true>, W> : pack_panel<I, FloatWords<float, true>, W>;
+    if (dtype == DType::bf16) return pack_panel<I, FloatWords<bf16, false>, W>;
+    if constexpr (!I::kBf16Dot) {
+      if (rounded) return pack_panel<I, FloatWords<float, true>, W>;
+    }
+    return pack_panel<I, FloatWords<float, false>, W>;
   }
-  return pack_panel<I, FloatWords<float, false>, W>;
 }
 
 }  // namespace twinlens::gemm

@@ -29,7 +29,7 @@ struct DepthBlocks {
 
 // Where things lie in the scratch, in floats. Sized for words of one depth: pairs need less.
 struct ScratchPlan {
-  bool small;               // each slot holds the panels of one item
+  bool small;  // each slot holds the panels of one item
   std::int64_t slots;
   std::int64_t a, b, sums;  // sizes: panels of a, panels of b, sums in f32 for a c that cannot hold them between depth blocks
 };

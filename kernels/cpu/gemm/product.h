@@ -5,6 +5,7 @@
 #include "kernels/cpu/gemm/pack.h"
 #include "kernels/cpu/gemm/plan.h"
 #include "kernels/cpu/gemm/tile.h"
+
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens::gemm {
@@ -59,7 +60,8 @@ struct Product {
   Packer packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
     const std::int64_t element = size_of(x.dtype);
     const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * element;
-    return {{base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1}, element, pack_function<I, W>(x.dtype, m.bf16)};
+    return {
+        {base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1}, element, pack_function<I, W, Pairs>(x.dtype, m.bf16)};
   }
 
   // Calls f.template operator()<Vectors>() with the registers that `cols` <= kTileCols columns need.
@@ -142,7 +144,8 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
   const std::int64_t row_tasks = parts(r.rows, P::kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
   parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
     const std::int64_t row = r.row + task / col_tasks * P::kTaskRows, col = r.col + task % col_tasks * P::kTaskCols;
-    product.compute(r, {row, least(P::kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels, b_panels);
+    product.compute(r, {row, least(P::kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
+                    b_panels);
   });
 }
 
@@ -166,7 +169,8 @@ void multiply(const Matmul& m) {
         const Region r{row, least(kGroupRows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
         for (std::int64_t i = 0; i < blocks.blocks; ++i) {
           const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
-          multiply_region(product, r, {depth, depths, parts(depths, P::kDepths), i == 0, i == blocks.blocks - 1}, scratch, scratch + plan.a);
+          multiply_region(product, r, {depth, depths, parts(depths, P::kDepths), i == 0, i == blocks.blocks - 1}, scratch,
+                          scratch + plan.a);
         }
       }
     }

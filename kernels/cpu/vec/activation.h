@@ -2,6 +2,7 @@
 // From an Activation to its functions.
 
 #include "kernels/cpu/vec/functions.h"
+
 #include "twinlens/kernels/activation.h"
 
 namespace twinlens {

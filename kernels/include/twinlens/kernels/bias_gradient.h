@@ -13,7 +13,7 @@ struct BiasGradient {
   static constexpr bool kCuda = false;
   // Rows are summed in blocks of kRowsPerBlock, then blocks in order: the same bits for any thread count.
   static constexpr std::int64_t kRowsPerBlock = 32;
-  ConstRows dy;              // (N, C) f32 or bf16
+  ConstRows dy;  // (N, C) f32 or bf16
   Activation activation = Activation::none;
   ConstRows pre;             // (N, C) f32 or bf16; unused without activation
   Rows dpre;                 // (N, C) f32 or bf16; data null when not wanted (dy itself serves without activation)

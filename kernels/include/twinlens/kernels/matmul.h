@@ -5,7 +5,7 @@
 // Everything is row-major; a transposed operand is stored as its transpose, so NN, NT, TN and TT are all this struct.
 //
 // Arithmetic: f32 accumulation. With `bf16`, both operands are rounded to bf16 first (where they are not bf16 already), on every
-// instruction set; otherwise operands must be f32. The bits of an element of c depend only on its row of a, its column of b and the
+// instruction set. The bits of an element of c depend only on its row of a, its column of b and the
 // depth: not on the other rows, on the tiling or on the number of threads.
 //
 // Method: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008); see kernels/cpu/gemm/.
@@ -17,7 +17,7 @@
 namespace twinlens {
 
 struct MatmulOperand {
-  const void* data = nullptr;     // f32 or bf16
+  const void* data = nullptr;  // f32 or bf16
   DType dtype = DType::f32;
   std::int64_t stride = 0;        // elements from one stored row to the next
   bool transposed = false;        // stored rows run along the depth (of a) or along the columns (of b)
@@ -38,8 +38,8 @@ struct Matmul {
   // Epilogue; a batch has none.
   const float* bias = nullptr;  // (cols)
   Activation activation = Activation::none;
-  Rows pre;            // (rows, cols) f32 or bf16, data null when not wanted
-  ConstRows residual;  // (rows, cols) f32 or bf16, data null when there is none
+  Rows pre;                 // (rows, cols) f32 or bf16, data null when not wanted
+  ConstRows residual;       // (rows, cols) f32 or bf16, data null when there is none
   void* scratch = nullptr;  // scratch_bytes() of these arguments, aligned to 64 bytes
 };
 template <class I>
