@@ -6,12 +6,14 @@ set(TWINLENS_OPS
     affine
     attention
     bias_gradient
-    copy
+    binary
+    copy+cuda
     cross_entropy
     index_select
     l2_normalize
     layer_norm+cuda
     matmul+bf16dot
+    norm2
     patchify
     pool2d
     random_fill
