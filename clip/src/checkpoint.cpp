@@ -29,7 +29,7 @@ std::int64_t step_of(const fs::path& folder) {
 
 StateDict optimizer_tensors(const FlatParameters& p, const Ema* ema) {
   StateDict out{{"moment1", p.moment1}, {"moment2", p.moment2}};
-  if (ema != nullptr) out.emplace_back("ema", ema->average);
+  if (ema != nullptr) out.emplace("ema", ema->average);
   return out;
 }
 
@@ -59,14 +59,14 @@ void save_checkpoint(const fs::path& checkpoints, const TrainState& state, Clip&
     const Json json{{"step", state.step},   {"samples", state.samples},       {"epoch", state.epoch},
                     {"batch", state.batch}, {"seed", state.seed},             {"instruction_set", state.instruction_set},
                     {"data", state.data_fingerprint}, {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
-    atomic_write(temporary / kState, json.dump(2) + "\n");
+    atomic_write((temporary / kState).string(), json.dump(2) + "\n");
     fs::remove_all(final_folder, ignored);
-    rename_synced(temporary, final_folder);
+    rename_synced(temporary.string(), final_folder.string());
   } catch (...) {
     fs::remove_all(temporary, ignored);
     throw;
   }
-  atomic_write(checkpoints / "latest", final_folder.filename().string() + "\n");
+  atomic_write((checkpoints / "latest").string(), final_folder.filename().string() + "\n");
   const std::vector<fs::path> all = list_checkpoints(checkpoints);
   for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep_last)); i < all.size(); ++i) fs::remove_all(all[i], ignored);
 }
@@ -91,12 +91,12 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
   } catch (const Json::exception& e) {
     throw FileError("checkpoint: state.json is incomplete: " + std::string(e.what()) + "; " + state_file.string() + "; use an older checkpoint");
   }
-  const StateDict weights = read_safetensors((checkpoint / kModel).string()).tensors;
-  const StateDict moments = read_safetensors((checkpoint / kOptimizer).string()).tensors;
+  const StateDict weights = read_safetensors((checkpoint / kModel).string());
+  const StateDict moments = read_safetensors((checkpoint / kOptimizer).string());
   load_state_dict(collect(model), weights);
   const NoGrad guard;
   for (auto [name, target] : optimizer_tensors(parameters, ema)) {
-    const auto it = std::find_if(moments.begin(), moments.end(), [&, wanted = name](const auto& entry) { return entry.first == wanted; });
+    const auto it = moments.find(name);
     if (it == moments.end()) throw FileError("checkpoint: no tensor '" + name + "'; " + (checkpoint / kOptimizer).string() + "; resume with the flags of the first run");
     target.copy_(it->second);
   }

@@ -28,7 +28,7 @@ void load_weights(Clip& model, const std::string& from) {
   if (file.empty()) {
     throw ConfigError("model '" + from + "' has no weights; --model; give a model folder with " + kWeights + ", such as LOGS/NAME/model");
   }
-  load_state_dict(collect(model), read_safetensors(file).tensors);
+  load_state_dict(collect(model), read_safetensors(file));
 }
 
 std::unique_ptr<Clip> load_model(const std::string& model) {
@@ -43,7 +43,7 @@ std::unique_ptr<Clip> load_model(const std::string& model) {
 void save_model(Clip& model, const std::string& folder) {
   fs::create_directories(folder);
   write_safetensors((fs::path(folder) / kWeights).string(), state_dict(collect(model)));
-  atomic_write(fs::path(folder) / kConfig, to_json(model.config));
+  atomic_write((fs::path(folder) / kConfig).string(), to_json(model.config));
 }
 
 }  // namespace twinlens

@@ -147,7 +147,7 @@ void write_report(const std::filesystem::path& page, const Report& r, const std:
     for (const auto& [name, value] : r.settings) html += "<tr><td><code>" + escape(name) + "</code></td><td>" + escape(value) + "</td></tr>";
     html += "</table></details>";
   }
-  atomic_write(page, html + "</body></html>\n");
+  atomic_write(page.string(), html + "</body></html>\n");
 }
 
 }  // namespace twinlens

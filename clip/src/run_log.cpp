@@ -78,7 +78,7 @@ void RunLog::rewind_metrics(const std::filesystem::path& folder, std::int64_t st
     const auto json = nlohmann::json::parse(text, nullptr, false);
     if (json.is_object() && json.value("step", std::int64_t{0}) <= step) kept += text + "\n";
   }
-  atomic_write(path, kept);
+  atomic_write(path.string(), kept);
 }
 
 }  // namespace twinlens

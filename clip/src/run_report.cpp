@@ -78,7 +78,7 @@ void write_skipped(const std::filesystem::path& file, const std::vector<SkippedS
     std::replace_if(reason.begin(), reason.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
     text += s.key + "\t" + reason + "\n";
   }
-  atomic_write(file, text);
+  atomic_write(file.string(), text);
 }
 
 double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {

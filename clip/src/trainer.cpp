@@ -344,7 +344,7 @@ void Training::finish() {
 TrainResult Training::run() {
   Json params;
   for (const auto& [name, value] : describe(o_)) params[name] = value;
-  atomic_write(folder_ / "params.json", params.dump(2) + "\n");
+  atomic_write((folder_ / "params.json").string(), params.dump(2) + "\n");
   log_->line(fmt::format("{}: {} parameters on {} ({}, {} threads), precision {}", o_.model, count_parameters(collect(*model_)), to_string(device_),
                          name_of(active_isa()), thread_count(), o_.precision));
   log_->line(fmt::format("{} pairs, {} steps an epoch of {} pairs, {} steps in all; equal captions: {}", data_->size(), steps_per_epoch_,

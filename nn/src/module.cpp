@@ -1,7 +1,5 @@
 #include "twinlens/nn/module.h"
 
-#include <map>
-
 #include "twinlens/core/autograd.h"
 #include "twinlens/kernels/error.h"
 
@@ -9,18 +7,17 @@ namespace twinlens {
 
 StateDict state_dict(const Collector& model) {
   StateDict out;
-  for (const NamedParameter& p : model.parameters) out.emplace_back(p.name, p.parameter->value);
-  for (const NamedBuffer& b : model.buffers) out.emplace_back(b.name, *b.tensor);
+  for (const NamedParameter& p : model.parameters) out.emplace(p.name, p.parameter->value);
+  for (const NamedBuffer& b : model.buffers) out.emplace(b.name, *b.tensor);
   return out;
 }
 
 void load_state_dict(const Collector& model, const StateDict& values) {
-  std::map<std::string, Tensor> given(values.begin(), values.end());
   std::string missing, misshaped, unexpected;
   const StateDict own = state_dict(model);
   for (const auto& [name, tensor] : own) {
-    const auto it = given.find(name);
-    if (it == given.end()) {
+    const auto it = values.find(name);
+    if (it == values.end()) {
       missing += " " + name;
       continue;
     }
@@ -28,9 +25,8 @@ void load_state_dict(const Collector& model, const StateDict& values) {
       misshaped += " " + name + " (model " + to_string(tensor.shape()) + ", given " + to_string(it->second.shape()) + ")";
     }
   }
-  std::map<std::string, Tensor> known(own.begin(), own.end());
-  for (const auto& [name, tensor] : given) {
-    if (known.find(name) == known.end()) unexpected += " " + name;
+  for (const auto& [name, tensor] : values) {
+    if (own.find(name) == own.end()) unexpected += " " + name;
   }
   if (!missing.empty() || !misshaped.empty() || !unexpected.empty()) {
     throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + missing + ";") +
@@ -38,7 +34,7 @@ void load_state_dict(const Collector& model, const StateDict& values) {
                       (unexpected.empty() ? "" : " unexpected:" + unexpected + ";") + " use the model configuration that the weights were made with");
   }
   const NoGrad guard;
-  for (const auto& [name, tensor] : own) Tensor(tensor).copy_(given.at(name));
+  for (const auto& [name, tensor] : own) Tensor(tensor).copy_(values.at(name));
 }
 
 std::int64_t count_parameters(const Collector& model) {

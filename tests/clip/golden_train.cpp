@@ -39,7 +39,7 @@ PairBatch batch_of(const Tensor& images, const Tensor& tokens) {
 
 void load_init(Clip& model, const Golden& golden) {
   StateDict weights;
-  for (const auto& [name, tensor] : state_dict(collect(model))) weights.emplace_back(name, golden.tensor("init." + name));
+  for (const auto& [name, tensor] : state_dict(collect(model))) weights.emplace(name, golden.tensor("init." + name));
   load_state_dict(collect(model), weights);
 }
 

@@ -30,8 +30,8 @@ void check_module(const std::string& name, Module& module, const std::function<T
   INFO("case " << name);
   const Collector all = collect(module);
   StateDict weights;
-  for (const NamedParameter& p : all.parameters) weights.emplace_back(p.name, layers().tensor(name + ".param." + p.name));
-  for (const NamedBuffer& b : all.buffers) weights.emplace_back(b.name, layers().tensor(name + ".in." + b.name));
+  for (const NamedParameter& p : all.parameters) weights.emplace(p.name, layers().tensor(name + ".param." + p.name));
+  for (const NamedBuffer& b : all.buffers) weights.emplace(b.name, layers().tensor(name + ".in." + b.name));
   load_state_dict(all, weights);
   Tensor x = leaf(name + ".in.x");
   const Tensor y = images ? nhwc_to_nchw(fn(nchw_to_nhwc(x))) : fn(x);
@@ -129,7 +129,7 @@ TEST_CASE("pooled last block equals the whole one at its row") {
   const Tensor w = layers().tensor(name + ".param.mlp.c_fc.weight");
   ResidualAttentionBlock module(w.size(1), attributes[name]["heads"].get<int>(), w.size(0), Activation::gelu, 1e-5);
   StateDict weights;
-  for (const NamedParameter& p : collect(module).parameters) weights.emplace_back(p.name, layers().tensor(name + ".param." + p.name));
+  for (const NamedParameter& p : collect(module).parameters) weights.emplace(p.name, layers().tensor(name + ".param." + p.name));
   load_state_dict(collect(module), weights);
   const Tensor x = layers().tensor(name + ".in.x");
   const std::int64_t b = x.size(0), t = x.size(1);

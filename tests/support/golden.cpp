@@ -20,38 +20,12 @@ std::string worst_name(const std::string& err) {
 
 }  // namespace
 
-Golden::Golden(const std::string& name) : file_(read_safetensors(path_of(name + ".safetensors"))) {}
+Golden::Golden(const std::string& name) : file_(path_of(name + ".safetensors")) {}
 
-bool Golden::has(const std::string& name) const {
-  return file_.doubles.count(name) > 0 || std::any_of(file_.tensors.begin(), file_.tensors.end(), [&](const auto& t) { return t.first == name; });
-}
-
-Tensor Golden::tensor(const std::string& name) const {
-  const auto it = std::find_if(file_.tensors.begin(), file_.tensors.end(), [&](const auto& t) { return t.first == name; });
-  INFO("tensor " << name);
-  REQUIRE(it != file_.tensors.end());
-  return it->second;
-}
-
-std::vector<double> Golden::truth(const std::string& name) const {
-  const auto it = file_.doubles.find(name);
-  INFO("tensor " << name);
-  REQUIRE(it != file_.doubles.end());
-  return it->second.values;
-}
-
+bool Golden::has(const std::string& name) const { return file_.contains(name); }
+Tensor Golden::tensor(const std::string& name) const { return file_.tensor(name); }
+std::vector<double> Golden::truth(const std::string& name) const { return file_.doubles(name); }
 double Golden::number(const std::string& name) const { return truth(name).at(0); }
-
-std::vector<std::string> Golden::names(const std::string& prefix) const {
-  std::vector<std::string> out;
-  for (const auto& [name, tensor] : file_.tensors) {
-    if (name.rfind(prefix, 0) == 0) out.push_back(name.substr(prefix.size()));
-  }
-  for (const auto& [name, values] : file_.doubles) {
-    if (name.rfind(prefix, 0) == 0) out.push_back(name.substr(prefix.size()));
-  }
-  return out;
-}
 
 Golden::Distance Golden::distance(const std::vector<float>& got, const std::string& truth_name, const std::string& err_name) const {
   const std::vector<double> want = truth(truth_name);

@@ -19,8 +19,6 @@ class Golden {
   Tensor tensor(const std::string& name) const;               // F32, U8, I64 as stored
   std::vector<double> truth(const std::string& name) const;   // F64
   double number(const std::string& name) const;               // a 0-d F64
-  std::vector<std::string> names(const std::string& prefix) const;
-
   // 2-norm of got - truth and the bound 2 max(err, 2^-24 |truth|), with err_worst in place of err where the file has it.
   struct Distance {
     double distance = 0.0, bound = 0.0;

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "twinlens/nn/parameter.h"
@@ -38,7 +38,7 @@ Collector collect(Module& module) {
   return collector;
 }
 
-using StateDict = std::vector<std::pair<std::string, Tensor>>;
+using StateDict = std::map<std::string, Tensor>;
 
 // Parameters, then buffers; tensors share storage with the model.
 StateDict state_dict(const Collector& model);
