@@ -6,4 +6,5 @@ set(TWINLENS_OPS
     copy
     layer_norm+cuda
     patchify
-    reduce_rows)
+    reduce_rows
+    resize)
