@@ -15,11 +15,5 @@ set(TWINLENS_OPS
     matmul+bf16dot
     norm2
     patchify
-    pool2d
-    random_fill
     reduce_rows
-    softmax
-    topk
-    unary
-    upsample
-    where)
+    resize)
