@@ -15,5 +15,13 @@ set(TWINLENS_OPS
     matmul+bf16dot
     norm2
     patchify
+    pool2d
+    random_fill
+    recolor
     reduce_rows
-    resize)
+    resize
+    softmax
+    topk
+    unary
+    upsample
+    where)

@@ -38,23 +38,23 @@ Compute compute_of(const std::string& precision, Device device) {
   throw ConfigError("precision '" + precision + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
 }
 
-AugmentOptions augment_options(const TrainOptions& o, const PreprocessConfig& preprocess) {
+AugmentOptions augment_options(const TrainOptions& o, const ModelConfig& config) {
   AugmentOptions a;
-  a.scale = {static_cast<float>(o.aug_scale.at(0)), static_cast<float>(o.aug_scale.at(1))};
-  a.interpolation = preprocess.interpolation;
-  a.flip_probability = o.flip ? 0.5F : 0.0F;
+  a.scale = {o.aug_scale.at(0), o.aug_scale.at(1)};
+  a.filter = eval_transform_of(config).filter;
+  a.flip_probability = o.flip ? 0.5 : 0.0;
   if (o.color_jitter.size() == 4) {
-    a.jitter_probability = static_cast<float>(o.color_jitter_prob);
-    a.brightness = static_cast<float>(o.color_jitter[0]);
-    a.contrast = static_cast<float>(o.color_jitter[1]);
-    a.saturation = static_cast<float>(o.color_jitter[2]);
-    a.hue = static_cast<float>(o.color_jitter[3]);
+    a.jitter_probability = o.color_jitter_prob;
+    a.brightness = o.color_jitter[0];
+    a.contrast = o.color_jitter[1];
+    a.saturation = o.color_jitter[2];
+    a.hue = o.color_jitter[3];
   }
-  a.gray_probability = static_cast<float>(o.gray_scale_prob);
+  a.gray_probability = o.gray_scale_prob;
   if (o.affine.size() == 4) {
-    a.rotate_degrees = static_cast<float>(o.affine[0]);
-    a.translate = static_cast<float>(o.affine[1]);
-    a.zoom = {static_cast<float>(o.affine[2]), static_cast<float>(o.affine[3])};
+    a.rotate_degrees = o.affine[0];
+    a.translate = o.affine[1];
+    a.zoom = {o.affine[2], o.affine[3]};
   }
   return a;
 }
@@ -169,7 +169,7 @@ void Training::prepare_model() {
   LoaderOptions l;
   l.batch_size = o_.batch_size * o_.accum_freq;
   l.image_size = model_->config.vision.image_size;
-  l.augment = augment_options(o_, model_->config.preprocess);
+  l.augment = augment_options(o_, model_->config);
   l.context_length = model_->config.text.context_length;
   l.seed = o_.seed;
   l.workers = o_.workers;
