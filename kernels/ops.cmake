@@ -4,11 +4,13 @@ set(TWINLENS_OPS
     accumulate+cuda
     affine
     attention
+    bias_gradient
     copy+cuda
     cross_entropy
     index_select
     l2_normalize
     layer_norm+cuda
+    matmul+bf16dot
     patchify
     reduce_rows
     softmax

@@ -6,6 +6,8 @@ set(TWINLENS_OP_CASES
     index
     l2_normalize
     layer_norm
+    linear
+    matmul
     patchify
     softmax
     topk)

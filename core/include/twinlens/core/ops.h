@@ -14,6 +14,7 @@
 
 #include "twinlens/core/random.h"
 #include "twinlens/core/tensor.h"
+#include "twinlens/kernels/activation.h"
 
 namespace twinlens {
 
@@ -100,7 +101,6 @@ Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the sam
 // --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
 // What a product is computed in. `fp32` rounds nothing; `bf16` rounds both operands to bf16 and accumulates in f32.
 enum class Compute : std::uint8_t { fp32, tf32, bf16 };
-enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, quick_gelu, silu };
 
 struct MatmulOptions {
   bool transpose_a = false;  // of the last two dimensions

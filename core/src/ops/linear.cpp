@@ -1,0 +1,145 @@
+#include "core/src/ops/product.h"
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/bias_gradient.h"
+
+namespace twinlens {
+namespace {
+
+MatmulOperand operand(const ConstRows& x, bool transposed = false) { return {x.data, x.dtype, x.stride, transposed, 0}; }
+
+float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
+
+struct LinearNode final : Node {
+  Saved x, w, pre;
+  Activation activation = Activation::none;
+  bool bf16 = false;
+  const char* name() const override { return "linear"; }
+
+  void backward(const Tensor& dy_in, Gradients& grads) override {
+    const Tensor dy = dense_rows(dy_in);
+    const Tensor dpre = through_epilogue(dy, grads);
+    if (grads.wants(0)) {
+      Tensor dx = empty(x.get().shape(), x.get().dtype(), dy.device());
+      const Operand weight(w.get());
+      Matmul m;
+      m.a = operand(const_rows_of(dpre));
+      m.b = weight.matrix;
+      m.c = rows_of(dx);
+      m.depth = dpre.size(-1);
+      m.bf16 = bf16;
+      run_product(dy.device(), m);
+      grads.add(0, std::move(dx));
+    }
+    if (grads.wants(1)) add_weight_gradient(dpre, grads);
+    if (grads.wants(3)) grads.add(3, dy_in);
+  }
+
+  void release() override {
+    for (Saved* saved : {&x, &w, &pre}) saved->reset();
+  }
+
+ private:
+  // dy of the product itself, and the bias gradient in the same pass.
+  Tensor through_epilogue(const Tensor& dy, Gradients& grads) const {
+    const bool wants_products = grads.wants(0) || grads.wants(1);
+    BiasGradient args;
+    args.dy = const_rows_of(dy);
+    args.activation = activation;
+    Tensor dpre = dy, dbias, scratch;
+    if (activation != Activation::none) {
+      args.pre = const_rows_of(pre.get());
+      // Both products round it to bf16 anyway when they compute in bf16.
+      if (wants_products) args.dpre = rows_of(dpre = empty(dy.shape(), bf16 ? DType::bf16 : DType::f32, dy.device()));
+    }
+    if (grads.wants(2)) {
+      dbias = grads.accumulator(2);
+      args.accumulate = dbias.defined();
+      if (!dbias.defined()) dbias = empty({dy.size(-1)}, DType::f32, dy.device());
+      const std::int64_t blocks = (args.dy.rows + BiasGradient::kRowsPerBlock - 1) / BiasGradient::kRowsPerBlock;
+      scratch = empty({blocks, dy.size(-1)}, DType::f32, dy.device());
+      args.dbias = floats(dbias);
+      args.scratch = floats(scratch);
+    }
+    if (args.dpre.data != nullptr || args.dbias != nullptr) run(current_stream(dy.device()), args);
+    if (args.accumulate) {
+      grads.done(2);
+    } else if (dbias.defined()) {
+      grads.add(2, std::move(dbias));
+    }
+    return dpre;
+  }
+
+  // dw = dpre^T x, straight into the parameter's gradient block when there is one.
+  void add_weight_gradient(const Tensor& dpre, Gradients& grads) const {
+    Tensor dw = grads.accumulator(1);
+    Matmul m;
+    m.accumulate = dw.defined();
+    if (!dw.defined()) dw = empty(w.get().shape(), DType::f32, dpre.device());
+    m.a = operand(const_rows_of(dpre), true);
+    m.b = operand(const_rows_of(x.get()));
+    m.c = rows_of(dw);
+    m.depth = const_rows_of(dpre).rows;
+    m.bf16 = bf16;
+    run_product(dpre.device(), m);
+    if (m.accumulate) {
+      grads.done(1);
+    } else {
+      grads.add(1, std::move(dw));
+    }
+  }
+};
+
+void check_linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual, const Shape& shape) {
+  if (bias.defined()) {
+    check(bias.shape() == Shape{w.size(0)}, "linear", "bias must match the rows of w", {{"x", x}, {"w", w}, {"bias", bias}});
+    check_dtype(bias.dtype() == DType::f32 && bias.is_dense(), "linear", "bias must be dense f32", {{"bias", bias}});
+  }
+  if (residual.defined()) {
+    check(residual.shape() == shape, "linear", "residual must have the shape of the result " + to_string(shape),
+          {{"x", x}, {"w", w}, {"residual", residual}});
+    check_compute_dtype("linear", {{"residual", residual}});
+  }
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const LinearOptions& options) {
+  check(x.rank() >= 1 && w.rank() == 2, "linear", "x needs at least one dimension and w two", {{"x", x}, {"w", w}});
+  check(x.size(-1) == w.size(1), "linear", "columns of x and w must agree", {{"x", x}, {"w", w}});
+  check_compute_dtype("linear", {{"x", x}, {"w", w}});
+  check_same_device("linear", {{"x", x}, {"w", w}, {"bias", bias}, {"residual", options.residual}});
+  Shape shape = x.shape();
+  shape[-1] = w.size(0);
+  check_linear(x, w, bias, options.residual, shape);
+
+  const bool bf16 = options.compute == Compute::bf16 || x.dtype() == DType::bf16 || w.dtype() == DType::bf16;
+  const bool wants_grad = needs_grad({&x, &w, &bias, &options.residual});
+  const DType dtype = options.out.value_or(options.residual.defined() ? options.residual.dtype() : x.dtype());
+  Tensor y = empty(shape, dtype, x.device()), pre;
+  const Tensor rows = dense_rows(x), residual = options.residual.defined() ? dense_rows(options.residual) : Tensor{};
+  const Operand weight(w);
+  Matmul m;
+  m.a = operand(const_rows_of(rows));
+  m.b = weight.flipped();
+  m.c = rows_of(y);
+  m.depth = x.size(-1);
+  m.bf16 = bf16;
+  m.bias = bias.defined() ? floats(bias) : nullptr;
+  m.activation = options.activation;
+  if (residual.defined()) m.residual = const_rows_of(residual);
+  if (wants_grad && options.activation != Activation::none) m.pre = rows_of(pre = empty(shape, dtype, x.device()));
+  run_product(x.device(), m);
+  if (!wants_grad) return y;
+  auto node = std::make_shared<LinearNode>();
+  node->x = Saved("x", rows);
+  node->w = Saved("w", w);
+  node->pre = Saved("pre", pre);
+  node->activation = options.activation;
+  node->bf16 = bf16;
+  return record(std::move(y), std::move(node), {&x, &w, &bias, &options.residual});
+}
+
+}  // namespace twinlens

@@ -1,0 +1,86 @@
+#include "twinlens/kernels/bias_gradient.h"
+
+#include "kernels/cpu/vec/activation.h"
+
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens {
+namespace {
+
+// Columns are taken in runs that stay in L1, so that each conversion and each activation is compiled once and not in all combinations.
+constexpr std::int64_t kRun = 256;
+
+template <class I>
+void read_run(const ConstRows& x, std::int64_t row, std::int64_t col, std::int64_t cols, float* out) {
+  visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
+    const T* from = x.row<T>(row) + col;
+    for_lanes<I>(cols, [&](std::int64_t i, std::int64_t n) { load_lanes<I>(from + i, n).store(out + i); });
+  });
+}
+
+template <class I>
+void write_run(const float* in, const Rows& x, std::int64_t row, std::int64_t col, std::int64_t cols) {
+  visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
+    T* to = x.row<T>(row) + col;
+    for_lanes<I>(cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>(Vec<I>::load(in + i), to + i, n); });
+  });
+}
+
+// dy *= slope(pre)
+template <class I>
+void apply_slope(Activation activation, const float* pre, std::int64_t cols, float* dy) {
+  visit_activation<I>(activation, [&]<class F>(TypeTag<F>) {
+    for (std::int64_t i = 0; i < cols; i += Vec<I>::kWidth) (Vec<I>::load(dy + i) * F::slope(Vec<I>::load(pre + i))).store(dy + i);
+  });
+}
+
+// Rows [begin, end) of dpre, summed into `sums` (null when nobody wants the bias gradient).
+template <class I>
+void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t end, float* sums) {
+  alignas(64) float d[kRun], pre[kRun];
+  for (std::int64_t r = begin; r < end; ++r) {
+    for (std::int64_t col = 0; col < a.dy.cols; col += kRun) {
+      const std::int64_t cols = a.dy.cols - col < kRun ? a.dy.cols - col : kRun;
+      read_run<I>(a.dy, r, col, cols, d);
+      if (a.activation != Activation::none) {
+        read_run<I>(a.pre, r, col, cols, pre);
+        apply_slope<I>(a.activation, pre, cols, d);
+      }
+      if (a.dpre.data != nullptr) write_run<I>(d, a.dpre, r, col, cols);
+      if (sums == nullptr) continue;
+      for_lanes<I>(cols, [&](std::int64_t i, std::int64_t n) {
+        store_lanes<I>(load_lanes<I>(sums + col + i, n) + Vec<I>::load(d + i), sums + col + i, n);
+      });
+    }
+  }
+}
+
+// dbias = sum over blocks, in order.
+template <class I>
+void sum_blocks(const BiasGradient& a, std::int64_t blocks) {
+  const std::int64_t c = a.dy.cols;
+  parallel_for(c, 256, [&](std::int64_t begin, std::int64_t end) {
+    for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
+      Vec<I> sum(0.0F);
+      for (std::int64_t b = 0; b < blocks; ++b) sum += load_lanes<I>(a.scratch + b * c + begin + i, n);
+      if (a.accumulate) sum += load_lanes<I>(a.dbias + begin + i, n);
+      store_lanes<I>(sum, a.dbias + begin + i, n);
+    });
+  });
+}
+
+}  // namespace
+
+template <class I>
+void kernel(I, const BiasGradient& a) {
+  const std::int64_t c = a.dy.cols, rows = row_count(a.dy);
+  parallel_for(rows, BiasGradient::kRowsPerBlock, [&](std::int64_t begin, std::int64_t end) {
+    float* sums = a.dbias == nullptr ? nullptr : a.scratch + begin / BiasGradient::kRowsPerBlock * c;
+    if (sums != nullptr) std::memset(sums, 0, static_cast<std::size_t>(c) * sizeof(float));
+    rows_of_gradient<I>(a, begin, end, sums);
+  });
+  if (a.dbias != nullptr) sum_blocks<I>(a, (rows + BiasGradient::kRowsPerBlock - 1) / BiasGradient::kRowsPerBlock);
+}
+template void kernel(TWINLENS_ISA, const BiasGradient&);
+
+}  // namespace twinlens

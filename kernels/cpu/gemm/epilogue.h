@@ -1,0 +1,73 @@
+#pragma once
+// What happens to a tile of sums on its way from the registers to c, while it is in L1.
+
+#include "kernels/cpu/vec/activation.h"
+
+#include "twinlens/kernels/matmul.h"
+
+namespace twinlens::gemm {
+
+// A tile in f32, `width` floats to a row, of which rows x cols are part of c, at (row, col).
+struct TileOfC {
+  float* sums;
+  std::int64_t width, row, col, rows, cols;
+};
+
+// Calls f(pointer into the tile, pointer into x, lanes) along the rows of the tile.
+template <class I, class T, class F>
+TWINLENS_INLINE void along_tile(const TileOfC& t, T* x, std::int64_t stride, F&& f) {
+  for (std::int64_t i = 0; i < t.rows; ++i) {
+    float* sums = t.sums + i * t.width;
+    T* row = x + (t.row + i) * stride + t.col;
+    for_lanes<I>(t.cols, [&](std::int64_t j, std::int64_t n) { f(sums + j, row + j, n); });
+  }
+}
+
+// x may be Rows or ConstRows.
+template <class I, class R, class F>
+TWINLENS_INLINE void along_tile_of(const TileOfC& t, const R& x, F&& f) {
+  visit_float(x.dtype, [&]<class T>(TypeTag<T>) { along_tile<I>(t, x.template row<T>(0), x.stride, f); });
+}
+
+template <class I>
+void store_tile(const TileOfC& t, const Rows& x) {
+  along_tile_of<I>(t, x, [](const float* sums, auto* to, std::int64_t n) { store_lanes<I>(load_lanes<I>(sums, n), to, n); });
+}
+
+// tile += x; Rows or ConstRows
+template <class I, class R>
+void add_to_tile(const TileOfC& t, const R& x) {
+  along_tile_of<I>(t, x, [](float* sums, const auto* from, std::int64_t n) {
+    store_lanes<I>(load_lanes<I>(sums, n) + load_lanes<I>(from, n), sums, n);
+  });
+}
+
+template <class I>
+void scale_tile(const TileOfC& t, float factor) {
+  if (factor == 1.0F) return;
+  for (std::int64_t i = 0; i < t.rows * t.width; i += Vec<I>::kWidth) (Vec<I>::load(t.sums + i) * Vec<I>(factor)).store(t.sums + i);
+}
+
+template <class I>
+void activate_tile(const TileOfC& t, Activation activation) {
+  visit_activation<I>(activation, [&]<class F>(TypeTag<F>) {
+    for (std::int64_t i = 0; i < t.rows * t.width; i += Vec<I>::kWidth) F::value(Vec<I>::load(t.sums + i)).store(t.sums + i);
+  });
+}
+
+// The last step of a tile whose sums are complete.
+template <class I>
+void finish_tile(const Matmul& m, const Rows& c, const TileOfC& t) {
+  scale_tile<I>(t, m.alpha);
+  if (m.bias != nullptr) {
+    along_tile<I>(t, m.bias, 0, [](float* sums, const float* bias, std::int64_t n) {
+      store_lanes<I>(load_lanes<I>(sums, n) + load_lanes<I>(bias, n), sums, n);
+    });
+  }
+  if (m.pre.data != nullptr) store_tile<I>(t, m.pre);
+  if (m.activation != Activation::none) activate_tile<I>(t, m.activation);
+  if (m.residual.data != nullptr) add_to_tile<I>(t, m.residual);
+  store_tile<I>(t, c);
+}
+
+}  // namespace twinlens::gemm

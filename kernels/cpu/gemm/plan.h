@@ -1,0 +1,49 @@
+#pragma once
+// How a product is cut into pieces. The cuts along the depth are a function of the depth alone, so the bits of an element of c do not
+// depend on the shape of the rest; the other cuts change no bits.
+
+#include "twinlens/kernels/matmul.h"
+
+namespace twinlens::gemm {
+
+// Words (f32, or pairs of bf16) of the depth in one block: a panel of b of 48 columns is then at most 288 KiB, a quarter of a Zen 4
+// core's L2, and c is visited once for the depths that training has mostly (768, 1536, 1600 rows of a weight gradient).
+inline constexpr std::int64_t kMaxBlockWords = 1536;
+// Rows and columns of c whose panels are packed at one time; multiples of every register tile. Bounds the scratch.
+inline constexpr std::int64_t kGroupRows = 2048, kGroupCols = 3072;
+inline constexpr std::int64_t kPadding = 64;  // no tile is longer
+// A product of at most this many multiply-adds is packed and computed by one thread; a batch of them goes over the threads.
+inline constexpr std::int64_t kSmallProduct = 1 << 20;
+inline constexpr std::int64_t kMaxSlots = 64;
+
+struct DepthBlocks {
+  std::int64_t words, blocks;  // of a block (the last may be shorter), number
+};
+
+[[gnu::always_inline]] inline DepthBlocks depth_blocks(std::int64_t depth, std::int64_t depths_per_word) {
+  const std::int64_t words = (depth + depths_per_word - 1) / depths_per_word;
+  if (words <= kMaxBlockWords) return {words, 1};
+  const std::int64_t blocks = (words + kMaxBlockWords - 1) / kMaxBlockWords;
+  return {(words + blocks - 1) / blocks, blocks};
+}
+
+// Where things lie in the scratch, in floats. Sized for words of one depth: pairs need less.
+struct ScratchPlan {
+  bool small;  // each slot holds the panels of one item
+  std::int64_t slots;
+  std::int64_t a, b, sums;  // sizes: panels of a, panels of b, sums in f32 for a c that cannot hold them between depth blocks
+};
+
+[[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m) {
+  const std::int64_t rows = m.c.rows < kGroupRows ? m.c.rows : kGroupRows, cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
+  const std::int64_t words = m.depth < kMaxBlockWords ? m.depth : kMaxBlockWords;
+  ScratchPlan p{};
+  p.small = m.depth <= kMaxBlockWords && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
+  p.slots = !p.small ? 1 : m.batch < kMaxSlots ? m.batch : kMaxSlots;
+  p.a = (rows + kPadding) * words;
+  p.b = (cols + kPadding) * words;
+  p.sums = m.depth > kMaxBlockWords && m.c.dtype != DType::f32 ? rows * cols : 0;
+  return p;
+}
+
+}  // namespace twinlens::gemm

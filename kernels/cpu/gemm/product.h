@@ -1,0 +1,180 @@
+#pragma once
+// A product, from packing to the finished c: blocks of the depth outside, then groups of panels, then tiles.
+
+#include "kernels/cpu/gemm/epilogue.h"
+#include "kernels/cpu/gemm/pack.h"
+#include "kernels/cpu/gemm/plan.h"
+#include "kernels/cpu/gemm/tile.h"
+
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens::gemm {
+
+[[gnu::always_inline]] constexpr std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+[[gnu::always_inline]] constexpr std::int64_t parts(std::int64_t n, std::int64_t size) { return (n + size - 1) / size; }
+
+// Rows and columns of c that are worked on, and a block of the depth.
+struct Region {
+  std::int64_t row, rows, col, cols;
+};
+struct Block {
+  std::int64_t depth, depths, words;
+  bool first, last;
+};
+
+// An operand of one item of the batch.
+struct Packer {
+  Lines lines;
+  std::int64_t element;  // bytes
+  PackPanel pack;
+
+  // Lines [line, line + count) of one block of the depth into a panel of `width`.
+  void operator()(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panel) const {
+    const std::int64_t offset = line * lines.line_stride + k.depth * lines.depth_stride;
+    pack({static_cast<const char*>(lines.base) + offset * element, lines.line_stride, lines.depth_stride}, count, k.depths, width, panel);
+  }
+};
+
+template <class I, bool Pairs>
+struct Product {
+  static constexpr std::int64_t kDepths = Pairs ? 2 : 1;
+  static constexpr int kVectors = TileShape<I>::kVectors;
+  static constexpr std::int64_t kTileRows = TileShape<I>::kRows, kTileCols = kVectors * I::kWidth;
+  // What one task computes: a panel of b stays in L2 while the rows of a task pass by, and the panels of its rows fit beside it.
+  static constexpr std::int64_t kTaskRows = 64, kTaskCols = 192;
+  static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
+
+  const Matmul& m;
+  Packer a, b;
+  Rows c;     // of this item of the batch
+  Rows sums;  // f32, between blocks of the depth: c itself or scratch with the rows and columns of the region
+
+  Product(const Matmul& args, std::int64_t item, float* scratch_sums) : m(args), c(args.c) {
+    a = packer<least(kTileRows, I::kWidth)>(m.a, item, m.a.transposed);
+    b = packer<I::kWidth>(m.b, item, !m.b.transposed);
+    c.data = static_cast<char*>(m.c.data) + item * m.c_batch_stride * size_of(m.c.dtype);
+    sums = c;
+    if (c.dtype != DType::f32) sums = {scratch_sums, DType::f32, kGroupRows, kGroupCols, least(c.cols, kGroupCols), nullptr};
+  }
+  template <int W>
+  Packer packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
+    const std::int64_t element = size_of(x.dtype);
+    const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * element;
+    return {
+        {base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1}, element, pack_function<I, W, Pairs>(x.dtype, m.bf16)};
+  }
+
+  // Calls f.template operator()<Vectors>() with the registers that `cols` <= kTileCols columns need.
+  template <int Vectors = kVectors, class F>
+  TWINLENS_INLINE static void with_vectors(std::int64_t cols, F&& f) {
+    if constexpr (Vectors > 1) {
+      if (cols <= (Vectors - 1) * I::kWidth) return with_vectors<Vectors - 1>(cols, f);
+    }
+    f.template operator()<Vectors>();
+  }
+
+  // Panel `index` of the region's rows or columns goes to its place in `panels`. A last panel of b that fits into fewer registers is
+  // that narrow.
+  void pack_a(const Region& r, const Block& k, std::int64_t index, float* panels) const {
+    const std::int64_t row = index * kTileRows;
+    a(k, r.row + row, least(kTileRows, r.rows - row), kTileRows, panels + row * k.words);
+  }
+  void pack_b(const Region& r, const Block& k, std::int64_t index, float* panels) const {
+    const std::int64_t col = index * kTileCols, cols = least(kTileCols, r.cols - col);
+    b(k, r.col + col, cols, parts(cols, I::kWidth) * I::kWidth, panels + col * k.words);
+  }
+
+  // The part `task` of region r, from packed panels.
+  void compute(const Region& r, const Region& task, const Block& k, const float* a_panels, const float* b_panels) const {
+    alignas(64) float buffer[kTileRows * kTileCols];
+    for (std::int64_t col = task.col; col < task.col + task.cols; col += kTileCols) {
+      const std::int64_t cols = least(kTileCols, task.col + task.cols - col);
+      const float* b_panel = b_panels + (col - r.col) * k.words;
+      with_vectors(cols, [&]<int Vectors>() {
+        for (std::int64_t row = task.row; row < task.row + task.rows; row += kTileRows) {
+          micro_kernel<I, Pairs, Vectors>(k.words, a_panels + (row - r.row) * k.words, b_panel, buffer);
+          take_tile(r, k, {buffer, Vectors * I::kWidth, row, col, least(kTileRows, task.row + task.rows - row), cols});
+        }
+      });
+    }
+  }
+
+  // A tile's share of one depth block: into the sums, or finished into c.
+  void take_tile(const Region& r, const Block& k, const TileOfC& tile) const {
+    if (m.accumulate) {
+      scale_tile<I>(tile, m.alpha);
+      add_to_tile<I>(tile, c);
+      return store_tile<I>(tile, c);
+    }
+    TileOfC in_sums = tile;
+    if (c.dtype != DType::f32) {
+      in_sums.row -= r.row;
+      in_sums.col -= r.col;
+    }
+    if (!k.first) add_to_tile<I>(in_sums, sums);
+    if (!k.last) return store_tile<I>(in_sums, sums);
+    finish_tile<I>(m, c, tile);
+  }
+};
+
+// One thread, one block of the depth: products too small to share.
+template <class P>
+void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* b_panels) {
+  const P product(m, item, nullptr);
+  const Region all{0, m.c.rows, 0, m.c.cols};
+  const Block k{0, m.depth, parts(m.depth, P::kDepths), true, true};
+  for (std::int64_t i = 0; i < parts(all.cols, P::kTileCols); ++i) product.pack_b(all, k, i, b_panels);
+  for (std::int64_t i = 0; i < parts(all.rows, P::kTileRows); ++i) product.pack_a(all, k, i, a_panels);
+  product.compute(all, all, k, a_panels, b_panels);
+}
+
+// Panels of a region are packed by all threads, then its tiles are shared out.
+template <class P>
+void multiply_region(const P& product, const Region& r, const Block& k, float* a_panels, float* b_panels) {
+  const std::int64_t a_count = parts(r.rows, P::kTileRows), b_count = parts(r.cols, P::kTileCols);
+  parallel_for(a_count + b_count, 4, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      if (i < b_count) {
+        product.pack_b(r, k, i, b_panels);
+      } else {
+        product.pack_a(r, k, i - b_count, a_panels);
+      }
+    }
+  });
+  const std::int64_t row_tasks = parts(r.rows, P::kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
+  parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
+    const std::int64_t row = r.row + task / col_tasks * P::kTaskRows, col = r.col + task % col_tasks * P::kTaskCols;
+    product.compute(r, {row, least(P::kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
+                    b_panels);
+  });
+}
+
+template <class I, bool Pairs>
+void multiply(const Matmul& m) {
+  using P = Product<I, Pairs>;
+  const ScratchPlan plan = scratch_plan(m);
+  float* const scratch = static_cast<float*>(m.scratch);
+  if (plan.small) {
+    parallel_for(m.batch, parts(m.batch, plan.slots), [&](std::int64_t begin, std::int64_t end) {
+      float* slot = scratch + begin / parts(m.batch, plan.slots) * (plan.a + plan.b);
+      for (std::int64_t item = begin; item < end; ++item) multiply_small<P>(m, item, slot, slot + plan.a);
+    });
+    return;
+  }
+  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
+  for (std::int64_t item = 0; item < m.batch; ++item) {
+    const P product(m, item, scratch + plan.a + plan.b);
+    for (std::int64_t col = 0; col < m.c.cols; col += kGroupCols) {
+      for (std::int64_t row = 0; row < m.c.rows; row += kGroupRows) {
+        const Region r{row, least(kGroupRows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
+        for (std::int64_t i = 0; i < blocks.blocks; ++i) {
+          const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
+          multiply_region(product, r, {depth, depths, parts(depths, P::kDepths), i == 0, i == blocks.blocks - 1}, scratch,
+                          scratch + plan.a);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace twinlens::gemm

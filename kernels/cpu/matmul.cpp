@@ -1,0 +1,17 @@
+#include "twinlens/kernels/matmul.h"
+
+#include "kernels/cpu/gemm/product.h"
+
+namespace twinlens {
+
+template <class I>
+void kernel(I, const Matmul& m) {
+  if (m.c.rows == 0 || m.c.cols == 0 || m.batch == 0) return;
+  if constexpr (I::kBf16Dot) {
+    if (m.bf16) return gemm::multiply<I, true>(m);
+  }
+  gemm::multiply<I, false>(m);
+}
+template void kernel(TWINLENS_ISA, const Matmul&);
+
+}  // namespace twinlens

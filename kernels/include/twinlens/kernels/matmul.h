@@ -1,0 +1,51 @@
+#pragma once
+// Matrix products with a fused epilogue. For each item of the batch, with a (rows, depth) and b (depth, cols):
+//   c = activation(alpha a b + bias) + residual      (and `pre` keeps the argument of the activation), or
+//   c = c + alpha a b                                 with `accumulate`.
+// Everything is row-major; a transposed operand is stored as its transpose, so NN, NT, TN and TT are all this struct.
+//
+// Arithmetic: f32 accumulation. With `bf16`, both operands are rounded to bf16 first (where they are not bf16 already), on every
+// instruction set. The bits of an element of c depend only on its row of a, its column of b and the
+// depth: not on the other rows, on the tiling or on the number of threads.
+//
+// Method: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008); see kernels/cpu/gemm/.
+
+#include "twinlens/kernels/activation.h"
+#include "twinlens/kernels/run.h"
+#include "twinlens/kernels/view.h"
+
+namespace twinlens {
+
+struct MatmulOperand {
+  const void* data = nullptr;  // f32 or bf16
+  DType dtype = DType::f32;
+  std::int64_t stride = 0;        // elements from one stored row to the next
+  bool transposed = false;        // stored rows run along the depth (of a) or along the columns (of b)
+  std::int64_t batch_stride = 0;  // 0 for an operand shared by the batch
+};
+
+struct Matmul {
+  static constexpr const char* kName = "matmul";
+  static constexpr bool kCuda = false;
+  static constexpr bool kBf16Dot = true;
+  MatmulOperand a, b;
+  Rows c;  // (rows, cols) f32 or bf16
+  std::int64_t depth = 0;
+  std::int64_t batch = 1, c_batch_stride = 0;
+  float alpha = 1.0F;
+  bool bf16 = false;
+  bool accumulate = false;  // c is f32 and there is no epilogue
+  // Epilogue; a batch has none.
+  const float* bias = nullptr;  // (cols)
+  Activation activation = Activation::none;
+  Rows pre;                 // (rows, cols) f32 or bf16, data null when not wanted
+  ConstRows residual;       // (rows, cols) f32 or bf16, data null when there is none
+  void* scratch = nullptr;  // scratch_bytes() of these arguments, aligned to 64 bytes
+};
+template <class I>
+void kernel(I, const Matmul&);
+
+// What the CPU body needs for arguments of these sizes and types (pointers are not looked at), whatever the instruction set.
+std::int64_t scratch_bytes(const Matmul&);
+
+}  // namespace twinlens
