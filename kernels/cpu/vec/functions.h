@@ -1,0 +1,97 @@
+#pragma once
+// The elementwise functions of one argument: value(x) and slope, the derivative. `slope` takes x, or y = value(x) where its
+// parameter is called y. Shared by the unary kernels and by the kernels that fuse an activation into their last step.
+
+#include "kernels/cpu/vec/math.h"
+
+namespace twinlens {
+
+template <class I>
+struct Functions {
+  using V = Vec<I>;
+  using M = Math<I>;
+  using Int = typename V::Int;
+
+  struct Abs {
+    TWINLENS_INLINE static V value(V x) { return V::abs(x); }
+    // the sign; 0 at 0
+    TWINLENS_INLINE static V slope(V x) { return V::select(x.raw > 0.0F, V(1.0F), V::select(x.raw < 0.0F, V(-1.0F), x)); }
+  };
+  struct Exp {
+    TWINLENS_INLINE static V value(V x) { return M::exp(x); }
+    TWINLENS_INLINE static V slope(V y) { return y; }
+  };
+  struct Log {
+    TWINLENS_INLINE static V value(V x) { return M::log(x); }
+    TWINLENS_INLINE static V slope(V x) { return V(1.0F) / x; }
+  };
+  struct Sqrt {
+    TWINLENS_INLINE static V value(V x) { return V::sqrt(x); }
+    TWINLENS_INLINE static V slope(V y) { return V(0.5F) / y; }
+  };
+  struct Square {
+    TWINLENS_INLINE static V value(V x) { return x * x; }
+    TWINLENS_INLINE static V slope(V x) { return x + x; }
+  };
+  struct Tanh {
+    TWINLENS_INLINE static V value(V x) { return M::tanh(x); }
+    TWINLENS_INLINE static V slope(V y) { return (V(1.0F) - y) * (V(1.0F) + y); }
+  };
+  struct Sigmoid {
+    TWINLENS_INLINE static V value(V x) { return M::sigmoid(x); }
+    TWINLENS_INLINE static V slope(V y) { return y * (V(1.0F) - y); }
+  };
+  struct LogSigmoid {
+    TWINLENS_INLINE static V value(V x) { return V::min(x, V(0.0F)) - M::log1p_exp_neg_abs(x); }
+    TWINLENS_INLINE static V slope(V x) { return M::sigmoid(-x); }
+  };
+  struct Relu {
+    TWINLENS_INLINE static V value(V x) { return V::max(x, V(0.0F)); }
+    TWINLENS_INLINE static V slope(V y) { return V::select(y.raw > 0.0F, V(1.0F), V(0.0F)); }
+  };
+
+  // x sigmoid(kx): SiLU for k = 1, OpenAI's quick GELU for k = 1.702.
+  TWINLENS_INLINE static V gated(V x, float k) { return x * M::sigmoid(V(k) * x); }
+  TWINLENS_INLINE static V gated_slope(V x, float k) {
+    const V kx = V(k) * x;
+    const V s = M::sigmoid(kx);
+    const V rest = M::sigmoid(-kx);  // 1 - s without cancellation; 0, not NaN, times a large x
+    return s + kx * s * rest;
+  }
+  struct Silu {
+    TWINLENS_INLINE static V value(V x) { return gated(x, 1.0F); }
+    TWINLENS_INLINE static V slope(V x) { return gated_slope(x, 1.0F); }
+  };
+  struct QuickGelu {
+    TWINLENS_INLINE static V value(V x) { return gated(x, 1.702F); }
+    TWINLENS_INLINE static V slope(V x) { return gated_slope(x, 1.702F); }
+  };
+
+  // x Phi(x), Phi the normal distribution: Phi = (1 + erf(x / sqrt 2)) / 2; slope Phi + x phi.
+  struct Gelu {
+    TWINLENS_INLINE static V phi(V x) { return V(0.5F) + V(0.5F) * M::erf(x * V(0.70710678118654752F)); }
+    TWINLENS_INLINE static V value(V x) { return x * phi(x); }
+    TWINLENS_INLINE static V slope(V x) {
+      const V c = V::min(V::max(x, V(-20.0F)), V(20.0F));  // the density is 0 there, and x^2 does not overflow
+      return V::fma(c * V(0.39894228040143268F), M::exp(c * c * V(-0.5F)), phi(x));
+    }
+  };
+  // x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), computed as x sigmoid(2u): no cancellation for negative x.
+  struct GeluTanh {
+    static constexpr float kScale = 1.5957691216057308F;  // 2 sqrt(2 / pi)
+    static constexpr float kCubic = 0.044715F;
+    TWINLENS_INLINE static V value(V x) {
+      const V c = V::min(V::max(x, V(-20.0F)), V(20.0F));  // sigmoid(2u) is 0 or 1 there, and x^3 does not overflow
+      return x * M::sigmoid(V(kScale) * c * V::fma(V(kCubic), c * c, V(1.0F)));
+    }
+    TWINLENS_INLINE static V slope(V x) {
+      const V c = V::min(V::max(x, V(-20.0F)), V(20.0F));
+      const V u2 = V(kScale) * c * V::fma(V(kCubic), c * c, V(1.0F));
+      const V du2 = V(kScale) * V::fma(V(3.0F * kCubic), c * c, V(1.0F));
+      const V s = M::sigmoid(u2);
+      return V::fma(c * du2, s * M::sigmoid(-u2), s);
+    }
+  };
+};
+
+}  // namespace twinlens
