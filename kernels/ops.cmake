@@ -6,14 +6,12 @@ set(TWINLENS_OPS
     affine
     attention
     bias_gradient
-    binary
     copy+cuda
     cross_entropy
     index_select
     l2_normalize
     layer_norm+cuda
     matmul+bf16dot
-    norm2
     patchify
     pool2d
     random_fill

@@ -3,8 +3,8 @@
 #include "twinlens/kernels/attention.h"
 
 #include "kernels/cpu/vec/math.h"
+#include "kernels/cpu/vec/pack.h"
 #include "kernels/cpu/vec/small_product.h"
-#include "kernels/cpu/vec/transpose.h"
 
 #include "twinlens/kernels/parallel.h"
 
@@ -45,97 +45,48 @@ struct Block {
   std::int64_t j, keys;     // first key in the sequence and number that some query of the block sees
 };
 
-template <class I>
-TWINLENS_INLINE std::int64_t whole(std::int64_t n) {
-  return (n + I::kWidth - 1) / I::kWidth * I::kWidth;
-}
-
 // Queries [i, i + queries) against keys [j, j + keys) less those behind every query of the block.
 template <class I>
 TWINLENS_INLINE Block block_of(const AttentionProblem& p, const Head& h, std::int64_t i, std::int64_t j, std::int64_t keys) {
   Block b;
   b.i = i;
   b.queries = least(p.causal ? kCausalQueries : kQueries, h.queries - i);
-  b.lanes = whole<I>(b.queries);
+  b.lanes = whole_registers<I>(b.queries);
   b.j = j;
   b.keys = least(keys, h.keys - j);
   if (p.causal) b.keys = most(0, least(b.keys, i + b.queries + h.offset - j));
   return b;
 }
 
-// out[r][c] = x[begin + r][column + c], f32, `width` columns of which those from d on are 0.
-template <class I>
-void pack(const ConstRows& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t d, float* out, std::int64_t width) {
-  visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const T* from = x.row<T>(begin + r) + column;
-      for_lanes<I>(d, [&](std::int64_t c, std::int64_t n) { load_lanes<I>(from + c, n).store(out + r * width + c); });
-    }
-  });
-}
-
-// out[c][r] = factor * x[begin + r][column + c], `lanes` columns of which those from `rows` on are 0.
-template <class I>
-void pack_turned(const ConstRows& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t d, float factor, float* out,
-                 std::int64_t lanes) {
-  using V = Vec<I>;
-  constexpr std::int64_t w = V::kWidth;
-  visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
-    for (std::int64_t r = 0; r < lanes; r += w) {
-      for_lanes<I>(d, [&](std::int64_t c, std::int64_t n) {
-        V square[w];
-        for (std::int64_t i = 0; i < w; ++i) {
-          square[i] = r + i < rows ? load_lanes<I>(x.row<T>(begin + r + i) + column + c, n) * V(factor) : V(0.0F);
-        }
-        transpose_square<I>(square);
-        for (std::int64_t i = 0; i < w; ++i) square[i].store(out + (c + i) * lanes + r);
-      });
-    }
-  });
-}
-
-// x[begin + r][column + c] = from[r][c] * (factor ? factor[r] : 1)
-template <class I>
-void unpack(const float* from, std::int64_t width, const float* factor, const Rows& x, std::int64_t begin, std::int64_t rows,
-            std::int64_t column, std::int64_t d) {
-  visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const Vec<I> f(factor != nullptr ? factor[r] : 1.0F);
-      T* to = x.row<T>(begin + r) + column;
-      for_lanes<I>(d, [&](std::int64_t c, std::int64_t n) { store_lanes<I>(Vec<I>::load(from + r * width + c) * f, to + c, n); });
-    }
-  });
-}
-
 // tile[j][i] = sum over d of left[j][d] * turned[d][i]
 template <class I>
-TWINLENS_INLINE void score_product(const Block& b, const float* left, std::int64_t width, std::int64_t d, const float* turned,
-                                   float* tile) {
-  SmallProduct<I>::run({b.keys, b.lanes, d, left, width, 1, turned, b.lanes, tile, b.lanes, false});
+TWINLENS_INLINE void score_product(const Block& b, const float* left, std::int64_t width, std::int64_t d, const float* turned, float* tile,
+                                   Prefetch* ahead) {
+  SmallProduct<I>::run({b.keys, b.lanes, d, left, width, 1, turned, b.lanes, tile, b.lanes, false, ahead});
 }
 
 // out[i][d] (+)= sum over j of tile[j][i] * right[j][d]: rows are queries.
 template <class I>
 TWINLENS_INLINE void query_product(const AttentionProblem& p, const Head& h, const Block& b, const float* tile, const float* right,
-                                   std::int64_t width, float* out, bool accumulate) {
+                                   std::int64_t width, float* out, bool accumulate, Prefetch* ahead) {
   const std::int64_t step = p.causal ? SmallProduct<I>::kRows : b.queries;
   for (std::int64_t i = 0; i < b.queries; i += step) {
     const std::int64_t rows = least(step, b.queries - i);
     const std::int64_t seen = p.causal ? most(0, least(b.keys, b.i + i + rows + h.offset - b.j)) : b.keys;
-    SmallProduct<I>::run({rows, width, seen, tile + i, 1, b.lanes, right, width, out + i * width, width, accumulate});
+    SmallProduct<I>::run({rows, width, seen, tile + i, 1, b.lanes, right, width, out + i * width, width, accumulate, ahead});
   }
 }
 
-// out[j][d] += sum over i of tile[j][i] * right[i][d]: rows are keys.
+// out[j][d] (+)= sum over i of tile[j][i] * right[i][d]: rows are keys.
 template <class I>
 TWINLENS_INLINE void key_product(const AttentionProblem& p, const Head& h, const Block& b, const float* tile, const float* right,
-                                 std::int64_t width, float* out) {
+                                 std::int64_t width, float* out, bool accumulate, Prefetch* ahead) {
   const std::int64_t step = p.causal ? SmallProduct<I>::kRows : b.keys;
   for (std::int64_t j = 0; j < b.keys; j += step) {
     const std::int64_t rows = least(step, b.keys - j);
     const std::int64_t first = p.causal ? least(b.queries, most(0, b.j + j - h.offset - b.i)) : 0;
     SmallProduct<I>::run({rows, width, b.queries - first, tile + j * b.lanes + first, b.lanes, 1, right + first * width, width,
-                          out + j * width, width, true});
+                          out + j * width, width, accumulate, ahead});
   }
 }
 
@@ -155,18 +106,31 @@ void mask_scores(const AttentionProblem& p, const Head& h, const Block& b, float
   }
 }
 
-// Online softmax of one block of keys: tile becomes exp(S - shift), where shift is the largest score so far; sums and factors follow.
+// Largest of a column of registers, 4 chains at a time.
+template <class I>
+TWINLENS_INLINE Vec<I> column_max(const float* column, std::int64_t rows, std::int64_t stride, Vec<I> top) {
+  using V = Vec<I>;
+  V chain[4] = {top, top, top, top};
+  std::int64_t j = 0;
+  for (; j + 4 <= rows; j += 4) {
+    for (int c = 0; c < 4; ++c) chain[c] = V::max(chain[c], V::load(column + (j + c) * stride));
+  }
+  for (; j < rows; ++j) chain[0] = V::max(chain[0], V::load(column + j * stride));
+  return V::max(V::max(chain[0], chain[1]), V::max(chain[2], chain[3]));
+}
+
+// Online softmax of one block of keys: tile becomes exp(S - shift), where shift is the largest score so far; sums and what has been
+// gathered in `out` follow.
 template <class I>
 void softmax_block(const Block& b, float* tile, float* largest, float* sums, float* out, std::int64_t width) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V before = V::load(largest + i);
-    V top = before;
-    for (std::int64_t j = 0; j < b.keys; ++j) top = V::max(top, V::load(tile + j * b.lanes + i));
+    const V top = column_max<I>(tile + i, b.keys, b.lanes, before);
     const V shift = V::select(top.raw == -__builtin_inff(), V(0.0F), top);
     V sum(0.0F);
     for (std::int64_t j = 0; j < b.keys; ++j) {
-      const V e = Math<I>::exp(V::load(tile + j * b.lanes + i) - shift);
+      const V e = Math<I>::exp_nonpositive(V::load(tile + j * b.lanes + i) - shift);
       e.store(tile + j * b.lanes + i);
       sum += e;
     }
@@ -175,7 +139,7 @@ void softmax_block(const Block& b, float* tile, float* largest, float* sums, flo
       sum.store(sums + i);
       continue;
     }
-    const V factor = Math<I>::exp(before - shift);
+    const V factor = Math<I>::exp_nonpositive(before - shift);
     V::fma(V::load(sums + i), factor, sum).store(sums + i);
     for (std::int64_t l = 0; l < V::kWidth && i + l < b.queries; ++l) {
       float* row = out + (i + l) * width;
@@ -184,13 +148,23 @@ void softmax_block(const Block& b, float* tile, float* largest, float* sums, flo
   }
 }
 
+// What the thread will need after this head: the inputs of the item that it is likely to take next. Returns that item.
+Head ahead_of_inputs(const AttentionProblem& p, std::int64_t next, Prefetch& ahead) {
+  if (next >= p.sequences * p.heads) return Head{};
+  const Head h = head_of(p, next / p.heads, next % p.heads);
+  ahead.add(p.k, h.key, h.keys, h.column, p.head_dim, false);
+  ahead.add(p.v, h.key, h.keys, h.column, p.head_dim, false);
+  ahead.add(p.q, h.query, h.queries, h.column, p.head_dim, false);
+  return h;
+}
+
 template <class I>
-void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t head, float* scratch) {
+void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
   using V = Vec<I>;
   const AttentionProblem& p = a.problem;
   const Head h = head_of(p, sequence, head);
   const AttentionBlocks blocks = blocks_of(p);
-  const std::int64_t d = p.head_dim, width = whole<I>(d);
+  const std::int64_t d = p.head_dim, width = whole_registers<I>(d);
   float* k = scratch;                              // (keys of a block, width)
   float* v = k + blocks.keys * blocks.width;       // (keys of a block, width)
   float* tile = v + blocks.keys * blocks.width;    // (keys of a block, lanes)
@@ -199,24 +173,28 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   float* largest = out + kQueries * blocks.width;  // (lanes)
   float* sums = largest + kQueries;                // (lanes)
   std::int64_t packed = -1;
+  Prefetch ahead;
+  ahead.add(a.y, h.query, h.queries, h.column, d, true);
+  ahead_of_inputs(p, next, ahead);
   for (std::int64_t i = 0; i < h.queries;) {
     Block b = block_of<I>(p, h, i, 0, blocks.keys);
-    pack_turned<I>(p.q, h.query + i, b.queries, h.column, d, p.scale, q, b.lanes);
+    pack_rows<I>(p.q, h.query + i, b.queries, h.column, d, out, width);
+    turn_rows<I>(out, b.queries, width, p.scale, q, b.lanes);
+    if (b.keys == 0) clear(out, b.queries * width);
     for (std::int64_t l = 0; l < b.lanes; ++l) largest[l] = -__builtin_inff();
     clear(sums, b.lanes);
-    clear(out, b.queries * width);
     for (std::int64_t j = 0; j < h.keys; j += blocks.keys) {
       b = block_of<I>(p, h, i, j, blocks.keys);
       if (b.keys == 0) break;
       if (packed != j) {
-        pack<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, width);
-        pack<I>(p.v, h.key + j, least(blocks.keys, h.keys - j), h.column, d, v, width);
+        pack_rows<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, width);
+        pack_rows<I>(p.v, h.key + j, least(blocks.keys, h.keys - j), h.column, d, v, width);
         packed = j;
       }
-      score_product<I>(b, k, width, d, q, tile);
+      score_product<I>(b, k, width, d, q, tile, &ahead);
       mask_scores<I>(p, h, b, tile);
       softmax_block<I>(b, tile, largest, sums, out, width);
-      query_product<I>(p, h, b, tile, v, width, out, j > 0);
+      query_product<I>(p, h, b, tile, v, width, out, j > 0, &ahead);
     }
     float* lse = a.lse + head * p.q.rows + h.query + i;
     for_lanes<I>(b.queries, [&](std::int64_t l, std::int64_t n) {
@@ -225,7 +203,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
       store_lanes<I>(V::select(nothing, V(0.0F), V::load(largest + l) + Math<I>::log(sum)), lse + l, n);
       V::select(nothing, V(0.0F), V(1.0F) / sum).store(sums + l);
     });
-    unpack<I>(out, width, sums, a.y, h.query + i, b.queries, h.column, d);
+    unpack_rows<I>(out, width, sums, a.y, h.query + i, b.queries, h.column, d);
     i += b.queries;
   }
 }
@@ -235,7 +213,7 @@ struct Backward {
   float *k, *v, *dk, *dv;                // (keys of a block, width)
   float *p, *ds;                         // tiles
   float *q, *dy, *q_turned, *dy_turned;  // (queries, width), (width, lanes)
-  float *lse, *delta, *dq;               // (lanes), (queries of the sequence), (queries of the sequence, width)
+  float *delta, *all_delta, *dq;         // (lanes), (queries of the sequence), (queries of the sequence, width)
 };
 
 TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
@@ -250,42 +228,38 @@ TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
   for (float** p : {&s.k, &s.v, &s.dk, &s.dv}) *p = take(keys);
   for (float** p : {&s.p, &s.ds}) *p = take(tile);
   for (float** p : {&s.q, &s.dy, &s.q_turned, &s.dy_turned}) *p = take(queries);
-  s.lse = take(kQueries);
-  s.delta = take((a.problem.longest_query + kQueries - 1) / kQueries * kQueries);
+  s.delta = take(kQueries);
+  s.all_delta = take((a.problem.longest_query + kQueries - 1) / kQueries * kQueries);
   s.dq = scratch;
   return s;
 }
 
-// Packs a block's queries and upstream gradients, then makes P in s.p and dP in s.ds.
+// Packs a block's queries and upstream gradients, then makes P in s.p, dP in s.ds and delta, over the block's keys, in s.delta.
 template <class I>
-void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const Backward& s) {
+void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const Backward& s,
+               Prefetch* ahead) {
   using V = Vec<I>;
   const AttentionProblem& p = a.problem;
   const std::int64_t d = p.head_dim;
-  pack_turned<I>(p.q, h.query + b.i, b.queries, h.column, d, p.scale, s.q_turned, b.lanes);
-  pack_turned<I>(a.dy, h.query + b.i, b.queries, h.column, d, 1.0F, s.dy_turned, b.lanes);
-  const float* lse = a.lse + head * p.q.rows + h.query + b.i;
-  for_lanes<I>(b.queries, [&](std::int64_t l, std::int64_t n) { load_lanes<I>(lse + l, n).store(s.lse + l); });
-  score_product<I>(b, s.k, width, d, s.q_turned, s.p);
+  pack_rows<I>(p.q, h.query + b.i, b.queries, h.column, d, s.q, width);
+  turn_rows<I>(s.q, b.queries, width, p.scale, s.q_turned, b.lanes);
+  pack_rows<I>(a.dy, h.query + b.i, b.queries, h.column, d, s.dy, width);
+  turn_rows<I>(s.dy, b.queries, width, 1.0F, s.dy_turned, b.lanes);
+  score_product<I>(b, s.k, width, d, s.q_turned, s.p, ahead);
   mask_scores<I>(p, h, b, s.p);
-  score_product<I>(b, s.v, width, d, s.dy_turned, s.ds);
+  score_product<I>(b, s.v, width, d, s.dy_turned, s.ds, ahead);
+  const float* lse = a.lse + head * p.q.rows + h.query + b.i;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
-    const V shift = V::load(s.lse + i);
+    const V shift = load_lanes<I>(lse + i, least(V::kWidth, b.queries - i));
+    V delta(0.0F);
     for (std::int64_t j = 0; j < b.keys; ++j) {
       float* at = s.p + j * b.lanes + i;
-      Math<I>::exp(V::load(at) - shift).store(at);
+      // Rounding can put a score above the log-sum-exp by an ulp or so; the lanes behind the last query can be anything.
+      const V e = Math<I>::exp_nonpositive(V::load(at) - shift);
+      e.store(at);
+      delta = V::fma(e, V::load(s.ds + j * b.lanes + i), delta);
     }
-  }
-}
-
-// delta[i] += sum over the block's keys of P dP
-template <class I>
-void add_delta(const Block& b, const Backward& s, float* delta) {
-  using V = Vec<I>;
-  for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
-    V sum = V::load(delta + i);
-    for (std::int64_t j = 0; j < b.keys; ++j) sum = V::fma(V::load(s.p + j * b.lanes + i), V::load(s.ds + j * b.lanes + i), sum);
-    sum.store(delta + i);
+    delta.store(s.delta + i);
   }
 }
 
@@ -304,50 +278,64 @@ void score_gradient(const Block& b, const Backward& s, const float* delta, float
 
 template <class I>
 void pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::int64_t keys, std::int64_t width, const Backward& s) {
-  pack<I>(p.k, h.key + j, keys, h.column, p.head_dim, s.k, width);
-  pack<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, width);
+  pack_rows<I>(p.k, h.key + j, keys, h.column, p.head_dim, s.k, width);
+  pack_rows<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, width);
 }
 
+// delta sums over all keys: with several blocks of keys it needs a sweep of its own, into s.all_delta.
 template <class I>
-void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64_t head, float* scratch) {
-  const AttentionProblem& p = a.problem;
-  const Head h = head_of(p, sequence, head);
-  const std::int64_t d = p.head_dim, width = whole<I>(d), most_keys = blocks_of(p).keys;
-  const Backward s = carve(a, scratch);
-  const bool one_block = h.keys <= most_keys;
-  const std::int64_t step = p.causal ? kCausalQueries : kQueries;
-  clear(s.dq, h.queries * width);
-  clear(s.delta, (h.queries + kQueries - 1) / kQueries * kQueries);
-  // delta sums over all keys, so with several blocks of keys it needs a sweep of its own.
-  for (std::int64_t j = 0; j < h.keys && !one_block; j += most_keys) {
-    pack_keys<I>(p, h, j, least(most_keys, h.keys - j), width, s);
-    for (std::int64_t i = 0; i < h.queries; i += step) {
-      const Block b = block_of<I>(p, h, i, j, most_keys);
-      recompute<I>(a, h, b, head, width, s);
-      add_delta<I>(b, s, s.delta + i);
+void sweep_delta(const AttentionBackward& a, const Head& h, std::int64_t head, std::int64_t width, const Backward& s, Prefetch* ahead) {
+  using V = Vec<I>;
+  const std::int64_t most_keys = blocks_of(a.problem).keys;
+  clear(s.all_delta, (h.queries + kQueries - 1) / kQueries * kQueries);
+  for (std::int64_t j = 0; j < h.keys; j += most_keys) {
+    pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), width, s);
+    for (std::int64_t i = 0; i < h.queries;) {
+      const Block b = block_of<I>(a.problem, h, i, j, most_keys);
+      recompute<I>(a, h, b, head, width, s, ahead);
+      for (std::int64_t l = 0; l < b.lanes; l += V::kWidth)
+        (V::load(s.all_delta + i + l) + V::load(s.delta + l)).store(s.all_delta + i + l);
+      i += b.queries;
     }
   }
+}
+
+// The gradients of one head. Products accumulate into cleared scratch, but a first product into all of it overwrites.
+template <class I>
+void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
+  const AttentionProblem& p = a.problem;
+  const Head h = head_of(p, sequence, head);
+  const std::int64_t d = p.head_dim, width = whole_registers<I>(d), most_keys = blocks_of(p).keys;
+  const Backward s = carve(a, scratch);
+  const bool one_block = h.keys <= most_keys;
+  Prefetch ahead;
+  ahead.add(a.dq, h.query, h.queries, h.column, d, true);
+  ahead.add(a.dk, h.key, h.keys, h.column, d, true);
+  ahead.add(a.dv, h.key, h.keys, h.column, d, true);
+  const Head following = ahead_of_inputs(p, next, ahead);
+  ahead.add(a.dy, following.query, following.queries, following.column, d, false);
+  if (!one_block || h.keys == 0) clear(s.dq, h.queries * width);
+  if (!one_block) sweep_delta<I>(a, h, head, width, s, &ahead);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
     const std::int64_t keys = least(most_keys, h.keys - j);
     pack_keys<I>(p, h, j, keys, width, s);
-    clear(s.dk, keys * width);
-    clear(s.dv, keys * width);
-    for (std::int64_t i = 0; i < h.queries; i += step) {
+    const bool fresh = !p.causal && h.queries > 0;  // the first block of queries reaches every key
+    if (!fresh) clear(s.dk, keys * width);
+    if (!fresh) clear(s.dv, keys * width);
+    for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(p, h, i, j, most_keys);
-      if (b.keys == 0) continue;
-      recompute<I>(a, h, b, head, width, s);
-      pack<I>(p.q, h.query + i, b.queries, h.column, d, s.q, width);
-      pack<I>(a.dy, h.query + i, b.queries, h.column, d, s.dy, width);
-      if (one_block) add_delta<I>(b, s, s.delta + i);
-      score_gradient<I>(b, s, s.delta + i, p.scale);
-      if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv);
-      if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk);
-      if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, width, s.dq + i * width, true);
+      const bool add = !fresh || i > 0;
+      recompute<I>(a, h, b, head, width, s, &ahead);
+      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, p.scale);
+      if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv, add, &ahead);
+      if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk, add, &ahead);
+      if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, width, s.dq + i * width, !one_block, &ahead);
+      i += b.queries;
     }
-    if (a.dk.data != nullptr) unpack<I>(s.dk, width, nullptr, a.dk, h.key + j, keys, h.column, d);
-    if (a.dv.data != nullptr) unpack<I>(s.dv, width, nullptr, a.dv, h.key + j, keys, h.column, d);
+    if (a.dk.data != nullptr) unpack_rows<I>(s.dk, width, nullptr, a.dk, h.key + j, keys, h.column, d);
+    if (a.dv.data != nullptr) unpack_rows<I>(s.dv, width, nullptr, a.dv, h.key + j, keys, h.column, d);
   }
-  if (a.dq.data != nullptr) unpack<I>(s.dq, width, nullptr, a.dq, h.query, h.queries, h.column, d);
+  if (a.dq.data != nullptr) unpack_rows<I>(s.dq, width, nullptr, a.dq, h.query, h.queries, h.column, d);
 }
 
 }  // namespace
@@ -356,7 +344,7 @@ template <class I>
 void kernel(I, const AttentionForward& a) {
   const std::int64_t heads = a.problem.heads, floats = scratch_floats(a);
   parallel_for_slots(a.problem.sequences * heads, a.problem.slots, [&](std::int64_t slot, std::int64_t item) {
-    forward_head<I>(a, item / heads, item % heads, a.problem.scratch + slot * floats);
+    forward_head<I>(a, item / heads, item % heads, item + a.problem.slots, a.problem.scratch + slot * floats);
   });
 }
 template void kernel(TWINLENS_ISA, const AttentionForward&);
@@ -365,7 +353,7 @@ template <class I>
 void kernel(I, const AttentionBackward& a) {
   const std::int64_t heads = a.problem.heads, floats = scratch_floats(a);
   parallel_for_slots(a.problem.sequences * heads, a.problem.slots, [&](std::int64_t slot, std::int64_t item) {
-    backward_head<I>(a, item / heads, item % heads, a.problem.scratch + slot * floats);
+    backward_head<I>(a, item / heads, item % heads, item + a.problem.slots, a.problem.scratch + slot * floats);
   });
 }
 template void kernel(TWINLENS_ISA, const AttentionBackward&);

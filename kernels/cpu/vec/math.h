@@ -34,6 +34,25 @@ struct Math {
     return V::select(x.raw != x.raw, x, result);
   }
 
+  // e^x for x <= 0, the exponentials of a softmax, in two thirds of the operations. <= 2 ulp; 0 below -86.6; NaN stays NaN.
+  TWINLENS_INLINE static V exp_nonpositive(V x) {
+    const V limited = V::max(x, V(-86.6F));
+    const V shifted = V::fma(limited, V(1.44269504088896341F), V(12582912.0F));
+    const V n = shifted - V(12582912.0F);
+    V r = V::fma(n, V(-0.693359375F), limited);
+    r = V::fma(n, V(2.12194440e-4F), r);
+    V p = V(1.9875691500e-4F);
+    p = V::fma(p, r, V(1.3981999507e-3F));
+    p = V::fma(p, r, V(8.3334519073e-3F));
+    p = V::fma(p, r, V(4.1665795894e-2F));
+    p = V::fma(p, r, V(1.6666665459e-1F));
+    p = V::fma(p, r, V(5.0000001201e-1F));
+    p = V::fma(p, r * r, r + V(1.0F));
+    // The low bits of `shifted` hold n, which lies in [-125, 0], so 2^n is one normal factor. (A product, so that NaN stays.)
+    const V power = V::bits(((Int)shifted.raw + 127) << 23);
+    return V::select(x.raw < -86.6F, V(0.0F), p * power);
+  }
+
   // ln x for x >= 0 (Cephes logf); -inf at 0, NaN below. <= 2 ulp for normal x.
   TWINLENS_INLINE static V log(V x) {
     const V tiny = V(1.17549435e-38F);

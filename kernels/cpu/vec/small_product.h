@@ -8,6 +8,7 @@
 // and padded to whole registers. k runs upwards for every element, one multiply-add at a time, so the bits of an element do not depend on
 // the blocking.
 
+#include "kernels/cpu/vec/prefetch.h"
 #include "kernels/cpu/vec/vec.h"
 
 namespace twinlens {
@@ -30,7 +31,9 @@ struct SmallProduct {
     float* c;
     std::int64_t c_stride;
     bool accumulate;
+    Prefetch* ahead = nullptr;  // taken a few rows further with every register block
   };
+  static constexpr int kRowsAhead = 12;  // per register block of some hundred cycles
 
   template <int M, int N>
   TWINLENS_INLINE static void block(const Args& p, const float* a, const float* b, float* c) {
@@ -58,7 +61,11 @@ struct SmallProduct {
     std::int64_t m = 0;
     const float* b = p.b + column;
     float* c = p.c + column;
-    for (; m + kRows <= p.rows; m += kRows) block<kRows, N>(p, p.a + m * p.a_row, b, c + m * p.c_stride);
+    for (; m + kRows <= p.rows; m += kRows) {
+      if (p.ahead != nullptr) p.ahead->step(kRowsAhead);
+      block<kRows, N>(p, p.a + m * p.a_row, b, c + m * p.c_stride);
+    }
+    if (p.ahead != nullptr) p.ahead->step(kRowsAhead);
     const float* a = p.a + m * p.a_row;
     c += m * p.c_stride;
     switch (p.rows - m) {

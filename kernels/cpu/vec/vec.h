@@ -110,8 +110,8 @@ struct Vec {
   TWINLENS_INLINE static Vec fma(Vec a, Vec b, Vec c) { return a.raw * b.raw + c.raw; }
 
   // IEEE-like maximum that keeps NaN of the first argument.
-  TWINLENS_INLINE static Vec max(Vec a, Vec b) { return select(b.raw > a.raw, b, a); }
-  TWINLENS_INLINE static Vec min(Vec a, Vec b) { return select(b.raw < a.raw, b, a); }
+  TWINLENS_INLINE static Vec max(Vec a, Vec b) { return b.raw > a.raw ? b.raw : a.raw; }
+  TWINLENS_INLINE static Vec min(Vec a, Vec b) { return b.raw < a.raw ? b.raw : a.raw; }
   TWINLENS_INLINE static Vec abs(Vec a) { return bits((Int)a.raw & 0x7FFFFFFF); }
   TWINLENS_INLINE static Vec sqrt(Vec a) {
     Raw r;
@@ -119,7 +119,7 @@ struct Vec {
     return r;
   }
   // mask lanes are all ones or all zeros
-  TWINLENS_INLINE static Vec select(Int mask, Vec yes, Vec no) { return bits((mask & (Int)yes.raw) | (~mask & (Int)no.raw)); }
+  TWINLENS_INLINE static Vec select(Int mask, Vec yes, Vec no) { return mask ? yes.raw : no.raw; }
   TWINLENS_INLINE static Vec bits(Int i) { return (Raw)i; }
 
   // --- reductions: a fixed tree, halves first ------------------------------------------------------------------------------------

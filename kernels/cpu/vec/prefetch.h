@@ -1,0 +1,49 @@
+#pragma once
+// Asks for strided rows ahead of their use, a few at a time from inside a product: rows of one head lie a page or more apart, where no
+// hardware prefetcher follows, and waiting for them costs as much as a short sequence's products.
+
+#include <cstdint>
+
+#include "kernels/cpu/vec/vec.h"
+
+#include "twinlens/kernels/view.h"
+
+namespace twinlens {
+
+struct Prefetch {
+  struct Stripe {
+    const char* at;
+    std::int64_t stride, rows, bytes;  // rows still to come, `stride` bytes apart, `bytes` of each
+    bool write;
+  };
+  static constexpr int kStripes = 8;
+  Stripe stripes[kStripes];
+  int count = 0, current = 0;
+
+  // Rows [begin, begin + rows) of x, columns [column, column + columns). Nothing when x has no data.
+  template <class R>
+  TWINLENS_INLINE void add(const R& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t columns, bool write) {
+    if (x.data == nullptr || rows <= 0 || count == kStripes) return;
+    const std::int64_t size = size_of(x.dtype);
+    stripes[count++] = {static_cast<const char*>(x.data) + (begin * x.stride + column) * size, x.stride * size, rows, columns * size,
+                        write};
+  }
+
+  TWINLENS_INLINE void step(int rows) {
+    for (; rows > 0 && current < count; --rows) {
+      Stripe& s = stripes[current];
+      constexpr std::int64_t line = 64;
+      for (std::int64_t b = 0; b < s.bytes; b += line) {
+        if (s.write) {
+          __builtin_prefetch(s.at + b, 1, 2);
+        } else {
+          __builtin_prefetch(s.at + b, 0, 2);
+        }
+      }
+      s.at += s.stride;
+      if (--s.rows == 0) ++current;
+    }
+  }
+};
+
+}  // namespace twinlens
