@@ -5,13 +5,18 @@ set(TWINLENS_OPS
     adamw
     affine
     attention
+    batch_norm
     bias_gradient
+    binary
     copy+cuda
     cross_entropy
+    dropout
+    im2col
     index_select
     l2_normalize
     layer_norm+cuda
     matmul+bf16dot
+    norm2
     patchify
     pool2d
     random_fill
