@@ -176,7 +176,7 @@ void ModelConfig::validate() const {
   check_positive("text_cfg.layers", text.layers);
   if (vision.is_resnet()) {
     if (vision.layers.size() != 4) throw ConfigError("model config: vision_cfg.layers needs 1 or 4 numbers; model config; give 4 for a ResNet");
-    check_divides("vision_cfg.image_size", vision.image_size, "the ResNet's stride", 32);
+    if (vision.image_size < 32) throw ConfigError("model config: vision_cfg.image_size = " + std::to_string(vision.image_size) + " is less than the ResNet's stride; model config; use 32 or more");
     check_divides("vision_cfg.width * 32", vision.width * 32, "vision_cfg.head_width", vision.head_width);
     check_divides("vision_cfg.width", vision.width, "2", 2);
   } else {
