@@ -1,9 +1,13 @@
 #include "twinlens/core/autograd.h"
 
+#include <algorithm>
 #include <queue>
 #include <unordered_map>
+#include <utility>
 
+#include "core/src/tape.h"
 #include "core/src/tensor_state.h"
+
 #include "twinlens/core/check.h"
 #include "twinlens/kernels/accumulate.h"
 #include "twinlens/kernels/scope.h"
@@ -12,6 +16,7 @@ namespace twinlens {
 namespace {
 
 thread_local bool recording = true;
+thread_local LeafProbe* probe = nullptr;  // null but in the first run of a checkpoint
 thread_local std::uint64_t next_sequence = 0;
 
 // y += x, elementwise, both dense.
@@ -44,6 +49,8 @@ Tensor sum_gradients(Tensor a, Tensor b) {
 // One run of backward: how many gradients each node and leaf still waits for, and what has come so far.
 class Engine {
  public:
+  explicit Engine(bool calls_hooks) : calls_hooks_(calls_hooks) {}
+
   void run(const Tensor& y, Tensor dy) {
     const Edge root = edge_of(y);
     count_from(root.node);
@@ -77,7 +84,7 @@ class Engine {
   }
 
   void leaf_served(const std::shared_ptr<TensorState>& leaf) {
-    if (--leaves_[leaf.get()] == 0 && leaf->hook) leaf->hook(Tensor(leaf));
+    if (--leaves_[leaf.get()] == 0 && calls_hooks_ && leaf->hook) leaf->hook(Tensor(leaf));
   }
 
  private:
@@ -123,7 +130,7 @@ class Engine {
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       if (!grads.served_[i]) give(node.inputs[i], Tensor{});
     }
-    // Long chains of nodes must not be destroyed recursively: this node lets go of its inputs now.
+    // This node lets go of its inputs now, so that memory is freed as backward goes.
     node.inputs.clear();
   }
 
@@ -140,6 +147,7 @@ class Engine {
     leaf.grad = only_owner(g) ? std::move(g) : g.clone();
   }
 
+  bool calls_hooks_;
   std::unordered_map<Node*, Work> nodes_;
   std::unordered_map<TensorState*, int> leaves_;
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, RecordedBefore> ready_;
@@ -147,13 +155,30 @@ class Engine {
 
 Node::Node() : sequence(next_sequence++) {}
 
+// A long chain that is dropped must not be destroyed by recursion: nodes that only this one holds are taken apart here, one after another.
+Node::~Node() {
+  std::vector<std::shared_ptr<Node>> held;
+  const auto take_inputs = [&](Node& node) {
+    for (Edge& edge : node.inputs) {
+      if (edge.node != nullptr) held.push_back(std::move(edge.node));
+    }
+  };
+  take_inputs(*this);
+  while (!held.empty()) {
+    const std::shared_ptr<Node> node = std::move(held.back());
+    held.pop_back();
+    if (node.use_count() == 1) take_inputs(*node);
+  }
+}
+
 Saved::Saved(const char* name, const Tensor& tensor) : name_(name), tensor_(tensor.defined() ? tensor.detach() : Tensor{}) {
   if (tensor.defined()) version_ = tensor.version();
 }
 
 const Tensor& Saved::get() const {
   if (tensor_.defined() && tensor_.version() != version_) {
-    fail(Kind::autograd, "backward", "a saved tensor was modified in place after the forward pass; clone it before writing", {{name_, tensor_}});
+    fail(Kind::autograd, "backward", "a saved tensor was modified in place after the forward pass; clone it before writing",
+         {{name_, tensor_}});
   }
   return tensor_;
 }
@@ -164,7 +189,8 @@ void Gradients::add(int i, Tensor g) {
   const auto index = static_cast<std::size_t>(i);
   if (!node_.inputs[index].wanted()) return;
   check(g.shape() == node_.input_shapes[index], node_.name(),
-        "backward gave a gradient of another shape than input " + std::to_string(i) + " " + to_string(node_.input_shapes[index]), {{"gradient", g}});
+        "backward gave a gradient of another shape than input " + std::to_string(i) + " " + to_string(node_.input_shapes[index]),
+        {{"gradient", g}});
   served_[index] = true;
   engine_.give(node_.inputs[index], std::move(g));
 }
@@ -187,11 +213,32 @@ NoGrad::NoGrad() : previous_(recording) { recording = false; }
 NoGrad::~NoGrad() { recording = previous_; }
 
 bool needs_grad(std::initializer_list<const Tensor*> inputs) {
-  if (!recording) return false;
+  if (!recording) {
+    for (const Tensor* x : inputs) {
+      if (probe != nullptr && x->defined()) probe->see(*x);
+    }
+    return false;
+  }
   for (const Tensor* x : inputs) {
     if (x->defined() && Engine::edge_of(*x).wanted()) return true;
   }
   return false;
+}
+
+Recording::Recording() : previous_(std::exchange(recording, true)) {}
+Recording::~Recording() { recording = previous_; }
+
+LeafProbe::LeafProbe() : outer_(std::exchange(probe, this)) {}
+LeafProbe::~LeafProbe() { probe = outer_; }
+
+void LeafProbe::see(const Tensor& x) {
+  const Edge edge = Engine::edge_of(x);
+  if (edge.node != nullptr) {
+    fail(Kind::autograd, "checkpoint", "fn uses a tensor that an op outside of it made and that wants a gradient; pass it among the inputs",
+         {{"x", x}});
+  }
+  const auto is_leaf = [&](const Tensor& leaf) { return leaf.state() == edge.leaf; };
+  if (edge.leaf != nullptr && std::none_of(leaves_.begin(), leaves_.end(), is_leaf)) leaves_.push_back(Tensor(edge.leaf));
 }
 
 void share_gradient(const Tensor& shadow, const Tensor& leaf) {
@@ -222,66 +269,22 @@ void backward(const Tensor& loss) {
   backward(loss, full(loss.shape(), 1.0, DType::f32, loss.device()));
 }
 
-void backward(const Tensor& y, const Tensor& dy) {
+namespace {
+
+void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
   check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
-  if (!y.requires_grad()) fail(Kind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
+  if (!y.requires_grad())
+    fail(Kind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
   const NoGrad guard;
-  Engine engine;
+  Engine engine(calls_hooks);
   engine.run(y, dy);
 }
 
-void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) { leaf.state()->hook = std::move(hook); }
-
-namespace {
-
-struct CheckpointNode final : Node {
-  std::function<Tensor(const std::vector<Tensor>&)> fn;
-  std::vector<Saved> saved;
-  std::vector<bool> wanted;
-  const char* name() const override { return "checkpoint"; }
-  void backward(const Tensor& dy, Gradients& grads) override {
-    std::vector<Tensor> again;
-    for (std::size_t i = 0; i < saved.size(); ++i) {
-      again.push_back(saved[i].get().detach());
-      if (wanted[i]) again.back().set_requires_grad(true);
-    }
-    recording = true;  // backward runs under NoGrad; the second forward records
-    Tensor y;
-    try {
-      y = fn(again);
-    } catch (...) {
-      recording = false;
-      throw;
-    }
-    recording = false;
-    twinlens::backward(y, dy);
-    for (std::size_t i = 0; i < again.size(); ++i) {
-      if (wanted[i] && again[i].grad().defined()) {
-        Tensor g = again[i].grad();
-        again[i].set_grad(Tensor{});
-        grads.add(static_cast<int>(i), std::move(g));
-      }
-    }
-  }
-  void release() override { saved.clear(); }
-};
-
 }  // namespace
 
-Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs) {
-  if (!recording) return fn(inputs);
-  Tensor y;
-  {
-    const NoGrad guard;
-    y = fn(inputs).detach();
-  }
-  auto node = std::make_shared<CheckpointNode>();
-  node->fn = fn;
-  for (const Tensor& x : inputs) {
-    node->saved.emplace_back("input", x);
-    node->wanted.push_back(x.defined() && Engine::edge_of(x).wanted());
-  }
-  return record(std::move(y), std::move(node), inputs);
-}
+void backward(const Tensor& y, const Tensor& dy) { run_backward(y, dy, true); }
+void backward_within(const Tensor& y, const Tensor& dy) { run_backward(y, dy, false); }
+
+void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) { leaf.state()->hook = std::move(hook); }
 
 }  // namespace twinlens

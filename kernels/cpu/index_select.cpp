@@ -5,6 +5,23 @@
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
+namespace {
+
+// Sums are cut by outer index and by columns, never by i: every element of y sees its addends in the order of i.
+constexpr std::int64_t kColumns = 64;
+
+template <class I, class X>
+TWINLENS_INLINE void add_columns(const ScatterAdd& a, std::int64_t outer, std::int64_t column) {
+  const std::int64_t columns = a.inner - column < kColumns ? a.inner - column : kColumns;
+  for (std::int64_t i = 0; i < a.count; ++i) {
+    const X* from = a.x.as<X>() + (outer * a.count + i) * a.inner + column;
+    float* to = a.y + (outer * a.size + a.ids[i]) * a.inner + column;
+    for_lanes<I>(columns,
+                 [&](std::int64_t c, std::int64_t n) { store_lanes<I>(load_lanes<I>(to + c, n) + load_lanes<I>(from + c, n), to + c, n); });
+  }
+}
+
+}  // namespace
 
 template <class I>
 void kernel(I, const IndexSelect& a) {
@@ -21,27 +38,13 @@ void kernel(I, const IndexSelect& a) {
 }
 template void kernel(TWINLENS_ISA, const IndexSelect&);
 
-// Work is cut by outer index and by columns, never by i: every element of y sees its addends in the order of i.
 template <class I>
 void kernel(I, const ScatterAdd& a) {
-  constexpr std::int64_t kColumns = 64;
   const std::int64_t cuts = (a.inner + kColumns - 1) / kColumns;
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
-    const X* x = a.x.as<X>();
-    parallel_for(a.outer * cuts, a.count * kColumns >= 16384 ? 1 : 16384 / (a.count * kColumns + 1) + 1,
-                 [&](std::int64_t begin, std::int64_t end) {
-                   for (std::int64_t cut = begin; cut < end; ++cut) {
-                     const std::int64_t outer = cut / cuts, column = cut % cuts * kColumns;
-                     const std::int64_t columns = a.inner - column < kColumns ? a.inner - column : kColumns;
-                     for (std::int64_t i = 0; i < a.count; ++i) {
-                       const X* from = x + (outer * a.count + i) * a.inner + column;
-                       float* to = a.y + (outer * a.size + a.ids[i]) * a.inner + column;
-                       for_lanes<I>(columns, [&](std::int64_t c, std::int64_t n) {
-                         store_lanes<I>(load_lanes<I>(to + c, n) + load_lanes<I>(from + c, n), to + c, n);
-                       });
-                     }
-                   }
-                 });
+    parallel_for(a.outer * cuts, 16384 / (a.count * kColumns + 1) + 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t cut = begin; cut < end; ++cut) add_columns<I, X>(a, cut / cuts, cut % cuts * kColumns);
+    });
   });
 }
 template void kernel(TWINLENS_ISA, const ScatterAdd&);

@@ -76,11 +76,14 @@ struct Heap {
   }
 
   TWINLENS_INLINE void enter(const T* x, std::int64_t begin, std::int64_t end) {
+    float root = value(0);
     for (std::int64_t i = begin; i < end; ++i) {
-      if (!before(Vec<I>::widen(x[i]), i, value(0), indices[0])) continue;
+      const float v = Vec<I>::widen(x[i]);
+      if (v <= root || !before(v, i, root, indices[0])) continue;
       values[0] = x[i];
       indices[0] = i;
       sink(0, k);
+      root = value(0);
     }
   }
 };

@@ -4,6 +4,7 @@
 
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/trace.h"
 
 namespace twinlens {
 namespace {
@@ -68,6 +69,87 @@ TEST_CASE("an embedding adds its gradient to a flat block in place") {
   backward(y, full({3, 2}, 1.0, DType::bf16));
   CHECK(block.to_vector() == std::vector<float>{14, 15, 10, 10, 18, 20, 10, 10});
   CHECK(ready == 2);
+}
+
+std::int64_t calls_of(const std::string& kernel) {
+  for (const KernelTime& time : kernel_times()) {
+    if (time.name == kernel) return time.calls;
+  }
+  return 0;
+}
+
+TEST_CASE("a hook fires as soon as its leaf is complete, while earlier layers still wait") {
+  constexpr int kLayers = 4;
+  Tensor gamma[kLayers], beta[kLayers];
+  std::vector<std::pair<int, std::int64_t>> fired;  // layer, backward kernels run by then
+  Tensor h = leaf({3, 8}, 1.0);
+  for (int i = 0; i < kLayers; ++i) {
+    gamma[i] = leaf({8}, 1.0);
+    beta[i] = leaf({8}, 0.5);
+    on_grad_ready(gamma[i], [&fired, i](const Tensor& ready) {
+      CHECK(ready.grad().defined());
+      fired.emplace_back(i, calls_of("layer_norm_backward"));
+    });
+    h = layer_norm(h, gamma[i], beta[i]);
+  }
+  set_tracing(true);
+  reset_kernel_times();
+  backward(h, full({3, 8}, 1.0));
+  set_tracing(false);
+  CHECK(fired == std::vector<std::pair<int, std::int64_t>>{{3, 1}, {2, 2}, {1, 3}, {0, 4}});
+}
+
+TEST_CASE("a leaf used twice fires once, when both gradients are there") {
+  Tensor gamma = leaf({8}, 1.0);
+  int fired = 0;
+  on_grad_ready(gamma, [&](const Tensor& ready) {
+    ++fired;
+    CHECK(ready.grad().to_vector()[0] == Approx(2.0));  // one from each use
+  });
+  const Tensor x = from_vector(std::vector<float>{1, -1, 1, -1, 1, -1, 1, -1}, {1, 8});
+  backward(concat({layer_norm(x, gamma, {}), layer_norm(x, gamma, {})}, 0), full({2, 8}, 1.0));
+  CHECK(fired == 1);
+}
+
+TEST_CASE("frozen inputs cost nothing backwards") {
+  const auto tower = [](const Tensor& x, const Tensor& gamma, const Tensor& head) {
+    Tensor h = x;
+    for (int i = 0; i < 5; ++i) h = layer_norm(h, gamma, {});
+    return l2_normalize(layer_norm(h, head, {}));
+  };
+  const Tensor x = full({4, 8}, 1.0), frozen = full({8}, 1.0);
+  const Tensor images = tower(x, frozen, frozen);
+  CHECK_FALSE(images.requires_grad());
+  const Tensor trained_head = leaf({8}, 1.0);
+  const Tensor texts = tower(x, frozen, trained_head);
+  set_tracing(true);
+  reset_kernel_times();
+  backward(concat({images, texts}, 0), full({8, 8}, 1.0));
+  set_tracing(false);
+  CHECK(calls_of("layer_norm_backward") == 1);
+  CHECK(calls_of("l2_normalize_backward") == 1);
+  CHECK(trained_head.grad().defined());
+}
+
+Tensor chain(const Tensor& x, int length) {
+  Tensor h = x;
+  for (int i = 0; i < length; ++i) h = affine(h, 1.0, 0.0);
+  return h;
+}
+
+TEST_CASE("100000 nodes in a row overflow the stack neither in backward nor when they are dropped") {
+  const Tensor x = leaf({1}, 1.0);
+  backward(chain(x, 100'000));
+  CHECK(x.grad().item() == 1.0F);
+  { const Tensor dropped = chain(x, 100'000); }
+  // Two chains that end in one node, one of them still held by a handle.
+  Tensor kept;
+  {
+    kept = chain(x, 50'000);
+    const Tensor dropped = concat({chain(kept, 50'000), chain(x, 100'000)}, 0);
+  }
+  backward(kept);
+  CHECK(x.grad().item() == 2.0F);
 }
 
 }  // namespace

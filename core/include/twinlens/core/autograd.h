@@ -41,7 +41,7 @@ struct Edge {
 class Node {
  public:
   Node();
-  virtual ~Node() = default;
+  virtual ~Node();
   virtual const char* name() const = 0;
   // Gradient of the output is dy (shape and device of the output; dtype f32 or that of the output). Calls grads.add(i, ...) for each
   // wanted input, in the order of the inputs given to record().
@@ -110,8 +110,9 @@ void backward(const Tensor& y, const Tensor& dy);
 void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor& leaf)> hook);
 
 // Runs fn(inputs) without recording and recomputes it during backward: activations inside cost memory only while they are needed.
-// Random numbers are functions of names and sample ids, so the second run repeats the first. fn must not depend on anything else that
-// changes. Parameters used inside fn get their gradients as usual.
+// Random numbers are functions of names and sample ids, so the second run repeats the first. Leaves used inside fn (parameters) get their
+// gradients as usual, and hooks wait for the last segment that uses a leaf; every other tensor that wants a gradient must be among the
+// inputs. Costs nothing in backward when neither an input nor a leaf inside wants a gradient.
 Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs);
 
 }  // namespace twinlens

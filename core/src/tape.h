@@ -1,0 +1,44 @@
+#pragma once
+// Parts of the tape that checkpoint() needs. Private to core.
+
+#include <memory>
+#include <vector>
+
+#include "twinlens/core/autograd.h"
+
+namespace twinlens {
+
+// Switches recording on in a node's backward, which runs without, to build a tape of its own.
+class Recording {
+ public:
+  Recording();
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+ private:
+  bool previous_;
+};
+
+// While one is alive nothing is recorded on this thread, and the leaves that ops use and that want a gradient are collected.
+class LeafProbe {
+ public:
+  LeafProbe();
+  ~LeafProbe();
+  LeafProbe(const LeafProbe&) = delete;
+  LeafProbe& operator=(const LeafProbe&) = delete;
+
+  void see(const Tensor& x);  // an op's input
+  const std::vector<Tensor>& leaves() const { return leaves_; }
+
+ private:
+  NoGrad guard_;
+  LeafProbe* outer_;
+  std::vector<Tensor> leaves_;  // each once, in the order of use
+};
+
+// backward() inside a node's backward: leaves get their gradients, but their hooks are left to the run outside, which knows what is still
+// to come.
+void backward_within(const Tensor& y, const Tensor& dy);
+
+}  // namespace twinlens

@@ -1,0 +1,160 @@
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/trace.h"
+
+namespace twinlens {
+namespace {
+
+// Uneven numbers in [-1, 1].
+Tensor values(const Shape& shape, double seed) {
+  std::vector<float> v;
+  for (std::int64_t i = 0; i < shape.count(); ++i) v.push_back(static_cast<float>(std::sin(seed + 1.7 * static_cast<double>(i * i + i))));
+  return from_vector(v, shape);
+}
+
+Tensor leaf_of(const Shape& shape, double seed) {
+  Tensor x = values(shape, seed);
+  x.set_requires_grad(true);
+  return x;
+}
+
+std::int64_t calls_of(const std::string& kernel) {
+  for (const KernelTime& time : kernel_times()) {
+    if (time.name == kernel) return time.calls;
+  }
+  return 0;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.defined() && b.defined() && a.shape() == b.shape() &&
+         std::memcmp(dense(a).raw(), dense(b).raw(), static_cast<std::size_t>(a.count()) * sizeof(float)) == 0;
+}
+
+// A tower of three segments: each normalises with its own parameters and one that all share.
+struct Tower {
+  Tensor x = leaf_of({5, 24}, 1.0);
+  Tensor gamma[3], beta[3], shared = leaf_of({24}, 2.0);
+  std::vector<int> ready;  // which leaf's gradient was complete: 0 to 2 gamma, 9 shared
+
+  Tower() {
+    for (int i = 0; i < 3; ++i) {
+      gamma[i] = leaf_of({24}, 3.0 + i);
+      beta[i] = leaf_of({24}, 7.0 + i);
+      on_grad_ready(gamma[i], [this, i](const Tensor&) { ready.push_back(i); });
+    }
+    on_grad_ready(shared, [this](const Tensor&) { ready.push_back(9); });
+  }
+
+  Tensor segment(int i, const Tensor& h) const { return softmax(layer_norm(layer_norm(h, gamma[i], beta[i]), shared, {})); }
+
+  Tensor run(bool with_checkpoints) const {
+    Tensor h = x;
+    for (int i = 0; i < 3; ++i) {
+      h = with_checkpoints ? checkpoint([this, i](const std::vector<Tensor>& in) { return segment(i, in[0]); }, {h}) : segment(i, h);
+    }
+    return h;
+  }
+};
+
+TEST_CASE("checkpoint: values and gradients have the bits of the plain run") {
+  Tower plain, saving;
+  const Tensor dy = values({5, 24}, 11.0);
+  const Tensor y = plain.run(false), y_again = saving.run(true);
+  CHECK(same_bits(y, y_again));
+  backward(y, dy);
+  backward(y_again, dy);
+  CHECK(same_bits(plain.x.grad(), saving.x.grad()));
+  CHECK(same_bits(plain.shared.grad(), saving.shared.grad()));
+  for (int i = 0; i < 3; ++i) {
+    CHECK(same_bits(plain.gamma[i].grad(), saving.gamma[i].grad()));
+    CHECK(same_bits(plain.beta[i].grad(), saving.beta[i].grad()));
+  }
+  // A leaf that several segments use is complete, and says so once, after the last of them.
+  CHECK(plain.ready == std::vector<int>{2, 1, 9, 0});
+  CHECK(saving.ready == std::vector<int>{2, 1, 0, 9});
+}
+
+TEST_CASE("checkpoint: one inside another") {
+  Tower plain, saving;
+  const Tensor dy = values({5, 24}, 11.0);
+  backward(plain.run(false), dy);
+  backward(checkpoint(
+               [&](const std::vector<Tensor>& in) {
+                 Tensor h = in[0];
+                 for (int i = 0; i < 3; ++i) {
+                   h = checkpoint([&saving, i](const std::vector<Tensor>& inner) { return saving.segment(i, inner[0]); }, {h});
+                 }
+                 return h;
+               },
+               {saving.x}),
+           dy);
+  CHECK(same_bits(plain.x.grad(), saving.x.grad()));
+  CHECK(same_bits(plain.shared.grad(), saving.shared.grad()));
+  CHECK(saving.ready.size() == 4);
+}
+
+TEST_CASE("checkpoint: a frozen segment is neither recorded nor run again") {
+  Tower tower;
+  tower.x.set_requires_grad(false);
+  tower.shared.set_requires_grad(false);
+  for (int i = 0; i < 2; ++i) {
+    tower.gamma[i].set_requires_grad(false);
+    tower.beta[i].set_requires_grad(false);
+  }
+  const Tensor y = tower.run(true);
+  set_tracing(true);
+  reset_kernel_times();
+  backward(y, full({5, 24}, 1.0));
+  set_tracing(false);
+  CHECK(calls_of("layer_norm_forward") == 2);  // of the last segment only
+  CHECK(calls_of("layer_norm_backward") == 2);
+  CHECK(tower.gamma[2].grad().defined());
+  CHECK_FALSE(tower.gamma[1].grad().defined());
+
+  tower.gamma[2].set_requires_grad(false);
+  tower.beta[2].set_requires_grad(false);
+  CHECK_FALSE(tower.run(true).requires_grad());
+}
+
+TEST_CASE("checkpoint: absent inputs, inputs that want nothing, and fn that returns its input") {
+  const Tensor x = leaf_of({2, 3}, 1.0), frozen = full({2, 3}, 2.0);
+  const Tensor y = checkpoint([](const std::vector<Tensor>& in) { return concat({in[0], in[2]}, 0); }, {x, Tensor{}, frozen});
+  backward(y, full({4, 3}, 1.0));
+  CHECK(x.grad().to_vector() == std::vector<float>(6, 1.0F));
+  CHECK_FALSE(frozen.grad().defined());
+  backward(checkpoint([](const std::vector<Tensor>& in) { return in[0]; }, {x}), full({2, 3}, 1.0));
+  CHECK(x.grad().to_vector() == std::vector<float>(6, 2.0F));
+}
+
+TEST_CASE("checkpoint: a tensor made outside must be an input") {
+  const Tensor x = leaf_of({2, 3}, 1.0);
+  const Tensor h = affine(x, 2.0, 0.0);
+  CHECK_THROWS_WITH(checkpoint(
+                        [&](const std::vector<Tensor>& in) {
+                          return concat({in[0], h}, 0);
+                        },
+                        {x}),
+                    Catch::Contains("checkpoint") && Catch::Contains("among the inputs"));
+}
+
+TEST_CASE("checkpoint: an error in the second run leaves recording as it was") {
+  const Tensor x = leaf_of({2, 3}, 1.0);
+  int runs = 0;
+  const Tensor y = checkpoint(
+      [&](const std::vector<Tensor>& in) {
+        if (++runs == 2) throw Error("second run");
+        return softmax(in[0]);
+      },
+      {x});
+  CHECK_THROWS_WITH(backward(y, full({2, 3}, 1.0)), "second run");
+  CHECK(grad_enabled());
+  CHECK(softmax(x).requires_grad());
+}
+
+}  // namespace
+}  // namespace twinlens
