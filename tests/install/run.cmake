@@ -1,0 +1,25 @@
+# Configures, builds and runs consumer/ in WORK, against an installed tree (WAY=find_package) or the sources (WAY=add_subdirectory).
+function(must)
+  execute_process(COMMAND ${ARGV} RESULT_VARIABLE result)
+  if(result)
+    list(JOIN ARGV " " command)
+    message(FATAL_ERROR "failed: ${command}")
+  endif()
+endfunction()
+
+file(REMOVE_RECURSE ${WORK})
+set(options -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER})
+if(WAY STREQUAL "find_package")
+  must(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
+  list(APPEND options -DCMAKE_PREFIX_PATH=${WORK}/prefix -DCMAKE_BUILD_TYPE=Release)
+else()
+  list(APPEND options -DTWINLENS_SOURCE=${SOURCE} -DTWINLENS_ISAS= -DTWINLENS_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug)
+endif()
+must(${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR}/consumer -B ${WORK}/build ${options})
+must(${CMAKE_COMMAND} --build ${WORK}/build --target consumer --parallel 2)
+must(${WORK}/build/consumer)
+
+# The program is installed where it was built.
+if(WAY STREQUAL "find_package" AND EXISTS ${BUILD}/bin/twinlens)
+  must(${WORK}/prefix/bin/twinlens --help)
+endif()

@@ -1,0 +1,139 @@
+# The parts of .ci/run beside the suite itself, as functions; source this from the top of the tree. TWINLENS_FULL=1 runs each whole, as
+# `tests/run.sh --full` does; otherwise they are cut to what fits CI's hour on 2 cold cores, and say what they leave out.
+#
+# Every part has its own build folder under $TWINLENS_PARTS_DIR (default build/ci).
+
+parts_dir=${TWINLENS_PARTS_DIR:-build/ci}
+cores=$(nproc)
+
+# A part is skipped, with a message, where its tool is not there.
+needs() {
+  local tool
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null && continue
+    echo "skipped: no $tool on this machine"
+    return 1
+  done
+}
+
+configure() { # folder, then options for cmake
+  local folder=$1
+  shift
+  cmake -S . -B "$parts_dir/$folder" -G Ninja -DTWINLENS_WERROR=ON "$@" >"$parts_dir/$folder.configure.log" 2>&1 || {
+    cat "$parts_dir/$folder.configure.log"
+    return 1
+  }
+}
+
+build() { # folder, then targets
+  local folder=$1
+  shift
+  cmake --build "$parts_dir/$folder" --parallel "$cores" --target "${@:-all}"
+}
+
+run_tests() { # folder, then options for ctest
+  local folder=$1
+  shift
+  OMP_WAIT_POLICY=passive ctest --test-dir "$parts_dir/$folder" --parallel "$cores" --output-on-failure --no-tests=error "$@"
+}
+
+has_target() { ninja -C "$parts_dir/$1" -t query "$2" >/dev/null 2>&1; }
+
+is_full() { [[ ${TWINLENS_FULL:-0} == 1 ]]; }
+
+# --- the parts --------------------------------------------------------------------------------------------------------------------------
+
+format_part() {
+  needs clang-format || return 0
+  git ls-files -z '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -0 clang-format --dry-run --Werror
+}
+
+# The whole tree with clang and warnings as errors. CI runs what takes seconds; the suite itself has run with gcc.
+clang_part() {
+  needs clang++ || return 0
+  configure clang -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER=clang++ -DTWINLENS_CUDA=OFF || return
+  build clang || return
+  if is_full; then
+    run_tests clang
+  else
+    echo "clang: everything is built, tests labelled 'smoke' are run; tests/run.sh --full runs all"
+    run_tests clang --label-regex '^smoke$'
+  fi
+}
+
+# AddressSanitizer and UndefinedBehaviorSanitizer. Op cases try every compiled set up to the best by themselves, so one run covers scalar
+# and the best one; the other tests are run again on scalar. Middle sets are left to --full.
+address_part() {
+  local sets="avx512;avx512bf16"
+  is_full && sets="avx2;avx512;avx512bf16;neon"
+  configure address -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
+    "-DTWINLENS_ISAS=$sets" || return
+  build address || return
+  local options=(--label-exclude '^(full|house)$')
+  is_full && options=(--label-exclude '^house$')
+  run_tests address "${options[@]}" || return
+  TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex '^test_ops:'
+}
+
+# ThreadSanitizer over the loader and what else starts threads. libgomp is not instrumented and would be reported: with one OpenMP thread
+# it starts no team.
+thread_part() {
+  configure thread -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
+    -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
+  has_target thread test_clip || {
+    echo "skipped: no target test_clip"
+    return 0
+  }
+  build thread test_clip || return
+  OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=1 "$parts_dir/thread/bin/test_clip" "[loader]"
+}
+
+# The CUDA half compiles for every target without warnings and links; its tests skip themselves where there is no card.
+cuda_part() {
+  if ! command -v nvcc >/dev/null && [[ ! -x /usr/local/cuda/bin/nvcc ]]; then
+    echo "skipped: no nvcc on this machine"
+    return 0
+  fi
+  configure cuda -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA=ON -DTWINLENS_ISAS= || return
+  build cuda test_ops test_kernels || return
+  if is_full; then
+    build cuda && run_tests cuda --label-exclude '^(full|house)$'
+  else
+    run_tests cuda --tests-regex '^test_kernels:'
+  fi
+}
+
+# Every benchmark row runs once: this looks for rows that fail, not at times.
+bench_part() {
+  local program=${TWINLENS_BUILD_DIR:-build/release}/bin/twinlens_bench
+  if [[ ! -x $program ]]; then
+    echo "skipped: no $program"
+    return 0
+  fi
+  "$program" --benchmark_min_time=0 --benchmark_format=json >"$parts_dir/bench.json" || return
+  echo "$(grep -c '"real_time"' "$parts_dir/bench.json") rows"
+  ! grep -n '"error_occurred": true' "$parts_dir/bench.json"
+}
+
+# Runs the parts in order; prints the minutes of each; stops at the first that fails.
+run_parts() {
+  mkdir -p "$parts_dir"
+  local part
+  for part in "$@"; do
+    timed "${part%_part}" "$part" || return
+  done
+}
+
+timed() { # name, command
+  local name=$1 start=$SECONDS
+  shift
+  echo "=== $name"
+  if "$@"; then
+    echo "=== $name: $(minutes $((SECONDS - start)))"
+  else
+    echo "=== $name: FAILED after $(minutes $((SECONDS - start)))"
+    return 1
+  fi
+}
+
+minutes() { printf '%d.%d min' $(($1 / 60)) $(($1 % 60 / 6)); }
