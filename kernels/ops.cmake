@@ -2,16 +2,29 @@
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate+cuda
+    adamw
     affine
     attention
+    batch_norm
     bias_gradient
+    binary
     copy+cuda
     cross_entropy
+    dropout
+    im2col
     index_select
     l2_normalize
     layer_norm+cuda
     matmul+bf16dot
+    norm2
     patchify
+    pool2d
+    random_fill
+    recolor
     reduce_rows
+    resize
     softmax
-    topk)
+    topk
+    unary
+    upsample
+    where)

@@ -133,6 +133,11 @@ void InputFile::read_at(std::uint64_t offset, void* to, std::size_t count) const
   }
 }
 
+void rename_synced(const std::string& from, const std::string& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_with_errno("cannot be renamed to '" + to + "'", from);
+  if (!sync_folder(folder_of(to))) fail_with_errno("is renamed but its folder cannot be brought to the disk", to);
+}
+
 std::string read_file(const std::string& path) {
   const InputFile file(path);
   std::string bytes(static_cast<std::size_t>(file.size()), '\0');

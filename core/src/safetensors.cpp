@@ -257,6 +257,13 @@ std::string header_of(const std::vector<Piece>& pieces, const std::map<std::stri
 
 }  // namespace
 
+std::map<std::string, Tensor> read_safetensors(const std::string& path) {
+  const SafetensorsFile file(path);
+  std::map<std::string, Tensor> tensors;
+  for (const SafetensorsEntry& entry : file.entries()) tensors.emplace(entry.name, file.tensor(entry.name));
+  return tensors;
+}
+
 void write_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   std::vector<Piece> pieces;

@@ -1,6 +1,7 @@
 # One line per file of tests/op_cases: name.cpp defines OpCases op_cases_<name>().
 set(TWINLENS_OP_CASES
     attention
+    binary
     concat
     cross_entropy
     index
@@ -9,5 +10,9 @@ set(TWINLENS_OP_CASES
     linear
     matmul
     patchify
+    pool2d
     softmax
-    topk)
+    topk
+    unary
+    upsample
+    where)

@@ -77,7 +77,7 @@ Array upstream_gradient(const Shape& shape) { return filled(shape, "upstream", 1
 
 Tensor as_tensor(const Array& a, Device device) { return from_vector(std::vector<float>(a.v.begin(), a.v.end()), a.shape).to(device); }
 
-// d sum(dy * reference) / d input by central differences, at up to 48 elements spread over the input.
+// d sum(dy * reference) / d input by central differences, at up to 48 elements spread over the input (fewer where the reference is slow).
 struct Difference {
   std::vector<std::int64_t> at;
   std::vector<double> value;
@@ -85,7 +85,9 @@ struct Difference {
 Difference difference(const OpCase& c, std::vector<Array> inputs, std::size_t which, const Array& dy) {
   Difference d;
   const auto count = static_cast<std::int64_t>(inputs[which].v.size());
-  const std::int64_t stride = count <= 48 ? 1 : count / 47;
+  const auto work = static_cast<std::int64_t>(dy.v.size()) + count;
+  const std::int64_t samples = std::max<std::int64_t>(4, std::min<std::int64_t>(48, 500'000 / std::max<std::int64_t>(1, work)));
+  const std::int64_t stride = count <= samples ? 1 : count / (samples - 1);
   const auto objective = [&] {
     const Array y = c.reference(inputs);
     double total = 0.0;

@@ -51,6 +51,9 @@ class InputFile {
   std::uint64_t size_ = 0;
 };
 
+// Renames a finished file or folder and syncs the folder that holds it.
+void rename_synced(const std::string& from, const std::string& to);
+
 // All bytes of a file.
 std::string read_file(const std::string& path);
 

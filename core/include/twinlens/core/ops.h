@@ -53,7 +53,7 @@ Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);
 
 // --- reductions (reduce.cpp): dims may be negative; keep leaves size 1; an empty list means all ------------------------------------------
 struct Reduce {
-  std::vector<int> dims;
+  std::vector<int> dims{};
   bool keep = false;
 };
 Tensor sum(const Tensor& x, const Reduce& over = {});
@@ -106,7 +106,7 @@ struct MatmulOptions {
   bool transpose_a = false;  // of the last two dimensions
   bool transpose_b = false;
   double alpha = 1.0;
-  std::optional<DType> out;         // dtype of the result; that of a when not given
+  std::optional<DType> out{};       // dtype of the result; that of a when not given
   Compute compute = Compute::fp32;  // bf16 inputs imply bf16
 };
 // alpha * op(a) op(b): (..., N, K) (..., K, M) -> (..., N, M); leading dimensions equal or absent in one of them.
@@ -115,7 +115,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {
 struct LinearOptions {
   Activation activation = Activation::none;
   Tensor residual;                  // added after the activation; shape of the result
-  std::optional<DType> out;         // dtype of the result; that of residual, else of x
+  std::optional<DType> out{};       // dtype of the result; that of residual, else of x
   Compute compute = Compute::fp32;  // bf16 inputs imply bf16
 };
 // activation(x w^T + bias) + residual with the epilogue fused into the product: x (..., K), w (M, K), bias (M) f32 or absent
@@ -127,10 +127,10 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
 // rows: sequence s has query rows [query_offsets[s], query_offsets[s+1]) and key/value rows [key_offsets[s], key_offsets[s+1]).
 struct AttentionOptions {
   int heads = 1;
-  Tensor query_offsets;  // (S + 1) i64 on the device of q
-  Tensor key_offsets;    // (S + 1) i64; absent means query_offsets
+  Tensor query_offsets{};// (S + 1) i64 on the device of q
+  Tensor key_offsets{};  // (S + 1) i64; absent means query_offsets
   bool causal = false;   // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
-  Tensor bias;           // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
+  Tensor bias{};         // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
   double scale = 0.0;    // 0 means 1 / sqrt(D)
 };
 // q (Nq, H*D), k (Nk, H*D), v (Nk, H*D) -> (Nq, H*D). Rows may be strided views (thirds of a qkv product).
@@ -144,7 +144,7 @@ Tensor equal_offsets(std::int64_t sequences, std::int64_t length, Device device 
 struct ConvOptions {
   int stride = 1, padding = 0, dilation = 1, groups = 1;
   Compute compute = Compute::fp32;
-  std::optional<DType> out;
+  std::optional<DType> out{};
 };
 // x (B, H, W, C); w (O, C / groups, kh, kw) as checkpoints store it; bias (O) f32 or absent -> (B, H', W', O),
 // H' = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1.

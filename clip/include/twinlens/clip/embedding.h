@@ -1,0 +1,47 @@
+#pragma once
+// Pictures and texts to features, a bounded number at a time.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "twinlens/clip/dataset.h"
+#include "twinlens/clip/image.h"
+#include "twinlens/clip/model.h"
+#include "twinlens/clip/tokenizer.h"
+
+namespace twinlens {
+
+struct EmbedOptions {
+  int batch_size = 64;
+  bool normalize = true;  // to unit length
+  std::int64_t max_image_pixels = 25'000'000;
+  Context context;
+};
+
+// What a model sees of a picture when it is evaluated.
+EvalTransform eval_transform_of(const ModelConfig& config);
+
+// The tokenizer a model was made for.
+std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config);
+
+// (N, E) f32 on the CPU. Throws ShapeError when there is no text.
+Tensor embed_texts(const Clip& model, const Tokenizer& tokenizer, const std::vector<std::string>& texts, const EmbedOptions& options = {});
+
+// (N, E) f32 on the CPU. Throws FileError for the first file that cannot be read.
+Tensor embed_image_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options = {});
+
+// Encoded pictures as the model's input, (n, S, S, 3) u8, through the evaluation transform. Those that cannot be used go to `skipped`;
+// kept[k] is the index of row k.
+struct LoadedPictures {
+  Tensor pixels;
+  std::vector<std::int64_t> kept;
+  std::vector<SkippedSample> skipped;
+};
+LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
+                             std::int64_t max_image_pixels);
+
+// Features of loaded pictures, on the CPU.
+Tensor embed_pictures(const Clip& model, const Tensor& pixels, const EmbedOptions& options);
+
+}  // namespace twinlens

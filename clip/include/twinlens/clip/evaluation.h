@@ -1,0 +1,28 @@
+#pragma once
+// Evaluation of a model on a dataset: embed every picture and every distinct caption once, then measure.
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "twinlens/clip/embedding.h"
+#include "twinlens/clip/metrics.h"
+
+namespace twinlens {
+
+struct EmbeddedDataset {
+  Tensor images;                           // (N, E) unit, f32, CPU
+  Tensor texts;                            // (M, E) of the distinct captions
+  std::vector<std::string> captions;       // M
+  std::vector<std::int64_t> caption_of;    // N
+  std::vector<std::int64_t> samples;       // N, index in the dataset
+  std::vector<SkippedSample> skipped;
+};
+
+EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options);
+
+// Names and values as they stand in metrics.jsonl: image_to_text_R@1 ... text_to_image_R@10, mean and median ranks, counts, chance.
+std::vector<std::pair<std::string, double>> retrieval_report(const Retrieval& r);
+
+}  // namespace twinlens

@@ -1,0 +1,86 @@
+#pragma once
+// Pictures: decoding, Pillow-exact resizing, and the evaluation transform. A picture is RGB in 8 bits, rows from the top, dense.
+//
+// Decoding has one meaning for every format: palette and gray become RGB, 16-bit channels keep their high byte, CMYK is converted, and
+// whatever has transparency is composited on white, (c * a + 255 * (255 - a) + 127) / 255 in integers. EXIF orientation is not applied.
+// Animations give their first frame.
+//
+// All functions are pure and may be called from any thread. Errors about a file are FileError and name `source`.
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace twinlens {
+
+struct Image {
+  std::int64_t width = 0, height = 0;
+  std::vector<std::uint8_t> rgb;  // (height, width, 3)
+};
+
+struct DecodeOptions {
+  // A picture whose header promises more is refused before anything is decoded; 0 for no limit.
+  std::int64_t max_pixels = 25'000'000;
+};
+
+// JPEG, PNG, WebP (when built with libwebp), BMP, GIF, PNM, TGA, PSD. `bytes` is a whole file. Throws FileError when the format is
+// unknown, the data is damaged or cut off, or the picture is too large.
+Image decode_image(std::string_view bytes, std::string_view source, const DecodeOptions& options = {});
+// The same for a file. Throws FileError when it cannot be read.
+Image read_image(const std::string& path, const DecodeOptions& options = {});
+// The formats this build decodes, with the libraries that do it; for `info` and error messages.
+std::string image_formats();
+
+enum class Filter { bilinear, bicubic };
+
+// Which axis is resized first; since bytes lie between, it shows in the last bit.
+enum class PassOrder {
+  pillow_13,   // the vertical one if the height shrinks and loses more than twice the pixels that the width loses; Pillow since 13
+  horizontal,  // always the horizontal one; Pillow up to 12, with which OpenAI's and most published models were trained
+};
+
+// A region of a picture in pixels, not necessarily whole ones.
+struct Box {
+  float left = 0, top = 0, right = 0, bottom = 0;
+};
+
+// Pillow's Image.resize((width, height), filter): antialiased, byte for byte. With a box, only that region is resized, but the filter
+// reads beyond it where the picture goes on. Throws ShapeError for empty sizes and for a box that does not lie in the picture.
+Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, PassOrder order = PassOrder::pillow_13);
+Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box,
+             PassOrder order = PassOrder::pillow_13);
+
+// A rectangle of whole pixels.
+struct Rect {
+  std::int64_t left = 0, top = 0, width = 0, height = 0;
+};
+// crop(rect) and then resize to size x size: the filter sees nothing outside the rectangle. `mirror` flips the result left to right.
+Image crop_and_resize(const Image& image, const Rect& rect, std::int64_t size, Filter filter, bool mirror,
+                      PassOrder order = PassOrder::pillow_13);
+
+enum class ResizeMode {
+  shortest,  // short edge to the size (the long one cut to a whole number), centre crop: CLIP
+  longest,   // long edge to the size, the rest filled: nothing is lost
+  squash,    // both edges to the size, the aspect changes: SigLIP, CLIPA
+};
+
+// What a model sees when it is evaluated; the same as open_clip's transform for RGB pictures.
+struct EvalTransform {
+  std::int64_t size = 224;
+  ResizeMode mode = ResizeMode::shortest;
+  Filter filter = Filter::bicubic;
+  std::uint8_t fill = 0;  // of `longest`
+  PassOrder order = PassOrder::pillow_13;
+};
+// The picture at size x size.
+Image apply(const EvalTransform& transform, const Image& image);
+
+inline constexpr std::array<float, 3> kClipMean = {0.48145466F, 0.4578275F, 0.40821073F};
+inline constexpr std::array<float, 3> kClipStd = {0.26862954F, 0.26130258F, 0.27577711F};
+
+// (3, height, width): (value / 255 - mean) / std. Training keeps bytes and normalises in the patch kernel; this is for `preprocess`.
+std::vector<float> to_chw_float(const Image& image, const std::array<float, 3>& mean, const std::array<float, 3>& std);
+
+}  // namespace twinlens

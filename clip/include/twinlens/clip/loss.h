@@ -1,0 +1,26 @@
+#pragma once
+// The symmetric InfoNCE loss of CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3) over the features of all ranks.
+
+#include "twinlens/nn/communicator.h"
+
+namespace twinlens {
+
+// What captions that stand several times in a batch are to each other.
+enum class EqualCaptions : std::uint8_t {
+  negatives,  // as open_clip: only the own pair is right
+  positives,  // a pair with an equal caption is right too: it is left out of the denominators, so it is never pushed away.
+              // (Uniform soft targets over equal captions would change nothing: equal texts have equal features, and then the loss
+              // and its gradients are those of `negatives`; docs/decisions/0003-equal-captions.md.)
+};
+
+struct ClipLossInputs {
+  Tensor image;        // (n, d) unit features of this rank
+  Tensor text;         // (n, d)
+  Tensor logit_scale;  // rank 0, the logarithm
+  Tensor caption_ids;  // (n) i64; needed for positives
+};
+
+// Mean over this rank's rows, both directions halved. Averaged over ranks it is the loss of the whole batch, and so are its gradients.
+Tensor clip_loss(const ClipLossInputs& in, EqualCaptions equal, Communicator& communicator);
+
+}  // namespace twinlens

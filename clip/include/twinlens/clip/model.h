@@ -1,0 +1,46 @@
+#pragma once
+// Clip: the dual encoder. Parameter names are OpenAI's and open_clip's, so state_dict() is a checkpoint.
+//
+// A Clip is built on the heap and never moved (flat parameters and optimizers point into it).
+
+#include <memory>
+#include <variant>
+
+#include "twinlens/clip/modified_resnet.h"
+#include "twinlens/clip/text_tower.h"
+#include "twinlens/clip/vision_transformer.h"
+#include "twinlens/nn/module.h"
+
+namespace twinlens {
+
+struct ImageTower {
+  std::variant<VisionTransformer, ModifiedResNet> body;
+  Tensor operator()(const Tensor& images, const Context& context) const;
+  void visit(Visitor& v);
+};
+
+class Clip {
+ public:
+  // Initialised by OpenAI's rules from the seed.
+  Clip(const ModelConfig& config, std::uint64_t seed);
+  Clip(const Clip&) = delete;
+  Clip& operator=(const Clip&) = delete;
+
+  // Unit-length features, f32.
+  Tensor encode_image(const Tensor& images, const Context& context = {}) const;     // (B, S, S, 3) -> (B, E)
+  Tensor encode_text(const TokenBatch& captions, const Context& context = {}) const;  // S captions -> (S, E)
+  double logit_scale_value() const;  // exp of the parameter, read back
+  // Holds the parameter in [0, ln 100], after every optimizer step.
+  void clamp_logit_scale();
+  void visit(Visitor& v);
+
+  ModelConfig config;
+  ImageTower visual;
+  TextTower text;
+  Parameter logit_scale;  // rank 0, the logarithm
+};
+
+// Moves every parameter and buffer.
+void move_to(Clip& model, Device device);
+
+}  // namespace twinlens

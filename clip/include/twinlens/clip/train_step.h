@@ -1,0 +1,35 @@
+#pragma once
+// One optimizer step of CLIP: features of the whole batch, loss, gradients. A batch larger than `max_chunk` is done by cached features
+// (Gao et al. 2021, arXiv:2101.06983): encode all chunks without recording, take the loss on all features, encode again chunk by chunk
+// with recording and feed each its slice of the feature gradient. The gradient is that of the full batch; random numbers repeat because
+// they are functions of sample ids. With BatchNorm in training mode statistics are per chunk and the running ones move in the first
+// pass only.
+
+#include <cstdint>
+#include <vector>
+
+#include "twinlens/clip/loss.h"
+#include "twinlens/clip/model.h"
+
+namespace twinlens {
+
+struct PairBatch {
+  Tensor pixels;                                    // (B, S, S, 3) u8
+  std::vector<std::vector<std::int32_t>> captions;  // B token lists, [start, ..., end]
+  std::vector<std::int64_t> caption_ids;            // B; equal for equal captions
+};
+
+struct StepOptions {
+  EqualCaptions equal_captions = EqualCaptions::negatives;
+  std::int64_t max_chunk = 0;       // pairs encoded at once; 0: all
+  bool encode_equal_once = true;    // a caption that stands several times is encoded once (design.md 5.5)
+  bool pack_captions = true;        // no work on padding (design.md 5.1); off: every caption padded to the context length
+};
+
+// Adds the gradient of the mean loss over all ranks' rows (before averaging over ranks) to the parameters and returns this rank's loss.
+double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator);
+
+// The loss alone, nothing recorded, evaluation mode.
+double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator);
+
+}  // namespace twinlens

@@ -1,0 +1,67 @@
+#pragma once
+// The training program as a function: data in, LOGS/NAME out (params.json, out.log, metrics.jsonl, checkpoints/, model/, report.html).
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace twinlens {
+
+// Flags of `twinlens train`; names and meaning are open_clip's where it has them.
+struct TrainOptions {
+  std::string train_data, val_data;
+  std::string dataset_type = "auto";
+  std::string csv_separator, csv_img_key, csv_caption_key;
+  std::string model = "ViT-B-32";
+  std::string pretrained;
+  std::string logs = "./logs";
+  std::string name;  // made from model and time when empty
+  std::string resume;
+  std::string precision = "fp32";
+  std::string device = "cpu";
+  std::int64_t batch_size = 64, epochs = 32;
+  std::int64_t accum_freq = 1, max_chunk = 0;
+  double lr = 5e-4, wd = 0.2, beta1 = -1.0, beta2 = -1.0, eps = -1.0;  // negative: by model, as open_clip
+  std::int64_t warmup = -1;  // steps; negative: 5 % of all steps, at most 10,000
+  std::string lr_scheduler = "cosine";
+  std::int64_t epochs_cooldown = 0;
+  double lr_cooldown_end = 0.0, lr_cooldown_power = 1.0;
+  double grad_clip_norm = 0.0;
+  double ema = 0.0;  // decay; 0: off
+  std::uint64_t seed = 0;
+  int workers = 2, threads = 0;
+  bool grad_checkpointing = false, lock_image = false, lock_text = false;
+  std::string equal_captions = "positives";  // negatives, positives, apart
+  std::vector<double> aug_scale{0.9, 1.0};
+  bool flip = false;
+  std::vector<double> color_jitter;  // brightness, contrast, saturation, hue
+  double color_jitter_prob = 0.0, gray_scale_prob = 0.0;
+  std::vector<double> affine;        // degrees, translate, scale low, scale high
+  std::int64_t save_frequency = 1;   // epochs
+  std::int64_t save_every_steps = 0, keep_last = 3;
+  std::int64_t val_frequency = 1;    // epochs
+  std::int64_t log_every_n_steps = 10;
+  double max_skipped = 0.01;
+  std::int64_t max_image_pixels = 25'000'000;
+  std::int64_t memory_limit = 0;     // bytes; refused when the step needs more
+  bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
+};
+
+// Every option as (flag name, resolved value), for params.json and the report.
+std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& options);
+
+struct TrainResult {
+  std::string run_folder;
+  std::int64_t steps = 0;
+  double last_loss = 0.0;
+  bool stopped_early = false;  // by request_stop
+};
+
+// Runs to the end, or until *stop becomes true: then it saves and returns. Progress goes to stderr. Throws typed errors; the last good
+// checkpoint is kept whatever happens.
+TrainResult train(const TrainOptions& options, const std::atomic<bool>* stop = nullptr);
+
+}  // namespace twinlens

@@ -1,0 +1,100 @@
+#include "twinlens/clip/dataset.h"
+
+#include <filesystem>
+
+#include "clip/src/data/dataset_base.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/philox.h"
+
+namespace twinlens {
+namespace {
+
+namespace fs = std::filesystem;
+
+// One part of a spec: its first {a..b} written out, the rest by recursion.
+void expand(const std::string& text, std::vector<std::string>& out) {
+  const auto open = text.find('{'), close = text.find('}', open), dots = text.find("..", open);
+  if (open == std::string::npos || close == std::string::npos || dots == std::string::npos || dots > close) {
+    out.push_back(text);
+    return;
+  }
+  const std::string first = text.substr(open + 1, dots - open - 1), last = text.substr(dots + 2, close - dots - 2);
+  if (first.empty() || last.empty() || (first + last).find_first_not_of("0123456789") != std::string::npos || first.size() > 18 || last.size() > 18) {
+    throw ConfigError("brace range '" + text.substr(open, close - open + 1) + "' is not of numbers; " + text + "; write {000..012}");
+  }
+  for (long long i = std::stoll(first); i <= std::stoll(last); ++i) {
+    std::string number = std::to_string(i);
+    if (number.size() < first.size()) number.insert(0, first.size() - number.size(), '0');
+    expand(text.substr(0, open) + number + text.substr(close + 1), out);
+  }
+}
+
+bool has_extension(const std::string& path, std::initializer_list<const char*> endings) {
+  const std::string extension = fs::path(path).extension().string();
+  for (const char* ending : endings) {
+    if (extension == ending) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<std::string> expand_braces(const std::string& spec) {
+  std::vector<std::string> out;
+  std::size_t begin = 0;
+  while (true) {
+    const auto end = spec.find("::", begin);
+    expand(spec.substr(begin, end == std::string::npos ? std::string::npos : end - begin), out);
+    if (end == std::string::npos) return out;
+    begin = end + 2;
+  }
+}
+
+std::string trimmed(const std::string& text) {
+  const auto first = text.find_first_not_of(" \t\r\n\f\v");
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r\n\f\v") - first + 1);
+}
+
+bool IndexedDataset::add_sample(const std::string& key, const std::string& caption) {
+  const std::string text = trimmed(caption);
+  if (text.empty()) {
+    skip(key, "the caption is empty");
+    return false;
+  }
+  const auto [it, is_new] = id_of_.try_emplace(text, static_cast<std::int64_t>(captions_.size()));
+  if (is_new) captions_.push_back(text);
+  caption_ids_.push_back(it->second);
+  note_source(key + "\n" + text);
+  return true;
+}
+
+void IndexedDataset::note_source(const std::string& fact) { hash_ = mix(hash_, site_hash(fact.c_str())); }
+
+std::string IndexedDataset::fingerprint() const { return std::to_string(size()) + "-" + std::to_string(hash_); }
+
+std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const DatasetOptions& options) {
+  const std::vector<std::string> paths = expand_braces(spec);
+  std::string type = options.type;
+  if (type == "auto") {
+    std::error_code ignored;
+    if (fs::is_directory(paths[0], ignored)) {
+      type = "folder";
+    } else if (has_extension(paths[0], {".csv", ".tsv"})) {
+      type = "csv";
+    } else if (has_extension(paths[0], {".tar"})) {
+      type = "webdataset";
+    } else if (!fs::exists(paths[0], ignored)) {
+      throw FileError("data does not exist; " + paths[0] + "; check --train-data, --val-data or --data");
+    } else {
+      throw ConfigError("cannot tell what kind of data this is; " + paths[0] + "; use .tar shards, .csv, .tsv or a folder, or say --dataset-type");
+    }
+  }
+  if (type == "webdataset") return open_tars(paths);
+  if (paths.size() > 1) throw ConfigError("only webdataset shards can be joined by ::; " + spec + "; give one file or folder");
+  if (type == "csv") return open_table(paths[0], options);
+  if (type == "folder") return open_folder(paths[0], options);
+  throw ConfigError("unknown dataset type '" + type + "'; --dataset-type; use auto, webdataset, csv or folder");
+}
+
+}  // namespace twinlens

@@ -1,0 +1,76 @@
+// A folder of pictures. A .txt of the same name is the caption; without any .txt, the folder a picture lies in is its class.
+
+#include <algorithm>
+#include <filesystem>
+
+#include "clip/src/data/dataset_base.h"
+#include "twinlens/clip/templates.h"
+#include "twinlens/core/file.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_picture(const fs::path& path) {
+  std::string extension = path.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  for (const char* known : {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}) {
+    if (extension == known) return true;
+  }
+  return false;
+}
+
+class FolderDataset final : public IndexedDataset {
+ public:
+  FolderDataset(const std::string& root, const DatasetOptions& options) : root_(root) {
+    std::error_code error;
+    std::vector<fs::path> pictures;
+    bool has_texts = false;
+    for (fs::recursive_directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
+      if (it->is_regular_file() && is_picture(it->path())) pictures.push_back(it->path());
+      has_texts = has_texts || it->path().extension() == ".txt";
+    }
+    if (error) throw FileError("folder cannot be read: " + error.message() + "; " + root + "; check the path and its permissions");
+    std::sort(pictures.begin(), pictures.end());
+    for (const fs::path& picture : pictures) add(picture, has_texts, options);
+    if (size() == 0) {
+      throw FileError("no pictures with captions; " + root + " has " + std::to_string(pictures.size()) +
+                      " pictures; put NAME.txt beside NAME.png, or pictures into one folder per class");
+    }
+  }
+
+  std::string key(std::int64_t i) const override { return fs::relative(at(i), root_).string(); }
+  std::string image_bytes(std::int64_t i) const override { return read_file(at(i).string()); }
+  std::string field(std::int64_t i, const std::string& name) const override { return name == "class" ? at(i).parent_path().filename().string() : std::string(); }
+
+ private:
+  void add(const fs::path& picture, bool has_texts, const DatasetOptions& options) {
+    const std::string name = fs::relative(picture, root_).string();
+    note_source(std::to_string(fs::file_size(picture)));
+    std::string caption;
+    if (has_texts) {
+      fs::path text = picture;
+      text.replace_extension(".txt");
+      if (!fs::exists(text)) return skip(name, "no caption (" + text.filename().string() + ")");
+      caption = read_file(text.string());
+    } else {
+      if (picture.parent_path() == root_) return skip(name, "no caption: neither a .txt beside it nor a class folder around it");
+      std::string label = picture.parent_path().filename().string();
+      std::replace(label.begin(), label.end(), '_', ' ');
+      caption = fill_template(options.class_caption, label);
+    }
+    if (add_sample(name, caption)) paths_.push_back(picture);
+  }
+  const fs::path& at(std::int64_t i) const { return paths_.at(static_cast<std::size_t>(i)); }
+
+  fs::path root_;
+  std::vector<fs::path> paths_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Dataset> open_folder(const std::string& path, const DatasetOptions& options) { return std::make_shared<FolderDataset>(path, options); }
+
+}  // namespace twinlens

@@ -1,0 +1,16 @@
+#pragma once
+// Files of clip/data that are part of the library (clip/data/README.md). The bytes live as long as the program.
+
+#include <string>
+#include <string_view>
+
+namespace twinlens {
+
+enum class Embedded { bpe_vocabulary_gz, html_entities, templates_openai, templates_simple };
+
+std::string_view embedded(Embedded file);
+
+// Unpacks gzip data held in memory. Throws FileError naming `what` when it is damaged.
+std::string gunzip(std::string_view packed, std::string_view what);
+
+}  // namespace twinlens

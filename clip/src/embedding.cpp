@@ -1,0 +1,100 @@
+#include "twinlens/clip/embedding.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "twinlens/clip/image.h"
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
+#include "twinlens/core/file.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens {
+EvalTransform eval_transform_of(const ModelConfig& config) {
+  const std::string& mode = config.preprocess.resize_mode;
+  EvalTransform t;
+  t.size = config.vision.image_size;
+  t.mode = mode == "squash" ? ResizeMode::squash : mode == "longest" ? ResizeMode::longest : ResizeMode::shortest;
+  t.filter = config.preprocess.interpolation == "bilinear" ? Filter::bilinear : Filter::bicubic;
+  return t;
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config) {
+  ClipTokenizerOptions options;
+  options.vocab_size = config.text.vocab_size;
+  return clip_tokenizer(options);
+}
+
+LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
+                             std::int64_t max_image_pixels) {
+  const EvalTransform transform = eval_transform_of(config);
+  LoadedPictures out;
+  const auto n = static_cast<std::int64_t>(bytes.size());
+  std::vector<std::optional<Image>> images(bytes.size());
+  std::vector<std::string> errors(bytes.size());
+  parallel_for(n, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      try {
+        images[at] = apply(transform, decode_image(bytes[at], names[at], {max_image_pixels}));
+      } catch (const std::exception& e) {  // nothing may leave a parallel region
+        errors[at] = e.what();
+      }
+    }
+  });
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    if (images[at].has_value()) {
+      out.kept.push_back(i);
+    } else {
+      out.skipped.push_back({names[at], errors[at]});
+    }
+  }
+  const std::int64_t s = config.vision.image_size, size = s * s * 3;
+  out.pixels = empty({static_cast<std::int64_t>(out.kept.size()), s, s, 3}, DType::u8);
+  for (std::size_t k = 0; k < out.kept.size(); ++k) {
+    std::memcpy(out.pixels.data<std::uint8_t>() + static_cast<std::int64_t>(k) * size, images[static_cast<std::size_t>(out.kept[k])]->rgb.data(), static_cast<std::size_t>(size));
+  }
+  return out;
+}
+
+Tensor embed_pictures(const Clip& model, const Tensor& pixels, const EmbedOptions& options) {
+  const NoGrad guard;
+  const Tensor input = pixels.to(model.logit_scale.value.device());
+  return (options.normalize ? model.encode_image(input, options.context) : model.visual(input, options.context)).to(kCpu);
+}
+
+Tensor embed_image_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options) {
+  if (paths.empty()) throw ConfigError("no images were given; command line; name at least one image file");
+  const NoGrad guard;
+  std::vector<Tensor> parts;
+  for (std::size_t begin = 0; begin < paths.size(); begin += static_cast<std::size_t>(options.batch_size)) {
+    const std::size_t end = std::min(paths.size(), begin + static_cast<std::size_t>(options.batch_size));
+    const std::vector<std::string> names(paths.begin() + static_cast<std::ptrdiff_t>(begin), paths.begin() + static_cast<std::ptrdiff_t>(end));
+    std::vector<std::string> bytes;
+    for (const std::string& name : names) bytes.push_back(read_file(name));
+    const LoadedPictures pictures = load_pictures(model.config, bytes, names, options.max_image_pixels);
+    if (!pictures.skipped.empty()) throw FileError(pictures.skipped.front().reason);
+    parts.push_back(embed_pictures(model, pictures.pixels, options));
+  }
+  return concat(parts, 0);
+}
+
+Tensor embed_texts(const Clip& model, const Tokenizer& tokenizer, const std::vector<std::string>& texts, const EmbedOptions& options) {
+  check(!texts.empty() && options.batch_size > 0, "embed_texts", "needs at least one text and a positive batch size");
+  const NoGrad guard;
+  std::vector<Tensor> parts;
+  for (std::size_t begin = 0; begin < texts.size(); begin += static_cast<std::size_t>(options.batch_size)) {
+    const std::size_t end = std::min(texts.size(), begin + static_cast<std::size_t>(options.batch_size));
+    std::vector<std::vector<std::int32_t>> tokens;
+    for (std::size_t i = begin; i < end; ++i) tokens.push_back(tokenizer.tokenize(texts[i], model.config.text.context_length).ids);
+    const TokenBatch packed = pack_captions(tokens).to(model.logit_scale.value.device());
+    parts.push_back((options.normalize ? model.encode_text(packed, options.context) : model.text(packed, options.context)).to(kCpu));
+  }
+  return concat(parts, 0);
+}
+
+}  // namespace twinlens

@@ -1,0 +1,59 @@
+#include "twinlens/clip/evaluation.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+
+EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options) {
+  const NoGrad guard;
+  EmbeddedDataset out;
+  out.skipped = data.skipped();
+  std::vector<Tensor> parts;
+  std::unordered_map<std::int64_t, std::int64_t> text_of;
+  for (std::int64_t begin = 0; begin < data.size(); begin += options.batch_size) {
+    const std::int64_t end = std::min(data.size(), begin + options.batch_size);
+    std::vector<std::string> bytes, names;
+    for (std::int64_t i = begin; i < end; ++i) {
+      names.push_back(data.key(i));
+      bytes.push_back(data.image_bytes(i));
+    }
+    const LoadedPictures pictures = load_pictures(model.config, bytes, names, options.max_image_pixels);
+    out.skipped.insert(out.skipped.end(), pictures.skipped.begin(), pictures.skipped.end());
+    for (const std::int64_t k : pictures.kept) {
+      const std::int64_t sample = begin + k;
+      const auto [it, is_new] = text_of.try_emplace(data.caption_id(sample), static_cast<std::int64_t>(out.captions.size()));
+      if (is_new) out.captions.push_back(data.caption(sample));
+      out.caption_of.push_back(it->second);
+      out.samples.push_back(sample);
+    }
+    if (!pictures.kept.empty()) parts.push_back(embed_pictures(model, pictures.pixels, options));
+  }
+  if (parts.empty()) throw FileError("evaluation: no usable picture; " + std::to_string(out.skipped.size()) + " were skipped; check --data");
+  out.images = concat(parts, 0);
+  out.texts = embed_texts(model, tokenizer, out.captions, options);
+  return out;
+}
+
+std::vector<std::pair<std::string, double>> retrieval_report(const Retrieval& r) {
+  std::vector<std::pair<std::string, double>> out;
+  const auto add = [&](const std::string& direction, const RecallAtK& k) {
+    out.emplace_back(direction + "_R@1", k.r1);
+    out.emplace_back(direction + "_R@5", k.r5);
+    out.emplace_back(direction + "_R@10", k.r10);
+    out.emplace_back(direction + "_mean_rank", k.mean_rank);
+    out.emplace_back(direction + "_median_rank", k.median_rank);
+  };
+  add("image_to_text", r.image_to_text);
+  add("text_to_image", r.text_to_image);
+  out.emplace_back("num_images", static_cast<double>(r.images));
+  out.emplace_back("num_texts", static_cast<double>(r.texts));
+  out.emplace_back("chance", r.texts > 0 ? 1.0 / static_cast<double>(r.texts) : 0.0);
+  return out;
+}
+
+}  // namespace twinlens

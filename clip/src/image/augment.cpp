@@ -1,0 +1,145 @@
+#include "twinlens/clip/augment.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "twinlens/kernels/philox.h"
+#include "twinlens/kernels/recolor.h"
+
+namespace twinlens {
+namespace {
+
+// Numbers of one site in order: [0, 1).
+class Draws {
+ public:
+  Draws(const char* site, std::uint64_t seed, std::uint64_t epoch, std::int64_t sample)
+      : key_(mix(mix(seed, epoch), site_hash(site))), sample_(static_cast<std::uint64_t>(sample)) {}
+  double next() {
+    const Philox4 bits = philox(key_, sample_, next_++);
+    return static_cast<double>(uniform_from_bits(bits.v[0]));
+  }
+  double between(double low, double high) { return low + (high - low) * next(); }
+
+ private:
+  std::uint64_t key_, sample_, next_ = 0;
+};
+
+// An affine map of colour space.
+struct ColorMap {
+  std::array<double, 9> m{1, 0, 0, 0, 1, 0, 0, 0, 1};
+  std::array<double, 3> b{0, 0, 0};
+
+  void then(const std::array<double, 9>& n, const std::array<double, 3>& shift) {
+    std::array<double, 9> product{};
+    std::array<double, 3> moved = shift;
+    for (std::size_t i = 0; i < 3; ++i) {
+      for (std::size_t j = 0; j < 3; ++j) {
+        for (std::size_t k = 0; k < 3; ++k) product[3 * i + j] += n[3 * i + k] * m[3 * k + j];
+        moved[i] += n[3 * i + j] * b[j];
+      }
+    }
+    m = product;
+    b = moved;
+  }
+  void scale(double f) { then({f, 0, 0, 0, f, 0, 0, 0, f}, {0, 0, 0}); }
+};
+
+constexpr std::array<double, 3> kLuma{0.299, 0.587, 0.114};  // ITU-R BT.601, as Pillow's convert("L")
+
+// f times the picture plus (1 - f) times its gray.
+std::array<double, 9> toward_gray(double f) {
+  std::array<double, 9> m{};
+  for (std::size_t i = 0; i < 3; ++i) {
+    for (std::size_t j = 0; j < 3; ++j) m[3 * i + j] = (1.0 - f) * kLuma[j] + (i == j ? f : 0.0);
+  }
+  return m;
+}
+
+// A turn around the gray axis.
+std::array<double, 9> hue_turn(double share) {
+  const double angle = 2.0 * 3.14159265358979323846 * share, c = std::cos(angle), s = std::sin(angle), t = (1.0 - c) / 3.0, u = s / std::sqrt(3.0);
+  return {c + t, t - u, t + u, t + u, c + t, t - u, t - u, t + u, c + t};
+}
+
+double mean_luma(const Image& image) {
+  double total = 0.0;
+  for (std::size_t i = 0; i < image.rgb.size(); i += 3) {
+    for (std::size_t c = 0; c < 3; ++c) total += kLuma[c] * static_cast<double>(image.rgb[i + c]);
+  }
+  return image.rgb.empty() ? 0.0 : total / (static_cast<double>(image.rgb.size()) / 3.0);
+}
+
+void recolor(Image& image, const AugmentOptions& o, Draws draws) {
+  const bool jitter = draws.next() < o.jitter_probability, gray = draws.next() < o.gray_probability;
+  if (!jitter && !gray) return;
+  ColorMap map;
+  if (jitter) {
+    const double brightness = draws.between(1.0 - o.brightness, 1.0 + o.brightness), contrast = draws.between(1.0 - o.contrast, 1.0 + o.contrast);
+    const double saturation = draws.between(1.0 - o.saturation, 1.0 + o.saturation), hue = draws.between(-o.hue, o.hue);
+    map.scale(brightness);
+    const double middle = (1.0 - contrast) * brightness * mean_luma(image);
+    map.then({contrast, 0, 0, 0, contrast, 0, 0, 0, contrast}, {middle, middle, middle});
+    map.then(toward_gray(saturation), {0, 0, 0});
+    map.then(hue_turn(hue), {0, 0, 0});
+  }
+  if (gray) map.then(toward_gray(0.0), {0, 0, 0});
+  Recolor args{};
+  args.x = image.rgb.data();
+  args.y = image.rgb.data();
+  args.count = image.width * image.height;
+  for (std::size_t i = 0; i < 9; ++i) args.m[i] = static_cast<float>(map.m[i]);
+  for (std::size_t i = 0; i < 3; ++i) args.b[i] = static_cast<float>(map.b[i]);
+  run(current_stream(kCpu), args);
+}
+
+Image warp(const Image& image, const AugmentOptions& o, Draws draws) {
+  const double angle = draws.between(-o.rotate_degrees, o.rotate_degrees) * 3.14159265358979323846 / 180.0;
+  const double dx = draws.between(-o.translate, o.translate) * static_cast<double>(image.width);
+  const double dy = draws.between(-o.translate, o.translate) * static_cast<double>(image.height);
+  const double zoom = draws.between(o.zoom[0], o.zoom[1]);
+  const double cx = static_cast<double>(image.width - 1) / 2.0, cy = static_cast<double>(image.height - 1) / 2.0;
+  const double c = std::cos(angle) / zoom, s = std::sin(angle) / zoom;
+  Image out{image.width, image.height, std::vector<std::uint8_t>(image.rgb.size())};
+  WarpAffine args{};
+  args.x = image.rgb.data();
+  args.y = out.rgb.data();
+  args.height = image.height;
+  args.width = image.width;
+  const double m[6] = {c, s, cx - c * (cx + dx) - s * (cy + dy), -s, c, cy + s * (cx + dx) - c * (cy + dy)};
+  for (std::size_t i = 0; i < 6; ++i) args.m[i] = static_cast<float>(m[i]);
+  args.fill = 255;
+  run(current_stream(kCpu), args);
+  return out;
+}
+
+}  // namespace
+
+Rect random_crop(std::int64_t width, std::int64_t height, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch, std::int64_t sample) {
+  Draws draws("augment.crop", seed, epoch, sample);
+  const double area = static_cast<double>(width) * static_cast<double>(height);
+  for (int tries = 0; tries < 10; ++tries) {
+    const double target = area * draws.between(o.scale[0], o.scale[1]);
+    const double ratio = std::exp(draws.between(std::log(o.ratio[0]), std::log(o.ratio[1])));
+    const auto w = static_cast<std::int64_t>(std::nearbyint(std::sqrt(target * ratio)));
+    const auto h = static_cast<std::int64_t>(std::nearbyint(std::sqrt(target / ratio)));
+    if (w <= 0 || h <= 0 || w > width || h > height) continue;
+    const auto top = static_cast<std::int64_t>(draws.next() * static_cast<double>(height - h + 1));
+    const auto left = static_cast<std::int64_t>(draws.next() * static_cast<double>(width - w + 1));
+    return {left, top, w, h};
+  }
+  std::int64_t w = width, h = height;
+  const double ratio = static_cast<double>(width) / static_cast<double>(height);
+  if (ratio < o.ratio[0]) h = std::min(height, static_cast<std::int64_t>(std::nearbyint(static_cast<double>(width) / o.ratio[0])));
+  if (ratio > o.ratio[1]) w = std::min(width, static_cast<std::int64_t>(std::nearbyint(static_cast<double>(height) * o.ratio[1])));
+  return {(width - w) / 2, (height - h) / 2, w, h};
+}
+
+Image augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch, std::int64_t sample) {
+  const bool mirror = Draws("augment.flip", seed, epoch, sample).next() < o.flip_probability;
+  Image out = crop_and_resize(image, random_crop(image.width, image.height, o, seed, epoch, sample), size, o.filter, mirror);
+  if (o.rotate_degrees > 0.0 || o.translate > 0.0 || o.zoom[0] != 1.0 || o.zoom[1] != 1.0) out = warp(out, o, Draws("augment.affine", seed, epoch, sample));
+  recolor(out, o, Draws("augment.color", seed, epoch, sample));
+  return out;
+}
+
+}  // namespace twinlens

@@ -1,0 +1,223 @@
+#include "twinlens/clip/loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <thread>
+#include <unordered_set>
+
+#include "twinlens/clip/image.h"
+#include "twinlens/core/random.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+
+std::vector<std::int64_t> epoch_order(const Dataset& data, std::int64_t global_batch, std::uint64_t seed, std::int64_t epoch, bool apart) {
+  const std::int64_t n = data.size();
+  const Permutation shuffled(n, seed, static_cast<std::uint64_t>(epoch));
+  std::vector<std::int64_t> order;
+  if (!apart) {
+    const std::int64_t used = n / global_batch * global_batch;
+    for (std::int64_t i = 0; i < used; ++i) order.push_back(shuffled(i));
+    return order;
+  }
+  std::deque<std::int64_t> waiting;
+  std::int64_t next = 0;
+  while (true) {
+    std::unordered_set<std::int64_t> captions;
+    std::vector<std::int64_t> batch;
+    const auto take = [&](std::int64_t sample) {
+      if (!captions.insert(data.caption_id(sample)).second) return false;
+      batch.push_back(sample);
+      return true;
+    };
+    std::deque<std::int64_t> still_waiting;
+    while (!waiting.empty()) {
+      const std::int64_t sample = waiting.front();
+      waiting.pop_front();
+      if (static_cast<std::int64_t>(batch.size()) == global_batch || !take(sample)) still_waiting.push_back(sample);
+    }
+    waiting = std::move(still_waiting);
+    while (static_cast<std::int64_t>(batch.size()) < global_batch && next < n) {
+      const std::int64_t sample = shuffled(next++);
+      if (!take(sample)) waiting.push_back(sample);
+    }
+    if (static_cast<std::int64_t>(batch.size()) < global_batch) return order;
+    order.insert(order.end(), batch.begin(), batch.end());
+  }
+}
+
+// What the workers share.
+struct Loader::Work {
+  std::shared_ptr<const Dataset> data;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  LoaderOptions options;
+
+  std::mutex mutex;
+  std::condition_variable room, ready;
+  std::map<std::pair<std::int64_t, std::int64_t>, LoadedBatch> done;  // by (epoch, index)
+  std::map<std::int64_t, std::shared_ptr<const std::vector<std::int64_t>>> orders;  // by epoch
+  std::pair<std::int64_t, std::int64_t> claim;      // next batch a worker takes
+  std::pair<std::int64_t, std::int64_t> wanted;     // next batch next() gives
+  std::int64_t ahead = 0;                           // batches claimed and not given yet
+  std::exception_ptr error;
+  bool stop = false;
+  std::map<std::string, std::string> bad;           // key -> reason, as workers find them
+  std::vector<SkippedSample> reported;
+  std::set<std::string> reported_keys;
+  std::vector<std::thread> threads;
+
+  std::int64_t global_batch() const { return options.batch_size * options.world; }
+
+  // The order of an epoch; made once, kept while it is in use. Called with the lock held.
+  std::shared_ptr<const std::vector<std::int64_t>> order(std::int64_t epoch) {
+    auto& slot = orders[epoch];
+    if (slot == nullptr) {
+      slot = std::make_shared<const std::vector<std::int64_t>>(epoch_order(*data, global_batch(), options.seed, epoch, options.equal_captions_apart));
+      while (!orders.empty() && orders.begin()->first < wanted.first) orders.erase(orders.begin());
+    }
+    return slot;
+  }
+  std::int64_t batches(std::int64_t epoch) { return static_cast<std::int64_t>(order(epoch)->size()) / global_batch(); }
+
+  void advance(std::pair<std::int64_t, std::int64_t>& at) {
+    if (++at.second >= batches(at.first)) at = {at.first + 1, 0};
+  }
+
+  void worker();
+  LoadedBatch make(std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples);
+  std::optional<Image> picture(std::int64_t sample, std::int64_t epoch);
+};
+
+// The augmented picture, or nothing when the sample cannot be used (and is noted).
+std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch) {
+  try {
+    const std::string key = data->key(sample);
+    const Image image = decode_image(data->image_bytes(sample), key, {options.max_image_pixels});
+    return augment(image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
+  } catch (const FileError& e) {
+    const std::lock_guard lock(mutex);
+    bad.emplace(data->key(sample), e.what());
+    return {};
+  }
+}
+
+LoadedBatch Loader::Work::make(std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples) {
+  LoadedBatch batch;
+  batch.epoch = epoch;
+  batch.index = index;
+  const std::int64_t s = options.image_size, bytes = s * s * 3;
+  batch.pixels = empty({options.batch_size, s, s, 3}, DType::u8);
+  auto* pixels = batch.pixels.data<std::uint8_t>();
+  const std::int64_t first = index * global_batch() + options.rank * options.batch_size;
+  for (std::int64_t i = 0; i < options.batch_size; ++i) {
+    std::int64_t sample = epoch_samples[static_cast<std::size_t>(first + i)];
+    std::optional<Image> image = picture(sample, epoch);
+    // Bounded: give up after as many neighbours as may be bad.
+    for (std::int64_t tries = 0; !image.has_value(); ++tries) {
+      if (tries >= std::min<std::int64_t>(1000, data->size())) {
+        throw FileError("loader: no usable picture among " + std::to_string(tries) + " samples; near " + data->key(sample) + "; mend the data (see skipped.tsv)");
+      }
+      sample = (sample + 1) % data->size();
+      image = picture(sample, epoch);
+    }
+    std::memcpy(pixels + i * bytes, image->rgb.data(), static_cast<std::size_t>(bytes));
+    Tokens tokens = tokenizer->tokenize(data->caption(sample), options.context_length);
+    batch.truncated += tokens.truncated ? 1 : 0;
+    batch.captions.push_back(std::move(tokens.ids));
+    batch.caption_ids.push_back(data->caption_id(sample));
+    batch.samples.push_back(sample);
+  }
+  return batch;
+}
+
+void Loader::Work::worker() {
+  std::unique_lock lock(mutex);
+  while (true) {
+    room.wait(lock, [&] { return stop || ahead < options.workers + 2; });
+    if (stop) return;
+    const auto [epoch, index] = claim;
+    advance(claim);
+    ++ahead;
+    const auto samples = order(epoch);
+    lock.unlock();
+    try {
+      LoadedBatch batch = make(epoch, index, *samples);
+      lock.lock();
+      done.emplace(std::make_pair(epoch, index), std::move(batch));
+    } catch (...) {
+      if (!lock.owns_lock()) lock.lock();
+      if (error == nullptr) error = std::current_exception();
+    }
+    ready.notify_all();
+  }
+}
+
+Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options, std::int64_t first_epoch,
+               std::int64_t first_batch)
+    : work_(std::make_unique<Work>()) {
+  work_->data = std::move(data);
+  work_->tokenizer = std::move(tokenizer);
+  work_->options = options;
+  work_->claim = work_->wanted = {first_epoch, first_batch};
+  work_->reported = work_->data->skipped();
+  const std::int64_t batches = work_->batches(first_epoch);
+  if (batches == 0) {
+    throw ConfigError("loader: " + std::to_string(work_->data->size()) + " samples do not fill one batch of " + std::to_string(work_->global_batch()) +
+                      (options.equal_captions_apart ? " with all captions different" : "") + "; --batch-size; choose a smaller batch");
+  }
+  if (first_batch >= batches) work_->claim = work_->wanted = {first_epoch + 1, 0};
+  for (int i = 0; i < std::max(1, options.workers); ++i) work_->threads.emplace_back([work = work_.get()] { work->worker(); });
+}
+
+Loader::~Loader() {
+  {
+    const std::lock_guard lock(work_->mutex);
+    work_->stop = true;
+  }
+  work_->room.notify_all();
+  for (std::thread& t : work_->threads) t.join();
+}
+
+std::int64_t Loader::batches_per_epoch() const {
+  const std::lock_guard lock(work_->mutex);
+  return work_->batches(work_->wanted.first);
+}
+
+LoadedBatch Loader::next() {
+  const auto start = std::chrono::steady_clock::now();
+  std::unique_lock lock(work_->mutex);
+  work_->ready.wait(lock, [&] { return work_->error != nullptr || work_->done.count(work_->wanted) > 0; });
+  const auto found = work_->done.find(work_->wanted);
+  if (found == work_->done.end()) std::rethrow_exception(work_->error);
+  LoadedBatch batch = std::move(found->second);
+  work_->done.erase(found);
+  work_->advance(work_->wanted);
+  --work_->ahead;
+  for (const auto& [key, reason] : work_->bad) {
+    if (work_->reported_keys.insert(key).second) work_->reported.push_back({key, reason});
+  }
+  const auto total = static_cast<double>(work_->data->size()) + static_cast<double>(work_->data->skipped().size());
+  const auto bad = static_cast<double>(work_->reported.size());
+  const double allowed = work_->options.max_skipped * total;
+  lock.unlock();
+  work_->room.notify_all();
+  if (bad > allowed) {
+    const SkippedSample& first = work_->reported.front();
+    throw FileError("loader: " + std::to_string(work_->reported.size()) + " of " + std::to_string(static_cast<std::int64_t>(total)) +
+                    " samples cannot be used, more than --max-skipped allows; first: " + first.key + ": " + first.reason + "; mend the data or raise --max-skipped");
+  }
+  batch.wait_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return batch;
+}
+
+const std::vector<SkippedSample>& Loader::skipped() const { return work_->reported; }
+
+}  // namespace twinlens

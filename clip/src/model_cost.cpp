@@ -1,0 +1,95 @@
+#include "twinlens/clip/model_cost.h"
+
+namespace twinlens {
+namespace {
+
+using std::int64_t;
+
+struct Sum {
+  int64_t parameters = 0;
+  double macs = 0.0;
+
+  // `uses`: how often the weight is applied
+  void product(int64_t in, int64_t out, double uses, bool bias) {
+    parameters += in * out + (bias ? out : 0);
+    macs += static_cast<double>(in * out) * uses;
+  }
+  void norm(int64_t width) { parameters += 2 * width; }
+};
+
+void add_blocks(Sum& s, int64_t width, int layers, int64_t hidden, int64_t tokens) {
+  for (int i = 0; i < layers; ++i) {
+    const auto t = static_cast<double>(tokens);
+    s.norm(width);
+    s.product(width, 3 * width, t, true);
+    s.macs += 2.0 * t * t * static_cast<double>(width);
+    s.product(width, width, t, true);
+    s.norm(width);
+    s.product(width, hidden, t, true);
+    s.product(hidden, width, t, true);
+  }
+}
+
+Sum vit(const ModelConfig& c) {
+  Sum s;
+  const int64_t w = c.vision.width, grid = c.vision.grid(), t = grid * grid + 1;
+  s.product(3LL * c.vision.patch_size * c.vision.patch_size, w, static_cast<double>(grid * grid), false);
+  s.parameters += w + t * w;
+  s.norm(w);
+  add_blocks(s, w, c.vision.layers[0], static_cast<int64_t>(static_cast<double>(w) * c.vision.mlp_ratio), t);
+  s.norm(w);
+  s.product(w, c.embed_dim, 1.0, false);
+  return s;
+}
+
+void add_conv(Sum& s, int64_t in, int64_t out, int kernel, int64_t side) {
+  s.product(in * kernel * kernel, out, static_cast<double>(side * side), false);
+  s.norm(out);  // its batch norm
+}
+
+Sum resnet(const ModelConfig& c) {
+  Sum s;
+  const int64_t w = c.vision.width;
+  int64_t side = c.vision.image_size / 2;
+  add_conv(s, 3, w / 2, 3, side);
+  add_conv(s, w / 2, w / 2, 3, side);
+  add_conv(s, w / 2, w, 3, side);
+  side /= 2;
+  int64_t in = w;
+  for (int stage = 0; stage < 4; ++stage) {
+    const int64_t planes = w << stage;
+    for (int i = 0; i < c.vision.layers[static_cast<std::size_t>(stage)]; ++i) {
+      const int stride = stage > 0 && i == 0 ? 2 : 1;
+      add_conv(s, in, planes, 1, side);
+      add_conv(s, planes, planes, 3, side);
+      side /= stride;
+      add_conv(s, planes, planes * 4, 1, side);
+      if (stride > 1 || in != planes * 4) add_conv(s, in, planes * 4, 1, side);
+      in = planes * 4;
+    }
+  }
+  const int64_t t = side * side + 1;
+  s.parameters += t * in;
+  const auto rows = static_cast<double>(t);
+  s.product(in, in, 1.0, true);   // q
+  s.product(in, in, rows, true);  // k
+  s.product(in, in, rows, true);  // v
+  s.macs += 2.0 * rows * static_cast<double>(in);
+  s.product(in, c.embed_dim, 1.0, true);
+  return s;
+}
+
+}  // namespace
+
+ModelCost model_cost(const ModelConfig& c) {
+  const Sum image = c.vision.is_resnet() ? resnet(c) : vit(c);
+  Sum text;
+  const int64_t w = c.text.width;
+  text.parameters += static_cast<int64_t>(c.text.vocab_size) * w + static_cast<int64_t>(c.text.context_length) * w;
+  add_blocks(text, w, c.text.layers, static_cast<int64_t>(static_cast<double>(w) * c.text.mlp_ratio), c.text.context_length);
+  text.norm(w);
+  text.product(w, c.embed_dim, 1.0, false);
+  return {image.parameters, text.parameters, image.macs * 2e-9, text.macs * 2e-9};
+}
+
+}  // namespace twinlens

@@ -1,0 +1,84 @@
+#include "clip/src/run_log.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "twinlens/core/file.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+std::ofstream open_for_append(const std::filesystem::path& path) {
+  std::ofstream file(path, std::ios::app);
+  if (!file) throw FileError("cannot be written; " + path.string() + "; check permissions and free space, or choose another --logs");
+  return file;
+}
+
+std::string bar(double share) {
+  constexpr int kCells = 24;
+  std::string out;
+  for (int i = 0; i < kCells; ++i) out += i < static_cast<int>(share * kCells) ? "█" : "░";
+  return out;
+}
+
+std::string clock(double seconds) {
+  const auto s = static_cast<long>(seconds);
+  return s >= 3600 ? fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60) : fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+}  // namespace
+
+RunLog::RunLog(const std::filesystem::path& folder)
+    : log_(open_for_append(folder / "out.log")), metrics_(open_for_append(folder / "metrics.jsonl")), terminal_(isatty(STDERR_FILENO) != 0) {}
+
+RunLog::~RunLog() { clear_progress(); }
+
+void RunLog::clear_progress() {
+  if (drawn_) std::fprintf(stderr, "\r\033[K");
+  drawn_ = false;
+}
+
+void RunLog::line(const std::string& text) {
+  clear_progress();
+  const std::string stamped = fmt::format("{:%H:%M:%S} {}\n", fmt::localtime(std::time(nullptr)), text);
+  std::fputs(stamped.c_str(), stderr);
+  log_ << stamped << std::flush;
+}
+
+void RunLog::metrics(const nlohmann::ordered_json& object) {
+  metrics_ << object.dump() << "\n" << std::flush;
+  if (!metrics_) throw FileError("metrics.jsonl: a line could not be written; run folder; free some disk space and resume with --resume latest");
+}
+
+void RunLog::progress(std::int64_t step, std::int64_t total, const std::string& text) {
+  const auto now = std::chrono::steady_clock::now();
+  if (first_step_ < 0) {
+    first_step_ = step;
+    start_ = now;
+  }
+  if (!terminal_ || (step < total && now - last_draw_ < std::chrono::milliseconds(200))) return;
+  last_draw_ = now;
+  const double passed = std::chrono::duration<double>(now - start_).count();
+  const auto done = static_cast<double>(step - first_step_);
+  const double left = done > 0 ? passed / done * static_cast<double>(total - step) : 0.0;
+  std::fprintf(stderr, "\r\033[K%s %lld/%lld  %s  %s left", bar(static_cast<double>(step) / static_cast<double>(total)).c_str(), static_cast<long long>(step),
+               static_cast<long long>(total), text.c_str(), clock(left).c_str());
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void RunLog::rewind_metrics(const std::filesystem::path& folder, std::int64_t step) {
+  const std::filesystem::path path = folder / "metrics.jsonl";
+  std::ifstream file(path);
+  if (!file) return;
+  std::string kept, text;
+  while (std::getline(file, text)) {
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    if (json.is_object() && json.value("step", std::int64_t{0}) <= step) kept += text + "\n";
+  }
+  atomic_write(path.string(), kept);
+}
+
+}  // namespace twinlens

@@ -1,0 +1,173 @@
+#include "clip/src/run_report.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "twinlens/clip/image.h"
+#include "twinlens/clip/loss.h"
+#include "twinlens/clip/report.h"
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/file.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+constexpr std::int64_t kLossChunk = 256;
+
+std::string percent(double share) { return fmt::format("{:.1f} %", 100.0 * share); }
+
+Image thumbnail(const Dataset& data, std::int64_t sample, const ModelConfig& config) {
+  EvalTransform transform = eval_transform_of(config);
+  transform.size = std::min<std::int64_t>(transform.size, 64);
+  return apply(transform, decode_image(data.image_bytes(sample), data.key(sample)));
+}
+
+// `count` indices spread evenly over [0, n).
+std::vector<std::int64_t> spread(std::int64_t n, std::int64_t count) {
+  std::vector<std::int64_t> out;
+  for (std::int64_t i = 0; i < std::min(n, count); ++i) out.push_back(i * n / std::min(n, count));
+  return out;
+}
+
+void add_validation(Report& report, const Clip& model, const Dataset& data, const EmbeddedDataset& e) {
+  const Retrieval r = retrieval_metrics(e.images, e.texts, e.caption_of);
+  report.tables.push_back({"Retrieval on the validation data",
+                           fmt::format("{} pictures, {} distinct captions; chance R@1 {}.", r.images, r.texts, percent(1.0 / static_cast<double>(r.texts))),
+                           {"", "R@1", "R@5", "R@10", "median rank"},
+                           {{"image to text", percent(r.image_to_text.r1), percent(r.image_to_text.r5), percent(r.image_to_text.r10), fmt::format("{:.0f}", r.image_to_text.median_rank)},
+                            {"text to image", percent(r.text_to_image.r1), percent(r.text_to_image.r5), percent(r.text_to_image.r10), fmt::format("{:.0f}", r.text_to_image.median_rank)}}});
+  const auto m = static_cast<std::int64_t>(e.captions.size());
+  for (const std::int64_t c : spread(m, 14)) {
+    ReportQuery query{e.captions[static_cast<std::size_t>(c)], {}};
+    const auto found = nearest(e.texts.slice(0, c, c + 1), e.images, 8).front();
+    for (const std::int64_t i : found) {
+      const auto at = static_cast<std::size_t>(i);
+      query.pictures.push_back({thumbnail(data, e.samples[at], model.config), e.captions[static_cast<std::size_t>(e.caption_of[at])], e.caption_of[at] == c});
+    }
+    report.queries.push_back(std::move(query));
+  }
+  const auto best = nearest(e.images, e.texts, 1);
+  std::vector<std::int64_t> wrong;
+  for (std::size_t i = 0; i < best.size(); ++i) {
+    if (best[i].front() != e.caption_of[i]) wrong.push_back(static_cast<std::int64_t>(i));
+  }
+  for (const std::int64_t k : spread(static_cast<std::int64_t>(wrong.size()), 24)) {
+    const auto i = static_cast<std::size_t>(wrong[static_cast<std::size_t>(k)]);
+    report.mistakes.push_back({thumbnail(data, e.samples[i], model.config), e.captions[static_cast<std::size_t>(e.caption_of[i])],
+                               e.captions[static_cast<std::size_t>(best[i].front())]});
+  }
+}
+
+template <class T>
+std::string text_of(const T& value) {
+  return fmt::format("{}", value);
+}
+std::string text_of(bool value) { return value ? "true" : "false"; }
+std::string text_of(const std::vector<double>& value) { return fmt::format("{}", fmt::join(value, " ")); }
+
+}  // namespace
+
+void write_skipped(const std::filesystem::path& file, const std::vector<SkippedSample>& skipped) {
+  if (skipped.empty()) return;
+  std::string text;
+  for (const SkippedSample& s : skipped) {
+    std::string reason = s.reason;
+    std::replace_if(reason.begin(), reason.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
+    text += s.key + "\t" + reason + "\n";
+  }
+  atomic_write(file.string(), text);
+}
+
+double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
+  const NoGrad guard;
+  const std::unique_ptr<Communicator> solo = solo_communicator();
+  const std::int64_t n = e.images.size(0);
+  const Tensor rows = from_vector(e.caption_of, {n});
+  const Tensor texts = index_select(e.texts, 0, rows);
+  double total = 0.0;
+  for (std::int64_t begin = 0; begin < n; begin += kLossChunk) {
+    const std::int64_t end = std::min(n, begin + kLossChunk);
+    const Tensor loss = clip_loss({e.images.slice(0, begin, end), texts.slice(0, begin, end), log_scale.to(kCpu), rows.slice(0, begin, end)},
+                                  EqualCaptions::positives, *solo);
+    total += static_cast<double>(loss.item()) * static_cast<double>(end - begin);
+  }
+  return total / static_cast<double>(n);
+}
+
+void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,
+                      const Dataset* validation, const TrainState& state) {
+  Report report;
+  report.title = "twinlens: " + options.name;
+  report.summary = fmt::format("{} steps, {} pairs seen, {} epochs done; logit scale {:.2f}.", state.step, state.samples, state.epoch, model.logit_scale_value());
+  report.settings = describe(options);
+  if (validation != nullptr) {
+    EmbedOptions embed;
+    embed.batch_size = static_cast<int>(options.batch_size);
+    add_validation(report, model, *validation, embed_dataset(model, tokenizer, *validation, embed));
+  }
+  write_report(folder / "report.html", report, folder / "metrics.jsonl");
+}
+
+std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o) {
+  std::vector<std::pair<std::string, std::string>> out;
+  const auto add = [&](const char* name, const auto& value) { out.emplace_back(name, text_of(value)); };
+  add("train-data", o.train_data);
+  add("val-data", o.val_data);
+  add("dataset-type", o.dataset_type);
+  add("csv-separator", o.csv_separator);
+  add("csv-img-key", o.csv_img_key);
+  add("csv-caption-key", o.csv_caption_key);
+  add("model", o.model);
+  add("pretrained", o.pretrained);
+  add("logs", o.logs);
+  add("name", o.name);
+  add("resume", o.resume);
+  add("precision", o.precision);
+  add("device", o.device);
+  add("batch-size", o.batch_size);
+  add("epochs", o.epochs);
+  add("accum-freq", o.accum_freq);
+  add("max-chunk", o.max_chunk);
+  add("lr", o.lr);
+  add("wd", o.wd);
+  add("beta1", o.beta1);
+  add("beta2", o.beta2);
+  add("eps", o.eps);
+  add("warmup", o.warmup);
+  add("lr-scheduler", o.lr_scheduler);
+  add("epochs-cooldown", o.epochs_cooldown);
+  add("lr-cooldown-end", o.lr_cooldown_end);
+  add("lr-cooldown-power", o.lr_cooldown_power);
+  add("grad-clip-norm", o.grad_clip_norm);
+  add("ema", o.ema);
+  add("seed", o.seed);
+  add("workers", o.workers);
+  add("threads", o.threads);
+  add("grad-checkpointing", o.grad_checkpointing);
+  add("lock-image", o.lock_image);
+  add("lock-text", o.lock_text);
+  add("equal-captions", o.equal_captions);
+  add("aug-scale", o.aug_scale);
+  add("flip", o.flip);
+  add("color-jitter", o.color_jitter);
+  add("color-jitter-prob", o.color_jitter_prob);
+  add("gray-scale-prob", o.gray_scale_prob);
+  add("affine", o.affine);
+  add("save-frequency", o.save_frequency);
+  add("save-every-steps", o.save_every_steps);
+  add("keep-last", o.keep_last);
+  add("val-frequency", o.val_frequency);
+  add("log-every-n-steps", o.log_every_n_steps);
+  add("max-skipped", o.max_skipped);
+  add("max-image-pixels", o.max_image_pixels);
+  add("memory-limit", o.memory_limit);
+  add("pack-captions", o.pack_captions);
+  add("prune-last-block", o.prune_last_block);
+  add("encode-equal-once", o.encode_equal_once);
+  return out;
+}
+
+}  // namespace twinlens

@@ -1,0 +1,24 @@
+#pragma once
+// What a finished run leaves beside its checkpoints: skipped.tsv and report.html.
+
+#include <filesystem>
+#include <vector>
+
+#include "clip/src/checkpoint.h"
+#include "twinlens/clip/evaluation.h"
+#include "twinlens/clip/trainer.h"
+
+namespace twinlens {
+
+// key TAB reason a line; written only when something was skipped.
+void write_skipped(const std::filesystem::path& file, const std::vector<SkippedSample>& skipped);
+
+// Symmetric InfoNCE over the whole validation set, every picture against the distinct captions and every caption against the pictures
+// that do not share it.
+double validation_loss(const EmbeddedDataset& embedded, const Tensor& log_scale);
+
+// report.html with the curves of metrics.jsonl and, when there is validation data, what its captions find and where the model errs.
+void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,
+                      const Dataset* validation, const TrainState& state);
+
+}  // namespace twinlens

@@ -1,0 +1,156 @@
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <shared_mutex>
+
+#include "clip/src/embedded.h"
+#include "clip/src/text/bpe.h"
+#include "clip/src/text/unicode.h"
+#include "clip/src/text/words.h"
+
+#include "twinlens/clip/tokenizer.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+constexpr std::int64_t kByteSymbols = 512, kAllMerges = 48894;
+
+// Words already merged. Split into shards so that threads seldom meet; a full shard starts again, which bounds the memory to some tens
+// of megabytes on any corpus.
+class WordCache {
+ public:
+  // Appends the ids of the word and returns true, when known.
+  bool find(std::string_view word, std::vector<std::int32_t>& out) const {
+    const Shard& shard = shard_of(word);
+    const std::shared_lock lock(shard.mutex);
+    const auto found = shard.words.find(word);
+    if (found == shard.words.end()) return false;
+    out.insert(out.end(), found->second.begin(), found->second.end());
+    return true;
+  }
+  void put(std::string_view word, const std::vector<std::int32_t>& ids) {
+    if (word.size() > kLongest) return;
+    Shard& shard = shard_of(word);
+    const std::unique_lock lock(shard.mutex);
+    if (shard.words.size() >= kMostWords) shard.words.clear();
+    shard.words.emplace(word, ids);
+  }
+
+ private:
+  static constexpr std::size_t kLongest = 64, kMostWords = 16384;
+  struct Hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
+  };
+  struct Shard {
+    mutable std::shared_mutex mutex;
+    std::unordered_map<std::string, std::vector<std::int32_t>, Hash, std::equal_to<>> words;
+  };
+  Shard& shard_of(std::string_view word) { return shards_[Hash()(word) % shards_.size()]; }
+  const Shard& shard_of(std::string_view word) const { return shards_[Hash()(word) % shards_.size()]; }
+
+  std::array<Shard, 16> shards_;
+};
+
+struct Special {
+  std::string_view name;
+  bool starts;
+};
+std::vector<Special> specials_of(SpecialNames names) {
+  constexpr Special kOpenClip[] = {{"<start_of_text>", true}, {"<end_of_text>", false}};
+  constexpr Special kOpenAi[] = {{"<|startoftext|>", true}, {"<|endoftext|>", false}};
+  std::vector<Special> out;
+  if (names == SpecialNames::both || names == SpecialNames::open_clip) out.insert(out.end(), std::begin(kOpenClip), std::end(kOpenClip));
+  if (names == SpecialNames::both || names == SpecialNames::openai) out.insert(out.end(), std::begin(kOpenAi), std::end(kOpenAi));
+  return out;
+}
+
+class ClipTokenizer final : public Tokenizer {
+ public:
+  ClipTokenizer(const ClipTokenizerOptions& options, std::string_view merges)
+      : options_(options),
+        pairs_(merges, options.vocab_size - kByteSymbols - 2, "built-in vocabulary bpe_simple_vocab_16e6"),
+        specials_(specials_of(options.special_names)) {
+    for (const Special& special : specials_) special_names_.push_back(special.name);
+  }
+
+  std::vector<std::int32_t> encode(std::string_view text) const override {
+    const std::string clean = clean_text(text, options_.cleaning);
+    std::vector<std::int32_t> ids;
+    WordScanner scanner(clean, special_names_);
+    for (std::string_view word; scanner.next(word);) append_word(word, ids);
+    return ids;
+  }
+
+  Tokens tokenize(std::string_view text, std::int64_t context_length) const override {
+    if (context_length < 2) {
+      throw ConfigError("context length " + std::to_string(context_length) + " is too short; tokenize; use at least 2 (start and end)");
+    }
+    Tokens tokens;
+    tokens.ids = encode(text);
+    const auto room = static_cast<std::size_t>(context_length - 2);
+    tokens.truncated = tokens.ids.size() > room;
+    if (tokens.truncated) tokens.ids.resize(room);
+    tokens.ids.insert(tokens.ids.begin(), start_id());
+    tokens.ids.push_back(end_id());
+    return tokens;
+  }
+
+  std::string decode(const std::vector<std::int32_t>& ids) const override {
+    const std::string_view start = options_.special_names == SpecialNames::openai ? "<|startoftext|>" : "<start_of_text>";
+    const std::string_view end = options_.special_names == SpecialNames::openai ? "<|endoftext|>" : "<end_of_text>";
+    std::string bytes;
+    for (const std::int32_t id : ids) {
+      if (id < 0 || id >= vocab_size()) {
+        throw ConfigError("token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(vocab_size()) +
+                          "; decode; use the tokenizer that made the ids");
+      }
+      if (id >= start_id()) {
+        bytes += id == start_id() ? start : end;
+      } else {
+        bytes += pairs_.bytes(id);
+        if (pairs_.ends_word(id)) bytes += ' ';
+      }
+    }
+    return valid_utf8(bytes);
+  }
+
+  std::int64_t vocab_size() const override { return options_.vocab_size; }
+  std::int32_t start_id() const override { return static_cast<std::int32_t>(options_.vocab_size - 2); }
+  std::int32_t end_id() const override { return static_cast<std::int32_t>(options_.vocab_size - 1); }
+
+ private:
+  void append_word(std::string_view word, std::vector<std::int32_t>& ids) const {
+    for (const Special& special : specials_) {
+      if (word != special.name) continue;
+      ids.push_back(special.starts ? start_id() : end_id());
+      return;
+    }
+    if (cache_.find(word, ids)) return;
+    const std::vector<std::int32_t> merged = pairs_.merge_word(word);
+    ids.insert(ids.end(), merged.begin(), merged.end());
+    cache_.put(word, merged);
+  }
+
+  ClipTokenizerOptions options_;
+  BytePairs pairs_;
+  std::vector<Special> specials_;
+  std::vector<std::string_view> special_names_;
+  mutable WordCache cache_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> clip_tokenizer(const ClipTokenizerOptions& options) {
+  constexpr std::int64_t kLeast = kByteSymbols + 2, kMost = kByteSymbols + kAllMerges + 2;
+  if (options.vocab_size < kLeast || options.vocab_size > kMost) {
+    throw ConfigError("vocab_size " + std::to_string(options.vocab_size) + " is not possible; clip_tokenizer; use " +
+                      std::to_string(kLeast) + " to " + std::to_string(kMost));
+  }
+  const std::string text = gunzip(embedded(Embedded::bpe_vocabulary_gz), "built-in vocabulary bpe_simple_vocab_16e6");
+  const std::string_view merges = std::string_view(text).substr(text.find('\n') + 1);  // line 0 is a header
+  return std::make_shared<ClipTokenizer>(options, merges);
+}
+
+}  // namespace twinlens

@@ -1,0 +1,11 @@
+#pragma once
+// HTML character references (&amp; &#233; &eacute) by the rules of the HTML standard, as Python's html.unescape applies them.
+
+#include <string>
+#include <string_view>
+
+namespace twinlens {
+
+std::string html_unescape(std::string_view text);
+
+}  // namespace twinlens

@@ -1,0 +1,59 @@
+#include "twinlens/clip/templates.h"
+
+#include <fstream>
+#include <iterator>
+
+#include "clip/src/embedded.h"
+
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+std::vector<std::string> parse(std::string_view text, const std::string& where) {
+  std::vector<std::string> out;
+  int number = 0;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    ++number;
+    if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+    if (line.empty() || line.front() == '#') continue;
+    if (line.find("{}") == std::string_view::npos) {
+      throw ConfigError("template '" + std::string(line) + "' has no {}; " + where + ":" + std::to_string(number) +
+                        "; write {} where the class name belongs");
+    }
+    out.emplace_back(line);
+  }
+  if (out.empty()) throw ConfigError("no templates; " + where + "; write one template a line, like: a photo of a {}.");
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> load_templates(const std::string& name) {
+  if (name == "openai") return parse(embedded(Embedded::templates_openai), name);
+  if (name == "simple") return parse(embedded(Embedded::templates_simple), name);
+  if (name == "photo") return {"a photo of a {}."};
+  if (name == "none") return {"{}"};
+  std::ifstream file(name, std::ios::binary);
+  if (!file)
+    throw FileError("no such template preset or file; '" + name + "'; use openai, simple, photo, none or a file with one template a line");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  return parse(text, name);
+}
+
+std::string fill_template(std::string_view text, std::string_view class_name) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t next = text.find("{}", at);
+    out += text.substr(at, next == std::string_view::npos ? next : next - at);
+    if (next == std::string_view::npos) break;
+    out += class_name;
+    at = next + 2;
+  }
+  return out;
+}
+
+}  // namespace twinlens

@@ -1,0 +1,65 @@
+#include "clip/src/text/words.h"
+
+#include "clip/src/text/unicode.h"
+
+namespace twinlens {
+namespace {
+
+// Bytes of `text` at i that match `pattern` when case is ignored, 0 for none. The text is lower-case, so the only folding left is
+// U+017F (long s, two bytes) to s.
+std::size_t match(std::string_view text, std::size_t i, std::string_view pattern) {
+  const std::size_t begin = i;
+  for (const char c : pattern) {
+    if (i < text.size() && text[i] == c) {
+      ++i;
+    } else if (c == 's' && text.substr(i, 2) == "\xC5\xBF") {
+      i += 2;
+    } else {
+      return 0;
+    }
+  }
+  return i - begin;
+}
+
+}  // namespace
+
+std::size_t WordScanner::special_at(std::size_t i) const {
+  if (text_[i] != '<') return 0;
+  for (const std::string_view special : specials_) {
+    if (const std::size_t n = match(text_, i, special); n != 0) return n;
+  }
+  return 0;
+}
+
+std::size_t WordScanner::contraction_at(std::size_t i) const {
+  if (text_[i] != '\'') return 0;
+  for (const std::string_view tail : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
+    if (const std::size_t n = match(text_, i, tail); n != 0) return n;
+  }
+  return 0;
+}
+
+bool WordScanner::next(std::string_view& word) {
+  while (at_ < text_.size()) {
+    const std::size_t begin = at_;
+    std::size_t taken = special_at(begin);
+    if (taken == 0) taken = contraction_at(begin);
+    if (taken != 0) {
+      at_ = begin + taken;
+      word = text_.substr(begin, taken);
+      return true;
+    }
+    const CharClass kind = class_of(next_code_point(text_, at_));
+    if (kind == CharClass::space) continue;
+    while (kind != CharClass::number && at_ < text_.size()) {
+      std::size_t after = at_;
+      if (class_of(next_code_point(text_, after)) != kind) break;
+      at_ = after;
+    }
+    word = text_.substr(begin, at_ - begin);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace twinlens

@@ -1,0 +1,113 @@
+#include "twinlens/clip/train_step.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/scope.h"
+
+namespace twinlens {
+namespace {
+
+// Rows [begin, end) of a batch, ready for the towers.
+struct Chunk {
+  Tensor pixels;       // (n, S, S, 3)
+  TokenBatch captions; // distinct ones
+  Tensor caption_row;  // (n) i64: row of each pair's caption among the distinct ones; absent when all are encoded
+};
+
+Chunk make_chunk(const Clip& model, const PairBatch& batch, std::int64_t begin, std::int64_t end, const StepOptions& options) {
+  std::vector<std::vector<std::int32_t>> captions;
+  std::vector<std::int64_t> rows;
+  std::unordered_map<std::int64_t, std::int64_t> row_of;
+  for (std::int64_t i = begin; i < end; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    const auto next = static_cast<std::int64_t>(captions.size());
+    const std::int64_t key = options.encode_equal_once ? batch.caption_ids[at] : i;
+    const auto [it, is_new] = row_of.try_emplace(key, next);
+    if (is_new) captions.push_back(batch.captions[at]);
+    rows.push_back(it->second);
+  }
+  const Device device = model.logit_scale.value.device();
+  Chunk chunk;
+  chunk.pixels = batch.pixels.slice(0, begin, end).to(device);
+  chunk.captions = pack_captions(captions, options.pack_captions ? 0 : model.config.text.context_length).to(device);
+  if (static_cast<std::int64_t>(captions.size()) < end - begin) chunk.caption_row = from_vector(rows, {end - begin}).to(device);
+  return chunk;
+}
+
+struct Features {
+  Tensor image, text;  // (n, E) unit
+};
+
+Features encode(const Clip& model, const Chunk& chunk, const Context& context) {
+  Features f;
+  f.text = model.encode_text(chunk.captions, context);
+  if (chunk.caption_row.defined()) f.text = index_select(f.text, 0, chunk.caption_row);
+  f.image = model.encode_image(chunk.pixels, context);
+  return f;
+}
+
+Tensor loss_of(const Clip& model, const PairBatch& batch, const Features& f, const StepOptions& options, Communicator& communicator) {
+  const Scope scope("loss");
+  const Tensor ids = from_vector(batch.caption_ids, {static_cast<std::int64_t>(batch.caption_ids.size())}).to(f.image.device());
+  return clip_loss({f.image, f.text, model.logit_scale.value, ids}, options.equal_captions, communicator);
+}
+
+std::int64_t pairs_of(const PairBatch& batch) {
+  const std::int64_t n = batch.pixels.size(0);
+  check(n > 0 && static_cast<std::int64_t>(batch.captions.size()) == n && static_cast<std::int64_t>(batch.caption_ids.size()) == n, "train_step",
+        "a batch needs one caption and one caption id per picture", {{"pixels", batch.pixels}});
+  return n;
+}
+
+// Features of all chunks, nothing recorded.
+Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chunk_size, const StepOptions& options, const Context& context) {
+  const NoGrad guard;
+  std::vector<Tensor> images, texts;
+  const std::int64_t n = pairs_of(batch);
+  for (std::int64_t begin = 0; begin < n; begin += chunk_size) {
+    const Features f = encode(model, make_chunk(model, batch, begin, std::min(n, begin + chunk_size), options), context);
+    images.push_back(f.image);
+    texts.push_back(f.text);
+  }
+  return {concat(images, 0), concat(texts, 0)};
+}
+
+}  // namespace
+
+double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator) {
+  const std::int64_t n = pairs_of(batch);
+  if (options.max_chunk <= 0 || options.max_chunk >= n) {
+    const Features f = encode(model, make_chunk(model, batch, 0, n, options), context);
+    const Tensor loss = loss_of(model, batch, f, options, communicator);
+    backward(loss);
+    return static_cast<double>(loss.item());
+  }
+  Features all = encode_all(model, batch, options.max_chunk, options, context);
+  all.image.set_requires_grad(true);
+  all.text.set_requires_grad(true);
+  const Tensor loss = loss_of(model, batch, all, options, communicator);
+  backward(loss);
+  Context second = context;
+  second.update_statistics = false;
+  for (std::int64_t begin = 0; begin < n; begin += options.max_chunk) {
+    const std::int64_t end = std::min(n, begin + options.max_chunk);
+    const Features f = encode(model, make_chunk(model, batch, begin, end, options), second);
+    // The towers share no parameter, so each takes its own backward.
+    if (f.text.requires_grad()) backward(f.text, all.text.grad().slice(0, begin, end));
+    if (f.image.requires_grad()) backward(f.image, all.image.grad().slice(0, begin, end));
+  }
+  return static_cast<double>(loss.item());
+}
+
+double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator) {
+  const NoGrad guard;
+  const std::int64_t n = pairs_of(batch);
+  const Features all = encode_all(model, batch, options.max_chunk > 0 ? options.max_chunk : n, options, context);
+  return static_cast<double>(loss_of(model, batch, all, options, communicator).item());
+}
+
+}  // namespace twinlens

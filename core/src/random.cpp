@@ -1,0 +1,44 @@
+#include "twinlens/core/random.h"
+
+#include <string>
+
+#include "twinlens/core/check.h"
+#include "twinlens/kernels/philox.h"
+#include "twinlens/kernels/random_fill.h"
+
+namespace twinlens {
+namespace {
+
+void fill(const char* op, Tensor& x, bool normal, double a, double b, std::uint64_t seed, std::uint64_t site) {
+  check_dtype(x.dtype() == DType::f32 && x.is_dense(), op, "needs a dense f32 tensor", {{"x", x}});
+  run(current_stream(x.device()), RandomFill{buffer_of(x), normal, a, b, mix(seed, site)});
+}
+
+}  // namespace
+
+std::uint64_t site_of(std::string_view name) { return site_hash(std::string(name).c_str()); }
+
+void normal_(Tensor& x, double mean, double stddev, std::uint64_t seed, std::uint64_t site) { fill("normal_", x, true, mean, stddev, seed, site); }
+
+void uniform_(Tensor& x, double low, double high, std::uint64_t seed, std::uint64_t site) { fill("uniform_", x, false, low, high - low, seed, site); }
+
+Permutation::Permutation(std::int64_t n, std::uint64_t seed, std::uint64_t round) : n_(n), half_bits_(1), key_(mix(seed, round)) {
+  while ((std::int64_t{1} << (2 * half_bits_)) < n) ++half_bits_;
+}
+
+std::int64_t Permutation::operator()(std::int64_t i) const {
+  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
+  auto value = static_cast<std::uint64_t>(i);
+  do {  // walk the cycle until inside [0, n): on average less than four steps
+    std::uint64_t left = value >> half_bits_, right = value & mask;
+    for (std::uint64_t round = 0; round < 6; ++round) {
+      const std::uint64_t next = left ^ (mix(key_ + round, right) & mask);
+      left = right;
+      right = next;
+    }
+    value = (left << half_bits_) | right;
+  } while (value >= static_cast<std::uint64_t>(n_));
+  return static_cast<std::int64_t>(value);
+}
+
+}  // namespace twinlens

@@ -1,0 +1,71 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+
+#include "examples/twinlens/command.h"
+#include "examples/twinlens/load.h"
+#include "twinlens/clip/templates.h"
+#include "twinlens/clip/zero_shot.h"
+
+namespace twinlens::program {
+namespace {
+
+struct Flags {
+  std::string model, classes, templates = "photo", device = "cpu";
+  std::vector<std::string> images;
+  int top = 5;
+  bool json = false;
+};
+
+int classify(const Flags& flags) {
+  const LoadedModel m = load(flags.model, flags.device);
+  const std::vector<std::string> names = read_lines(flags.classes);
+  const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates));
+  const Tensor images = embed_image_files(*m.clip, flags.images);
+  const double scale = m.clip->logit_scale_value();
+  const std::vector<float> i = images.to_vector(), c = classes.to_vector();
+  const auto d = static_cast<std::size_t>(images.size(1));
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  for (std::size_t n = 0; n < flags.images.size(); ++n) {
+    std::vector<double> scores(names.size()), logits(names.size());
+    for (std::size_t k = 0; k < names.size(); ++k) {
+      scores[k] = std::inner_product(i.begin() + static_cast<std::ptrdiff_t>(n * d), i.begin() + static_cast<std::ptrdiff_t>((n + 1) * d),
+                                     c.begin() + static_cast<std::ptrdiff_t>(k * d), 0.0);
+      logits[k] = scale * scores[k];
+    }
+    const std::vector<double> p = probabilities(logits);
+    std::vector<std::size_t> order(names.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+    order.resize(std::min(order.size(), static_cast<std::size_t>(flags.top)));
+    if (!flags.json) fmt::print("{}\n", flags.images[n]);
+    for (const std::size_t k : order) {
+      if (flags.json) {
+        results.push_back({{"image", flags.images[n]}, {"label", names[k]}, {"score", scores[k]}, {"probability", p[k]}});
+      } else {
+        fmt::print("{:>8.2f} %  {}\n", 100 * p[k], names[k]);
+      }
+    }
+  }
+  if (flags.json) std::printf("%s\n", nlohmann::ordered_json{{"results", results}}.dump().c_str());
+  return 0;
+}
+
+}  // namespace
+
+Action add_classify(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--classes", flags->classes, "File with one class name a line")->required();
+  app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")->capture_default_str();
+  app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  app.add_option("images", flags->images, "Image files")->required();
+  app.add_flag("--json", flags->json, "One JSON document");
+  app.footer("Example:\n  twinlens classify --model logs/quickstart/model --classes names.txt --top 3 cat.png dog.jpg");
+  return [flags] { return classify(*flags); };
+}
+
+}  // namespace twinlens::program

@@ -1,0 +1,25 @@
+#pragma once
+// The twinlens program: one file per subcommand. Each adds its flags to the command line and returns what to run.
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <functional>
+#include <string>
+
+namespace twinlens::program {
+
+// Prints to stdout one JSON document (--json) or text for people; messages go to stderr. Returns the exit status.
+using Action = std::function<int()>;
+
+Action add_train(CLI::App& app);
+Action add_eval(CLI::App& app);
+Action add_embed(CLI::App& app);
+Action add_classify(CLI::App& app);
+Action add_rank(CLI::App& app);
+Action add_tokenize(CLI::App& app);
+Action add_info(CLI::App& app);
+
+// True after Ctrl-C or SIGTERM; the second one ends the process.
+const std::atomic<bool>& stop_requested();
+
+}  // namespace twinlens::program

@@ -1,0 +1,30 @@
+#pragma once
+// What the subcommands share: a model with its tokenizer, and JSON of ranked results.
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "twinlens/clip/evaluation.h"
+#include "twinlens/clip/pretrained.h"
+
+namespace twinlens::program {
+
+struct LoadedModel {
+  std::unique_ptr<Clip> clip;
+  std::shared_ptr<const Tokenizer> tokenizer;
+};
+
+// Throws when `model` has no weights or `device` cannot be used.
+LoadedModel load(const std::string& model, const std::string& device);
+
+EmbedOptions embed_options(int batch_size, const std::string& precision, std::int64_t max_image_pixels = 25'000'000);
+
+// The lines of a text file, empty ones left out. Throws FileError, and ConfigError when none is left.
+std::vector<std::string> read_lines(const std::string& path);
+
+// softmax of logits
+std::vector<double> probabilities(const std::vector<double>& logits);
+
+}  // namespace twinlens::program

@@ -1,0 +1,107 @@
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "twinlens/clip/nearest_name.h"
+#include "examples/twinlens/command.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens::program {
+namespace {
+
+constexpr int kSuccess = 0, kFailure = 1, kWrongUsage = 2;
+
+std::atomic<bool> stop{false};
+
+void on_signal(int signal) {
+  if (stop.exchange(true)) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+}
+
+std::vector<std::string> flags_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+// Names the flag that was not understood and the nearest known one.
+int wrong_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& words) {
+  std::string message = error.what();
+  const std::vector<std::string> flags = flags_of(app);
+  for (const std::string& word : words) {
+    const std::string flag = word.substr(0, word.find('='));
+    if (flag.rfind("--", 0) == 0 && std::find(flags.begin(), flags.end(), flag) == flags.end()) {
+      message = "unknown flag " + flag + "; did you mean " + nearest_name(flag, flags) + "?";
+      break;
+    }
+  }
+  if (&app == &program && !words.empty() && words[0].rfind("-", 0) != 0) {
+    std::vector<std::string> names;
+    for (const CLI::App* sub : program.get_subcommands({})) names.push_back(sub->get_name());
+    message = "unknown subcommand '" + words[0] + "'; did you mean " + nearest_name(words[0], names) + "?";
+  }
+  std::fprintf(stderr, "error: %s; command line; see `twinlens%s%s --help`\n", message.c_str(), &app == &program ? "" : " ",
+               &app == &program ? "" : app.get_name().c_str());
+  return kWrongUsage;
+}
+
+int run_program(int argc, char** argv) {
+  CLI::App program{"Trains CLIP and uses it: images and captions in one embedding space.", "twinlens"};
+  program.require_subcommand(1);
+  program.set_help_all_flag("--help-all", "Help of every subcommand");
+  std::map<CLI::App*, Action> actions;
+  const auto add = [&](const char* name, const char* description, Action (*make)(CLI::App&)) {
+    CLI::App* app = program.add_subcommand(name, description);
+    actions[app] = make(*app);
+  };
+  add("train", "Train or fine-tune a model on image-text pairs", add_train);
+  add("eval", "Retrieval, zero-shot classification or linear probe on a dataset", add_eval);
+  add("embed", "Embeddings of images or texts to a safetensors file", add_embed);
+  add("classify", "Zero-shot labels for images", add_classify);
+  add("rank", "Order images by how well they fit a caption", add_rank);
+  add("tokenize", "Lines of stdin to token ids, one JSON array a line", add_tokenize);
+  add("info", "Configuration, parameter counts and forward GFLOPs of a model", add_info);
+
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return program.exit(help);
+  } catch (const CLI::CallForAllHelp& help) {
+    return program.exit(help);
+  } catch (const CLI::ParseError& error) {
+    const std::vector<CLI::App*> chosen = program.get_subcommands();
+    return wrong_usage(chosen.empty() ? program : *chosen.front(), program, error, words);
+  }
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  return actions.at(program.get_subcommands().front())();
+}
+
+}  // namespace
+
+const std::atomic<bool>& stop_requested() { return stop; }
+
+}  // namespace twinlens::program
+
+int main(int argc, char** argv) {
+  using namespace twinlens::program;
+  try {
+    return run_program(argc, argv);
+  } catch (const twinlens::Error& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "error: out of memory; the whole process; lower --batch-size or --max-chunk\n");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s; unexpected; please report it with the command line\n", error.what());
+  }
+  return 1;
+}

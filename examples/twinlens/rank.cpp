@@ -1,0 +1,58 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+
+#include "examples/twinlens/command.h"
+#include "examples/twinlens/load.h"
+
+namespace twinlens::program {
+namespace {
+
+struct Flags {
+  std::string model, text, device = "cpu";
+  std::vector<std::string> images;
+  bool json = false;
+};
+
+int rank(const Flags& flags) {
+  const LoadedModel m = load(flags.model, flags.device);
+  const std::vector<float> text = embed_texts(*m.clip, *m.tokenizer, {flags.text}).to_vector();
+  const std::vector<float> images = embed_image_files(*m.clip, flags.images).to_vector();
+  const double scale = m.clip->logit_scale_value();
+  std::vector<double> scores(flags.images.size()), logits(flags.images.size());
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    scores[i] = std::inner_product(text.begin(), text.end(), images.begin() + static_cast<std::ptrdiff_t>(i * text.size()), 0.0);
+    logits[i] = scale * scores[i];
+  }
+  const std::vector<double> p = probabilities(logits);
+  std::vector<std::size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  for (const std::size_t i : order) {
+    if (flags.json) {
+      results.push_back({{"image", flags.images[i]}, {"text", flags.text}, {"score", scores[i]}, {"probability", p[i]}});
+    } else {
+      fmt::print("{:>8.2f} %  {:.4f}  {}\n", 100 * p[i], scores[i], flags.images[i]);
+    }
+  }
+  if (flags.json) std::printf("%s\n", nlohmann::ordered_json{{"results", results}}.dump().c_str());
+  return 0;
+}
+
+}  // namespace
+
+Action add_rank(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--text", flags->text, "The caption")->required();
+  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  app.add_option("images", flags->images, "Image files")->required();
+  app.add_flag("--json", flags->json, "One JSON document");
+  app.footer("Example:\n  twinlens rank --model logs/quickstart/model --text 'red heart' generated/*.png");
+  return [flags] { return rank(*flags); };
+}
+
+}  // namespace twinlens::program

@@ -1,0 +1,55 @@
+#pragma once
+// Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167) of rows (N, C), N = batch * height * width, channel by channel:
+//   y = relu?((x - mean) * rstd * gamma + beta + residual),  rstd = 1 / sqrt(var + eps),  var biased.
+// Backward with g = dy where the relu let through, xhat = (x - mean) * rstd:
+//   dgamma = sum g xhat,  dbeta = sum g,  dresidual = g,
+//   dx = gamma rstd (g - dbeta / N - xhat dgamma / N)   with batch statistics,  gamma rstd g   with running ones.
+// Sums over rows are taken in blocks of kRowsPerBlock, then blocks in order, the variance around the mean in a second pass.
+
+#include "twinlens/kernels/run.h"
+#include "twinlens/kernels/view.h"
+
+namespace twinlens {
+
+inline constexpr std::int64_t kBatchNormRowsPerBlock = 64;
+
+struct BatchNormStatistics {
+  static constexpr const char* kName = "batch_norm_statistics";
+  static constexpr bool kCuda = false;
+  ConstRows x;     // (N, C) float
+  float* mean;     // (C)
+  float* variance; // (C), biased
+  float* scratch;  // ceil(N / kBatchNormRowsPerBlock) * C
+};
+template <class I>
+void kernel(I, const BatchNormStatistics&);
+
+struct BatchNormForward {
+  static constexpr const char* kName = "batch_norm_forward";
+  static constexpr bool kCuda = false;
+  ConstRows x, residual;              // (N, C); residual data null when there is none
+  const float *mean, *variance;       // (C)
+  const float *gamma, *beta;          // (C)
+  Rows y;                             // (N, C)
+  float eps;
+  bool relu;
+};
+template <class I>
+void kernel(I, const BatchNormForward&);
+
+struct BatchNormBackward {
+  static constexpr const char* kName = "batch_norm_backward";
+  static constexpr bool kCuda = false;
+  ConstRows x, y, dy;            // (N, C); y of the forward pass, for the relu
+  const float *mean, *variance;  // (C)
+  const float* gamma;            // (C)
+  Rows dx, dresidual;            // data null when not wanted
+  float *dgamma, *dbeta;         // (C), overwritten, always computed
+  float* scratch;                // 2 * ceil(N / kBatchNormRowsPerBlock) * C
+  float eps;
+  bool relu, batch_statistics;
+};
+template <class I>
+void kernel(I, const BatchNormBackward&);
+
+}  // namespace twinlens

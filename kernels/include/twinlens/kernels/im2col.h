@@ -1,0 +1,38 @@
+#pragma once
+// Convolutions as matrix products over NHWC maps. Im2Col: row (b, h', w') of the result holds the window that output pixel sees, in the
+// order (kernel row, kernel column, channel), zeros outside of the picture. Col2Im is its transpose: every input pixel gathers its share
+// from all windows that saw it, in a fixed order, so nothing is added concurrently.
+
+#include "twinlens/kernels/run.h"
+#include "twinlens/kernels/view.h"
+
+namespace twinlens {
+
+struct ConvGeometry {
+  std::int64_t batch, height, width, channels;  // of x
+  std::int64_t out_height, out_width;
+  std::int64_t kernel_height, kernel_width;
+  std::int64_t stride, padding, dilation;
+};
+
+struct Im2Col {
+  static constexpr const char* kName = "im2col";
+  static constexpr bool kCuda = false;
+  ConvGeometry g;
+  ConstBuffer x;  // (B, H, W, C) dense
+  Buffer y;       // (B H' W', kh kw C), the same dtype
+};
+template <class I>
+void kernel(I, const Im2Col&);
+
+struct Col2Im {
+  static constexpr const char* kName = "col2im";
+  static constexpr bool kCuda = false;
+  ConvGeometry g;
+  ConstBuffer dy;  // (B H' W', kh kw C)
+  Buffer dx;       // (B, H, W, C)
+};
+template <class I>
+void kernel(I, const Col2Im&);
+
+}  // namespace twinlens

@@ -1,0 +1,35 @@
+#pragma once
+// Pixels of an RGB picture in 8 bits through an affine map of colour space: y = clip8(round(m x + b)), one picture a call, one thread.
+// Brightness, contrast, saturation and hue changes are all such maps and compose into one.
+
+#include "twinlens/kernels/run.h"
+#include "twinlens/kernels/view.h"
+
+namespace twinlens {
+
+struct Recolor {
+  static constexpr const char* kName = "recolor";
+  static constexpr bool kCuda = false;
+  const std::uint8_t* x;  // (count, 3)
+  std::uint8_t* y;        // (count, 3); may be x
+  std::int64_t count;
+  float m[9];  // row-major, values 0 to 255
+  float b[3];
+};
+template <class I>
+void kernel(I, const Recolor&);
+
+// y[r][c] = x at (m00 c + m01 r + m02, m10 c + m11 r + m12), bilinear between pixel centres, `fill` outside.
+struct WarpAffine {
+  static constexpr const char* kName = "warp_affine";
+  static constexpr bool kCuda = false;
+  const std::uint8_t* x;  // (height, width, 3)
+  std::uint8_t* y;        // the same size, not x
+  std::int64_t height, width;
+  float m[6];
+  std::uint8_t fill;
+};
+template <class I>
+void kernel(I, const WarpAffine&);
+
+}  // namespace twinlens

@@ -1,0 +1,60 @@
+#pragma once
+// FlatParameters: values, gradients and optimizer moments of a model in one block each, so that zeroing is one memset, the norm one
+// reduction, the optimizer one kernel and an all-reduce works on slices. Parameters become views of the blocks.
+//
+// Built once after the model is on its device and initialised; the model must not be moved or copied afterwards (views stay valid, the
+// Parameter structs may not be reallocated).
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "twinlens/kernels/adamw.h"
+#include "twinlens/nn/module.h"
+
+namespace twinlens {
+
+struct Segment {
+  std::string name;
+  std::int64_t offset = 0;  // elements; a multiple of 64 (256 bytes)
+  std::int64_t size = 0;
+  float lr_factor = 1.0F;
+  bool decay = true;
+  bool frozen = false;
+};
+
+// open_clip's rule: weight decay for parameters of two or more dimensions, except positional and class embeddings.
+bool has_weight_decay(const std::string& name, const Tensor& value);
+
+class FlatParameters {
+ public:
+  // Frozen parameters (not wanting gradients) get a segment but no update. `with_shadow` adds a bf16 copy for products.
+  FlatParameters(const Collector& model, bool with_shadow);
+
+  const std::vector<Segment>& segments() const { return segments_; }
+  // Changes the learning-rate factor of every segment (layer decay).
+  void set_lr_factors(const std::function<float(const std::string& name)>& factor);
+
+  Tensor values;     // (n) f32
+  Tensor gradients;  // (n) f32
+  Tensor moment1;    // (n) f32; first moment (AdamW) or momentum buffer (SGD)
+  Tensor moment2;    // (n) f32; second moment
+  Tensor shadow;     // (n) bf16 or absent
+
+  void zero_gradients();
+  // Copies values into the shadow; after loading weights. The optimizer does it itself.
+  void refresh_shadow();
+  // Global 2-norm of all gradients and how many are not finite, read back to the host.
+  double gradient_norm() const;
+
+  // Segments as kernels see them, in a block on the device.
+  const OptimizerSegment* segment_table() const;
+  std::int64_t segment_count() const { return static_cast<std::int64_t>(segments_.size()); }
+
+ private:
+  void upload_table();
+  std::vector<Segment> segments_;
+  Tensor table_;
+};
+
+}  // namespace twinlens

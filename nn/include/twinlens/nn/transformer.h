@@ -1,0 +1,61 @@
+#pragma once
+// Pre-norm Transformer over ragged rows (Vaswani et al. 2017; OpenAI CLIP model.py ResidualAttentionBlock). Sequences lie back to back
+// in the rows of x, so packed captions and dense batches are the same thing.
+
+#include <vector>
+
+#include "twinlens/nn/layers.h"
+
+namespace twinlens {
+
+// torch.nn.MultiheadAttention's parameters: in_proj_weight (3D, D) with q, k, v stacked, in_proj_bias (3D), out_proj.
+struct MultiheadAttention {
+  Parameter in_proj_weight, in_proj_bias;
+  Linear out_proj;
+  int heads = 1;
+
+  MultiheadAttention() = default;
+  MultiheadAttention(std::int64_t width, int head_count);
+  // Self-attention of x (N, D) per sequence, plus residual (N, D).
+  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const;
+  // Only the rows `picked` (S) of x are queries, one per sequence; residual (S, D). Keys and values are all rows.
+  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const;
+  void visit(Visitor& v);
+};
+
+struct Mlp {
+  Linear c_fc, c_proj;
+  Activation activation = Activation::gelu;
+
+  Mlp() = default;
+  Mlp(std::int64_t width, std::int64_t hidden, Activation activation_function);
+  Tensor operator()(const Tensor& x, const Tensor& residual, const Context& context) const;
+  void visit(Visitor& v);
+};
+
+// x += attn(ln_1(x)); x += mlp(ln_2(x))
+struct ResidualAttentionBlock {
+  LayerNorm ln_1;
+  MultiheadAttention attn;
+  LayerNorm ln_2;
+  Mlp mlp;
+
+  ResidualAttentionBlock() = default;
+  ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, Activation activation, double eps);
+  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Context& context) const;  // (N, D) f32 -> (N, D) f32
+  // The same for the one row of each sequence that is read afterwards: (N, D) -> (S, D). Equal numbers, less work (design.md 5.2).
+  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Context& context) const;
+  void visit(Visitor& v);
+};
+
+struct Transformer {
+  std::vector<ResidualAttentionBlock> resblocks;
+
+  Transformer() = default;
+  Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, Activation activation, double eps = 1e-5);
+  // All blocks. When `picked` is given (one row per sequence), the last block computes only those rows: (N, D) -> (S, D).
+  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& picked, const Context& context) const;
+  void visit(Visitor& v);
+};
+
+}  // namespace twinlens

@@ -1,0 +1,79 @@
+#include "twinlens/nn/flat_parameters.h"
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+
+namespace twinlens {
+namespace {
+
+constexpr std::int64_t kAlignment = 64;  // elements: 256 bytes of f32
+
+std::int64_t aligned(std::int64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
+
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+}  // namespace
+
+bool has_weight_decay(const std::string& name, const Tensor& value) {
+  return value.rank() >= 2 && !ends_with(name, "positional_embedding") && !ends_with(name, "class_embedding") && !ends_with(name, "cls_emb");
+}
+
+FlatParameters::FlatParameters(const Collector& model, bool with_shadow) {
+  std::int64_t n = 0;
+  for (const NamedParameter& p : model.parameters) {
+    const Tensor& value = p.parameter->value;
+    segments_.push_back({p.name, n, value.count(), 1.0F, has_weight_decay(p.name, value), !value.requires_grad()});
+    n += aligned(value.count());
+  }
+  const Device device = model.parameters.empty() ? kCpu : model.parameters.front().parameter->value.device();
+  const NoGrad guard;
+  values = zeros({n}, DType::f32, device);
+  gradients = zeros({n}, DType::f32, device);
+  moment1 = zeros({n}, DType::f32, device);
+  moment2 = zeros({n}, DType::f32, device);
+  if (with_shadow) shadow = zeros({n}, DType::bf16, device);
+  for (std::size_t i = 0; i < segments_.size(); ++i) {
+    const Segment& segment = segments_[i];
+    Parameter& p = *model.parameters[i].parameter;
+    const Shape shape = p.value.shape();
+    const auto part = [&](const Tensor& block) { return block.slice(0, segment.offset, segment.offset + segment.size).reshape(shape); };
+    Tensor value = part(values);
+    value.copy_(p.value);
+    value.set_requires_grad(!segment.frozen);
+    if (!segment.frozen) value.set_grad(part(gradients));
+    p.value = value;
+    if (with_shadow) {
+      p.shadow = part(shadow);
+      share_gradient(p.shadow, p.value);
+    }
+  }
+  if (with_shadow) refresh_shadow();
+  upload_table();
+}
+
+void FlatParameters::set_lr_factors(const std::function<float(const std::string&)>& factor) {
+  for (Segment& segment : segments_) segment.lr_factor = factor(segment.name);
+  upload_table();
+}
+
+void FlatParameters::upload_table() {
+  std::vector<OptimizerSegment> rows;
+  for (const Segment& s : segments_) rows.push_back({s.offset, s.size, s.lr_factor, s.decay ? 1.0F : 0.0F, s.frozen ? 1 : 0, 0});
+  const auto bytes = static_cast<std::int64_t>(rows.size() * sizeof(OptimizerSegment));
+  table_ = empty({bytes}, DType::u8, values.device());
+  copy_bytes(current_stream(values.device()), table_.raw(), values.device(), rows.data(), kCpu, static_cast<std::size_t>(bytes));
+}
+
+const OptimizerSegment* FlatParameters::segment_table() const { return static_cast<const OptimizerSegment*>(table_.raw()); }
+
+void FlatParameters::zero_gradients() { gradients.fill_(0.0); }
+
+void FlatParameters::refresh_shadow() {
+  if (shadow.defined()) shadow.copy_(values);
+}
+
+double FlatParameters::gradient_norm() const { return static_cast<double>(norm2(gradients).item()); }
+
+}  // namespace twinlens

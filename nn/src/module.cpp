@@ -1,0 +1,50 @@
+#include "twinlens/nn/module.h"
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+
+StateDict state_dict(const Collector& model) {
+  StateDict out;
+  for (const NamedParameter& p : model.parameters) out.emplace(p.name, p.parameter->value);
+  for (const NamedBuffer& b : model.buffers) out.emplace(b.name, *b.tensor);
+  return out;
+}
+
+void load_state_dict(const Collector& model, const StateDict& values) {
+  std::string missing, misshaped, unexpected;
+  const StateDict own = state_dict(model);
+  for (const auto& [name, tensor] : own) {
+    const auto it = values.find(name);
+    if (it == values.end()) {
+      missing += " " + name;
+      continue;
+    }
+    if (it->second.shape() != tensor.shape()) {
+      misshaped += " " + name + " (model " + to_string(tensor.shape()) + ", given " + to_string(it->second.shape()) + ")";
+    }
+  }
+  for (const auto& [name, tensor] : values) {
+    if (own.find(name) == own.end()) unexpected += " " + name;
+  }
+  if (!missing.empty() || !misshaped.empty() || !unexpected.empty()) {
+    throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + missing + ";") +
+                      (misshaped.empty() ? "" : " other shapes:" + misshaped + ";") +
+                      (unexpected.empty() ? "" : " unexpected:" + unexpected + ";") + " use the model configuration that the weights were made with");
+  }
+  const NoGrad guard;
+  for (const auto& [name, tensor] : own) Tensor(tensor).copy_(values.at(name));
+}
+
+std::int64_t count_parameters(const Collector& model) {
+  std::int64_t count = 0;
+  for (const NamedParameter& p : model.parameters) count += p.parameter->value.count();
+  return count;
+}
+
+void freeze(const Collector& model, const std::function<bool(const std::string&)>& is_frozen) {
+  for (const NamedParameter& p : model.parameters) p.parameter->value.set_requires_grad(!is_frozen(p.name));
+}
+
+}  // namespace twinlens

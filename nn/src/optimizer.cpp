@@ -1,0 +1,53 @@
+#include "twinlens/nn/optimizer.h"
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/accumulate.h"
+
+namespace twinlens {
+namespace {
+
+float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
+
+bf16* shadow_of(const FlatParameters& parameters) {
+  return parameters.shadow.defined() ? static_cast<bf16*>(parameters.shadow.raw()) : nullptr;
+}
+
+}  // namespace
+
+void adamw_step(FlatParameters& p, const StepBlock& step, const AdamWOptions& options) {
+  run(current_stream(p.values.device()),
+      AdamW{p.segment_table(), p.segment_count(), floats(p.values), floats(p.gradients), floats(p.moment1), floats(p.moment2), shadow_of(p),
+            options.beta1, options.beta2, options.eps, options.weight_decay, &step});
+}
+
+void sgd_step(FlatParameters& p, const StepBlock& step, const SgdOptions& options) {
+  run(current_stream(p.values.device()),
+      SgdMomentum{p.segment_table(), p.segment_count(), floats(p.values), floats(p.gradients), floats(p.moment1), shadow_of(p), options.momentum,
+                  options.weight_decay, options.nesterov, &step});
+}
+
+float clip_factor(double norm, double max_norm) {
+  if (max_norm <= 0.0) return 1.0F;
+  const double factor = max_norm / (norm + 1e-6);
+  return factor < 1.0 ? static_cast<float>(factor) : 1.0F;
+}
+
+Ema::Ema(const FlatParameters& parameters, double ema_decay) : average(parameters.values.clone()), decay(ema_decay) {}
+
+void Ema::update(const FlatParameters& parameters) {
+  const NoGrad guard;
+  Tensor kept = affine(average, decay, 0.0);
+  run(current_stream(average.device()), Accumulate{const_buffer_of(parameters.values), buffer_of(kept), static_cast<float>(1.0 - decay)});
+  average = kept;
+}
+
+void Ema::swap(FlatParameters& parameters) {
+  const NoGrad guard;
+  const Tensor live = parameters.values.clone();
+  parameters.values.copy_(average);
+  average.copy_(live);
+  parameters.refresh_shadow();
+}
+
+}  // namespace twinlens

@@ -1,0 +1,107 @@
+#include "twinlens/nn/transformer.h"
+
+#include <string>
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/kernels/scope.h"
+
+namespace twinlens {
+
+MultiheadAttention::MultiheadAttention(std::int64_t width, int head_count)
+    : in_proj_weight(Shape{3 * width, width}), in_proj_bias(Shape{3 * width}), out_proj(width, width), heads(head_count) {}
+
+Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const {
+  LinearOptions product;
+  product.compute = context.compute;
+  product.out = context.activation_dtype();
+  const Tensor qkv = linear(x, in_proj_weight.operand(context.compute), in_proj_bias.value, product);  // (N, 3D)
+  AttentionOptions options;
+  options.heads = heads;
+  options.query_offsets = offsets;
+  options.causal = causal;
+  return out_proj(attention_qkv(qkv, options), context, Activation::none, residual);  // (N, D)
+}
+
+Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual,
+                                  const Context& context) const {
+  const std::int64_t d = x.size(-1);
+  LinearOptions product;
+  product.compute = context.compute;
+  product.out = context.activation_dtype();
+  const Tensor& w = in_proj_weight.operand(context.compute);
+  const Tensor& b = in_proj_bias.value;
+  const Tensor q = linear(index_select(x, 0, picked), w.slice(0, 0, d), b.slice(0, 0, d), product);  // (S, D)
+  const Tensor kv = linear(x, w.slice(0, d, 3 * d), b.slice(0, d, 3 * d), product);                  // (N, 2D)
+  AttentionOptions options;
+  options.heads = heads;
+  options.query_offsets = equal_offsets(picked.count(), 1, x.device());
+  options.key_offsets = offsets;
+  // One query per sequence. A causal mask aligned to the end lets it see all keys, which is right when it is the last row, as it is for
+  // packed captions; without a mask it is right for any row.
+  options.causal = causal;
+  const Tensor y = attention(q, kv.slice(1, 0, d), kv.slice(1, d, 2 * d), options);
+  return out_proj(y, context, Activation::none, residual);
+}
+
+void MultiheadAttention::visit(Visitor& v) {
+  v("in_proj_weight", in_proj_weight);
+  v("in_proj_bias", in_proj_bias);
+  v("out_proj", out_proj);
+}
+
+Mlp::Mlp(std::int64_t width, std::int64_t hidden, Activation activation_function)
+    : c_fc(width, hidden), c_proj(hidden, width), activation(activation_function) {}
+
+Tensor Mlp::operator()(const Tensor& x, const Tensor& residual, const Context& context) const {
+  return c_proj(c_fc(x, context, activation), context, Activation::none, residual);
+}
+
+void Mlp::visit(Visitor& v) {
+  v("c_fc", c_fc);
+  v("c_proj", c_proj);
+}
+
+ResidualAttentionBlock::ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, Activation activation, double eps)
+    : ln_1(width, eps), attn(width, heads), ln_2(width, eps), mlp(width, hidden, activation) {}
+
+Tensor ResidualAttentionBlock::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Context& context) const {
+  const DType t = context.activation_dtype();
+  const Tensor h = attn(ln_1(x, t), offsets, causal, x, context);
+  return mlp(ln_2(h, t), h, context);
+}
+
+Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Context& context) const {
+  const DType t = context.activation_dtype();
+  const Tensor h = attn.pooled(ln_1(x, t), picked, offsets, causal, index_select(x, 0, picked), context);
+  return mlp(ln_2(h, t), h, context);
+}
+
+void ResidualAttentionBlock::visit(Visitor& v) {
+  v("ln_1", ln_1);
+  v("attn", attn);
+  v("ln_2", ln_2);
+  v("mlp", mlp);
+}
+
+Transformer::Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, Activation activation, double eps) {
+  for (int i = 0; i < layers; ++i) resblocks.emplace_back(width, heads, hidden, activation, eps);
+}
+
+Tensor Transformer::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& picked, const Context& context) const {
+  Tensor h = x;
+  for (std::size_t i = 0; i < resblocks.size(); ++i) {
+    const Scope scope("resblocks." + std::to_string(i));
+    const ResidualAttentionBlock& block = resblocks[i];
+    const bool pool = picked.defined() && i + 1 == resblocks.size();
+    // By value: with checkpointing the second run happens in backward, when this frame is gone.
+    const auto run_block = [&block, offsets, picked, context, causal, pool](const std::vector<Tensor>& in) {
+      return pool ? block.pooled(in[0], picked, offsets, causal, context) : block(in[0], offsets, causal, context);
+    };
+    h = context.checkpoint_blocks ? checkpoint(run_block, {h}) : run_block({h});
+  }
+  return h;
+}
+
+void Transformer::visit(Visitor& v) { v("resblocks", resblocks); }
+
+}  // namespace twinlens

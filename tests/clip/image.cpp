@@ -1,0 +1,200 @@
+#include "twinlens/clip/image.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/isa.h"
+
+namespace twinlens {
+namespace {
+
+const std::string kData = std::string(TWINLENS_SOURCE_DIR) + "/tests/golden/data/";
+
+std::string read_bytes(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  REQUIRE(file);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// The fixture file, read here by hand so that this test depends on nothing above the picture code.
+struct Fixture {
+  std::string bytes = read_bytes(kData + "resize.safetensors");
+  std::size_t start = 0;
+  nlohmann::json header;
+  Fixture() {
+    std::uint64_t n = 0;
+    std::memcpy(&n, bytes.data(), 8);
+    start = 8 + static_cast<std::size_t>(n);
+    header = nlohmann::json::parse(bytes.substr(8, static_cast<std::size_t>(n)));
+  }
+  std::string data(const std::string& name) const {
+    const auto& range = header.at(name).at("data_offsets");
+    return bytes.substr(start + range[0].get<std::size_t>(), range[1].get<std::size_t>() - range[0].get<std::size_t>());
+  }
+  Image image(const std::string& name) const {
+    const std::string pixels = data(name);
+    const auto& shape = header.at(name).at("shape");
+    return {shape[1].get<std::int64_t>(), shape[0].get<std::int64_t>(), {pixels.begin(), pixels.end()}};
+  }
+};
+const Fixture& fixture() {
+  static const Fixture f;
+  return f;
+}
+nlohmann::json cases() { return nlohmann::json::parse(read_bytes(kData + "resize.json")); }
+
+TEST_CASE("resize: Pillow's bytes with every instruction set") {
+  Isa sets[5];
+  const Isa before = active_isa();
+  const int count = available_isas(sets);
+  const nlohmann::json all = cases()["resize"];
+  for (int s = 0; s < count; ++s) {
+    set_active_isa(sets[s]);
+    for (std::size_t k = 0; k < all.size(); ++k) {
+      const auto& c = all[k];
+      CAPTURE(name_of(sets[s]), k, c.dump());
+      Image image = fixture().image("image." + std::to_string(c["image"].get<int>()));
+      const Filter filter = c["filter"] == "bicubic" ? Filter::bicubic : Filter::bilinear;
+      const auto w = c["size"][0].get<std::int64_t>(), h = c["size"][1].get<std::int64_t>();
+      Image got;
+      if (c["op"] == "resize") {
+        got = resize(image, w, h, filter);
+      } else if (c["op"] == "box") {
+        const auto b = c["box"].get<std::vector<float>>();
+        got = resize(image, w, h, filter, {b[0], b[1], b[2], b[3]});
+      } else {
+        const auto b = c["box"].get<std::vector<std::int64_t>>();
+        REQUIRE(w == h);
+        got = crop_and_resize(image, {b[0], b[1], b[2] - b[0], b[3] - b[1]}, w, filter, false);
+      }
+      CHECK((got.width == w && got.height == h));
+      CHECK(got.rgb == fixture().image("resize." + std::to_string(k)).rgb);
+    }
+  }
+  set_active_isa(before);
+}
+
+TEST_CASE("eval transform: open_clip's pixels") {
+  const nlohmann::json all = cases()["preprocess"];
+  for (std::size_t k = 0; k < all.size(); ++k) {
+    CAPTURE(k, all[k].dump());
+    EvalTransform transform;
+    transform.size = all[k]["image_size"].get<std::int64_t>();
+    const Image got = apply(transform, fixture().image("image." + std::to_string(all[k]["image"].get<int>())));
+    const std::vector<float> values = to_chw_float(got, kClipMean, kClipStd);
+    const std::string raw = fixture().data("preprocess." + std::to_string(k));
+    std::vector<float> expected(raw.size() / 4);
+    std::memcpy(expected.data(), raw.data(), raw.size());
+    REQUIRE(values.size() == expected.size());
+    for (std::size_t i = 0; i < values.size(); ++i) REQUIRE(values[i] == Approx(expected[i]).margin(1e-6));
+  }
+}
+
+TEST_CASE("eval transform: longest and squash") {
+  Image image{4, 2, std::vector<std::uint8_t>(24, 200)};
+  const Image padded = apply({4, ResizeMode::longest, Filter::bicubic, 7, {}}, image);
+  CHECK(padded.rgb.size() == 48);
+  CHECK(std::count(padded.rgb.begin(), padded.rgb.begin() + 12, 7) == 12);
+  CHECK(std::count(padded.rgb.begin() + 12, padded.rgb.begin() + 36, 200) == 24);
+  CHECK(std::count(padded.rgb.begin() + 36, padded.rgb.end(), 7) == 12);
+  CHECK(apply({3, ResizeMode::squash, Filter::bilinear, 0, {}}, image).rgb == std::vector<std::uint8_t>(27, 200));
+  CHECK_THROWS_AS(apply({0, ResizeMode::squash, Filter::bilinear, 0, {}}, image), ShapeError);
+}
+
+TEST_CASE("resize: the order of the passes follows the version of Pillow asked for") {
+  const Image tall = fixture().image("image.8");  // 3 x 90: Pillow 13 resizes the height first
+  CHECK(resize(tall, 16, 16, Filter::bicubic).rgb == resize(resize(tall, 3, 16, Filter::bicubic), 16, 16, Filter::bicubic).rgb);
+  const Image horizontal = resize(tall, 16, 16, Filter::bicubic, PassOrder::horizontal);
+  CHECK(horizontal.rgb == resize(resize(tall, 16, 90, Filter::bicubic), 16, 16, Filter::bicubic).rgb);
+  CHECK(horizontal.rgb != resize(tall, 16, 16, Filter::bicubic).rgb);
+}
+
+TEST_CASE("resize: mirror and refused boxes") {
+  const Image image = fixture().image("image.9");
+  const Image plain = crop_and_resize(image, {3, 5, 30, 31}, 16, Filter::bicubic, false);
+  const Image mirrored = crop_and_resize(image, {3, 5, 30, 31}, 16, Filter::bicubic, true);
+  for (std::size_t r = 0; r < 16; ++r) {
+    for (std::size_t x = 0; x < 16; ++x) {
+      for (std::size_t c = 0; c < 3; ++c) REQUIRE(plain.rgb[(r * 16 + x) * 3 + c] == mirrored.rgb[(r * 16 + 15 - x) * 3 + c]);
+    }
+  }
+  CHECK_THROWS_WITH(resize(image, 8, 8, Filter::bicubic, {0, 0, 48, 45}), Catch::Contains("leaves the picture of 47 x 45"));
+  CHECK_THROWS_WITH(resize(image, 0, 8, Filter::bicubic), "cannot resize 47 x 45 to 0 x 8; resize; use sizes of at least 1 x 1");
+  CHECK_THROWS_AS(crop_and_resize(image, {40, 0, 8, 8}, 4, Filter::bicubic, false), ShapeError);
+}
+
+TEST_CASE("decode: every kind of PNG means what Pillow says") {
+  for (const auto& entry : cases()["png"].items()) {
+    CAPTURE(entry.key());
+    const Image got = read_image(kData + "png_" + entry.key() + ".png");
+    const bool deep_gray = entry.key() == "l16";  // Pillow cuts 16-bit gray at 255; the fixture has the sane reading beside it
+    CHECK(got.rgb == fixture().image("png." + entry.key() + (deep_gray ? ".high_byte" : "")).rgb);
+  }
+}
+
+TEST_CASE("decode: damaged, cut off, unknown and too large files are refused") {
+  const std::string png = read_bytes(kData + "png_rgb.png");
+  CHECK_THROWS_WITH(decode_image(png.substr(0, png.size() / 2), "half.png"),
+                    Catch::Contains("damaged picture") && Catch::Contains("half.png"));
+  CHECK_THROWS_WITH(decode_image("", "none.png"), "the file is empty; none.png; replace the file or leave it out");
+  CHECK_THROWS_WITH(decode_image("hello, this is text", "x.png"),
+                    Catch::Contains("not a picture of a known format; x.png; this build reads"));
+  CHECK_THROWS_WITH(decode_image(png, "big.png", {100}),
+                    "the picture has 13 x 10 pixels, more than 100; big.png; shrink the file or raise "
+                    "--max-image-pixels");
+  CHECK_NOTHROW(decode_image(png, "exact.png", {130}));
+  CHECK_THROWS_WITH(read_image("/nowhere/x.png"), "cannot open the picture; /nowhere/x.png; check the path and its permissions");
+  for (std::size_t i = 0; i < png.size(); ++i) {  // no byte may crash the decoder
+    std::string broken = png;
+    broken[i] = static_cast<char>(broken[i] ^ 0x41);
+    try {
+      (void)decode_image(broken, "broken.png", {1000});
+    } catch (const FileError&) {
+    }
+  }
+}
+
+// Pictures made with Pillow, and beside each a PNG of what Pillow reads in it.
+const std::string kPictures = std::string(TWINLENS_SOURCE_DIR) + "/tests/clip/data/";
+
+int largest_difference(const Image& a, const Image& b) {
+  REQUIRE(a.rgb.size() == b.rgb.size());
+  int most = 0;
+  for (std::size_t i = 0; i < a.rgb.size(); ++i) most = std::max(most, std::abs(a.rgb[i] - b.rgb[i]));
+  return most;
+}
+
+TEST_CASE("decode: JPEG") {
+  // With libjpeg-turbo the bytes are Pillow's; stb_image's transform differs by a few levels.
+  const bool exact = image_formats().find("libjpeg") != std::string::npos;
+  for (const std::string name : {"gradient", "gray"}) {
+    CAPTURE(name);
+    CHECK(largest_difference(read_image(kPictures + name + ".jpg"), read_image(kPictures + name + "_jpg.png")) <= (exact ? 0 : 8));
+  }
+  if (exact) CHECK(largest_difference(read_image(kPictures + "cmyk.jpg"), read_image(kPictures + "cmyk_jpg.png")) <= 1);
+  const std::string jpeg = read_bytes(kPictures + "gradient.jpg");
+  CHECK_THROWS_WITH(decode_image(jpeg, "big.jpg", {383}), Catch::Contains("24 x 16 pixels, more than 383; big.jpg"));
+  if (exact)
+    CHECK_THROWS_WITH(decode_image(jpeg.substr(0, jpeg.size() - 60), "half.jpg"),
+                      Catch::Contains("damaged JPEG") && Catch::Contains("half.jpg"));
+  CHECK_THROWS_AS(decode_image(jpeg.substr(0, 30), "head.jpg"), FileError);
+}
+
+TEST_CASE("decode: WebP") {
+  if (image_formats().find("WebP") == std::string::npos) {
+    CHECK_THROWS_WITH(read_image(kPictures + "gradient.webp"), Catch::Contains("WebP cannot be read by this build"));
+    return;
+  }
+  CHECK(largest_difference(read_image(kPictures + "gradient.webp"), read_image(kPictures + "gradient_webp.png")) == 0);
+  const std::string webp = read_bytes(kPictures + "gradient.webp");
+  CHECK_THROWS_WITH(decode_image(webp.substr(0, webp.size() / 2), "half.webp"),
+                    Catch::Contains("damaged WebP") && Catch::Contains("half.webp"));
+}
+
+}  // namespace
+}  // namespace twinlens

@@ -1,0 +1,60 @@
+#include "tests/support/golden.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <fstream>
+
+#include "twinlens/core/autograd.h"
+
+namespace twinlens::test {
+namespace {
+
+std::string path_of(const std::string& file) { return std::string(TWINLENS_SOURCE_DIR) + "/tests/golden/data/" + file; }
+
+// "err_grad0.x" -> "err_grad0_worst.x", "err.x" -> "err_worst.x"
+std::string worst_name(const std::string& err) {
+  const auto dot = err.find('.');
+  return err.substr(0, dot) + "_worst" + err.substr(dot);
+}
+
+}  // namespace
+
+Golden::Golden(const std::string& name) : file_(path_of(name + ".safetensors")) {}
+
+bool Golden::has(const std::string& name) const { return file_.contains(name); }
+Tensor Golden::tensor(const std::string& name) const { return file_.tensor(name); }
+std::vector<double> Golden::truth(const std::string& name) const { return file_.doubles(name); }
+double Golden::number(const std::string& name) const { return truth(name).at(0); }
+
+Golden::Distance Golden::distance(const std::vector<float>& got, const std::string& truth_name, const std::string& err_name) const {
+  const std::vector<double> want = truth(truth_name);
+  INFO("tensor " << truth_name);
+  REQUIRE(got.size() == want.size());
+  double difference = 0.0, norm = 0.0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double g = static_cast<double>(got[i]);
+    if (std::isinf(want[i]) && g == want[i]) continue;
+    difference += (g - want[i]) * (g - want[i]);
+    norm += want[i] * want[i];
+  }
+  const double err = has(worst_name(err_name)) ? number(worst_name(err_name)) : number(err_name);
+  return {std::sqrt(difference), 2.0 * std::max(err, 0x1p-24 * std::sqrt(norm))};
+}
+
+nlohmann::json golden_json(const std::string& name) {
+  std::ifstream file(path_of(name + ".json"));
+  REQUIRE(file);
+  return nlohmann::json::parse(file);
+}
+
+void check_golden(const Golden& golden, const Tensor& got, const std::string& truth_name, const std::string& err_name) {
+  const Golden::Distance d = golden.distance(got.to_vector(), truth_name, err_name);
+  INFO(truth_name);
+  CHECK(d.distance <= d.bound);
+}
+
+Tensor nchw_to_nhwc(const Tensor& x) { return dense(x.permute({0, 2, 3, 1})); }
+Tensor nhwc_to_nchw(const Tensor& x) { return dense(x.permute({0, 3, 1, 2})); }
+
+}  // namespace twinlens::test
