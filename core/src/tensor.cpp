@@ -1,6 +1,7 @@
 #include "twinlens/core/tensor.h"
 
 #include "core/src/tensor_state.h"
+
 #include "twinlens/core/check.h"
 #include "twinlens/kernels/copy.h"
 #include "twinlens/kernels/error.h"
@@ -53,9 +54,7 @@ View rows_view(const Tensor& x, Data* data) {
   return v;
 }
 
-void run_copy(const Tensor& from, const Tensor& to) {
-  run(current_stream(to.device()), Copy{const_strided_of(from), strided_of(to)});
-}
+void run_copy(const Tensor& from, const Tensor& to) { run(current_stream(to.device()), Copy{const_strided_of(from), strided_of(to)}); }
 
 template <class T>
 Tensor from_host(const std::vector<T>& values, const Shape& shape, DType dtype) {
@@ -101,7 +100,8 @@ T* Tensor::data() const {
     fits = dtype() == DType::u8 || dtype() == DType::boolean;
   }
   check_dtype(fits, "data", "the element type asked for is not that of the tensor", {{"x", *this}});
-  if (device().is_cuda()) fail(Kind::device, "data", "elements of a CUDA tensor cannot be touched by the host; copy it with .to(kCpu)", {{"x", *this}});
+  if (device().is_cuda())
+    fail(Kind::device, "data", "elements of a CUDA tensor cannot be touched by the host; copy it with .to(kCpu)", {{"x", *this}});
   return static_cast<T*>(raw());
 }
 template float* Tensor::data<float>() const;
@@ -171,7 +171,8 @@ Tensor& Tensor::set_requires_grad(bool wants) {
 const Tensor& Tensor::grad() const { return state_of(*this).grad; }
 
 void Tensor::set_grad(Tensor grad) const {
-  if (grad.defined()) check(grad.shape() == shape(), "set_grad", "the gradient must have the shape of the leaf", {{"x", *this}, {"grad", grad}});
+  if (grad.defined())
+    check(grad.shape() == shape(), "set_grad", "the gradient must have the shape of the leaf", {{"x", *this}, {"grad", grad}});
   state_->grad_is_bound = grad.defined();
   state_->grad = std::move(grad);
 }

@@ -1,6 +1,7 @@
 #include "twinlens/kernels/accumulate.h"
 
 #include "kernels/cpu/vec/vec.h"
+
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {

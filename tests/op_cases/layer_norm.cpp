@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "tests/support/op_case.h"
+
 #include "twinlens/core/ops.h"
 
 namespace twinlens::test {
@@ -34,10 +35,11 @@ OpCase make(const Shape& shape, double shift = 0.0) {
 
 OpCases op_cases_layer_norm() {
   OpCases op;
-  for (const Shape& shape : {Shape{1, 1}, Shape{0, 8}, Shape{3, 7}, Shape{2, 5, 192}, Shape{67, 65}, Shape{33, 768}}) op.cases.push_back(make(shape));
+  for (const Shape& shape : {Shape{1, 1}, Shape{0, 8}, Shape{3, 7}, Shape{2, 5, 192}, Shape{67, 65}, Shape{33, 768}})
+    op.cases.push_back(make(shape));
   op.cases[0].absolute = 1e-4;  // one column: y = beta and dx = 0 exactly in the formula, rstd = 316 amplifies rounding
   op.cases.push_back(make({4, 257}, 30.0));
-  op.cases.back().tolerance = 2e-5;           // the mean is 30 standard deviations: f32 inputs of x - mean lose 5 bits
+  op.cases.back().tolerance = 2e-5;  // the mean is 30 standard deviations: f32 inputs of x - mean lose 5 bits
   op.cases.back().gradient_tolerance = 2e-5;
   op.cases.back().bf16_tolerance = 0.0;
   OpCase bench = make({1600, 768});
@@ -47,7 +49,10 @@ OpCases op_cases_layer_norm() {
   bench.bytes = 1600.0 * 768 * 8;
   op.cases.push_back(bench);
 
-  op.errors.push_back({"gamma of another width", [] { layer_norm(zeros({4, 8}), zeros({7}), zeros({8})); },
+  op.errors.push_back({"gamma of another width",
+                       [] {
+                         layer_norm(zeros({4, 8}), zeros({7}), zeros({8}));
+                       },
                        {"layer_norm", "gamma must match the last dim of x", "[4,8]", "[7]"}});
   op.errors.push_back({"integer x", [] { layer_norm(zeros({4, 8}, DType::i64), {}, {}); }, {"layer_norm", "i64"}});
   return op;

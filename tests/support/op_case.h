@@ -27,9 +27,9 @@ struct Array {
 
 struct CaseInput {
   Array values;
-  DType dtype = DType::f32;      // f32 inputs are also tried as bf16 where the case allows
-  bool differentiable = true;    // f32 only
-  bool parameter = false;        // stays f32 (and dense) when the others become bf16 or non-contiguous
+  DType dtype = DType::f32;    // f32 inputs are also tried as bf16 where the case allows
+  bool differentiable = true;  // f32 only
+  bool parameter = false;      // stays f32 (and dense) when the others become bf16 or non-contiguous
 };
 
 // Deterministic values: normal numbers from a name and a shape.

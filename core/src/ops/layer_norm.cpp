@@ -68,8 +68,9 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
   Tensor y = empty(x.shape(), out.value_or(x.dtype()), x.device());
   Tensor mean = empty({n}, DType::f32, x.device());
   Tensor rstd = empty({n}, DType::f32, x.device());
-  run(current_stream(x.device()), LayerNormForward{const_rows_of(rows), floats_or_null(gamma), floats_or_null(beta), rows_of(y),
-                                                   static_cast<float*>(mean.raw()), static_cast<float*>(rstd.raw()), static_cast<float>(eps)});
+  run(current_stream(x.device()),
+      LayerNormForward{const_rows_of(rows), floats_or_null(gamma), floats_or_null(beta), rows_of(y), static_cast<float*>(mean.raw()),
+                       static_cast<float*>(rstd.raw()), static_cast<float>(eps)});
   if (!needs_grad({&x, &gamma, &beta})) return y;
   auto node = std::make_shared<LayerNormNode>();
   node->x = Saved("x", rows);

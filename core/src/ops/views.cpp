@@ -2,6 +2,7 @@
 // gradient is the same rearrangement backwards.
 
 #include "core/src/tensor_state.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"

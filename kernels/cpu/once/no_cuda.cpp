@@ -1,13 +1,15 @@
 // Stands in for kernels/cuda/memory.cpp in a build without CUDA: one file of answers, not of kernels.
 
 #include "kernels/cpu/once/device_memory.h"
+
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
 
 constexpr const char* kReason =
-    "this build has no CUDA; device cuda was asked for; install the CUDA toolkit and configure with -DTWINLENS_CUDA=ON, or use --device cpu";
+    "this build has no CUDA; device cuda was asked for; install the CUDA toolkit and configure with -DTWINLENS_CUDA=ON, or use --device "
+    "cpu";
 
 }  // namespace
 

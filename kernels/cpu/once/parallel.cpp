@@ -1,8 +1,7 @@
 #include "twinlens/kernels/parallel.h"
 
-#include <omp.h>
-
 #include <atomic>
+#include <omp.h>
 
 namespace twinlens {
 namespace {

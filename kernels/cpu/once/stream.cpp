@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kernels/cpu/once/device_memory.h"
+
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/run.h"
 

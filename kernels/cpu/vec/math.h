@@ -61,7 +61,7 @@ struct Math {
     Int e = (u >> 23) - 126;
     V m = V::bits((u & 0x007FFFFF) | 0x3F000000);  // [0.5, 1)
     const Int small = m.raw < 0.707106781186547524F;
-    e = e + small;                                 // small is -1 where true
+    e = e + small;  // small is -1 where true
     m = m + V::select(small, m, V(0.0F)) - V(1.0F);
     const V z = m * m;
     V p = V(7.0376836292e-2F);

@@ -47,13 +47,13 @@ class Tensor {
   // --- elements -------------------------------------------------------------------------------------------------------------------
   void* raw() const;  // first element
   template <class T>
-  T* data() const;                          // CPU only; throws DTypeError / DeviceError when T or the device does not fit
-  float item() const;                       // the only element, as float
-  std::vector<float> to_vector() const;     // row-major copy on the host, converted to float
+  T* data() const;                       // CPU only; throws DTypeError / DeviceError when T or the device does not fit
+  float item() const;                    // the only element, as float
+  std::vector<float> to_vector() const;  // row-major copy on the host, converted to float
   std::vector<std::int64_t> to_ints() const;
 
   // --- views (recorded on the tape) -----------------------------------------------------------------------------------------------
-  Tensor reshape(Shape shape) const;        // one size may be -1; copies when the layout does not allow a view
+  Tensor reshape(Shape shape) const;  // one size may be -1; copies when the layout does not allow a view
   Tensor transpose(int a, int b) const;
   Tensor permute(const std::vector<int>& order) const;
   Tensor slice(int d, std::int64_t begin, std::int64_t end) const;
@@ -63,7 +63,7 @@ class Tensor {
   Tensor expand(const Shape& shape) const;  // broadcast by stride 0
 
   // --- copies (recorded on the tape) ----------------------------------------------------------------------------------------------
-  Tensor to(DType dtype) const;    // itself when nothing changes
+  Tensor to(DType dtype) const;  // itself when nothing changes
   Tensor to(Device device) const;
   Tensor clone() const;
 
@@ -72,12 +72,12 @@ class Tensor {
   Tensor& copy_(const Tensor& from);  // shape equal, dtype converted, devices may differ
 
   // --- autograd -------------------------------------------------------------------------------------------------------------------
-  bool requires_grad() const;              // a leaf that wants a gradient, or the result of an op on one
-  Tensor& set_requires_grad(bool wants);   // leaves only
-  const Tensor& grad() const;              // of a leaf after backward; absent before
-  void set_grad(Tensor grad) const;        // backward adds into it from now on (flat parameter blocks use this); Tensor{} clears it
+  bool requires_grad() const;             // a leaf that wants a gradient, or the result of an op on one
+  Tensor& set_requires_grad(bool wants);  // leaves only
+  const Tensor& grad() const;             // of a leaf after backward; absent before
+  void set_grad(Tensor grad) const;       // backward adds into it from now on (flat parameter blocks use this); Tensor{} clears it
   bool is_leaf() const;
-  Tensor detach() const;                   // same elements, no tape
+  Tensor detach() const;  // same elements, no tape
   std::uint32_t version() const;
 
   const std::shared_ptr<TensorState>& state() const { return state_; }
@@ -101,9 +101,9 @@ Tensor dense(const Tensor& x);
 Tensor dense_rows(const Tensor& x);
 
 // --- views for kernels ----------------------------------------------------------------------------------------------------------------
-Rows rows_of(const Tensor& x);              // x from dense_rows: (product of leading sizes, last size)
+Rows rows_of(const Tensor& x);  // x from dense_rows: (product of leading sizes, last size)
 ConstRows const_rows_of(const Tensor& x);
-Buffer buffer_of(const Tensor& x);          // x dense
+Buffer buffer_of(const Tensor& x);  // x dense
 ConstBuffer const_buffer_of(const Tensor& x);
 Strided strided_of(const Tensor& x);
 ConstStrided const_strided_of(const Tensor& x);

@@ -12,12 +12,12 @@ namespace twinlens {
 struct LayerNormForward {
   static constexpr const char* kName = "layer_norm_forward";
   static constexpr bool kCuda = true;
-  ConstRows x;           // (N, C) any float type
-  const float* gamma;    // (C), null means 1
-  const float* beta;     // (C), null means 0
-  Rows y;                // (N, C) any float type
-  float* mean;           // (N)
-  float* rstd;           // (N)
+  ConstRows x;         // (N, C) any float type
+  const float* gamma;  // (C), null means 1
+  const float* beta;   // (C), null means 0
+  Rows y;              // (N, C) any float type
+  float* mean;         // (N)
+  float* rstd;         // (N)
   float eps;
 };
 template <class I>
@@ -29,14 +29,14 @@ struct LayerNormBackward {
   static constexpr bool kCuda = true;
   // Rows are reduced in blocks of kRowsPerBlock, then blocks in order: the same bits for any thread count.
   static constexpr std::int64_t kRowsPerBlock = 32;
-  ConstRows x, dy;       // (N, C)
-  const float* gamma;    // (C) or null
-  const float* mean;     // (N)
-  const float* rstd;     // (N)
-  Rows dx;               // (N, C); data null when nobody wants it
-  float* dgamma;         // (C) or null; overwritten
-  float* dbeta;          // (C) or null; overwritten
-  float* scratch;        // 2 * ceil(N / kRowsPerBlock) * C floats when dgamma or dbeta is wanted
+  ConstRows x, dy;     // (N, C)
+  const float* gamma;  // (C) or null
+  const float* mean;   // (N)
+  const float* rstd;   // (N)
+  Rows dx;             // (N, C); data null when nobody wants it
+  float* dgamma;       // (C) or null; overwritten
+  float* dbeta;        // (C) or null; overwritten
+  float* scratch;      // 2 * ceil(N / kRowsPerBlock) * C floats when dgamma or dbeta is wanted
 };
 template <class I>
 void kernel(I, const LayerNormBackward&);

@@ -47,8 +47,6 @@ struct Philox4 {
 }
 
 // [0, 1) with 24 random bits, exactly representable in f32.
-[[gnu::always_inline]] constexpr float uniform_from_bits(std::uint32_t bits) {
-  return static_cast<float>(bits >> 8) * 0x1p-24F;
-}
+[[gnu::always_inline]] constexpr float uniform_from_bits(std::uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24F; }
 
 }  // namespace twinlens
