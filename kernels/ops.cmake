@@ -5,6 +5,7 @@ set(TWINLENS_OPS
     affine
     attention
     bias_gradient
+    binary
     copy+cuda
     cross_entropy
     index_select
@@ -14,4 +15,6 @@ set(TWINLENS_OPS
     patchify
     reduce_rows
     softmax
-    topk)
+    topk
+    unary
+    where)

@@ -1,6 +1,7 @@
 # One line per file of tests/op_cases: name.cpp defines OpCases op_cases_<name>().
 set(TWINLENS_OP_CASES
     attention
+    binary
     concat
     cross_entropy
     index
@@ -10,4 +11,6 @@ set(TWINLENS_OP_CASES
     matmul
     patchify
     softmax
-    topk)
+    topk
+    unary
+    where)
