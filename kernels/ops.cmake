@@ -26,5 +26,4 @@ set(TWINLENS_OPS
     softmax
     topk
     unary
-    upsample
     where)

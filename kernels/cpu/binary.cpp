@@ -57,6 +57,26 @@ Body body_of(BinaryFunction function) {
   return nullptr;
 }
 
+template <class I, class X, class Y>
+void compute(const Binary& c, Body body) {
+  const StridedPlan<2> plan = plan_strided<2>({&c.a, &c.b});
+  const std::int64_t sa = plan.strides[0][plan.rank - 1], sb = plan.strides[1][plan.rank - 1];
+  parallel_for(plan.count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    ReadBlock<I> read_a, read_b;
+    WriteBlock<I> write_y;
+    for_runs(plan, begin, end, [&](std::int64_t position, const std::int64_t(&offsets)[2], std::int64_t count) {
+      const X* a = static_cast<const X*>(c.a.data) + offsets[0];
+      const X* b = static_cast<const X*>(c.b.data) + offsets[1];
+      Y* y = c.y.as<Y>() + position;
+      for (std::int64_t i = 0, n; i < count; i += n) {
+        n = next_block<I>(count - i);
+        body(read_a.read(a + i * sa, sa, n), read_b.read(b + i * sb, sb, n), write_y.target(y + i, n), n);
+        write_y.finish(y + i, n);
+      }
+    });
+  });
+}
+
 struct Boolean {
   std::uint8_t value;
 };
@@ -97,25 +117,10 @@ void compare(const Compare& c) {
 
 template <class I>
 void kernel(I, const Binary& c) {
-  const StridedPlan<2> plan = plan_strided<2>({&c.a, &c.b});
-  const std::int64_t sa = plan.strides[0][plan.rank - 1], sb = plan.strides[1][plan.rank - 1];
   const Body body = body_of<I>(c.function);
-  visit_float(c.a.dtype, [&]<class T>(TypeTag<T>) {
-    parallel_for(plan.count, kGrain, [&](std::int64_t begin, std::int64_t end) {
-      ReadBlock<I> read_a, read_b;
-      WriteBlock<I> write_y;
-      for_runs(plan, begin, end, [&](std::int64_t position, const std::int64_t(&offsets)[2], std::int64_t count) {
-        const T* a = static_cast<const T*>(c.a.data) + offsets[0];
-        const T* b = static_cast<const T*>(c.b.data) + offsets[1];
-        T* y = c.y.as<T>() + position;
-        for (std::int64_t i = 0, n; i < count; i += n) {
-          n = next_block<I>(count - i);
-          body(read_a.read(a + i * sa, sa, n), read_b.read(b + i * sb, sb, n), write_y.target(y + i, n), n);
-          write_y.finish(y + i, n);
-        }
-      });
-    });
-  });
+  if (c.a.dtype == DType::f32) return compute<I, float, float>(c, body);
+  if (c.y.dtype == DType::f32) return compute<I, bf16, float>(c, body);
+  compute<I, bf16, bf16>(c, body);
 }
 template void kernel(TWINLENS_ISA, const Binary&);
 

@@ -14,5 +14,4 @@ set(TWINLENS_OP_CASES
     softmax
     topk
     unary
-    upsample
     where)

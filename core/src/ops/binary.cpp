@@ -12,8 +12,8 @@
 namespace twinlens {
 namespace {
 
-Tensor compute(BinaryFunction function, const Tensor& a, const Tensor& b, const Shape& shape) {
-  Tensor y = empty(shape, a.dtype(), a.device());
+Tensor compute(BinaryFunction function, const Tensor& a, const Tensor& b, const Shape& shape, DType out) {
+  Tensor y = empty(shape, out, a.device());
   run(current_stream(a.device()), Binary{function, broadcast_view(a, shape), broadcast_view(b, shape), buffer_of(y)});
   return y;
 }
@@ -32,13 +32,18 @@ struct SumNode final : Node {
   void release() override {}
 };
 
+// The gradient of an argument of this shape: the sum of dy * factor over what was broadcast. Summands are kept in f32.
+Tensor product_gradient(const Tensor& dy, const Tensor& factor, const Shape& shape) {
+  const Tensor same = dy.to(factor.dtype());
+  return sum_to(compute(BinaryFunction::mul, same, factor, dy.shape(), shape == dy.shape() ? factor.dtype() : DType::f32), shape);
+}
+
 struct MulNode final : Node {
   Saved a, b;
   const char* name() const override { return "mul"; }
-  void backward(const Tensor& dy_in, Gradients& grads) override {
-    const Tensor dy = dy_in.to((grads.wants(0) ? b : a).get().dtype());
-    if (grads.wants(0)) grads.add(0, sum_to(mul(dy, b.get()), input_shapes[0]));
-    if (grads.wants(1)) grads.add(1, sum_to(mul(dy, a.get()), input_shapes[1]));
+  void backward(const Tensor& dy, Gradients& grads) override {
+    if (grads.wants(0)) grads.add(0, product_gradient(dy, b.get(), input_shapes[0]));
+    if (grads.wants(1)) grads.add(1, product_gradient(dy, a.get(), input_shapes[1]));
   }
   void release() override {
     a.reset();
@@ -53,7 +58,7 @@ struct DivNode final : Node {
   void backward(const Tensor& dy, Gradients& grads) override {
     const Tensor ratio = div(dy.to(b.get().dtype()), b.get());
     if (grads.wants(0)) grads.add(0, sum_to(ratio, input_shapes[0]));
-    if (grads.wants(1)) grads.add(1, neg(sum_to(mul(ratio, y.get()), input_shapes[1])));
+    if (grads.wants(1)) grads.add(1, neg(product_gradient(ratio, y.get(), input_shapes[1])));
   }
   void release() override {
     b.reset();
@@ -71,8 +76,9 @@ struct ExtremumNode final : Node {
     for (int i = 0; i < 2; ++i) {
       if (!grads.wants(i)) continue;
       const bool mine_first = (i == 0) == larger;
-      const Tensor share = compute(BinaryFunction::share_above, (mine_first ? a : b).get(), (mine_first ? b : a).get(), dy.shape());
-      grads.add(i, sum_to(mul(dy, share), input_shapes[i]));
+      const Tensor share =
+          compute(BinaryFunction::share_above, (mine_first ? a : b).get(), (mine_first ? b : a).get(), dy.shape(), dy.dtype());
+      grads.add(i, product_gradient(dy, share, input_shapes[i]));
     }
   }
   void release() override {
@@ -85,7 +91,7 @@ Tensor checked(const char* op, BinaryFunction function, const Tensor& a, const T
   check_same_device(op, {{"a", a}, {"b", b}});
   check_compute_dtype(op, {{"a", a}, {"b", b}});
   check_dtype(a.dtype() == b.dtype(), op, "a and b must have one dtype; convert one with .to()", {{"a", a}, {"b", b}});
-  return compute(function, a, b, broadcast_shape(op, a.shape(), b.shape()));
+  return compute(function, a, b, broadcast_shape(op, a.shape(), b.shape()), a.dtype());
 }
 
 Tensor add_or_sub(const char* op, bool subtract, const Tensor& a, const Tensor& b) {

@@ -67,13 +67,16 @@ struct Functions {
     TWINLENS_INLINE static V slope(V x) { return gated_slope(x, 1.702F); }
   };
 
-  // x Phi(x), Phi the normal distribution: Phi = (1 + erf(x / sqrt 2)) / 2; slope Phi + x phi.
+  // x Phi(x), Phi the normal distribution; slope Phi + x phi. With the tail Q(|x|): x Phi(x) = max(x, 0) - |x| Q, no cancellation.
   struct Gelu {
-    TWINLENS_INLINE static V phi(V x) { return V(0.5F) + V(0.5F) * M::erf(x * V(0.70710678118654752F)); }
-    TWINLENS_INLINE static V value(V x) { return x * phi(x); }
+    TWINLENS_INLINE static V value(V x) {
+      const V size = V::min(V::abs(x), V(20.0F));  // the tail is 0 there, and 0 times infinity is not wanted
+      return V::max(x, V(0.0F)) - size * M::normal(x).tail;
+    }
     TWINLENS_INLINE static V slope(V x) {
-      const V c = V::min(V::max(x, V(-20.0F)), V(20.0F));  // the density is 0 there, and x^2 does not overflow
-      return V::fma(c * V(0.39894228040143268F), M::exp(c * c * V(-0.5F)), phi(x));
+      const auto [density, tail] = M::normal(x);
+      const V c = V::min(V::max(x, V(-20.0F)), V(20.0F));
+      return V::fma(c, density, V::select(x.raw < 0.0F, tail, V(1.0F) - tail));
     }
   };
   // x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), computed as x sigmoid(2u): no cancellation for negative x.

@@ -113,6 +113,32 @@ struct Math {
   // log(1 + e^-|x|), accurate for large |x| too.
   TWINLENS_INLINE static V log1p_exp_neg_abs(V x) { return log1p(exp(-V::abs(x))); }
 
+  // The normal distribution at x: density phi(x) and tail Q(|x|) = P(Z > |x|) = phi(x) m(|x|), where m, Mills' ratio, is w P(w) with
+  // w = 1 / (1 + |x| / 4). The tail is accurate relative to itself, which 1 - erf is not. <= 8 ulp; both are 0 beyond |x| = 13.2.
+  struct Normal {
+    V density, tail;
+  };
+  TWINLENS_INLINE static Normal normal(V x) {
+    const V t = V::min(V::abs(x), V(20.0F));
+    // t^2 = high^2 + (t - high)(t + high), high of 12 bits: its square is exact, so that large t lose nothing in the exponent
+    const V high = V::bits((Int)t.raw & ~0xFFF);
+    const V low = (t - high) * (t + high) * V(-0.5F);
+    const V low_exp = V::fma(V::fma(V::fma(low, V(1.0F / 6.0F), V(0.5F)), low, V(1.0F)), low, V(1.0F));
+    const V density = exp(high * high * V(-0.5F)) * low_exp * V(0.39894228040143268F);
+    const V w = V(1.0F) / V::fma(t, V(0.25F), V(1.0F));
+    V p = V(4.032743e-02F);
+    p = V::fma(p, w, V(-1.5048616e-01F));
+    p = V::fma(p, w, V(1.12626724e-01F));
+    p = V::fma(p, w, V(9.465938e-02F));
+    p = V::fma(p, w, V(1.1537897e-02F));
+    p = V::fma(p, w, V(2.286749e-01F));
+    p = V::fma(p, w, V(1.7629392e-01F));
+    p = V::fma(p, w, V(2.4037379e-01F));
+    p = V::fma(p, w, V(2.4926858e-01F));
+    p = V::fma(p, w, V(2.5003767e-01F));
+    return {density, density * p * w};
+  }
+
   // erf(x): odd rational approximation on [-4, 4], +-1 outside. <= 4 ulp.
   TWINLENS_INLINE static V erf(V x) {
     const V c = V::min(V::max(x, V(-4.0F)), V(4.0F));

@@ -21,7 +21,7 @@ struct Binary {
   static constexpr bool kCuda = false;
   BinaryFunction function;
   ConstStrided a, b;  // float, one dtype, both with the shape of y
-  Buffer y;           // same dtype, dense
+  Buffer y;           // dense; same dtype, or f32
 };
 template <class I>
 void kernel(I, const Binary&);
