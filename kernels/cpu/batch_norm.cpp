@@ -10,7 +10,7 @@ constexpr std::int64_t kBlock = kBatchNormRowsPerBlock;
 
 // parts[block][c] = sum over the block's rows of value(row, i, lanes); then out[c] = factor * sum over blocks, in order.
 template <class I, class Value>
-TWINLENS_INLINE void column_sums(std::int64_t rows, std::int64_t c, float* parts, float* out, float factor, Value value) {
+TWINLENS_INLINE void column_sums(std::int64_t rows, std::int64_t c, float* parts, float* out, double factor, Value value) {
   const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
   parallel_for(rows, kBlock, [&](std::int64_t begin, std::int64_t end) {
     float* part = parts + begin / kBlock * c;
@@ -20,10 +20,13 @@ TWINLENS_INLINE void column_sums(std::int64_t rows, std::int64_t c, float* parts
       store_lanes<I>(sum, part + i, n);
     });
   });
-  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
-    Vec<I> sum(0.0F);
-    for (std::int64_t b = 0; b < blocks; ++b) sum += load_lanes<I>(parts + b * c + i, n);
-    store_lanes<I>(sum * Vec<I>(factor), out + i, n);
+  // The few block sums are added in double: statistics go into every value behind them.
+  parallel_for(c, 256, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      double sum = 0.0;
+      for (std::int64_t b = 0; b < blocks; ++b) sum += static_cast<double>(parts[b * c + i]);
+      out[i] = static_cast<float>(sum * factor);
+    }
   });
 }
 
@@ -44,8 +47,8 @@ void backward(const BatchNormBackward& a) {
   const auto normalised = [&](std::int64_t r, std::int64_t i, std::int64_t n) {
     return (load_lanes<I>(a.x.row<T>(r) + i, n) - load_lanes<I>(a.mean + i, n)) * rstd_of<I>(a.variance, i, n, a.eps);
   };
-  column_sums<I>(rows, c, a.scratch, a.dbeta, 1.0F, gradient);
-  column_sums<I>(rows, c, a.scratch, a.dgamma, 1.0F,
+  column_sums<I>(rows, c, a.scratch, a.dbeta, 1.0, gradient);
+  column_sums<I>(rows, c, a.scratch, a.dgamma, 1.0,
                  [&](std::int64_t r, std::int64_t i, std::int64_t n) { return gradient(r, i, n) * normalised(r, i, n); });
   if (a.dx.data == nullptr && a.dresidual.data == nullptr) return;
   const V inverse(rows > 0 ? 1.0F / static_cast<float>(rows) : 0.0F);
@@ -68,7 +71,7 @@ void backward(const BatchNormBackward& a) {
 template <class I>
 void kernel(I, const BatchNormStatistics& a) {
   const std::int64_t rows = row_count(a.x), c = a.x.cols;
-  const float factor = rows > 0 ? 1.0F / static_cast<float>(rows) : 0.0F;
+  const double factor = rows > 0 ? 1.0 / static_cast<double>(rows) : 0.0;
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
     column_sums<I>(rows, c, a.scratch, a.mean, factor, [&](std::int64_t r, std::int64_t i, std::int64_t n) { return load_lanes<I>(a.x.row<T>(r) + i, n); });
     column_sums<I>(rows, c, a.scratch, a.variance, factor, [&](std::int64_t r, std::int64_t i, std::int64_t n) {

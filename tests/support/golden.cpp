@@ -38,8 +38,10 @@ Golden::Distance Golden::distance(const std::vector<float>& got, const std::stri
     difference += (g - want[i]) * (g - want[i]);
     norm += want[i] * want[i];
   }
-  const double err = has(worst_name(err_name)) ? number(worst_name(err_name)) : number(err_name);
-  return {std::sqrt(difference), 2.0 * std::max(err, 0x1p-24 * std::sqrt(norm))};
+  // err_worst is the largest of nine fp32 runs; a single run's err is one draw of rounding luck, so it stands beside two bits more.
+  const bool many = has(worst_name(err_name));
+  const double err = number(many ? worst_name(err_name) : err_name);
+  return {std::sqrt(difference), 2.0 * std::max(err, (many ? 0x1p-24 : 0x1p-22) * std::sqrt(norm))};
 }
 
 nlohmann::json golden_json(const std::string& name) {
