@@ -81,7 +81,7 @@ TEST_CASE("20 AdamW steps follow float64 PyTorch", "[golden]") {
     CHECK(s.decay == !listed);
   }
   const auto& o = about["optimizer"];
-  const AdamWOptions adamw{o["betas"][0].get<double>(), o["betas"][1].get<double>(), o["eps"].get<double>(), o["weight_decay"].get<double>()};
+  const AdamWOptions adamw{o["beta1"].get<double>(), o["beta2"].get<double>(), o["eps"].get<double>(), o["weight_decay"].get<double>()};
   StepOptions options;
   options.pack_captions = !plain;
   StepBlock block;
