@@ -61,12 +61,14 @@ clang_part() {
   fi
 }
 
+# (Instrumented code gives gcc false warnings; they are errors in the plain builds.)
+
 # AddressSanitizer and UndefinedBehaviorSanitizer. Op cases try every compiled set up to the best by themselves, so one run covers scalar
 # and the best one; the other tests are run again on scalar. Middle sets are left to --full.
 address_part() {
   local sets="avx512;avx512bf16"
   is_full && sets="avx2;avx512;avx512bf16;neon"
-  configure address -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
+  configure address -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
     "-DTWINLENS_ISAS=$sets" || return
   build address || return
   local options=(--label-exclude '^(full|house)$')
@@ -78,13 +80,18 @@ address_part() {
 # ThreadSanitizer over the loader and what else starts threads. libgomp is not instrumented and would be reported: with one OpenMP thread
 # it starts no team.
 thread_part() {
-  configure thread -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
+  configure thread -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
     -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
   has_target thread test_clip || {
     echo "skipped: no target test_clip"
     return 0
   }
   build thread test_clip || return
+  # (Catch2's exit status of a listing is the number of cases.)
+  if "$parts_dir/thread/bin/test_clip" "[loader]" --list-test-names-only >/dev/null; then
+    echo "skipped: test_clip has no cases tagged [loader]"
+    return 0
+  fi
   OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=1 "$parts_dir/thread/bin/test_clip" "[loader]"
 }
 

@@ -3,6 +3,7 @@
 #
 #   tests/run.sh            build in $TWINLENS_BUILD_DIR (default build/release), run the tests
 #   tests/run.sh --full     also what CI has no time for: the slow tests, and the sanitizer and clang suites without shortening
+#   TWINLENS_CUDA=ON tests/run.sh   with the CUDA half, on the card where there is one
 #   tests/run.sh -R attention    further arguments go to ctest
 #
 # Can be run again at any time, and twice at once with different TWINLENS_BUILD_DIR.
@@ -13,7 +14,7 @@ if [[ ${1:-} == --full ]]; then
   full=1
   shift
 elif [[ ${1:-} == --help || ${1:-} == -h ]]; then
-  sed -n '2,8p' "$0" | cut -c3-
+  sed -n '2,9p' "$0" | cut -c3-
   exit 0
 fi
 
@@ -22,8 +23,9 @@ cores=$(nproc)
 export OMP_WAIT_POLICY=passive # tests run side by side: waiting threads must not take the cores from the others
 export CMAKE_COLOR_DIAGNOSTICS=${CMAKE_COLOR_DIAGNOSTICS:-OFF}
 
-tests/install_packages.sh build tests
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_WERROR=ON
+tests/packages.sh build tests
+# The same options as examples/quickstart.sh, so that the two share what is built.
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA="${TWINLENS_CUDA:-OFF}" -DTWINLENS_WERROR="${TWINLENS_WERROR:-OFF}"
 cmake --build "$build" --parallel "$cores"
 
 slow=(--label-exclude '^full$')

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the packages of the named groups of tests/packages.txt that are missing: `tests/install_packages.sh build tests`.
+# Installs the packages of the named groups of tests/packages.txt that are missing: `tests/packages.sh build tests`.
 # As root, or through sudo. Does nothing, and asks for no rights, when all are there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
