@@ -26,4 +26,5 @@ set(TWINLENS_OPS
     softmax
     topk
     unary
+    upsample
     where)

@@ -56,9 +56,14 @@ void save_checkpoint(const fs::path& checkpoints, const TrainState& state, Clip&
   try {
     write_safetensors((temporary / kModel).string(), state_dict(collect(model)));
     write_safetensors((temporary / kOptimizer).string(), optimizer_tensors(parameters, ema));
-    const Json json{{"step", state.step},   {"samples", state.samples},       {"epoch", state.epoch},
-                    {"batch", state.batch}, {"seed", state.seed},             {"instruction_set", state.instruction_set},
-                    {"data", state.data_fingerprint}, {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
+    const Json json{{"step", state.step},
+                    {"samples", state.samples},
+                    {"epoch", state.epoch},
+                    {"batch", state.batch},
+                    {"seed", state.seed},
+                    {"instruction_set", state.instruction_set},
+                    {"data", state.data_fingerprint},
+                    {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
     atomic_write((temporary / kState).string(), json.dump(2) + "\n");
     fs::remove_all(final_folder, ignored);
     rename_synced(temporary.string(), final_folder.string());
@@ -77,7 +82,8 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
   std::stringstream text;
   text << file.rdbuf();
   const Json json = Json::parse(text.str(), nullptr, false);
-  if (!file || !json.is_object()) throw FileError("checkpoint: state.json is missing or damaged; " + state_file.string() + "; use an older checkpoint");
+  if (!file || !json.is_object())
+    throw FileError("checkpoint: state.json is missing or damaged; " + state_file.string() + "; use an older checkpoint");
   TrainState state;
   try {
     state.step = json.at("step");
@@ -89,7 +95,8 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.data_fingerprint = json.at("data");
     state.settings = json.at("settings").dump();
   } catch (const Json::exception& e) {
-    throw FileError("checkpoint: state.json is incomplete: " + std::string(e.what()) + "; " + state_file.string() + "; use an older checkpoint");
+    throw FileError("checkpoint: state.json is incomplete: " + std::string(e.what()) + "; " + state_file.string() +
+                    "; use an older checkpoint");
   }
   const StateDict weights = read_safetensors((checkpoint / kModel).string());
   const StateDict moments = read_safetensors((checkpoint / kOptimizer).string());
@@ -97,7 +104,9 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
   const NoGrad guard;
   for (auto [name, target] : optimizer_tensors(parameters, ema)) {
     const auto it = moments.find(name);
-    if (it == moments.end()) throw FileError("checkpoint: no tensor '" + name + "'; " + (checkpoint / kOptimizer).string() + "; resume with the flags of the first run");
+    if (it == moments.end())
+      throw FileError("checkpoint: no tensor '" + name + "'; " + (checkpoint / kOptimizer).string() +
+                      "; resume with the flags of the first run");
     target.copy_(it->second);
   }
   parameters.refresh_shadow();

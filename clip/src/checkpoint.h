@@ -25,8 +25,8 @@ struct TrainState {
 };
 
 // Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last`.
-void save_checkpoint(const std::filesystem::path& checkpoints, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema,
-                     std::int64_t keep_last);
+void save_checkpoint(const std::filesystem::path& checkpoints, const TrainState& state, Clip& model, const FlatParameters& parameters,
+                     const Ema* ema, std::int64_t keep_last);
 
 // Restores everything. Throws FileError when a file is missing or damaged, ConfigError when it is of another model.
 TrainState load_checkpoint(const std::filesystem::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema);

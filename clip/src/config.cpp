@@ -39,7 +39,8 @@ class Reader {
     T value = supported;
     read(key, value);
     if (!(value == supported)) {
-      fail(std::string("key '") + key + "' = " + object_.at(key).dump() + " is not supported", std::string("supported: ") + Json(supported).dump());
+      fail(std::string("key '") + key + "' = " + object_.at(key).dump() + " is not supported",
+           std::string("supported: ") + Json(supported).dump());
     }
   }
   // A key that does not change the numbers.
@@ -128,33 +129,54 @@ struct Preset {
 
 // open_clip src/open_clip/model_configs (facts: sizes only). -quickgelu variants are made below.
 constexpr Preset kPresets[] = {
-    {"RN50", R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":[3,4,6,3],"width":64},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"RN101", R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":[3,4,23,3],"width":64},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"RN50x4", R"({"embed_dim":640,"vision_cfg":{"image_size":288,"layers":[4,6,10,6],"width":80},"text_cfg":{"width":640,"heads":10,"layers":12}})"},
-    {"RN50x16", R"({"embed_dim":768,"vision_cfg":{"image_size":384,"layers":[6,8,18,8],"width":96},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"RN50x64", R"({"embed_dim":1024,"vision_cfg":{"image_size":448,"layers":[3,15,36,10],"width":128},"text_cfg":{"width":1024,"heads":16,"layers":12}})"},
-    {"ViT-S-32", R"({"embed_dim":384,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":32},"text_cfg":{"width":384,"heads":6,"layers":12}})"},
-    {"ViT-S-16", R"({"embed_dim":384,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":16},"text_cfg":{"width":384,"heads":6,"layers":12}})"},
-    {"ViT-S-32-alt", R"({"embed_dim":256,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":32},"text_cfg":{"width":256,"heads":4,"layers":10}})"},
-    {"ViT-M-32", R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":512,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-32", R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":768,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-32-256", R"({"embed_dim":512,"vision_cfg":{"image_size":256,"layers":12,"width":768,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-16", R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":768,"patch_size":16},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-16-plus-240", R"({"embed_dim":640,"vision_cfg":{"image_size":240,"layers":12,"width":896,"patch_size":16},"text_cfg":{"width":640,"heads":10,"layers":12}})"},
-    {"ViT-L-14", R"({"embed_dim":768,"vision_cfg":{"image_size":224,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"ViT-L-14-280", R"({"embed_dim":768,"vision_cfg":{"image_size":280,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"ViT-L-14-336", R"({"embed_dim":768,"vision_cfg":{"image_size":336,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"ViT-H-14", R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":32,"width":1280,"head_width":80,"patch_size":14},"text_cfg":{"width":1024,"heads":16,"layers":24}})"},
-    {"ViT-g-14", R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":40,"width":1408,"head_width":88,"mlp_ratio":4.3637,"patch_size":14},"text_cfg":{"width":1024,"heads":16,"layers":24}})"},
-    {"ViT-bigG-14", R"({"embed_dim":1280,"vision_cfg":{"image_size":224,"layers":48,"width":1664,"head_width":104,"mlp_ratio":4.9231,"patch_size":14},"text_cfg":{"width":1280,"heads":20,"layers":32}})"},
-    {"ViT-e-14", R"({"embed_dim":1280,"vision_cfg":{"image_size":224,"layers":56,"width":1792,"head_width":112,"mlp_ratio":8.5715,"patch_size":14},"text_cfg":{"width":1280,"heads":20,"layers":36}})"},
+    {"RN50",
+     R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":[3,4,6,3],"width":64},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
+    {"RN101",
+     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":[3,4,23,3],"width":64},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
+    {"RN50x4",
+     R"({"embed_dim":640,"vision_cfg":{"image_size":288,"layers":[4,6,10,6],"width":80},"text_cfg":{"width":640,"heads":10,"layers":12}})"},
+    {"RN50x16",
+     R"({"embed_dim":768,"vision_cfg":{"image_size":384,"layers":[6,8,18,8],"width":96},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
+    {"RN50x64",
+     R"({"embed_dim":1024,"vision_cfg":{"image_size":448,"layers":[3,15,36,10],"width":128},"text_cfg":{"width":1024,"heads":16,"layers":12}})"},
+    {"ViT-S-32",
+     R"({"embed_dim":384,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":32},"text_cfg":{"width":384,"heads":6,"layers":12}})"},
+    {"ViT-S-16",
+     R"({"embed_dim":384,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":16},"text_cfg":{"width":384,"heads":6,"layers":12}})"},
+    {"ViT-S-32-alt",
+     R"({"embed_dim":256,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":32},"text_cfg":{"width":256,"heads":4,"layers":10}})"},
+    {"ViT-M-32",
+     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":512,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
+    {"ViT-B-32",
+     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":768,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
+    {"ViT-B-32-256",
+     R"({"embed_dim":512,"vision_cfg":{"image_size":256,"layers":12,"width":768,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
+    {"ViT-B-16",
+     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":768,"patch_size":16},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
+    {"ViT-B-16-plus-240",
+     R"({"embed_dim":640,"vision_cfg":{"image_size":240,"layers":12,"width":896,"patch_size":16},"text_cfg":{"width":640,"heads":10,"layers":12}})"},
+    {"ViT-L-14",
+     R"({"embed_dim":768,"vision_cfg":{"image_size":224,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
+    {"ViT-L-14-280",
+     R"({"embed_dim":768,"vision_cfg":{"image_size":280,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
+    {"ViT-L-14-336",
+     R"({"embed_dim":768,"vision_cfg":{"image_size":336,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
+    {"ViT-H-14",
+     R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":32,"width":1280,"head_width":80,"patch_size":14},"text_cfg":{"width":1024,"heads":16,"layers":24}})"},
+    {"ViT-g-14",
+     R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":40,"width":1408,"head_width":88,"mlp_ratio":4.3637,"patch_size":14},"text_cfg":{"width":1024,"heads":16,"layers":24}})"},
+    {"ViT-bigG-14",
+     R"({"embed_dim":1280,"vision_cfg":{"image_size":224,"layers":48,"width":1664,"head_width":104,"mlp_ratio":4.9231,"patch_size":14},"text_cfg":{"width":1280,"heads":20,"layers":32}})"},
+    {"ViT-e-14",
+     R"({"embed_dim":1280,"vision_cfg":{"image_size":224,"layers":56,"width":1792,"head_width":112,"mlp_ratio":8.5715,"patch_size":14},"text_cfg":{"width":1280,"heads":20,"layers":36}})"},
 };
 // Those that OpenAI published, trained with QuickGELU.
 constexpr const char* kQuickGelu[] = {"RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"};
 constexpr const char* kQuickGeluSuffix = "-quickgelu";
 
 void check_positive(const char* field, double value) {
-  if (!(value > 0)) throw ConfigError("model config: " + std::string(field) + " = " + std::to_string(value) + "; model config; must be positive");
+  if (!(value > 0))
+    throw ConfigError("model config: " + std::string(field) + " = " + std::to_string(value) + "; model config; must be positive");
 }
 void check_divides(const char* field, int value, const char* by_field, int by) {
   if (by <= 0 || value % by != 0) {
@@ -175,8 +197,11 @@ void ModelConfig::validate() const {
   for (const int layers : vision.layers) check_positive("vision_cfg.layers", layers);
   check_positive("text_cfg.layers", text.layers);
   if (vision.is_resnet()) {
-    if (vision.layers.size() != 4) throw ConfigError("model config: vision_cfg.layers needs 1 or 4 numbers; model config; give 4 for a ResNet");
-    if (vision.image_size < 32) throw ConfigError("model config: vision_cfg.image_size = " + std::to_string(vision.image_size) + " is less than the ResNet's stride; model config; use 32 or more");
+    if (vision.layers.size() != 4)
+      throw ConfigError("model config: vision_cfg.layers needs 1 or 4 numbers; model config; give 4 for a ResNet");
+    if (vision.image_size < 32)
+      throw ConfigError("model config: vision_cfg.image_size = " + std::to_string(vision.image_size) +
+                        " is less than the ResNet's stride; model config; use 32 or more");
     check_divides("vision_cfg.width * 32", vision.width * 32, "vision_cfg.head_width", vision.head_width);
     check_divides("vision_cfg.width", vision.width, "2", 2);
   } else {
@@ -222,17 +247,25 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
 }
 
 std::string to_json(const ModelConfig& c) {
-  Json vision{{"image_size", c.vision.image_size}, {"layers", c.vision.layers}, {"width", c.vision.width}, {"head_width", c.vision.head_width}};
+  Json vision{
+      {"image_size", c.vision.image_size}, {"layers", c.vision.layers}, {"width", c.vision.width}, {"head_width", c.vision.head_width}};
   if (!c.vision.is_resnet()) {
     vision["layers"] = c.vision.layers[0];
     vision["patch_size"] = c.vision.patch_size;
     vision["mlp_ratio"] = c.vision.mlp_ratio;
   }
-  Json text{{"context_length", c.text.context_length}, {"vocab_size", c.text.vocab_size}, {"width", c.text.width}, {"heads", c.text.heads}, {"layers", c.text.layers}};
+  Json text{{"context_length", c.text.context_length},
+            {"vocab_size", c.text.vocab_size},
+            {"width", c.text.width},
+            {"heads", c.text.heads},
+            {"layers", c.text.layers}};
   if (c.text.mlp_ratio != 4.0) text["mlp_ratio"] = c.text.mlp_ratio;
   Json model{{"embed_dim", c.embed_dim}, {"vision_cfg", vision}, {"text_cfg", text}};
   if (c.quick_gelu) model["quick_gelu"] = true;
-  const Json preprocess{{"mean", c.preprocess.mean}, {"std", c.preprocess.std}, {"interpolation", c.preprocess.interpolation}, {"resize_mode", c.preprocess.resize_mode}};
+  const Json preprocess{{"mean", c.preprocess.mean},
+                        {"std", c.preprocess.std},
+                        {"interpolation", c.preprocess.interpolation},
+                        {"resize_mode", c.preprocess.resize_mode}};
   return Json{{"model_cfg", model}, {"preprocess_cfg", preprocess}}.dump(2) + "\n";
 }
 

@@ -56,7 +56,8 @@ LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::s
   const std::int64_t s = config.vision.image_size, size = s * s * 3;
   out.pixels = empty({static_cast<std::int64_t>(out.kept.size()), s, s, 3}, DType::u8);
   for (std::size_t k = 0; k < out.kept.size(); ++k) {
-    std::memcpy(out.pixels.data<std::uint8_t>() + static_cast<std::int64_t>(k) * size, images[static_cast<std::size_t>(out.kept[k])]->rgb.data(), static_cast<std::size_t>(size));
+    std::memcpy(out.pixels.data<std::uint8_t>() + static_cast<std::int64_t>(k) * size,
+                images[static_cast<std::size_t>(out.kept[k])]->rgb.data(), static_cast<std::size_t>(size));
   }
   return out;
 }
@@ -73,7 +74,8 @@ Tensor embed_image_files(const Clip& model, const std::vector<std::string>& path
   std::vector<Tensor> parts;
   for (std::size_t begin = 0; begin < paths.size(); begin += static_cast<std::size_t>(options.batch_size)) {
     const std::size_t end = std::min(paths.size(), begin + static_cast<std::size_t>(options.batch_size));
-    const std::vector<std::string> names(paths.begin() + static_cast<std::ptrdiff_t>(begin), paths.begin() + static_cast<std::ptrdiff_t>(end));
+    const std::vector<std::string> names(paths.begin() + static_cast<std::ptrdiff_t>(begin),
+                                         paths.begin() + static_cast<std::ptrdiff_t>(end));
     std::vector<std::string> bytes;
     for (const std::string& name : names) bytes.push_back(read_file(name));
     const LoadedPictures pictures = load_pictures(model.config, bytes, names, options.max_image_pixels);

@@ -33,7 +33,8 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
     }
     if (!pictures.kept.empty()) parts.push_back(embed_pictures(model, pictures.pixels, options));
   }
-  if (parts.empty()) throw FileError("evaluation: no usable picture; " + std::to_string(out.skipped.size()) + " were skipped; check --data");
+  if (parts.empty())
+    throw FileError("evaluation: no usable picture; " + std::to_string(out.skipped.size()) + " were skipped; check --data");
   out.images = concat(parts, 0);
   out.texts = embed_texts(model, tokenizer, out.captions, options);
   return out;

@@ -62,14 +62,14 @@ struct Loader::Work {
 
   std::mutex mutex;
   std::condition_variable room, ready;
-  std::map<std::pair<std::int64_t, std::int64_t>, LoadedBatch> done;  // by (epoch, index)
+  std::map<std::pair<std::int64_t, std::int64_t>, LoadedBatch> done;                // by (epoch, index)
   std::map<std::int64_t, std::shared_ptr<const std::vector<std::int64_t>>> orders;  // by epoch
-  std::pair<std::int64_t, std::int64_t> claim;      // next batch a worker takes
-  std::pair<std::int64_t, std::int64_t> wanted;     // next batch next() gives
-  std::int64_t ahead = 0;                           // batches claimed and not given yet
+  std::pair<std::int64_t, std::int64_t> claim;                                      // next batch a worker takes
+  std::pair<std::int64_t, std::int64_t> wanted;                                     // next batch next() gives
+  std::int64_t ahead = 0;                                                           // batches claimed and not given yet
   std::exception_ptr error;
   bool stop = false;
-  std::map<std::string, std::string> bad;           // key -> reason, as workers find them
+  std::map<std::string, std::string> bad;  // key -> reason, as workers find them
   std::vector<SkippedSample> reported;
   std::set<std::string> reported_keys;
   std::vector<std::thread> threads;
@@ -80,7 +80,8 @@ struct Loader::Work {
   std::shared_ptr<const std::vector<std::int64_t>> order(std::int64_t epoch) {
     auto& slot = orders[epoch];
     if (slot == nullptr) {
-      slot = std::make_shared<const std::vector<std::int64_t>>(epoch_order(*data, global_batch(), options.seed, epoch, options.equal_captions_apart));
+      slot = std::make_shared<const std::vector<std::int64_t>>(
+          epoch_order(*data, global_batch(), options.seed, epoch, options.equal_captions_apart));
       while (!orders.empty() && orders.begin()->first < wanted.first) orders.erase(orders.begin());
     }
     return slot;
@@ -123,7 +124,8 @@ LoadedBatch Loader::Work::make(std::int64_t epoch, std::int64_t index, const std
     // Bounded: give up after as many neighbours as may be bad.
     for (std::int64_t tries = 0; !image.has_value(); ++tries) {
       if (tries >= std::min<std::int64_t>(1000, data->size())) {
-        throw FileError("loader: no usable picture among " + std::to_string(tries) + " samples; near " + data->key(sample) + "; mend the data (see skipped.tsv)");
+        throw FileError("loader: no usable picture among " + std::to_string(tries) + " samples; near " + data->key(sample) +
+                        "; mend the data (see skipped.tsv)");
       }
       sample = (sample + 1) % data->size();
       image = picture(sample, epoch);
@@ -160,8 +162,8 @@ void Loader::Work::worker() {
   }
 }
 
-Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options, std::int64_t first_epoch,
-               std::int64_t first_batch)
+Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options,
+               std::int64_t first_epoch, std::int64_t first_batch)
     : work_(std::make_unique<Work>()) {
   work_->data = std::move(data);
   work_->tokenizer = std::move(tokenizer);
@@ -170,8 +172,9 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   work_->reported = work_->data->skipped();
   const std::int64_t batches = work_->batches(first_epoch);
   if (batches == 0) {
-    throw ConfigError("loader: " + std::to_string(work_->data->size()) + " samples do not fill one batch of " + std::to_string(work_->global_batch()) +
-                      (options.equal_captions_apart ? " with all captions different" : "") + "; --batch-size; choose a smaller batch");
+    throw ConfigError("loader: " + std::to_string(work_->data->size()) + " samples do not fill one batch of " +
+                      std::to_string(work_->global_batch()) + (options.equal_captions_apart ? " with all captions different" : "") +
+                      "; --batch-size; choose a smaller batch");
   }
   if (first_batch >= batches) work_->claim = work_->wanted = {first_epoch + 1, 0};
   for (int i = 0; i < std::max(1, options.workers); ++i) work_->threads.emplace_back([work = work_.get()] { work->worker(); });
@@ -212,7 +215,8 @@ LoadedBatch Loader::next() {
   if (bad > allowed) {
     const SkippedSample& first = work_->reported.front();
     throw FileError("loader: " + std::to_string(work_->reported.size()) + " of " + std::to_string(static_cast<std::int64_t>(total)) +
-                    " samples cannot be used, more than --max-skipped allows; first: " + first.key + ": " + first.reason + "; mend the data or raise --max-skipped");
+                    " samples cannot be used, more than --max-skipped allows; first: " + first.key + ": " + first.reason +
+                    "; mend the data or raise --max-skipped");
   }
   batch.wait_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return batch;

@@ -38,12 +38,13 @@ Tensor clip_loss(const ClipLossInputs& in, EqualCaptions equal_captions, Communi
   const Tensor targets = from_vector(own_columns, {n}).to(in.image.device());
   Tensor mask;
   if (equal_captions == EqualCaptions::positives) {
-    check(in.caption_ids.defined() && in.caption_ids.shape() == Shape{n}, "clip_loss", "equal captions as positives need one caption id per row",
-          {{"image", in.image}, {"caption_ids", in.caption_ids}});
+    check(in.caption_ids.defined() && in.caption_ids.shape() == Shape{n}, "clip_loss",
+          "equal captions as positives need one caption id per row", {{"image", in.image}, {"caption_ids", in.caption_ids}});
     mask = equal_caption_mask(in.caption_ids, communicator.all_gather(in.caption_ids), own_columns);
   }
   const Tensor scale = exp(in.logit_scale);
-  const Tensor both = add(one_direction(in.image, all_texts, scale, targets, mask), one_direction(in.text, all_images, scale, targets, mask));
+  const Tensor both =
+      add(one_direction(in.image, all_texts, scale, targets, mask), one_direction(in.text, all_images, scale, targets, mask));
   return affine(both, 0.5, 0.0);
 }
 

@@ -63,14 +63,16 @@ Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std
   std::vector<std::vector<std::int64_t>> images_of(static_cast<std::size_t>(m));
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t c = caption_of[static_cast<std::size_t>(i)];
-    check(c >= 0 && c < m, "retrieval_metrics", "caption " + std::to_string(c) + " of image " + std::to_string(i) + " does not exist", {{"texts", texts}});
+    check(c >= 0 && c < m, "retrieval_metrics", "caption " + std::to_string(c) + " of image " + std::to_string(i) + " does not exist",
+          {{"texts", texts}});
     images_of[static_cast<std::size_t>(c)].push_back(i);
   }
   Retrieval result;
   result.images = n;
   result.texts = m;
   std::vector<std::int64_t> ranks;
-  for_scores(images, texts, [&](std::int64_t i, const float* scores) { ranks.push_back(rank_of(scores, m, caption_of[static_cast<std::size_t>(i)])); });
+  for_scores(images, texts,
+             [&](std::int64_t i, const float* scores) { ranks.push_back(rank_of(scores, m, caption_of[static_cast<std::size_t>(i)])); });
   result.image_to_text = recall(ranks);
   ranks.clear();
   for_scores(texts, images, [&](std::int64_t j, const float* scores) {

@@ -58,7 +58,7 @@ Tensor AttentionPool2d::operator()(const Tensor& x, const Context& context) cons
   check(positional_embedding.value.size(0) == t, "attnpool", "the image size does not fit the positions",
         {{"x", x}, {"positional_embedding", positional_embedding.value}});
   const Tensor tokens = x.reshape({b, hw, c}).to(DType::f32);
-  const Tensor with_mean = concat({mean(tokens, {{1}, true}), tokens}, 1);              // (B, T, C)
+  const Tensor with_mean = concat({mean(tokens, {{1}, true}), tokens}, 1);             // (B, T, C)
   const Tensor rows = add(with_mean, positional_embedding.value).reshape({b * t, c});  // (B * T, C)
   const Tensor offsets = equal_offsets(b, t, x.device());
   AttentionOptions options;

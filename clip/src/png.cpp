@@ -24,7 +24,8 @@ std::string base64(const std::vector<unsigned char>& bytes) {
   out.reserve((bytes.size() + 2) / 3 * 4);
   for (std::size_t i = 0; i < bytes.size(); i += 3) {
     const std::size_t left = bytes.size() - i;
-    const unsigned v = (unsigned{bytes[i]} << 16) | (left > 1 ? unsigned{bytes[i + 1]} << 8 : 0U) | (left > 2 ? unsigned{bytes[i + 2]} : 0U);
+    const unsigned v =
+        (unsigned{bytes[i]} << 16) | (left > 1 ? unsigned{bytes[i + 1]} << 8 : 0U) | (left > 2 ? unsigned{bytes[i + 2]} : 0U);
     out += kAlphabet[v >> 18];
     out += kAlphabet[(v >> 12) & 63U];
     out += left > 1 ? kAlphabet[(v >> 6) & 63U] : '=';
@@ -42,7 +43,8 @@ std::string png_data_uri(const Image& image) {
     const auto* p = static_cast<unsigned char*>(data);
     out->insert(out->end(), p, p + size);
   };
-  stbi_write_png_to_func(append, &bytes, static_cast<int>(image.width), static_cast<int>(image.height), 3, image.rgb.data(), static_cast<int>(image.width) * 3);
+  stbi_write_png_to_func(append, &bytes, static_cast<int>(image.width), static_cast<int>(image.height), 3, image.rgb.data(),
+                         static_cast<int>(image.width) * 3);
   return "data:image/png;base64," + base64(bytes);
 }
 

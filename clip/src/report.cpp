@@ -1,13 +1,13 @@
 #include "twinlens/clip/report.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
+#include <fmt/format.h>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "clip/src/png.h"
+
 #include "twinlens/core/file.h"
 
 namespace twinlens {
@@ -75,8 +75,9 @@ std::string svg(const Curve& curve) {
       "<text x='{}' y='{}' text-anchor='end'>{:.4g}</text><text x='{}' y='{}' text-anchor='end'>{:.4g}</text>"
       "<text x='{}' y='{}'>step {:.0f}</text><text x='{}' y='{}' text-anchor='end'>{:.0f}</text>"
       "<polyline points='{}'/></svg></figure>",
-      curve.title, kWidth, kHeight, curve.title, kLeft, kTop, kLeft, kHeight - kBottom, kLeft, kHeight - kBottom, kWidth - 8, kHeight - kBottom,
-      kLeft - 5, kTop + 9, high, kLeft - 5, kHeight - kBottom, low, kLeft, kHeight - 6, first, kWidth - 8, kHeight - 6, last, path);
+      curve.title, kWidth, kHeight, curve.title, kLeft, kTop, kLeft, kHeight - kBottom, kLeft, kHeight - kBottom, kWidth - 8,
+      kHeight - kBottom, kLeft - 5, kTop + 9, high, kLeft - 5, kHeight - kBottom, low, kLeft, kHeight - 6, first, kWidth - 8, kHeight - 6,
+      last, path);
 }
 
 std::string picture(const Image& image, const std::string& title) {
@@ -115,8 +116,10 @@ details{margin-top:2rem}code{font-size:.88rem})";
 }  // namespace
 
 void write_report(const std::filesystem::path& page, const Report& r, const std::filesystem::path& metrics_jsonl) {
-  std::string html = "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>" +
-                     escape(r.title) + "</title><style>" + kStyle + "</style></head><body><h1>" + escape(r.title) + "</h1><p>" + escape(r.summary) + "</p>";
+  std::string html =
+      "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>" +
+      escape(r.title) + "</title><style>" + kStyle + "</style></head><body><h1>" + escape(r.title) + "</h1><p>" + escape(r.summary) +
+      "</p>";
   for (const ReportTable& t : r.tables) html += table(t);
   if (const std::vector<Curve> curves = read_curves(metrics_jsonl); !curves.empty()) {
     html += "<h2>Curves</h2><div class='curves'>";
@@ -138,13 +141,15 @@ void write_report(const std::filesystem::path& page, const Report& r, const std:
   if (!r.mistakes.empty()) {
     html += "<h2>Wrong answers</h2><p>Pictures whose nearest caption is not their own.</p><div class='mistakes'>";
     for (const ReportMistake& m : r.mistakes) {
-      html += "<div class='mistake'>" + picture(m.image, m.wanted) + "<span>said <b>" + escape(m.got) + "</b><br>is " + escape(m.wanted) + "</span></div>";
+      html += "<div class='mistake'>" + picture(m.image, m.wanted) + "<span>said <b>" + escape(m.got) + "</b><br>is " + escape(m.wanted) +
+              "</span></div>";
     }
     html += "</div>";
   }
   if (!r.settings.empty()) {
     html += "<details><summary>Settings</summary><table>";
-    for (const auto& [name, value] : r.settings) html += "<tr><td><code>" + escape(name) + "</code></td><td>" + escape(value) + "</td></tr>";
+    for (const auto& [name, value] : r.settings)
+      html += "<tr><td><code>" + escape(name) + "</code></td><td>" + escape(value) + "</td></tr>";
     html += "</table></details>";
   }
   atomic_write(page.string(), html + "</body></html>\n");

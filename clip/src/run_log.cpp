@@ -31,7 +31,9 @@ std::string clock(double seconds) {
 }  // namespace
 
 RunLog::RunLog(const std::filesystem::path& folder)
-    : log_(open_for_append(folder / "out.log")), metrics_(open_for_append(folder / "metrics.jsonl")), terminal_(isatty(STDERR_FILENO) != 0) {}
+    : log_(open_for_append(folder / "out.log")),
+      metrics_(open_for_append(folder / "metrics.jsonl")),
+      terminal_(isatty(STDERR_FILENO) != 0) {}
 
 RunLog::~RunLog() { clear_progress(); }
 
@@ -49,7 +51,8 @@ void RunLog::line(const std::string& text) {
 
 void RunLog::metrics(const nlohmann::ordered_json& object) {
   metrics_ << object.dump() << "\n" << std::flush;
-  if (!metrics_) throw FileError("metrics.jsonl: a line could not be written; run folder; free some disk space and resume with --resume latest");
+  if (!metrics_)
+    throw FileError("metrics.jsonl: a line could not be written; run folder; free some disk space and resume with --resume latest");
 }
 
 void RunLog::progress(std::int64_t step, std::int64_t total, const std::string& text) {
@@ -63,8 +66,8 @@ void RunLog::progress(std::int64_t step, std::int64_t total, const std::string& 
   const double passed = std::chrono::duration<double>(now - start_).count();
   const auto done = static_cast<double>(step - first_step_);
   const double left = done > 0 ? passed / done * static_cast<double>(total - step) : 0.0;
-  std::fprintf(stderr, "\r\033[K%s %lld/%lld  %s  %s left", bar(static_cast<double>(step) / static_cast<double>(total)).c_str(), static_cast<long long>(step),
-               static_cast<long long>(total), text.c_str(), clock(left).c_str());
+  std::fprintf(stderr, "\r\033[K%s %lld/%lld  %s  %s left", bar(static_cast<double>(step) / static_cast<double>(total)).c_str(),
+               static_cast<long long>(step), static_cast<long long>(total), text.c_str(), clock(left).c_str());
   std::fflush(stderr);
   drawn_ = true;
 }

@@ -1,9 +1,8 @@
 #include "clip/src/run_report.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-
-#include <algorithm>
 
 #include "twinlens/clip/image.h"
 #include "twinlens/clip/loss.h"
@@ -34,18 +33,22 @@ std::vector<std::int64_t> spread(std::int64_t n, std::int64_t count) {
 
 void add_validation(Report& report, const Clip& model, const Dataset& data, const EmbeddedDataset& e) {
   const Retrieval r = retrieval_metrics(e.images, e.texts, e.caption_of);
-  report.tables.push_back({"Retrieval on the validation data",
-                           fmt::format("{} pictures, {} distinct captions; chance R@1 {}.", r.images, r.texts, percent(1.0 / static_cast<double>(r.texts))),
-                           {"", "R@1", "R@5", "R@10", "median rank"},
-                           {{"image to text", percent(r.image_to_text.r1), percent(r.image_to_text.r5), percent(r.image_to_text.r10), fmt::format("{:.0f}", r.image_to_text.median_rank)},
-                            {"text to image", percent(r.text_to_image.r1), percent(r.text_to_image.r5), percent(r.text_to_image.r10), fmt::format("{:.0f}", r.text_to_image.median_rank)}}});
+  report.tables.push_back(
+      {"Retrieval on the validation data",
+       fmt::format("{} pictures, {} distinct captions; chance R@1 {}.", r.images, r.texts, percent(1.0 / static_cast<double>(r.texts))),
+       {"", "R@1", "R@5", "R@10", "median rank"},
+       {{"image to text", percent(r.image_to_text.r1), percent(r.image_to_text.r5), percent(r.image_to_text.r10),
+         fmt::format("{:.0f}", r.image_to_text.median_rank)},
+        {"text to image", percent(r.text_to_image.r1), percent(r.text_to_image.r5), percent(r.text_to_image.r10),
+         fmt::format("{:.0f}", r.text_to_image.median_rank)}}});
   const auto m = static_cast<std::int64_t>(e.captions.size());
   for (const std::int64_t c : spread(m, 14)) {
     ReportQuery query{e.captions[static_cast<std::size_t>(c)], {}};
     const auto found = nearest(e.texts.slice(0, c, c + 1), e.images, 8).front();
     for (const std::int64_t i : found) {
       const auto at = static_cast<std::size_t>(i);
-      query.pictures.push_back({thumbnail(data, e.samples[at], model.config), e.captions[static_cast<std::size_t>(e.caption_of[at])], e.caption_of[at] == c});
+      query.pictures.push_back(
+          {thumbnail(data, e.samples[at], model.config), e.captions[static_cast<std::size_t>(e.caption_of[at])], e.caption_of[at] == c});
     }
     report.queries.push_back(std::move(query));
   }
@@ -75,7 +78,8 @@ void write_skipped(const std::filesystem::path& file, const std::vector<SkippedS
   std::string text;
   for (const SkippedSample& s : skipped) {
     std::string reason = s.reason;
-    std::replace_if(reason.begin(), reason.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
+    std::replace_if(
+        reason.begin(), reason.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
     text += s.key + "\t" + reason + "\n";
   }
   atomic_write(file.string(), text);
@@ -90,8 +94,9 @@ double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
   double total = 0.0;
   for (std::int64_t begin = 0; begin < n; begin += kLossChunk) {
     const std::int64_t end = std::min(n, begin + kLossChunk);
-    const Tensor loss = clip_loss({e.images.slice(0, begin, end), texts.slice(0, begin, end), log_scale.to(kCpu), rows.slice(0, begin, end)},
-                                  EqualCaptions::positives, *solo);
+    const Tensor loss =
+        clip_loss({e.images.slice(0, begin, end), texts.slice(0, begin, end), log_scale.to(kCpu), rows.slice(0, begin, end)},
+                  EqualCaptions::positives, *solo);
     total += static_cast<double>(loss.item()) * static_cast<double>(end - begin);
   }
   return total / static_cast<double>(n);
@@ -101,7 +106,8 @@ void write_run_report(const std::filesystem::path& folder, const TrainOptions& o
                       const Dataset* validation, const TrainState& state) {
   Report report;
   report.title = "twinlens: " + options.name;
-  report.summary = fmt::format("{} steps, {} pairs seen, {} epochs done; logit scale {:.2f}.", state.step, state.samples, state.epoch, model.logit_scale_value());
+  report.summary = fmt::format("{} steps, {} pairs seen, {} epochs done; logit scale {:.2f}.", state.step, state.samples, state.epoch,
+                               model.logit_scale_value());
   report.settings = describe(options);
   if (validation != nullptr) {
     EmbedOptions embed;

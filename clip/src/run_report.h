@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "clip/src/checkpoint.h"
+
 #include "twinlens/clip/evaluation.h"
 #include "twinlens/clip/trainer.h"
 

@@ -10,9 +10,12 @@ namespace twinlens {
 TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions, int pad_to) {
   std::vector<std::int64_t> ids, positions, offsets{0}, last;
   for (const std::vector<std::int32_t>& caption : captions) {
-    if (caption.empty()) throw ShapeError("pack_captions: a caption without tokens; caption " + std::to_string(last.size()) + "; give at least start and end of text");
+    if (caption.empty())
+      throw ShapeError("pack_captions: a caption without tokens; caption " + std::to_string(last.size()) +
+                       "; give at least start and end of text");
     if (pad_to > 0 && static_cast<int>(caption.size()) > pad_to) {
-      throw ShapeError("pack_captions: a caption of " + std::to_string(caption.size()) + " tokens; context " + std::to_string(pad_to) + "; truncate it first");
+      throw ShapeError("pack_captions: a caption of " + std::to_string(caption.size()) + " tokens; context " + std::to_string(pad_to) +
+                       "; truncate it first");
     }
     for (std::size_t i = 0; i < caption.size(); ++i) {
       ids.push_back(caption[i]);
@@ -29,7 +32,9 @@ TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions,
   return {tensor(ids), tensor(positions), tensor(offsets), tensor(last), pad_to == 0};
 }
 
-TokenBatch TokenBatch::to(Device device) const { return {ids.to(device), positions.to(device), offsets.to(device), last.to(device), packed}; }
+TokenBatch TokenBatch::to(Device device) const {
+  return {ids.to(device), positions.to(device), offsets.to(device), last.to(device), packed};
+}
 
 TextTower::TextTower(const ModelConfig& c)
     : token_embedding(c.text.vocab_size, c.text.width),

@@ -13,9 +13,9 @@ namespace {
 
 // Rows [begin, end) of a batch, ready for the towers.
 struct Chunk {
-  Tensor pixels;       // (n, S, S, 3)
-  TokenBatch captions; // distinct ones
-  Tensor caption_row;  // (n) i64: row of each pair's caption among the distinct ones; absent when all are encoded
+  Tensor pixels;        // (n, S, S, 3)
+  TokenBatch captions;  // distinct ones
+  Tensor caption_row;   // (n) i64: row of each pair's caption among the distinct ones; absent when all are encoded
 };
 
 Chunk make_chunk(const Clip& model, const PairBatch& batch, std::int64_t begin, std::int64_t end, const StepOptions& options) {
@@ -58,13 +58,14 @@ Tensor loss_of(const Clip& model, const PairBatch& batch, const Features& f, con
 
 std::int64_t pairs_of(const PairBatch& batch) {
   const std::int64_t n = batch.pixels.size(0);
-  check(n > 0 && static_cast<std::int64_t>(batch.captions.size()) == n && static_cast<std::int64_t>(batch.caption_ids.size()) == n, "train_step",
-        "a batch needs one caption and one caption id per picture", {{"pixels", batch.pixels}});
+  check(n > 0 && static_cast<std::int64_t>(batch.captions.size()) == n && static_cast<std::int64_t>(batch.caption_ids.size()) == n,
+        "train_step", "a batch needs one caption and one caption id per picture", {{"pixels", batch.pixels}});
   return n;
 }
 
 // Features of all chunks, nothing recorded.
-Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chunk_size, const StepOptions& options, const Context& context) {
+Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chunk_size, const StepOptions& options,
+                    const Context& context) {
   const NoGrad guard;
   std::vector<Tensor> images, texts;
   const std::int64_t n = pairs_of(batch);
@@ -78,7 +79,8 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
 
 }  // namespace
 
-double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator) {
+double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
+                        Communicator& communicator) {
   const std::int64_t n = pairs_of(batch);
   if (options.max_chunk <= 0 || options.max_chunk >= n) {
     const Features f = encode(model, make_chunk(model, batch, 0, n, options), context);
@@ -103,7 +105,8 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
   return static_cast<double>(loss.item());
 }
 
-double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator) {
+double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
+                     Communicator& communicator) {
   const NoGrad guard;
   const std::int64_t n = pairs_of(batch);
   const Features all = encode_all(model, batch, options.max_chunk > 0 ? options.max_chunk : n, options, context);

@@ -1,17 +1,17 @@
 #include "twinlens/clip/trainer.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "clip/src/checkpoint.h"
 #include "clip/src/run_log.h"
 #include "clip/src/run_report.h"
+
 #include "twinlens/clip/evaluation.h"
 #include "twinlens/clip/loader.h"
 #include "twinlens/clip/pretrained.h"
@@ -134,7 +134,8 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   o_.name = run_name(o_);
   folder_ = fs::path(o_.logs) / o_.name;
   if (o_.resume.empty() && fs::exists(folder_ / "params.json")) {
-    throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() + "; choose another --name, or continue it with --resume latest");
+    throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() +
+                      "; choose another --name, or continue it with --resume latest");
   }
   tokenizer_ = nullptr;
   data_ = open_dataset(o_.train_data, dataset_options(o_));
@@ -147,7 +148,8 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 }
 
 void Training::prepare_model() {
-  const std::string source = !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
+  const std::string source =
+      !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
   model_ = std::make_unique<Clip>(find_model_config(source), o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
   tokenizer_ = tokenizer_of(model_->config);
@@ -203,10 +205,24 @@ void Training::prepare_model() {
 
 // What must be as in the first run for a resumed one to continue it exactly.
 Json Training::must_match() const {
-  Json out{{"model", Json::parse(to_json(model_->config))}, {"batch", o_.batch_size * o_.accum_freq}, {"epochs", o_.epochs}, {"lr", o_.lr}, {"wd", o_.wd},
-           {"warmup", o_.warmup}, {"lr_scheduler", o_.lr_scheduler}, {"precision", o_.precision}, {"equal_captions", o_.equal_captions},
-           {"aug_scale", o_.aug_scale}, {"flip", o_.flip}, {"color_jitter", o_.color_jitter}, {"color_jitter_prob", o_.color_jitter_prob},
-           {"gray_scale_prob", o_.gray_scale_prob}, {"affine", o_.affine}, {"grad_clip_norm", o_.grad_clip_norm}, {"ema", o_.ema}, {"seed", o_.seed}};
+  Json out{{"model", Json::parse(to_json(model_->config))},
+           {"batch", o_.batch_size * o_.accum_freq},
+           {"epochs", o_.epochs},
+           {"lr", o_.lr},
+           {"wd", o_.wd},
+           {"warmup", o_.warmup},
+           {"lr_scheduler", o_.lr_scheduler},
+           {"precision", o_.precision},
+           {"equal_captions", o_.equal_captions},
+           {"aug_scale", o_.aug_scale},
+           {"flip", o_.flip},
+           {"color_jitter", o_.color_jitter},
+           {"color_jitter_prob", o_.color_jitter_prob},
+           {"gray_scale_prob", o_.gray_scale_prob},
+           {"affine", o_.affine},
+           {"grad_clip_norm", o_.grad_clip_norm},
+           {"ema", o_.ema},
+           {"seed", o_.seed}};
   return out;
 }
 
@@ -231,16 +247,17 @@ void Training::resume() {
     const Json then = Json::parse(state_.settings), now = must_match();
     for (const auto& [key, value] : now.items()) {
       if (!then.contains(key) || then[key] != value) {
-        throw ConfigError("resume: '" + key + "' was " + (then.contains(key) ? then[key].dump() : "unset") + " and is now " + value.dump() + "; " +
-                          candidate.string() + "; give the flags of the first run");
+        throw ConfigError("resume: '" + key + "' was " + (then.contains(key) ? then[key].dump() : "unset") + " and is now " + value.dump() +
+                          "; " + candidate.string() + "; give the flags of the first run");
       }
     }
     if (state_.data_fingerprint != fresh.data_fingerprint) {
-      throw ConfigError("resume: the training data has changed; " + o_.train_data + "; restore it, or start a new run with --pretrained " + (folder_ / "model").string());
+      throw ConfigError("resume: the training data has changed; " + o_.train_data + "; restore it, or start a new run with --pretrained " +
+                        (folder_ / "model").string());
     }
     if (state_.instruction_set != fresh.instruction_set) {
-      std::fprintf(stderr, "warning: the run used %s and goes on with %s: results continue, but not bit for bit\n", state_.instruction_set.c_str(),
-                   fresh.instruction_set.c_str());
+      std::fprintf(stderr, "warning: the run used %s and goes on with %s: results continue, but not bit for bit\n",
+                   state_.instruction_set.c_str(), fresh.instruction_set.c_str());
       state_.instruction_set = fresh.instruction_set;
     }
     saved_step_ = state_.step;
@@ -254,9 +271,10 @@ void Training::check_finite(const LoadedBatch& batch, double loss, double norm) 
   if (std::isfinite(loss) && std::isfinite(norm)) return;
   std::string keys;
   for (std::size_t i = 0; i < batch.samples.size() && i < 8; ++i) keys += (i > 0 ? ", " : "") + data_->key(batch.samples[i]);
-  throw NumericError(fmt::format("{} is not finite at step {}; samples {}{}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
-                                 std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step, keys, batch.samples.size() > 8 ? ", ..." : "",
-                                 saved_step_ >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(saved_step_))).string() : "none yet"));
+  throw NumericError(fmt::format(
+      "{} is not finite at step {}; samples {}{}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
+      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step, keys, batch.samples.size() > 8 ? ", ..." : "",
+      saved_step_ >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(saved_step_))).string() : "none yet"));
 }
 
 void Training::step() {
@@ -294,13 +312,23 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
   if (state_.step % o_.log_every_n_steps != 0 && state_.step != total_steps_) return;
   const auto n = static_cast<double>(batch.samples.size());
   const double scale = model_->logit_scale_value(), wait_share = wait_ / busy_;
-  log_->line(fmt::format("step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait {:.0f} %",
-                         state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
-                         scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share));
+  log_->line(fmt::format(
+      "step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait "
+      "{:.0f} %",
+      state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
+      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share));
   if (wait_share > 0.2) log_->line("warning: the model waits for data; raise --workers, or store smaller pictures");
-  log_->metrics({{"step", state_.step}, {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)}, {"samples", state_.samples},
-                 {"loss", loss}, {"lr", static_cast<double>(block_.learning_rate)}, {"logit_scale", scale}, {"samples_per_second", rate},
-                 {"data_time", batch.wait_seconds}, {"batch_time", batch_seconds}, {"grad_norm", norm}, {"ln_n", std::log(n)},
+  log_->metrics({{"step", state_.step},
+                 {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
+                 {"samples", state_.samples},
+                 {"loss", loss},
+                 {"lr", static_cast<double>(block_.learning_rate)},
+                 {"logit_scale", scale},
+                 {"samples_per_second", rate},
+                 {"data_time", batch.wait_seconds},
+                 {"batch_time", batch_seconds},
+                 {"grad_norm", norm},
+                 {"ln_n", std::log(n)},
                  {"truncated_share", static_cast<double>(truncated_) / static_cast<double>(seen_)}});
   wait_ = busy_ = 0.0;
   truncated_ = seen_ = 0;
@@ -315,7 +343,10 @@ void Training::evaluate() {
   const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, options);
   const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.caption_of);
   if (ema_ != nullptr) ema_->swap(*parameters_);
-  Json line{{"step", state_.step}, {"epoch", state_.epoch}, {"samples", state_.samples}, {"clip_val_loss", validation_loss(embedded, model_->logit_scale.value)}};
+  Json line{{"step", state_.step},
+            {"epoch", state_.epoch},
+            {"samples", state_.samples},
+            {"clip_val_loss", validation_loss(embedded, model_->logit_scale.value)}};
   for (const auto& [name, value] : retrieval_report(r)) line[name] = value;
   log_->metrics(line);
   log_->line(fmt::format("validation: loss {:.4f}  image to text R@1 {:.1f} %  R@5 {:.1f} %  text to image R@1 {:.1f} %  (chance {:.2f} %)",
@@ -345,8 +376,8 @@ TrainResult Training::run() {
   Json params;
   for (const auto& [name, value] : describe(o_)) params[name] = value;
   atomic_write((folder_ / "params.json").string(), params.dump(2) + "\n");
-  log_->line(fmt::format("{}: {} parameters on {} ({}, {} threads), precision {}", o_.model, count_parameters(collect(*model_)), to_string(device_),
-                         name_of(active_isa()), thread_count(), o_.precision));
+  log_->line(fmt::format("{}: {} parameters on {} ({}, {} threads), precision {}", o_.model, count_parameters(collect(*model_)),
+                         to_string(device_), name_of(active_isa()), thread_count(), o_.precision));
   log_->line(fmt::format("{} pairs, {} steps an epoch of {} pairs, {} steps in all; equal captions: {}", data_->size(), steps_per_epoch_,
                          o_.batch_size * o_.accum_freq, total_steps_, o_.equal_captions));
   TrainResult result;

@@ -40,7 +40,8 @@ Tensor VisionTransformer::operator()(const Tensor& images, const Context& contex
   const std::int64_t w = class_embedding.value.count(), t = positional_embedding.value.size(0);
   const std::int64_t b = images.size(0);
   const Tensor patches = conv1(images, context);  // (B * grid^2, W)
-  check(patches.size(0) == b * (t - 1), "visual", "the image size does not fit the positions; " + std::to_string(t - 1) + " patches are known",
+  check(patches.size(0) == b * (t - 1), "visual",
+        "the image size does not fit the positions; " + std::to_string(t - 1) + " patches are known",
         {{"images", images}, {"positional_embedding", positional_embedding.value}});
   const Tensor cls = class_embedding.value.reshape({1, 1, w}).expand({b, 1, w});
   const Tensor tokens = add(concat({cls, patches.reshape({b, t - 1, w})}, 1), positional_embedding.value);  // (B, T, W)

@@ -18,9 +18,13 @@ void fill(const char* op, Tensor& x, bool normal, double a, double b, std::uint6
 
 std::uint64_t site_of(std::string_view name) { return site_hash(std::string(name).c_str()); }
 
-void normal_(Tensor& x, double mean, double stddev, std::uint64_t seed, std::uint64_t site) { fill("normal_", x, true, mean, stddev, seed, site); }
+void normal_(Tensor& x, double mean, double stddev, std::uint64_t seed, std::uint64_t site) {
+  fill("normal_", x, true, mean, stddev, seed, site);
+}
 
-void uniform_(Tensor& x, double low, double high, std::uint64_t seed, std::uint64_t site) { fill("uniform_", x, false, low, high - low, seed, site); }
+void uniform_(Tensor& x, double low, double high, std::uint64_t seed, std::uint64_t site) {
+  fill("uniform_", x, false, low, high - low, seed, site);
+}
 
 Permutation::Permutation(std::int64_t n, std::uint64_t seed, std::uint64_t round) : n_(n), half_bits_(1), key_(mix(seed, round)) {
   while ((std::int64_t{1} << (2 * half_bits_)) < n) ++half_bits_;

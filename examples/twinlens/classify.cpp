@@ -1,11 +1,11 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdio>
+#include <fmt/format.h>
 #include <numeric>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+
 #include "twinlens/clip/templates.h"
 #include "twinlens/clip/zero_shot.h"
 
@@ -59,7 +59,8 @@ Action add_classify(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--classes", flags->classes, "File with one class name a line")->required();
-  app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")->capture_default_str();
+  app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")
+      ->capture_default_str();
   app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   app.add_option("images", flags->images, "Image files")->required();

@@ -1,9 +1,9 @@
-#include <fmt/format.h>
-
 #include <cstdio>
+#include <fmt/format.h>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+
 #include "twinlens/core/safetensors.h"
 #include "twinlens/kernels/error.h"
 
@@ -25,7 +25,8 @@ Tensor features(const Flags& flags, const LoadedModel& m) {
 }
 
 int embed(const Flags& flags) {
-  if (flags.images.empty() == flags.texts.empty()) throw ConfigError("give either --images or --texts; command line; not both and not none");
+  if (flags.images.empty() == flags.texts.empty())
+    throw ConfigError("give either --images or --texts; command line; not both and not none");
   const LoadedModel m = load(flags.model, flags.device);
   const Tensor out = features(flags, m);
   write_safetensors(flags.output, {{"embeddings", out}});
@@ -46,12 +47,15 @@ Action add_embed(CLI::App& app) {
   app.add_option("--texts", flags->texts, "File with one text a line");
   app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32")->required();
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")->capture_default_str()->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
+  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   app.add_flag("!--no-normalize", flags->normalize, "Leave the features at their length");
   app.add_flag("--json", flags->json, "One JSON document");
-  app.footer("Examples:\n  twinlens embed --model logs/quickstart/model --images *.png --output images.safetensors\n"
-             "  twinlens embed --model logs/quickstart/model --texts captions.txt --output texts.safetensors");
+  app.footer(
+      "Examples:\n  twinlens embed --model logs/quickstart/model --images *.png --output images.safetensors\n"
+      "  twinlens embed --model logs/quickstart/model --texts captions.txt --output texts.safetensors");
   return [flags] { return embed(*flags); };
 }
 

@@ -1,10 +1,10 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdio>
+#include <fmt/format.h>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+
 #include "twinlens/clip/templates.h"
 #include "twinlens/clip/zero_shot.h"
 #include "twinlens/kernels/error.h"
@@ -25,7 +25,8 @@ struct Flags {
 std::vector<std::int64_t> chosen(const Flags& flags, const Dataset& data, const EmbeddedDataset& e) {
   std::vector<std::int64_t> rows;
   const auto equals = flags.where.find('=');
-  if (!flags.where.empty() && equals == std::string::npos) throw ConfigError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
+  if (!flags.where.empty() && equals == std::string::npos)
+    throw ConfigError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
   for (std::size_t i = 0; i < e.samples.size(); ++i) {
     if (flags.where.empty() || data.field(e.samples[i], flags.where.substr(0, equals)) == flags.where.substr(equals + 1)) {
       rows.push_back(static_cast<std::int64_t>(i));
@@ -35,7 +36,9 @@ std::vector<std::int64_t> chosen(const Flags& flags, const Dataset& data, const 
   return rows;
 }
 
-Tensor rows_of(const Tensor& x, const std::vector<std::int64_t>& rows) { return index_select(x, 0, from_vector(rows, {static_cast<std::int64_t>(rows.size())})); }
+Tensor rows_of(const Tensor& x, const std::vector<std::int64_t>& rows) {
+  return index_select(x, 0, from_vector(rows, {static_cast<std::int64_t>(rows.size())}));
+}
 
 Json retrieval(const EmbeddedDataset& e, const std::vector<std::int64_t>& rows) {
   std::vector<std::int64_t> texts, caption_of;
@@ -46,15 +49,19 @@ Json retrieval(const EmbeddedDataset& e, const std::vector<std::int64_t>& rows) 
     caption_of.push_back(std::lower_bound(texts.begin(), texts.end(), e.caption_of[static_cast<std::size_t>(r)]) - texts.begin());
   }
   Json out;
-  for (const auto& [name, value] : retrieval_report(retrieval_metrics(rows_of(e.images, rows), rows_of(e.texts, texts), caption_of))) out[name] = value;
+  for (const auto& [name, value] : retrieval_report(retrieval_metrics(rows_of(e.images, rows), rows_of(e.texts, texts), caption_of)))
+    out[name] = value;
   return out;
 }
 
-Json zeroshot(const Flags& flags, const LoadedModel& m, const Dataset& data, const EmbeddedDataset& e, const std::vector<std::int64_t>& rows) {
+Json zeroshot(const Flags& flags, const LoadedModel& m, const Dataset& data, const EmbeddedDataset& e,
+              const std::vector<std::int64_t>& rows) {
   std::vector<std::string> labels, names;
   for (const std::int64_t r : rows) {
     labels.push_back(data.field(e.samples[static_cast<std::size_t>(r)], flags.label));
-    if (labels.back().empty()) throw ConfigError("sample " + data.key(e.samples[static_cast<std::size_t>(r)]) + " has no label '" + flags.label + "'; --label; name a metadata field");
+    if (labels.back().empty())
+      throw ConfigError("sample " + data.key(e.samples[static_cast<std::size_t>(r)]) + " has no label '" + flags.label +
+                        "'; --label; name a metadata field");
   }
   if (!flags.classes.empty()) {
     names = read_lines(flags.classes);
@@ -73,7 +80,7 @@ Json zeroshot(const Flags& flags, const LoadedModel& m, const Dataset& data, con
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates), options);
   const Classification c = classification_metrics(rows_of(e.images, rows), classes, label_of);
   return {{"zeroshot_top1", c.top1}, {"zeroshot_top5", c.top5}, {"zeroshot_mean_per_class_recall", c.mean_per_class_recall},
-          {"num_images", c.images}, {"num_texts", c.classes}, {"chance", 1.0 / static_cast<double>(c.classes)}};
+          {"num_images", c.images},  {"num_texts", c.classes},  {"chance", 1.0 / static_cast<double>(c.classes)}};
 }
 
 int eval(const Flags& flags) {
@@ -119,11 +126,14 @@ Action add_eval(CLI::App& app) {
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file")->capture_default_str();
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")->capture_default_str()->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
+  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   app.add_flag("--json", flags->json, "One flat JSON object");
-  app.footer("Examples:\n  twinlens eval --model logs/quickstart/model --data 'shards/{000..003}.tar'\n"
-             "  twinlens eval --model logs/quickstart/model --data pictures/ --task zeroshot --templates openai");
+  app.footer(
+      "Examples:\n  twinlens eval --model logs/quickstart/model --data 'shards/{000..003}.tar'\n"
+      "  twinlens eval --model logs/quickstart/model --data pictures/ --task zeroshot --templates openai");
   return [flags] { return eval(*flags); };
 }
 

@@ -1,9 +1,9 @@
-#include <fmt/format.h>
-
 #include <cstdio>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+
 #include "twinlens/clip/model_cost.h"
 #include "twinlens/clip/pretrained.h"
 #include "twinlens/kernels/isa.h"
@@ -41,8 +41,8 @@ int info(const Flags& flags) {
   }
   std::printf("%s", to_json(config).c_str());
   fmt::print("parameters       {:>13} (image {}, text {})\n", cost.parameters(), cost.image_parameters, cost.text_parameters);
-  fmt::print("forward          {:>10.2f} GFLOP a pair (image {:.2f}, text {:.2f} at {} tokens)\n", cost.image_gflops + cost.text_gflops, cost.image_gflops,
-             cost.text_gflops, config.text.context_length);
+  fmt::print("forward          {:>10.2f} GFLOP a pair (image {:.2f}, text {:.2f} at {} tokens)\n", cost.image_gflops + cost.text_gflops,
+             cost.image_gflops, cost.text_gflops, config.text.context_length);
   fmt::print("weights          {}\n", weights.empty() ? "none: a configuration only" : weights);
   fmt::print("instruction set  {}, {} threads\n", name_of(active_isa()), thread_count());
   fmt::print("cuda             {}\n", cuda_device_count() > 0 ? "available" : cuda_unavailable_reason());

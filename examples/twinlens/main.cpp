@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "twinlens/clip/nearest_name.h"
 #include "examples/twinlens/command.h"
+
+#include "twinlens/clip/nearest_name.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::program {

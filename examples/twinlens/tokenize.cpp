@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+
 #include "twinlens/clip/embedding.h"
 
 namespace twinlens::program {
@@ -38,7 +39,8 @@ Action add_tokenize(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("--model", flags->model, "Takes the context length from this model");
   CLI::Option* context = app.add_option("--context-length", flags->context_length, "Longer lines are cut, keeping the end-of-text token")
-                             ->capture_default_str()->check(CLI::Range(2, 1 << 20));
+                             ->capture_default_str()
+                             ->check(CLI::Range(2, 1 << 20));
   app.add_flag("--json", flags->json, "One array of arrays");
   app.footer("Example:\n  echo 'a photo of a cat' | twinlens tokenize");
   return [flags, context] { return tokenize(*flags, context->count() > 0); };

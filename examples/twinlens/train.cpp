@@ -1,27 +1,37 @@
-#include "twinlens/clip/trainer.h"
-
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+
+#include "twinlens/clip/trainer.h"
 
 namespace twinlens::program {
 namespace {
 
 void add_data_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Data";
-  app.add_option("--train-data", o.train_data, "Shards (brace ranges, ::), CSV/TSV, or a folder of pictures with .txt beside them")->required()->group(group);
+  app.add_option("--train-data", o.train_data, "Shards (brace ranges, ::), CSV/TSV, or a folder of pictures with .txt beside them")
+      ->required()
+      ->group(group);
   app.add_option("--val-data", o.val_data, "Evaluated during training; the same forms")->group(group);
   app.add_option("--dataset-type", o.dataset_type, "auto, webdataset, csv or folder")->group(group)->capture_default_str();
   app.add_option("--csv-separator", o.csv_separator, "Sniffed when not given")->group(group);
   app.add_option("--csv-img-key", o.csv_img_key, "Column of image paths (filepath and common aliases)")->group(group);
   app.add_option("--csv-caption-key", o.csv_caption_key, "Column of captions (title and common aliases)")->group(group);
   app.add_option("--workers", o.workers, "Threads that read and decode")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--max-skipped", o.max_skipped, "Share of samples that may be unusable before training stops")->group(group)->capture_default_str()->check(CLI::Range(0.0, 1.0));
-  app.add_option("--max-image-pixels", o.max_image_pixels, "Larger pictures are refused from their header; 0: no limit")->group(group)->capture_default_str();
+  app.add_option("--max-skipped", o.max_skipped, "Share of samples that may be unusable before training stops")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--max-image-pixels", o.max_image_pixels, "Larger pictures are refused from their header; 0: no limit")
+      ->group(group)
+      ->capture_default_str();
   app.add_option("--equal-captions", o.equal_captions,
-                 "Captions that stand several times in a batch: negatives (as open_clip), positives (never pushed apart), apart (kept out of one batch)")
-      ->group(group)->capture_default_str()->check(CLI::IsMember({"negatives", "positives", "apart"}));
+                 "Captions that stand several times in a batch: negatives (as open_clip), positives (never pushed apart), apart (kept out "
+                 "of one batch)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"negatives", "positives", "apart"}));
 }
 
 void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
@@ -31,7 +41,9 @@ void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--color-jitter", o.color_jitter, "Strength of brightness, contrast, saturation, hue")->expected(4)->group(group);
   app.add_option("--color-jitter-prob", o.color_jitter_prob, "Probability of colour jitter")->group(group)->capture_default_str();
   app.add_option("--gray-scale-prob", o.gray_scale_prob, "Probability of a gray picture")->group(group)->capture_default_str();
-  app.add_option("--affine", o.affine, "Random rotation (degrees), shift (share of the side), zoom low, zoom high")->expected(4)->group(group);
+  app.add_option("--affine", o.affine, "Random rotation (degrees), shift (share of the side), zoom low, zoom high")
+      ->expected(4)
+      ->group(group);
 }
 
 void add_model_flags(CLI::App& app, TrainOptions& o) {
@@ -44,9 +56,17 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
 
 void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Optimization";
-  app.add_option("--batch-size", o.batch_size, "Pairs per process and micro-batch")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--accum-freq", o.accum_freq, "Micro-batches per step; the loss sees all of their pairs")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--max-chunk", o.max_chunk, "Pairs encoded at once; bounds memory, never changes the result; 0: all")->group(group)->capture_default_str();
+  app.add_option("--batch-size", o.batch_size, "Pairs per process and micro-batch")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--accum-freq", o.accum_freq, "Micro-batches per step; the loss sees all of their pairs")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--max-chunk", o.max_chunk, "Pairs encoded at once; bounds memory, never changes the result; 0: all")
+      ->group(group)
+      ->capture_default_str();
   app.add_option("--epochs", o.epochs)->group(group)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--lr", o.lr, "Peak learning rate")->group(group)->capture_default_str();
   app.add_option("--wd", o.wd, "Weight decay of matrices")->group(group)->capture_default_str();
@@ -59,22 +79,28 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group);
   app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group);
   app.add_option("--grad-clip-norm", o.grad_clip_norm, "Global gradient norm limit; 0: off")->group(group)->capture_default_str();
-  app.add_option("--ema", o.ema, "Decay of the averaged weights used for evaluation and model/; 0: off")->group(group)->capture_default_str();
+  app.add_option("--ema", o.ema, "Decay of the averaged weights used for evaluation and model/; 0: off")
+      ->group(group)
+      ->capture_default_str();
   app.add_option("--seed", o.seed)->group(group)->capture_default_str();
 }
 
 void add_machine_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Machine";
-  app.add_option("--precision", o.precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")->group(group)->capture_default_str()
+  app.add_option("--precision", o.precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
+      ->group(group)
+      ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
   app.add_option("--device", o.device, "cpu or cuda[:i]")->group(group)->capture_default_str();
   app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str();
   app.add_flag("--grad-checkpointing", o.grad_checkpointing, "Recompute Transformer blocks in backward")->group(group);
-  app.add_option("--memory-limit", o.memory_limit, "Bytes (also 8G, 512M): stop before step 2 when the first step took more; 0: none")->group(group)
+  app.add_option("--memory-limit", o.memory_limit, "Bytes (also 8G, 512M): stop before step 2 when the first step took more; 0: none")
+      ->group(group)
       ->transform(CLI::AsSizeValue(false));
   app.add_flag("!--no-pack-captions", o.pack_captions, "Compute padding too (slower, the same numbers)")->group(group);
   app.add_flag("!--no-prune-last-block", o.prune_last_block, "Compute all of the last block (slower, the same numbers)")->group(group);
-  app.add_flag("!--no-encode-equal-once", o.encode_equal_once, "Encode equal captions again and again (slower, the same numbers)")->group(group);
+  app.add_flag("!--no-encode-equal-once", o.encode_equal_once, "Encode equal captions again and again (slower, the same numbers)")
+      ->group(group);
 }
 
 void add_output_flags(CLI::App& app, TrainOptions& o) {
@@ -110,8 +136,12 @@ Action add_train(CLI::App& app) {
   return [options, json] {
     const TrainResult result = train(*options, &stop_requested());
     if (*json) {
-      std::printf("%s\n", nlohmann::ordered_json{{"run_folder", result.run_folder}, {"steps", result.steps}, {"loss", result.last_loss},
-                                                 {"stopped_early", result.stopped_early}}.dump().c_str());
+      std::printf("%s\n", nlohmann::ordered_json{{"run_folder", result.run_folder},
+                                                 {"steps", result.steps},
+                                                 {"loss", result.last_loss},
+                                                 {"stopped_early", result.stopped_early}}
+                              .dump()
+                              .c_str());
     }
     return 0;
   };

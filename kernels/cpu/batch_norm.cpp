@@ -1,6 +1,7 @@
 #include "twinlens/kernels/batch_norm.h"
 
 #include "kernels/cpu/vec/vec.h"
+
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
@@ -73,7 +74,8 @@ void kernel(I, const BatchNormStatistics& a) {
   const std::int64_t rows = row_count(a.x), c = a.x.cols;
   const double factor = rows > 0 ? 1.0 / static_cast<double>(rows) : 0.0;
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    column_sums<I>(rows, c, a.scratch, a.mean, factor, [&](std::int64_t r, std::int64_t i, std::int64_t n) { return load_lanes<I>(a.x.row<T>(r) + i, n); });
+    column_sums<I>(rows, c, a.scratch, a.mean, factor,
+                   [&](std::int64_t r, std::int64_t i, std::int64_t n) { return load_lanes<I>(a.x.row<T>(r) + i, n); });
     column_sums<I>(rows, c, a.scratch, a.variance, factor, [&](std::int64_t r, std::int64_t i, std::int64_t n) {
       const Vec<I> d = load_lanes<I>(a.x.row<T>(r) + i, n) - load_lanes<I>(a.mean + i, n);
       return d * d;

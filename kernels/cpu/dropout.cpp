@@ -1,6 +1,7 @@
 #include "twinlens/kernels/dropout.h"
 
 #include "kernels/cpu/vec/vec.h"
+
 #include "twinlens/kernels/parallel.h"
 #include "twinlens/kernels/philox.h"
 

@@ -1,6 +1,7 @@
 #include "twinlens/kernels/im2col.h"
 
 #include "kernels/cpu/vec/vec.h"
+
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {

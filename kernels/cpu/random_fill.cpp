@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/vec/vec.h"
+
 #include "twinlens/kernels/parallel.h"
 #include "twinlens/kernels/philox.h"
 

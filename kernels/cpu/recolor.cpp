@@ -3,7 +3,9 @@
 namespace twinlens {
 namespace {
 
-[[gnu::always_inline]] inline std::uint8_t clip8(float v) { return static_cast<std::uint8_t>(v < 0.0F ? 0.0F : v > 255.0F ? 255.0F : v + 0.5F); }
+[[gnu::always_inline]] inline std::uint8_t clip8(float v) {
+  return static_cast<std::uint8_t>(v < 0.0F ? 0.0F : v > 255.0F ? 255.0F : v + 0.5F);
+}
 
 }  // namespace
 

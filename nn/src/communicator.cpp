@@ -110,7 +110,8 @@ class ThreadRank final : public Communicator {
   }
   void check_divisible(const Tensor& x) const {
     if (x.size(0) % size() != 0) {
-      throw ShapeError("reduce_scatter: " + std::to_string(x.size(0)) + " rows for " + std::to_string(size()) + " ranks; communicator; give a multiple");
+      throw ShapeError("reduce_scatter: " + std::to_string(x.size(0)) + " rows for " + std::to_string(size()) +
+                       " ranks; communicator; give a multiple");
     }
   }
   Board& board_;

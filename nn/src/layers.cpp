@@ -91,7 +91,8 @@ Tensor Dropout::operator()(const Tensor& x, const Context& context, const RowIds
   return dropout(x, probability, {context.step, site}, ids);
 }
 
-PatchEmbed::PatchEmbed(std::int64_t width, int patch_size, bool with_bias) : weight(Shape{width, 3, patch_size, patch_size}), patch(patch_size) {
+PatchEmbed::PatchEmbed(std::int64_t width, int patch_size, bool with_bias)
+    : weight(Shape{width, 3, patch_size, patch_size}), patch(patch_size) {
   if (with_bias) bias = Parameter(Shape{width});
 }
 

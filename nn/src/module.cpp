@@ -31,7 +31,8 @@ void load_state_dict(const Collector& model, const StateDict& values) {
   if (!missing.empty() || !misshaped.empty() || !unexpected.empty()) {
     throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + missing + ";") +
                       (misshaped.empty() ? "" : " other shapes:" + misshaped + ";") +
-                      (unexpected.empty() ? "" : " unexpected:" + unexpected + ";") + " use the model configuration that the weights were made with");
+                      (unexpected.empty() ? "" : " unexpected:" + unexpected + ";") +
+                      " use the model configuration that the weights were made with");
   }
   const NoGrad guard;
   for (const auto& [name, tensor] : own) Tensor(tensor).copy_(values.at(name));

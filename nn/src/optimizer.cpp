@@ -23,8 +23,8 @@ void adamw_step(FlatParameters& p, const StepBlock& step, const AdamWOptions& op
 
 void sgd_step(FlatParameters& p, const StepBlock& step, const SgdOptions& options) {
   run(current_stream(p.values.device()),
-      SgdMomentum{p.segment_table(), p.segment_count(), floats(p.values), floats(p.gradients), floats(p.moment1), shadow_of(p), options.momentum,
-                  options.weight_decay, options.nesterov, &step});
+      SgdMomentum{p.segment_table(), p.segment_count(), floats(p.values), floats(p.gradients), floats(p.moment1), shadow_of(p),
+                  options.momentum, options.weight_decay, options.nesterov, &step});
 }
 
 float clip_factor(double norm, double max_norm) {

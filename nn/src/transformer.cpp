@@ -10,7 +10,8 @@ namespace twinlens {
 MultiheadAttention::MultiheadAttention(std::int64_t width, int head_count)
     : in_proj_weight(Shape{3 * width, width}), in_proj_bias(Shape{3 * width}), out_proj(width, width), heads(head_count) {}
 
-Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const {
+Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual,
+                                      const Context& context) const {
   LinearOptions product;
   product.compute = context.compute;
   product.out = context.activation_dtype();
@@ -70,7 +71,8 @@ Tensor ResidualAttentionBlock::operator()(const Tensor& x, const Tensor& offsets
   return mlp(ln_2(h, t), h, context);
 }
 
-Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Context& context) const {
+Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal,
+                                      const Context& context) const {
   const DType t = context.activation_dtype();
   const Tensor h = attn.pooled(ln_1(x, t), picked, offsets, causal, index_select(x, 0, picked), context);
   return mlp(ln_2(h, t), h, context);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tests/support/golden.h"
+
 #include "twinlens/clip/train_step.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/nn/optimizer.h"
@@ -61,7 +62,6 @@ void check_gradients(const Golden& golden, const Collector& model, const std::st
     check_golden(golden, g, kind + "." + p.name, "err_" + kind + "." + p.name);
   }
 }
-
 
 TEST_CASE("20 AdamW steps follow float64 PyTorch", "[golden]") {
   const Golden golden("train20");

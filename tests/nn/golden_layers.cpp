@@ -5,6 +5,7 @@
 #include <map>
 
 #include "tests/support/golden.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/nn/module.h"
@@ -78,14 +79,14 @@ TEST_CASE("BatchNorm2d") {
     BatchNorm2d module(layers().tensor(name + ".param.weight").count());
     Context context;
     context.training = training;
-    check_module(name, module, [&](const Tensor& x) { return module(x, context); }, true);
+    check_module(
+        name, module, [&](const Tensor& x) { return module(x, context); }, true);
     if (training) {
       check_golden(layers(), module.running_mean, name + ".out.running_mean", name + ".err.out.running_mean");
       check_golden(layers(), module.running_var, name + ".out.running_var", name + ".err.out.running_var");
     }
   }
 }
-
 
 Tensor rows_then_back(const Tensor& x, const std::function<Tensor(const Tensor& rows, const Tensor& offsets)>& fn) {
   const std::int64_t b = x.size(0), t = x.size(1);
@@ -104,7 +105,8 @@ TEST_CASE("MultiheadAttention") {
 }
 
 TEST_CASE("Mlp") {
-  for (const auto& [name, activation] : {std::pair<const char*, Activation>{"mlp_gelu", Activation::gelu}, {"mlp_quick_gelu", Activation::quick_gelu}}) {
+  for (const auto& [name, activation] :
+       {std::pair<const char*, Activation>{"mlp_gelu", Activation::gelu}, {"mlp_quick_gelu", Activation::quick_gelu}}) {
     const Tensor w = layers().tensor(std::string(name) + ".param.c_fc.weight");
     Mlp module(w.size(1), w.size(0), activation);
     check_module(name, module, [&](const Tensor& x) { return module(x, {}, {}); });

@@ -14,4 +14,5 @@ set(TWINLENS_OP_CASES
     softmax
     topk
     unary
+    upsample
     where)

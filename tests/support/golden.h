@@ -16,9 +16,9 @@ class Golden {
   explicit Golden(const std::string& name);
 
   bool has(const std::string& tensor) const;
-  Tensor tensor(const std::string& name) const;               // F32, U8, I64 as stored
-  std::vector<double> truth(const std::string& name) const;   // F64
-  double number(const std::string& name) const;               // a 0-d F64
+  Tensor tensor(const std::string& name) const;              // F32, U8, I64 as stored
+  std::vector<double> truth(const std::string& name) const;  // F64
+  double number(const std::string& name) const;              // a 0-d F64
   // 2-norm of got - truth and its bound: 2 max(err_worst, 2^-24 |truth|), or 2 max(err, 2^-22 |truth|) where only one run was made.
   struct Distance {
     double distance = 0.0, bound = 0.0;

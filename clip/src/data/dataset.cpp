@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "clip/src/data/dataset_base.h"
+
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/philox.h"
 
@@ -19,7 +20,8 @@ void expand(const std::string& text, std::vector<std::string>& out) {
     return;
   }
   const std::string first = text.substr(open + 1, dots - open - 1), last = text.substr(dots + 2, close - dots - 2);
-  if (first.empty() || last.empty() || (first + last).find_first_not_of("0123456789") != std::string::npos || first.size() > 18 || last.size() > 18) {
+  if (first.empty() || last.empty() || (first + last).find_first_not_of("0123456789") != std::string::npos || first.size() > 18 ||
+      last.size() > 18) {
     throw ConfigError("brace range '" + text.substr(open, close - open + 1) + "' is not of numbers; " + text + "; write {000..012}");
   }
   for (long long i = std::stoll(first); i <= std::stoll(last); ++i) {
@@ -87,7 +89,8 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
     } else if (!fs::exists(paths[0], ignored)) {
       throw FileError("data does not exist; " + paths[0] + "; check --train-data, --val-data or --data");
     } else {
-      throw ConfigError("cannot tell what kind of data this is; " + paths[0] + "; use .tar shards, .csv, .tsv or a folder, or say --dataset-type");
+      throw ConfigError("cannot tell what kind of data this is; " + paths[0] +
+                        "; use .tar shards, .csv, .tsv or a folder, or say --dataset-type");
     }
   }
   if (type == "webdataset") return open_tars(paths);

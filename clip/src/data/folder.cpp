@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "clip/src/data/dataset_base.h"
+
 #include "twinlens/clip/templates.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -43,7 +44,9 @@ class FolderDataset final : public IndexedDataset {
 
   std::string key(std::int64_t i) const override { return fs::relative(at(i), root_).string(); }
   std::string image_bytes(std::int64_t i) const override { return read_file(at(i).string()); }
-  std::string field(std::int64_t i, const std::string& name) const override { return name == "class" ? at(i).parent_path().filename().string() : std::string(); }
+  std::string field(std::int64_t i, const std::string& name) const override {
+    return name == "class" ? at(i).parent_path().filename().string() : std::string();
+  }
 
  private:
   void add(const fs::path& picture, bool has_texts, const DatasetOptions& options) {
@@ -71,6 +74,8 @@ class FolderDataset final : public IndexedDataset {
 
 }  // namespace
 
-std::shared_ptr<const Dataset> open_folder(const std::string& path, const DatasetOptions& options) { return std::make_shared<FolderDataset>(path, options); }
+std::shared_ptr<const Dataset> open_folder(const std::string& path, const DatasetOptions& options) {
+  return std::make_shared<FolderDataset>(path, options);
+}
 
 }  // namespace twinlens

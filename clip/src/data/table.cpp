@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "clip/src/data/dataset_base.h"
+
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
@@ -56,7 +57,8 @@ char sniff(const std::string& text, const std::string& given) {
   return best;
 }
 
-std::size_t column(const Row& header, const std::string& wanted, std::initializer_list<const char*> aliases, const char* what, const char* flag, const std::string& path) {
+std::size_t column(const Row& header, const std::string& wanted, std::initializer_list<const char*> aliases, const char* what,
+                   const char* flag, const std::string& path) {
   const auto find = [&](const std::string& name) { return std::find(header.begin(), header.end(), name); };
   if (!wanted.empty()) {
     if (const auto it = find(wanted); it != header.end()) return static_cast<std::size_t>(it - header.begin());
@@ -67,19 +69,23 @@ std::size_t column(const Row& header, const std::string& wanted, std::initialize
   }
   std::string found;
   for (const std::string& name : header) found += (found.empty() ? "" : ", ") + name;
-  throw ConfigError("no column '" + (wanted.empty() ? std::string(*aliases.begin()) : wanted) + "' for the " + what + "; " + path + " has the columns " + found + "; name one with " + flag);
+  throw ConfigError("no column '" + (wanted.empty() ? std::string(*aliases.begin()) : wanted) + "' for the " + what + "; " + path +
+                    " has the columns " + found + "; name one with " + flag);
 }
 
 class TableDataset final : public IndexedDataset {
  public:
-  TableDataset(const std::string& path, const DatasetOptions& options) : name_(fs::path(path).filename().string()), folder_(fs::path(path).parent_path()) {
+  TableDataset(const std::string& path, const DatasetOptions& options)
+      : name_(fs::path(path).filename().string()), folder_(fs::path(path).parent_path()) {
     const std::string text = read_file(path);
     note_source(name_ + std::to_string(text.size()));
     const char separator = sniff(text, options.csv_separator);
     std::size_t at = text.rfind("\xEF\xBB\xBF", 0) == 0 ? 3 : 0;
     header_ = read_row(text, at, separator);
-    const std::size_t image = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"}, "image paths", "--csv-img-key", path);
-    const std::size_t caption = column(header_, options.csv_caption_key, {"title", "caption", "text", "description"}, "captions", "--csv-caption-key", path);
+    const std::size_t image = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"},
+                                     "image paths", "--csv-img-key", path);
+    const std::size_t caption =
+        column(header_, options.csv_caption_key, {"title", "caption", "text", "description"}, "captions", "--csv-caption-key", path);
     for (std::int64_t line = 2; at < text.size(); ++line) {
       Row row = read_row(text, at, separator);
       if (row.size() == 1 && row[0].empty()) continue;
@@ -97,7 +103,9 @@ class TableDataset final : public IndexedDataset {
   }
 
   std::string key(std::int64_t i) const override { return keys_.at(static_cast<std::size_t>(i)); }
-  std::string image_bytes(std::int64_t i) const override { return read_file((folder_ / rows_.at(static_cast<std::size_t>(i))[image_]).string()); }
+  std::string image_bytes(std::int64_t i) const override {
+    return read_file((folder_ / rows_.at(static_cast<std::size_t>(i))[image_]).string());
+  }
   std::string field(std::int64_t i, const std::string& name) const override {
     const auto it = std::find(header_.begin(), header_.end(), name);
     const Row& row = rows_.at(static_cast<std::size_t>(i));
@@ -116,6 +124,8 @@ class TableDataset final : public IndexedDataset {
 
 }  // namespace
 
-std::shared_ptr<const Dataset> open_table(const std::string& path, const DatasetOptions& options) { return std::make_shared<TableDataset>(path, options); }
+std::shared_ptr<const Dataset> open_table(const std::string& path, const DatasetOptions& options) {
+  return std::make_shared<TableDataset>(path, options);
+}
 
 }  // namespace twinlens

@@ -1,13 +1,13 @@
 // WebDataset tars: one pass over the headers by libarchive (ustar, pax, GNU names) gives offsets; samples are read by pread.
 
+#include <algorithm>
 #include <archive.h>
 #include <archive_entry.h>
-
-#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "clip/src/data/dataset_base.h"
+
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
@@ -19,7 +19,7 @@ struct Member {
 };
 
 struct Sample {
-  std::string key;  // path up to the first dot of the base name
+  std::string key;                        // path up to the first dot of the base name
   std::map<std::string, Member> members;  // by lower-case extension
 };
 
@@ -28,7 +28,8 @@ std::vector<Sample> index_tar(const std::string& path) {
   const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
   archive_read_support_format_tar(reader.get());
   if (archive_read_open_filename(reader.get(), path.c_str(), 1 << 18) != ARCHIVE_OK) {
-    throw FileError("shard cannot be read: " + std::string(archive_error_string(reader.get())) + "; " + path + "; check the path, and that it is an uncompressed tar");
+    throw FileError("shard cannot be read: " + std::string(archive_error_string(reader.get())) + "; " + path +
+                    "; check the path, and that it is an uncompressed tar");
   }
   std::vector<Sample> samples;
   archive_entry* entry = nullptr;
@@ -36,7 +37,8 @@ std::vector<Sample> index_tar(const std::string& path) {
     const int status = archive_read_next_header(reader.get(), &entry);
     if (status == ARCHIVE_EOF) break;
     if (status < ARCHIVE_WARN) {
-      throw FileError("shard is damaged: " + std::string(archive_error_string(reader.get())) + "; " + path + " after " + std::to_string(samples.size()) + " samples; fetch it again");
+      throw FileError("shard is damaged: " + std::string(archive_error_string(reader.get())) + "; " + path + " after " +
+                      std::to_string(samples.size()) + " samples; fetch it again");
     }
     if (archive_entry_filetype(entry) != AE_IFREG) continue;
     const std::string name = archive_entry_pathname(entry);
@@ -46,10 +48,12 @@ std::vector<Sample> index_tar(const std::string& path) {
     if (dot == std::string::npos || dot == base || name.compare(base, 2, "__") == 0) continue;
     const std::string key = name.substr(0, dot);
     std::string extension = name.substr(dot + 1);
-    std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    std::transform(extension.begin(), extension.end(), extension.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     if (samples.empty() || samples.back().key != key || samples.back().members.count(extension) > 0) samples.push_back({key, {}});
     // After a header has been read, what libarchive has consumed is where the data begins.
-    samples.back().members[extension] = {static_cast<std::uint64_t>(archive_filter_bytes(reader.get(), 0)), static_cast<std::uint64_t>(archive_entry_size(entry))};
+    samples.back().members[extension] = {static_cast<std::uint64_t>(archive_filter_bytes(reader.get(), 0)),
+                                         static_cast<std::uint64_t>(archive_entry_size(entry))};
   }
   return samples;
 }

@@ -57,7 +57,8 @@ std::array<double, 9> toward_gray(double f) {
 
 // A turn around the gray axis.
 std::array<double, 9> hue_turn(double share) {
-  const double angle = 2.0 * 3.14159265358979323846 * share, c = std::cos(angle), s = std::sin(angle), t = (1.0 - c) / 3.0, u = s / std::sqrt(3.0);
+  const double angle = 2.0 * 3.14159265358979323846 * share, c = std::cos(angle), s = std::sin(angle), t = (1.0 - c) / 3.0,
+               u = s / std::sqrt(3.0);
   return {c + t, t - u, t + u, t + u, c + t, t - u, t - u, t + u, c + t};
 }
 
@@ -74,7 +75,8 @@ void recolor(Image& image, const AugmentOptions& o, Draws draws) {
   if (!jitter && !gray) return;
   ColorMap map;
   if (jitter) {
-    const double brightness = draws.between(1.0 - o.brightness, 1.0 + o.brightness), contrast = draws.between(1.0 - o.contrast, 1.0 + o.contrast);
+    const double brightness = draws.between(1.0 - o.brightness, 1.0 + o.brightness),
+                 contrast = draws.between(1.0 - o.contrast, 1.0 + o.contrast);
     const double saturation = draws.between(1.0 - o.saturation, 1.0 + o.saturation), hue = draws.between(-o.hue, o.hue);
     map.scale(brightness);
     const double middle = (1.0 - contrast) * brightness * mean_luma(image);
@@ -114,7 +116,8 @@ Image warp(const Image& image, const AugmentOptions& o, Draws draws) {
 
 }  // namespace
 
-Rect random_crop(std::int64_t width, std::int64_t height, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch, std::int64_t sample) {
+Rect random_crop(std::int64_t width, std::int64_t height, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
+                 std::int64_t sample) {
   Draws draws("augment.crop", seed, epoch, sample);
   const double area = static_cast<double>(width) * static_cast<double>(height);
   for (int tries = 0; tries < 10; ++tries) {
@@ -134,10 +137,12 @@ Rect random_crop(std::int64_t width, std::int64_t height, const AugmentOptions& 
   return {(width - w) / 2, (height - h) / 2, w, h};
 }
 
-Image augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch, std::int64_t sample) {
+Image augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
+              std::int64_t sample) {
   const bool mirror = Draws("augment.flip", seed, epoch, sample).next() < o.flip_probability;
   Image out = crop_and_resize(image, random_crop(image.width, image.height, o, seed, epoch, sample), size, o.filter, mirror);
-  if (o.rotate_degrees > 0.0 || o.translate > 0.0 || o.zoom[0] != 1.0 || o.zoom[1] != 1.0) out = warp(out, o, Draws("augment.affine", seed, epoch, sample));
+  if (o.rotate_degrees > 0.0 || o.translate > 0.0 || o.zoom[0] != 1.0 || o.zoom[1] != 1.0)
+    out = warp(out, o, Draws("augment.affine", seed, epoch, sample));
   recolor(out, o, Draws("augment.color", seed, epoch, sample));
   return out;
 }

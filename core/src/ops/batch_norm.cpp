@@ -63,16 +63,21 @@ void update_running(Tensor& running, const Tensor& batch, double momentum, doubl
 
 }  // namespace
 
-Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean, Tensor& running_var, const BatchNormOptions& options) {
+Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tensor& running_mean, Tensor& running_var,
+                  const BatchNormOptions& options) {
   check(x.rank() >= 2, "batch_norm", "x needs at least two dimensions", {{"x", x}});
   check_compute_dtype("batch_norm", {{"x", x}, {"residual", options.residual}});
   const Shape channels{x.size(-1)};
-  for (const Named& named : {Named{"gamma", gamma}, Named{"beta", beta}, Named{"running_mean", running_mean}, Named{"running_var", running_var}}) {
-    check(named.tensor.defined() && named.tensor.shape() == channels, "batch_norm", std::string(named.name) + " must match the last dim of x", {{"x", x}, named});
-    check_dtype(named.tensor.dtype() == DType::f32 && named.tensor.is_dense(), "batch_norm", std::string(named.name) + " must be dense f32", {named});
+  for (const Named& named :
+       {Named{"gamma", gamma}, Named{"beta", beta}, Named{"running_mean", running_mean}, Named{"running_var", running_var}}) {
+    check(named.tensor.defined() && named.tensor.shape() == channels, "batch_norm",
+          std::string(named.name) + " must match the last dim of x", {{"x", x}, named});
+    check_dtype(named.tensor.dtype() == DType::f32 && named.tensor.is_dense(), "batch_norm", std::string(named.name) + " must be dense f32",
+                {named});
   }
   if (options.residual.defined()) {
-    check(options.residual.shape() == x.shape() && options.residual.dtype() == x.dtype(), "batch_norm", "residual must be like x", {{"x", x}, {"residual", options.residual}});
+    check(options.residual.shape() == x.shape() && options.residual.dtype() == x.dtype(), "batch_norm", "residual must be like x",
+          {{"x", x}, {"residual", options.residual}});
   }
   const Tensor rows = dense_rows(x), residual = options.residual.defined() ? dense_rows(options.residual) : options.residual;
   const std::int64_t n = x.size(-1) == 0 ? 0 : x.count() / x.size(-1);

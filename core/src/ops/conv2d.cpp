@@ -48,14 +48,18 @@ Tensor windows(const Tensor& x, const ConvGeometry& g) {
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& o) {
   check(x.rank() == 4 && w.rank() == 4, "conv2d", "x must be (B, H, W, C) and w (O, C / groups, kh, kw)", {{"x", x}, {"w", w}});
   check_compute_dtype("conv2d", {{"x", x}, {"w", w}});
-  check(o.stride > 0 && o.dilation > 0 && o.padding >= 0 && o.groups > 0, "conv2d", "stride, dilation and groups must be positive, padding not negative", {{"x", x}});
-  check(x.size(3) == w.size(1) * o.groups && w.size(0) % o.groups == 0, "conv2d", "channels do not fit the weight in " + std::to_string(o.groups) + " groups",
-        {{"x", x}, {"w", w}});
-  const auto extent = [&](std::int64_t size, std::int64_t kernel) { return (size + 2 * o.padding - o.dilation * (kernel - 1) - 1) / o.stride + 1; };
+  check(o.stride > 0 && o.dilation > 0 && o.padding >= 0 && o.groups > 0, "conv2d",
+        "stride, dilation and groups must be positive, padding not negative", {{"x", x}});
+  check(x.size(3) == w.size(1) * o.groups && w.size(0) % o.groups == 0, "conv2d",
+        "channels do not fit the weight in " + std::to_string(o.groups) + " groups", {{"x", x}, {"w", w}});
+  const auto extent = [&](std::int64_t size, std::int64_t kernel) {
+    return (size + 2 * o.padding - o.dilation * (kernel - 1) - 1) / o.stride + 1;
+  };
   const std::int64_t kh = w.size(2), kw = w.size(3), out = w.size(0) / o.groups;
   check(x.size(1) + 2 * o.padding >= o.dilation * (kh - 1) + 1 && x.size(2) + 2 * o.padding >= o.dilation * (kw - 1) + 1, "conv2d",
         "the kernel is larger than the padded picture", {{"x", x}, {"w", w}});
-  const ConvGeometry g{x.size(0), x.size(1), x.size(2), w.size(1), extent(x.size(1), kh), extent(x.size(2), kw), kh, kw, o.stride, o.padding, o.dilation};
+  const ConvGeometry g{x.size(0), x.size(1), x.size(2), w.size(1), extent(x.size(1), kh), extent(x.size(2), kw), kh,
+                       kw,        o.stride,  o.padding, o.dilation};
   LinearOptions product;
   product.compute = o.compute;
   product.out = o.out.value_or(x.dtype());

@@ -45,8 +45,8 @@ Tensor dropout(const Tensor& x, double p, const RandomKey& key, const RowIds& id
   if (p == 0.0) return x;
   check(key.block != nullptr, "dropout", "the random key has no step block", {{"x", x}});
   for (const Tensor* id : {&ids.sample, &ids.position}) {
-    check(!id->defined() || (id->shape() == Shape{x.size(0)} && id->dtype() == DType::i64 && id->is_dense()), "dropout", "row ids must be dense i64, one a row",
-          {{"x", x}, {"ids", *id}});
+    check(!id->defined() || (id->shape() == Shape{x.size(0)} && id->dtype() == DType::i64 && id->is_dense()), "dropout",
+          "row ids must be dense i64, one a row", {{"x", x}, {"ids", *id}});
   }
   Tensor y = apply(x, p, key, *key.block, ids);
   if (!needs_grad({&x})) return y;

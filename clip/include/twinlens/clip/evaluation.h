@@ -12,11 +12,11 @@
 namespace twinlens {
 
 struct EmbeddedDataset {
-  Tensor images;                           // (N, E) unit, f32, CPU
-  Tensor texts;                            // (M, E) of the distinct captions
-  std::vector<std::string> captions;       // M
-  std::vector<std::int64_t> caption_of;    // N
-  std::vector<std::int64_t> samples;       // N, index in the dataset
+  Tensor images;                         // (N, E) unit, f32, CPU
+  Tensor texts;                          // (M, E) of the distinct captions
+  std::vector<std::string> captions;     // M
+  std::vector<std::int64_t> caption_of;  // N
+  std::vector<std::int64_t> samples;     // N, index in the dataset
   std::vector<SkippedSample> skipped;
 };
 

@@ -30,7 +30,7 @@ struct LoaderOptions {
   int rank = 0, world = 1;
   bool equal_captions_apart = false;  // no two equal captions in one global batch
   std::int64_t max_image_pixels = 25'000'000;
-  double max_skipped = 0.01;          // of the data
+  double max_skipped = 0.01;  // of the data
 };
 
 struct LoadedBatch {
@@ -46,8 +46,8 @@ struct LoadedBatch {
 class Loader {
  public:
   // Starts at batch `first_batch` of `first_epoch`. Throws ConfigError when not even one global batch can be filled.
-  Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options, std::int64_t first_epoch = 0,
-         std::int64_t first_batch = 0);
+  Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options,
+         std::int64_t first_epoch = 0, std::int64_t first_batch = 0);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;

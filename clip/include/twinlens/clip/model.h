@@ -27,9 +27,9 @@ class Clip {
   Clip& operator=(const Clip&) = delete;
 
   // Unit-length features, f32.
-  Tensor encode_image(const Tensor& images, const Context& context = {}) const;     // (B, S, S, 3) -> (B, E)
+  Tensor encode_image(const Tensor& images, const Context& context = {}) const;       // (B, S, S, 3) -> (B, E)
   Tensor encode_text(const TokenBatch& captions, const Context& context = {}) const;  // S captions -> (S, E)
-  double logit_scale_value() const;  // exp of the parameter, read back
+  double logit_scale_value() const;                                                   // exp of the parameter, read back
   // Holds the parameter in [0, ln 100], after every optimizer step.
   void clamp_logit_scale();
   void visit(Visitor& v);

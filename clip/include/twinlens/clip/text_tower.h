@@ -16,10 +16,10 @@ namespace twinlens {
 
 // S captions back to back.
 struct TokenBatch {
-  Tensor ids;        // (N) i64
-  Tensor positions;  // (N) i64, place in the caption
-  Tensor offsets;    // (S + 1) i64
-  Tensor last;       // (S) i64, row of each caption's end-of-text token
+  Tensor ids;          // (N) i64
+  Tensor positions;    // (N) i64, place in the caption
+  Tensor offsets;      // (S + 1) i64
+  Tensor last;         // (S) i64, row of each caption's end-of-text token
   bool packed = true;  // every caption ends with its end-of-text token
   TokenBatch to(Device device) const;
   std::int64_t captions() const { return last.count(); }
@@ -33,7 +33,7 @@ struct TextTower {
   Parameter positional_embedding;  // (context, W)
   Transformer transformer;
   LayerNorm ln_final;
-  Parameter text_projection;       // (W, E)
+  Parameter text_projection;  // (W, E)
 
   TextTower() = default;
   explicit TextTower(const ModelConfig& config);

@@ -21,15 +21,17 @@ struct PairBatch {
 
 struct StepOptions {
   EqualCaptions equal_captions = EqualCaptions::negatives;
-  std::int64_t max_chunk = 0;       // pairs encoded at once; 0: all
-  bool encode_equal_once = true;    // a caption that stands several times is encoded once (design.md 5.5)
-  bool pack_captions = true;        // no work on padding (design.md 5.1); off: every caption padded to the context length
+  std::int64_t max_chunk = 0;     // pairs encoded at once; 0: all
+  bool encode_equal_once = true;  // a caption that stands several times is encoded once (design.md 5.5)
+  bool pack_captions = true;      // no work on padding (design.md 5.1); off: every caption padded to the context length
 };
 
 // Adds the gradient of the mean loss over all ranks' rows (before averaging over ranks) to the parameters and returns this rank's loss.
-double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator);
+double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
+                        Communicator& communicator);
 
 // The loss alone, nothing recorded, evaluation mode.
-double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator);
+double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
+                     Communicator& communicator);
 
 }  // namespace twinlens

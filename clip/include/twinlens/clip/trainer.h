@@ -25,7 +25,7 @@ struct TrainOptions {
   std::int64_t batch_size = 64, epochs = 32;
   std::int64_t accum_freq = 1, max_chunk = 0;
   double lr = 5e-4, wd = 0.2, beta1 = -1.0, beta2 = -1.0, eps = -1.0;  // negative: by model, as open_clip
-  std::int64_t warmup = -1;  // steps; negative: 5 % of all steps, at most 10,000
+  std::int64_t warmup = -1;                                            // steps; negative: 5 % of all steps, at most 10,000
   std::string lr_scheduler = "cosine";
   std::int64_t epochs_cooldown = 0;
   double lr_cooldown_end = 0.0, lr_cooldown_power = 1.0;
@@ -39,14 +39,14 @@ struct TrainOptions {
   bool flip = false;
   std::vector<double> color_jitter;  // brightness, contrast, saturation, hue
   double color_jitter_prob = 0.0, gray_scale_prob = 0.0;
-  std::vector<double> affine;        // degrees, translate, scale low, scale high
-  std::int64_t save_frequency = 1;   // epochs
+  std::vector<double> affine;       // degrees, translate, scale low, scale high
+  std::int64_t save_frequency = 1;  // epochs
   std::int64_t save_every_steps = 0, keep_last = 3;
-  std::int64_t val_frequency = 1;    // epochs
+  std::int64_t val_frequency = 1;  // epochs
   std::int64_t log_every_n_steps = 10;
   double max_skipped = 0.01;
   std::int64_t max_image_pixels = 25'000'000;
-  std::int64_t memory_limit = 0;     // bytes; refused when the step needs more
+  std::int64_t memory_limit = 0;  // bytes; refused when the step needs more
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
 

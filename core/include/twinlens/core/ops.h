@@ -127,11 +127,11 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
 // rows: sequence s has query rows [query_offsets[s], query_offsets[s+1]) and key/value rows [key_offsets[s], key_offsets[s+1]).
 struct AttentionOptions {
   int heads = 1;
-  Tensor query_offsets{};// (S + 1) i64 on the device of q
-  Tensor key_offsets{};  // (S + 1) i64; absent means query_offsets
-  bool causal = false;   // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
-  Tensor bias{};         // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
-  double scale = 0.0;    // 0 means 1 / sqrt(D)
+  Tensor query_offsets{};  // (S + 1) i64 on the device of q
+  Tensor key_offsets{};    // (S + 1) i64; absent means query_offsets
+  bool causal = false;     // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
+  Tensor bias{};           // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
+  double scale = 0.0;      // 0 means 1 / sqrt(D)
 };
 // q (Nq, H*D), k (Nk, H*D), v (Nk, H*D) -> (Nq, H*D). Rows may be strided views (thirds of a qkv product).
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options);

@@ -14,7 +14,7 @@ namespace twinlens {
 struct OptimizerSegment {
   std::int64_t offset = 0, size = 0;
   float lr_factor = 1.0F;
-  float decay = 0.0F;         // 1: weight decay applies, 0: not
+  float decay = 0.0F;  // 1: weight decay applies, 0: not
   std::int32_t frozen = 0;
   std::int32_t unused = 0;
 };

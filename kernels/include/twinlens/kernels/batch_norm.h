@@ -16,10 +16,10 @@ inline constexpr std::int64_t kBatchNormRowsPerBlock = 64;
 struct BatchNormStatistics {
   static constexpr const char* kName = "batch_norm_statistics";
   static constexpr bool kCuda = false;
-  ConstRows x;     // (N, C) float
-  float* mean;     // (C)
-  float* variance; // (C), biased
-  float* scratch;  // ceil(N / kBatchNormRowsPerBlock) * C
+  ConstRows x;      // (N, C) float
+  float* mean;      // (C)
+  float* variance;  // (C), biased
+  float* scratch;   // ceil(N / kBatchNormRowsPerBlock) * C
 };
 template <class I>
 void kernel(I, const BatchNormStatistics&);
@@ -27,10 +27,10 @@ void kernel(I, const BatchNormStatistics&);
 struct BatchNormForward {
   static constexpr const char* kName = "batch_norm_forward";
   static constexpr bool kCuda = false;
-  ConstRows x, residual;              // (N, C); residual data null when there is none
-  const float *mean, *variance;       // (C)
-  const float *gamma, *beta;          // (C)
-  Rows y;                             // (N, C)
+  ConstRows x, residual;         // (N, C); residual data null when there is none
+  const float *mean, *variance;  // (C)
+  const float *gamma, *beta;     // (C)
+  Rows y;                        // (N, C)
   float eps;
   bool relu;
 };

@@ -10,10 +10,10 @@ struct SumOfSquares {
   static constexpr const char* kName = "sum_of_squares";
   static constexpr bool kCuda = false;
   static constexpr std::int64_t kBlock = 16384;
-  ConstBuffer x;              // f32 or bf16
-  double* scratch;            // 2 * ceil(count / kBlock)
-  float* root;                // 1: sqrt of the sum of squares
-  std::int64_t* nonfinite;    // 1
+  ConstBuffer x;            // f32 or bf16
+  double* scratch;          // 2 * ceil(count / kBlock)
+  float* root;              // 1: sqrt of the sum of squares
+  std::int64_t* nonfinite;  // 1
 };
 template <class I>
 void kernel(I, const SumOfSquares&);

@@ -1,6 +1,6 @@
 #pragma once
-// resize: separable resampling of an RGB picture in 8 bits, to the byte what Pillow gives: weights in fixed point with 22 fractional bits, two
-// passes with an 8-bit intermediate, so their order shows in the last bit. The weights come from the caller (twinlens/clip/image.h), so
+// resize: separable resampling of an RGB picture in 8 bits, to the byte what Pillow gives: weights in fixed point with 22 fractional bits,
+// two passes with an 8-bit intermediate, so their order shows in the last bit. The weights come from the caller (twinlens/clip/image.h), so
 // filter, box, window and mirroring are all in the tables:
 //   y[r][c] = clip8((2^21 + sum_k w[k] x[begin + k]) >> 22)   along one axis.
 //

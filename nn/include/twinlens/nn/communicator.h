@@ -19,10 +19,10 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual void all_reduce(Tensor& x, Op op) = 0;                  // in place
-  virtual Tensor all_gather(const Tensor& x) = 0;                 // (n, ...) -> (size * n, ...), rank order; any dtype
-  virtual Tensor reduce_scatter(const Tensor& x) = 0;             // (size * n, ...) -> own (n, ...), summed
-  virtual void broadcast(Tensor& x, int root) = 0;                // in place
+  virtual void all_reduce(Tensor& x, Op op) = 0;       // in place
+  virtual Tensor all_gather(const Tensor& x) = 0;      // (n, ...) -> (size * n, ...), rank order; any dtype
+  virtual Tensor reduce_scatter(const Tensor& x) = 0;  // (size * n, ...) -> own (n, ...), summed
+  virtual void broadcast(Tensor& x, int root) = 0;     // in place
   virtual void send_recv(const Tensor& send, int to, Tensor& receive, int from) = 0;
   virtual void barrier() = 0;
 };

@@ -12,8 +12,8 @@ struct Schedule {
   Kind kind = Kind::cosine;
   double base = 5e-4;
   std::int64_t warmup = 0;
-  std::int64_t total = 1;       // steps
-  std::int64_t cooldown = 0;    // constant_cooldown: the last so many steps fall to `cooldown_end`
+  std::int64_t total = 1;     // steps
+  std::int64_t cooldown = 0;  // constant_cooldown: the last so many steps fall to `cooldown_end`
   double cooldown_end = 0.0;
   double cooldown_power = 1.0;
 

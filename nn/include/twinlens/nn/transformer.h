@@ -19,7 +19,8 @@ struct MultiheadAttention {
   // Self-attention of x (N, D) per sequence, plus residual (N, D).
   Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const;
   // Only the rows `picked` (S) of x are queries, one per sequence; residual (S, D). Keys and values are all rows.
-  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const;
+  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual,
+                const Context& context) const;
   void visit(Visitor& v);
 };
 
