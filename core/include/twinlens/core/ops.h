@@ -58,7 +58,6 @@ struct Reduce {
 };
 Tensor sum(const Tensor& x, const Reduce& over = {});
 Tensor mean(const Tensor& x, const Reduce& over = {});
-Tensor max(const Tensor& x, int dim);  // gradient to the first largest
 // Sum of x over the dimensions by which `shape` was broadcast to x.shape(): the gradient of broadcasting.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 // sqrt of the sum of squares of all elements, accumulated in f64 in a fixed order. f32 scalar, never recorded.
@@ -93,9 +92,7 @@ struct TopK {
   Tensor values;   // (..., k), largest first; equals by lower index
   Tensor indices;  // (..., k) i64
 };
-TopK topk(const Tensor& x, int k);  // over the last dimension; values have a gradient
-// One index per row of probabilities (N, M) f32, drawn by inverse CDF with the row's random number. i64 (N), never recorded.
-Tensor sample(const Tensor& probabilities, const RandomKey& key, const RowIds& ids = {});
+TopK topk(const Tensor& x, int k);                         // over the last dimension; values have a gradient
 Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the same in all parts
 
 // --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
@@ -149,9 +146,6 @@ struct ConvOptions {
 // x (B, H, W, C); w (O, C / groups, kh, kw) as checkpoints store it; bias (O) f32 or absent -> (B, H', W', O),
 // H' = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1.
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& options = {});
-// The input gradient of conv2d as an op of its own: x (B, H', W', O), w (O, C / groups, kh, kw) -> (B, H, W, C) with
-// H = (H' - 1) stride - 2 padding + dilation (kh - 1) + 1 + output_padding.
-Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& options = {}, int output_padding = 0);
 // Windows kernel x kernel with the given stride, no padding; the average counts window elements. Odd rims are dropped.
 Tensor avg_pool2d(const Tensor& x, int kernel, int stride);
 Tensor max_pool2d(const Tensor& x, int kernel, int stride, int padding = 0);  // gradient to the first largest
