@@ -50,7 +50,7 @@ echo "training data: $train"
 
 step "3/4 training"
 rm -rf logs/quickstart
-# The recipe was chosen on the val split (docs/quickstart.md). --equal-captions apart: the same name drawn by several vendors never
+# The recipe was chosen on the val split. --equal-captions apart: the same name drawn by several vendors never
 # meets itself in a batch, so it is never counted as a negative.
 "$twinlens" train --train-data "$train" ${validation:+--val-data "$validation"} --model examples/data/emoji_clip.json \
   $(grep -v '^#' examples/data/emoji_recipe.txt) --logs logs --name quickstart
