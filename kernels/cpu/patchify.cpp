@@ -57,10 +57,39 @@ TWINLENS_INLINE void for_runs(std::int64_t patch_rows, std::int64_t width, std::
   });
 }
 
+// Patches of one pixel in dense rows: the order stays, so whole registers pass by, three to a period of the channels.
+template <class I, class X, class Y>
+TWINLENS_INLINE void forward_pixels(const PatchifyForward& a) {
+  using V = Vec<I>;
+  constexpr std::int64_t w = V::kWidth, kPeriod = 3 * w;
+  float scale[kPeriod], shift[kPeriod];
+  for (std::int64_t i = 0; i < kPeriod; ++i) {
+    scale[i] = a.scale[i % 3];
+    shift[i] = a.shift[i % 3];
+  }
+  const X* x = a.x.template as<X>();
+  Y* y = a.y.template row<Y>(0);
+  parallel_for(3 * a.y.rows, kPeriod * 256, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t at = begin; at < end; at += kPeriod) {
+      const std::int64_t n = end - at < kPeriod ? end - at : kPeriod;
+      float buffer[kPeriod] = {};
+      if (n == kPeriod) {
+        for (std::int64_t i = 0; i < kPeriod; ++i) buffer[i] = static_cast<float>(x[at + i]);
+      } else {
+        for (std::int64_t i = 0; i < n; ++i) buffer[i] = static_cast<float>(x[at + i]);
+      }
+      for_lanes<I>(n, [&](std::int64_t i, std::int64_t lanes) {
+        store_lanes<I>(V::fma(V::load(buffer + i), V::load(scale + i), V::load(shift + i)), y + at + i, lanes);
+      });
+    }
+  });
+}
+
 template <class I, class X>
 TWINLENS_INLINE void forward(const PatchifyForward& a) {
   if (a.width == 0) return;
   visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
+    if (a.patch == 1 && a.y.stride == 3) return forward_pixels<I, X, Y>(a);
     for_runs(a.y.rows / (a.width / a.patch), a.width, a.patch, [&](std::int64_t pixel, std::int64_t row, std::int64_t offset) {
       forward_run<I>(a, a.x.template as<X>() + 3 * pixel, a.y.row<Y>(row) + offset, a.patch, a.patch * a.patch);
     });

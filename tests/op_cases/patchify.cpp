@@ -57,6 +57,7 @@ OpCases op_cases_patchify() {
   for (const DType in : {DType::f32, DType::u8}) {
     op.cases.push_back(make({0, 8, 8, 3}, 4, in));
     op.cases.push_back(make({1, 1, 1, 3}, 1, in));
+    op.cases.push_back(make({3, 17, 13, 3}, 1, in));
     op.cases.push_back(make({2, 14, 42, 3}, 14, in));
     op.cases.push_back(make({1, 96, 192, 3}, 96, in));
     op.cases.push_back(make({2, 32, 64, 3}, 16, in, DType::bf16));
