@@ -156,6 +156,25 @@ TEST_CASE("dropout: a row with an id draws the same numbers in any batch", "[ran
   CHECK_FALSE(std::equal(batch.begin(), batch.begin() + 33, batch.begin() + 33));
 }
 
+TEST_CASE("sample draws every index as often as its weight says", "[random]") {
+  StepBlock block;
+  const std::vector<float> weights{0.5F, 0.0F, 3.0F, 0.125F, 1.375F, 0.0F};
+  constexpr std::int64_t kRows = 40'000;
+  const Tensor rows = dense(from_vector(weights, {1, 6}).expand({kRows, 6}));
+  for (const bool logits : {false, true}) {
+    const RandomKey key{&block, site_of(logits ? "logits" : "weights")};
+    const std::vector<std::int64_t> drawn = (logits ? sample_logits(log(rows), key) : sample(rows, key)).to_ints();
+    double chi2 = 0.0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const auto times = static_cast<double>(std::count(drawn.begin(), drawn.end(), static_cast<std::int64_t>(i)));
+      const double expected = kRows * static_cast<double>(weights[i]) / 5.0;
+      if (expected == 0.0) CHECK(times == 0.0);
+      if (expected > 0.0) chi2 += (times - expected) * (times - expected) / expected;
+    }
+    CHECK(chi2 < 16.3);  // three degrees of freedom: above it in one of 1000 draws
+  }
+}
+
 TEST_CASE("a permutation holds every index once and another round is another order", "[random]") {
   for (const std::int64_t n : {1, 2, 3, 5, 64, 1000, 4097}) {
     std::vector<std::int64_t> order;

@@ -6,6 +6,7 @@ set(TWINLENS_OP_CASES
     binary
     concat
     conv2d
+    conv_transpose2d
     cross_entropy
     dropout
     index
@@ -13,10 +14,12 @@ set(TWINLENS_OP_CASES
     layer_norm
     linear
     matmul
+    max
     norm2
     patchify
     pool2d
     reduce
+    sample
     softmax
     topk
     unary

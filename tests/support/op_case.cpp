@@ -244,6 +244,9 @@ CaseInput bool_input(const Shape& shape, const std::vector<std::int64_t>& values
 }
 
 Tensor tensor_of(const CaseInput& input, DType float_dtype, Device device) {
+  if (input.dtype == DType::i64) {  // sample ids do not fit into a float
+    return from_vector(std::vector<std::int64_t>(input.values.v.begin(), input.values.v.end()), input.values.shape).to(device);
+  }
   const Tensor x = from_vector(std::vector<float>(input.values.v.begin(), input.values.v.end()), input.values.shape);
   const DType dtype = input.dtype == DType::f32 && !input.parameter ? float_dtype : input.dtype;
   return x.to(dtype).to(device);
