@@ -106,6 +106,16 @@ OpCases op_cases_conv2d() {
   both_bf16.name += " weight in bf16 too";
   both_bf16.inputs[1].parameter = false;
   op.cases.push_back(both_bf16);
+  OpCase in_low = make({2, 6, 5, 7}, {9, 7, 3, 3}, options(1, 1), true);
+  in_low.name += " f32 in bf16";
+  in_low.call = [](const std::vector<Tensor>& in) {
+    ConvOptions o = options(1, 1);
+    o.compute = Compute::bf16;
+    o.out = DType::f32;
+    return conv2d(in[0], in[1], in[2], o);
+  };
+  in_low.tolerance = in_low.gradient_tolerance = 5e-3;  // two factors of 8 bits
+  op.cases.push_back(in_low);
 
   op.cases.push_back(bench_case("RN50 layer1 3x3, one image [1,56,56,64]", {1, 56, 56, 64}, {64, 64, 3, 3}, options(1, 1)));
   op.cases.push_back(bench_case("RN50 layer4 1x1, one image [1,7,7,2048]", {1, 7, 7, 2048}, {512, 2048, 1, 1}, {}));
