@@ -3,6 +3,7 @@
 // depend on the shape of the rest; the other cuts change no bits.
 
 #include "twinlens/kernels/matmul.h"
+#include "twinlens/kernels/parallel.h"
 
 namespace twinlens::gemm {
 
@@ -15,6 +16,8 @@ inline constexpr std::int64_t kPadding = 64;  // no tile is longer
 // A product of at most this many multiply-adds is packed and computed by one thread; a batch of them goes over the threads.
 inline constexpr std::int64_t kSmallProduct = 1 << 20;
 inline constexpr std::int64_t kMaxSlots = 64;
+// A c of at most this many elements has too few tiles for the threads: when its depth has several blocks, those are shared out instead.
+inline constexpr std::int64_t kDeepProduct = 1 << 17;
 
 struct DepthBlocks {
   std::int64_t words, blocks;  // of a block (the last may be shorter), number
@@ -30,19 +33,27 @@ struct DepthBlocks {
 // Where things lie in the scratch, in floats. Sized for words of one depth: pairs need less.
 struct ScratchPlan {
   bool small;  // each slot holds the panels of one item
+  bool deep;   // each slot holds the panels of one block of the depth; all at once
   std::int64_t slots;
-  std::int64_t a, b, sums;  // sizes: panels of a, panels of b, sums in f32 for a c that cannot hold them between depth blocks
+  std::int64_t a, b;    // sizes of the panels of a, of b
+  std::int64_t sums;    // sums in f32 for a c that cannot hold them between blocks of the depth
+  std::int64_t blocks;  // of a deep product, the sums of every block
+  [[gnu::always_inline]] std::int64_t size() const { return slots * (a + b) + sums + blocks; }
 };
 
 [[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m) {
   const std::int64_t rows = m.c.rows < kGroupRows ? m.c.rows : kGroupRows, cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
   const std::int64_t words = m.depth < kMaxBlockWords ? m.depth : kMaxBlockWords;
+  const std::int64_t blocks = depth_blocks(m.depth, 1).blocks;
   ScratchPlan p{};
   p.small = m.depth <= kMaxBlockWords && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
-  p.slots = !p.small ? 1 : m.batch < kMaxSlots ? m.batch : kMaxSlots;
+  p.deep = m.batch == 1 && blocks > 1 && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols <= kDeepProduct;
+  const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, most = p.small ? kMaxSlots : thread_count();
+  p.slots = items < most ? items : most;
   p.a = (rows + kPadding) * words;
   p.b = (cols + kPadding) * words;
   p.sums = m.depth > kMaxBlockWords && m.c.dtype != DType::f32 ? rows * cols : 0;
+  p.blocks = p.deep ? blocks * rows * cols : 0;
   return p;
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/cpu/gemm/pack.h"
 #include "kernels/cpu/gemm/plan.h"
 #include "kernels/cpu/gemm/tile.h"
+#include "kernels/cpu/gemm/windows.h"
 
 #include "twinlens/kernels/parallel.h"
 
@@ -25,13 +26,24 @@ struct Block {
 // An operand of one item of the batch.
 struct Packer {
   Lines lines;
-  std::int64_t element;  // bytes
+  DType dtype;
   PackPanel pack;
+  std::int64_t depths_per_word;
+  const ConvGeometry* windows;  // null for a matrix that lies in memory
 
   // Lines [line, line + count) of one block of the depth into a panel of `width`.
   void operator()(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panel) const {
+    if (windows != nullptr) {
+      return visit_float(dtype, [&]<class T>(TypeTag<T>) {
+        const T* map = static_cast<const T*>(lines.base);
+        if (lines.depth_stride == 1)
+          return pack_windows(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
+        pack_window_columns(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
+      });
+    }
     const std::int64_t offset = line * lines.line_stride + k.depth * lines.depth_stride;
-    pack({static_cast<const char*>(lines.base) + offset * element, lines.line_stride, lines.depth_stride}, count, k.depths, width, panel);
+    pack({static_cast<const char*>(lines.base) + offset * size_of(dtype), lines.line_stride, lines.depth_stride}, count, k.depths, width,
+         panel);
   }
 };
 
@@ -58,10 +70,12 @@ struct Product {
   }
   template <int W>
   Packer packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
-    const std::int64_t element = size_of(x.dtype);
-    const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * element;
-    return {
-        {base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1}, element, pack_function<I, W, Pairs>(x.dtype, m.bf16)};
+    const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * size_of(x.dtype);
+    return {{base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1},
+            x.dtype,
+            pack_function<I, W, Pairs>(x.dtype, m.bf16),
+            kDepths,
+            x.is_windows() ? &x.windows : nullptr};
   }
 
   // Calls f.template operator()<Vectors>() with the registers that `cols` <= kTileCols columns need.
@@ -99,6 +113,11 @@ struct Product {
     }
   }
 
+  static void load_tile(const TileOfC& tile, const Rows& from) {
+    along_tile<I>(tile, from.row<float>(0), from.stride,
+                  [](float* sums, const float* x, std::int64_t n) { store_lanes<I>(load_lanes<I>(x, n), sums, n); });
+  }
+
   // A tile's share of one depth block: into the sums, or finished into c.
   void take_tile(const Region& r, const Block& k, const TileOfC& tile) const {
     if (m.accumulate) {
@@ -117,15 +136,19 @@ struct Product {
   }
 };
 
-// One thread, one block of the depth: products too small to share.
+// One thread, one block of the depth.
 template <class P>
-void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* b_panels) {
-  const P product(m, item, nullptr);
-  const Region all{0, m.c.rows, 0, m.c.cols};
-  const Block k{0, m.depth, parts(m.depth, P::kDepths), true, true};
+void multiply_block(const P& product, const Region& all, const Block& k, float* a_panels, float* b_panels) {
   for (std::int64_t i = 0; i < parts(all.cols, P::kTileCols); ++i) product.pack_b(all, k, i, b_panels);
   for (std::int64_t i = 0; i < parts(all.rows, P::kTileRows); ++i) product.pack_a(all, k, i, a_panels);
   product.compute(all, all, k, a_panels, b_panels);
+}
+
+// Products too small to share.
+template <class P>
+void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* b_panels) {
+  const Block k{0, m.depth, parts(m.depth, P::kDepths), true, true};
+  multiply_block<P>(P(m, item, nullptr), {0, m.c.rows, 0, m.c.cols}, k, a_panels, b_panels);
 }
 
 // Panels of a region are packed by all threads, then its tiles are shared out.
@@ -149,6 +172,44 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
   });
 }
 
+// Blocks of the depth side by side, each into sums of its own; then c takes them in the order in which it would have seen them.
+template <class P>
+void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
+  const Region all{0, m.c.rows, 0, m.c.cols};
+  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
+  const auto block = [&](std::int64_t i) {
+    const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
+    return Block{depth, depths, parts(depths, P::kDepths), i == 0, i == blocks.blocks - 1};
+  };
+  float* const c_sums = scratch + plan.slots * (plan.a + plan.b);
+  const auto sums_of = [&](std::int64_t i) {
+    return Rows{c_sums + plan.sums + i * all.rows * all.cols, DType::f32, all.rows, all.cols, all.cols, nullptr};
+  };
+  parallel_for_slots(blocks.blocks, plan.slots, [&](std::int64_t slot, std::int64_t i) {
+    Matmul own = m;  // the bare product of the block
+    own.accumulate = false;
+    own.c = sums_of(i);
+    Block k = block(i);
+    k.first = true;
+    k.last = false;
+    float* panels = scratch + slot * (plan.a + plan.b);
+    multiply_block<P>(P(own, 0, nullptr), all, k, panels, panels + plan.a);
+  });
+  const P product(m, 0, c_sums);
+  const std::int64_t row_tiles = parts(all.rows, P::kTileRows), col_tiles = parts(all.cols, P::kTileCols);
+  parallel_for(row_tiles * col_tiles, 4, [&](std::int64_t begin, std::int64_t end) {
+    alignas(64) float buffer[P::kTileRows * P::kTileCols];
+    for (std::int64_t t = begin; t < end; ++t) {
+      const std::int64_t row = t / col_tiles * P::kTileRows, col = t % col_tiles * P::kTileCols;
+      const TileOfC tile{buffer, P::kTileCols, row, col, least(P::kTileRows, all.rows - row), least(P::kTileCols, all.cols - col)};
+      for (std::int64_t i = 0; i < blocks.blocks; ++i) {
+        P::load_tile(tile, sums_of(i));
+        product.take_tile(all, block(i), tile);
+      }
+    }
+  });
+}
+
 template <class I, bool Pairs>
 void multiply(const Matmul& m) {
   using P = Product<I, Pairs>;
@@ -161,6 +222,7 @@ void multiply(const Matmul& m) {
     });
     return;
   }
+  if (plan.deep) return multiply_deep<P>(m, plan, scratch);
   const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, scratch + plan.a + plan.b);

@@ -4,7 +4,7 @@ namespace twinlens {
 
 std::int64_t scratch_bytes(const Matmul& m) {
   const gemm::ScratchPlan p = gemm::scratch_plan(m);
-  return p.slots * (p.a + p.b + p.sums) * static_cast<std::int64_t>(sizeof(float));
+  return p.size() * static_cast<std::int64_t>(sizeof(float));
 }
 
 }  // namespace twinlens

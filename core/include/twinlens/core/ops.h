@@ -147,6 +147,7 @@ struct ConvOptions {
   int stride = 1, padding = 0, dilation = 1, groups = 1;
   Compute compute = Compute::fp32;
   std::optional<DType> out{};
+  bool windows_in_memory = false;  // the plain form: the matrix of windows is written out (im2col), then multiplied
 };
 // x (B, H, W, C); w (O, C / groups, kh, kw) as checkpoints store it; bias (O) f32 or absent -> (B, H', W', O),
 // H' = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1.

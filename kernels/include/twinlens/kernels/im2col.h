@@ -3,17 +3,11 @@
 // order (kernel row, kernel column, channel), zeros outside of the picture. Col2Im is its transpose: every input pixel gathers its share
 // from all windows that saw it, in a fixed order, so nothing is added concurrently.
 
+#include "twinlens/kernels/conv_geometry.h"
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/view.h"
 
 namespace twinlens {
-
-struct ConvGeometry {
-  std::int64_t batch, height, width, channels;  // of x
-  std::int64_t out_height, out_width;
-  std::int64_t kernel_height, kernel_width;
-  std::int64_t stride, padding, dilation;
-};
 
 struct Im2Col {
   static constexpr const char* kName = "im2col";

@@ -11,6 +11,7 @@
 // Method: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008); see kernels/cpu/gemm/.
 
 #include "twinlens/kernels/activation.h"
+#include "twinlens/kernels/conv_geometry.h"
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/view.h"
 
@@ -22,6 +23,10 @@ struct MatmulOperand {
   std::int64_t stride = 0;        // elements from one stored row to the next
   bool transposed = false;        // stored rows run along the depth (of a) or along the columns (of b)
   std::int64_t batch_stride = 0;  // 0 for an operand shared by the batch
+  // With a kernel size above 0 the stored matrix is that of the windows of the dense NHWC map at `data`, which are read where they lie;
+  // `stride` is not looked at.
+  ConvGeometry windows{};
+  [[gnu::always_inline]] bool is_windows() const { return windows.kernel_height > 0; }
 };
 
 struct Matmul {
