@@ -23,6 +23,7 @@ set(TWINLENS_OPS
     recolor
     reduce_rows
     resize
+    sample
     softmax
     topk
     unary

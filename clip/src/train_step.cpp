@@ -105,6 +105,13 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
   return static_cast<double>(loss.item());
 }
 
+void average_gradients(FlatParameters& parameters, Communicator& communicator) {
+  if (communicator.size() == 1) return;
+  const NoGrad guard;
+  communicator.all_reduce(parameters.gradients, Communicator::Op::sum);
+  parameters.gradients.copy_(affine(parameters.gradients, 1.0 / communicator.size(), 0.0));
+}
+
 double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
                      Communicator& communicator) {
   const NoGrad guard;

@@ -13,6 +13,9 @@ template <class I>
 void kernel(I, const RandomFill& a) {
   constexpr double kTwoPi = 6.283185307179586477;
   float* y = a.y.as<float>();
+  // The largest float below a + b, where a number close to it would be rounded up to it.
+  auto last = static_cast<float>(a.a + a.b);
+  if (static_cast<double>(last) >= a.a + a.b) last = std::nextafterf(last, static_cast<float>(a.a));
   // Four numbers come from one block of Philox; chunks are cut at multiples of four.
   parallel_for((a.y.count + 3) / 4, 1024, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block) {
@@ -26,7 +29,10 @@ void kernel(I, const RandomFill& a) {
           values[i + 1] = radius * std::sin(angle);
         }
       }
-      for (std::int64_t i = 0; i < 4 && 4 * block + i < a.y.count; ++i) y[4 * block + i] = static_cast<float>(a.a + a.b * values[i]);
+      for (std::int64_t i = 0; i < 4 && 4 * block + i < a.y.count; ++i) {
+        const auto value = static_cast<float>(a.a + a.b * values[i]);
+        y[4 * block + i] = !a.normal && value > last ? last : value;
+      }
     }
   });
 }

@@ -42,6 +42,13 @@ OpCases op_cases_layer_norm() {
   op.cases.back().tolerance = 2e-5;  // the mean is 30 standard deviations: f32 inputs of x - mean lose 5 bits
   op.cases.back().gradient_tolerance = 2e-5;
   op.cases.back().bf16_tolerance = 0.0;
+  for (const DType out : {DType::f32, DType::bf16}) {
+    OpCase c = make({9, 193});
+    c.name += std::string(" to ") + name_of(out);
+    c.call = [out](const std::vector<Tensor>& in) { return layer_norm(in[0], in[1], in[2], 1e-5, out); };
+    if (out == DType::bf16) c.tolerance = c.gradient_tolerance = 4e-3;  // half a unit in 8 bits
+    op.cases.push_back(c);
+  }
   OpCase bench = make({1600, 768});
   bench.name = "ViT-B/32 image rows, batch 32 [1600,768]";
   bench.bench = true;

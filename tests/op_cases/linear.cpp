@@ -2,6 +2,7 @@
 
 #include "tests/support/op_case.h"
 
+#include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 
 namespace twinlens::test {
@@ -62,6 +63,37 @@ OpCase make(const Shape& x, std::int64_t cols, Activation activation, bool bias,
   return c;
 }
 
+// What mixed precision does: the product reads a bf16 copy of an f32 master, which gets the gradient, in f32.
+OpCase with_shadow(Activation activation) {
+  OpCase c = make({41, 33}, 67, activation, true, true);
+  c.name += " bf16 shadow";
+  c.call = [activation](const std::vector<Tensor>& in) {
+    const Tensor shadow = in[1].detach().to(DType::bf16);
+    share_gradient(shadow, in[1]);
+    LinearOptions options;
+    options.activation = activation;
+    options.residual = in[3];
+    return linear(in[0], shadow, in[2], options);
+  };
+  c.tolerance = c.gradient_tolerance = 1e-2;  // x and the weights are rounded to 8 bits before the product
+  return c;
+}
+
+// Another dtype of the result or of the product than that of x.
+OpCase with_options(const std::string& what, std::optional<DType> out, Compute compute) {
+  OpCase c = make({41, 33}, 67, Activation::quick_gelu, true, false, false);
+  c.name += what;
+  c.call = [=](const std::vector<Tensor>& in) {
+    LinearOptions options;
+    options.activation = Activation::quick_gelu;
+    options.out = out;
+    options.compute = compute;
+    return linear(in[0], in[1], in[2], options);
+  };
+  if (out == DType::bf16 || compute == Compute::bf16) c.tolerance = c.gradient_tolerance = 1e-2;
+  return c;
+}
+
 }  // namespace
 
 OpCases op_cases_linear() {
@@ -79,6 +111,11 @@ OpCases op_cases_linear() {
   op.cases.push_back(make({3, 0}, 5, Activation::none, true, false));
   op.cases.push_back(make({130, 48}, 100, Activation::quick_gelu, true, true));  // shared by the threads, rows in several blocks
   op.cases.push_back(make({9, 3200}, 60, Activation::gelu, true, true));         // the depth in several blocks, bf16 too
+  op.cases.push_back(with_shadow(Activation::none));
+  op.cases.push_back(with_shadow(Activation::gelu));
+  op.cases.push_back(with_options(" to f32", DType::f32, Compute::fp32));
+  op.cases.push_back(with_options(" to bf16", DType::bf16, Compute::fp32));
+  op.cases.push_back(with_options(" in bf16", {}, Compute::bf16));
 
   OpCase bench = make({50, 768}, 3072, Activation::quick_gelu, true, false);
   bench.name = "ViT-B/32 fc1 with quick_gelu, one image [50,768] to 3072";

@@ -1,18 +1,28 @@
 # One line per file of tests/op_cases: name.cpp defines OpCases op_cases_<name>().
 set(TWINLENS_OP_CASES
+    affine
     attention
+    batch_norm
     binary
     concat
+    conv2d
+    conv_transpose2d
     cross_entropy
+    dropout
     index
     l2_normalize
     layer_norm
     linear
     matmul
+    max
+    norm2
     patchify
     pool2d
+    reduce
+    sample
     softmax
     topk
     unary
     upsample
+    views
     where)

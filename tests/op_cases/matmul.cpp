@@ -69,6 +69,13 @@ OpCase in_bf16(const Shape& a, const Shape& b) {
   return c;
 }
 
+// f32 inputs, products in bf16 forwards and backwards; the reference rounds nothing, so that it has differences.
+OpCase mixed(const Shape& a, const Shape& b, const MatmulOptions& options, const std::string& what) {
+  OpCase c = make(a, b, options, what);
+  c.tolerance = c.gradient_tolerance = 5e-3;  // two factors of 8 bits
+  return c;
+}
+
 }  // namespace
 
 OpCases op_cases_matmul() {
@@ -100,6 +107,13 @@ OpCases op_cases_matmul() {
   op.cases.push_back(value_only(make({2060, 9}, {9, 3100})));    // more rows and columns than are packed at one time
   op.cases.push_back(in_bf16({33, 129}, {50, 129}));
   op.cases.push_back(in_bf16({130, 3300}, {70, 3300}));
+  MatmulOptions in_low = layout(false, true), to_f32 = layout(false, true), to_low = layout(true, false);
+  in_low.compute = Compute::bf16;
+  to_f32.out = DType::f32;
+  to_low.out = DType::bf16;
+  op.cases.push_back(mixed({17, 129}, {35, 129}, in_low, " f32 in bf16, gradients"));
+  op.cases.push_back(make({17, 65}, {35, 65}, to_f32, " to f32"));  // logits of bf16 features
+  op.cases.push_back(mixed({65, 17}, {65, 35}, to_low, " to bf16"));
 
   OpCase bench = value_only(make({50, 768}, {3072, 768}, layout(false, true)));
   bench.name = "ViT-B/32 fc1, one image [50,768] [3072,768]^T";

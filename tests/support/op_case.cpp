@@ -135,6 +135,7 @@ void check_against_reference(const OpCase& c, Expected& expected, DType float_dt
     if (!c.inputs[i].differentiable || c.inputs[i].dtype != DType::f32 || c.inputs[i].values.v.empty()) continue;
     INFO("gradient of input " << i);
     REQUIRE(r.inputs[i].grad().defined());
+    if (r.inputs[i].dtype() == DType::f32) CHECK(r.inputs[i].grad().dtype() == DType::f32);
     const std::vector<float> all = r.inputs[i].grad().to_vector();
     if (!expected.gradients[i].has_value()) expected.gradients[i] = difference(c, inputs, i, dy_seen);
     const Difference& d = *expected.gradients[i];
@@ -145,8 +146,8 @@ void check_against_reference(const OpCase& c, Expected& expected, DType float_dt
 }
 
 // Every bit of the result and of all gradients.
-std::vector<std::uint8_t> bits(const OpCase& c, Device device = kCpu) {
-  const Result r = call(c, DType::f32, Layout::dense, device);
+std::vector<std::uint8_t> bits(const OpCase& c, DType float_dtype, Device device = kCpu) {
+  const Result r = call(c, float_dtype, Layout::dense, device);
   std::vector<Tensor> all{r.y.detach()};
   if (r.y.requires_grad()) {
     backward(r.y, as_tensor(upstream_gradient(r.y.shape()), device).to(r.y.dtype()));
@@ -163,6 +164,17 @@ std::vector<std::uint8_t> bits(const OpCase& c, Device device = kCpu) {
   return out;
 }
 
+// From run to run, and for 1 and 2 threads.
+void check_equal_bits(const OpCase& c, DType float_dtype) {
+  INFO(name_of(float_dtype));
+  const int threads = thread_count();
+  const std::vector<std::uint8_t> first = bits(c, float_dtype);
+  CHECK(bits(c, float_dtype) == first);
+  set_thread_count(threads == 1 ? 2 : 1);
+  CHECK(bits(c, float_dtype) == first);
+  set_thread_count(threads);
+}
+
 // tests/kernels/device.cpp says why, where there is no card.
 void check_on_cuda(const OpCase& c, Expected& f32, Expected& bf16) {
   const Device cuda{DeviceType::cuda, 0};
@@ -175,7 +187,7 @@ void check_on_cuda(const OpCase& c, Expected& f32, Expected& bf16) {
     check_against_reference(c, bf16, DType::bf16, Layout::dense, cuda);
     check_against_reference(c, f16, DType::f16, Layout::dense, cuda);  // three bits finer than bf16
   }
-  CHECK(bits(c, cuda) == bits(c, cuda));
+  CHECK(bits(c, DType::f32, cuda) == bits(c, DType::f32, cuda));
 }
 
 void check_case(const OpCase& c) {
@@ -203,14 +215,11 @@ void check_case(const OpCase& c) {
   for (const Layout layout : {Layout::gapped, Layout::transposed}) {
     INFO("non-contiguous inputs");
     check_against_reference(c, f32, DType::f32, layout);
+    if (c.bf16_tolerance > 0.0) check_against_reference(c, bf16, DType::bf16, layout);
   }
 
-  const int threads = thread_count();
-  const std::vector<std::uint8_t> first = bits(c);
-  CHECK(bits(c) == first);
-  set_thread_count(threads == 1 ? 2 : 1);
-  CHECK(bits(c) == first);
-  set_thread_count(threads);
+  check_equal_bits(c, DType::f32);
+  if (c.bf16_tolerance > 0.0) check_equal_bits(c, DType::bf16);
 
   if (c.cuda && cuda_device_count() > 0) check_on_cuda(c, f32, bf16);
 }
@@ -244,6 +253,9 @@ CaseInput bool_input(const Shape& shape, const std::vector<std::int64_t>& values
 }
 
 Tensor tensor_of(const CaseInput& input, DType float_dtype, Device device) {
+  if (input.dtype == DType::i64) {  // sample ids do not fit into a float
+    return from_vector(std::vector<std::int64_t>(input.values.v.begin(), input.values.v.end()), input.values.shape).to(device);
+  }
   const Tensor x = from_vector(std::vector<float>(input.values.v.begin(), input.values.v.end()), input.values.shape);
   const DType dtype = input.dtype == DType::f32 && !input.parameter ? float_dtype : input.dtype;
   return x.to(dtype).to(device);

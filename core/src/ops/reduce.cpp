@@ -23,8 +23,8 @@ struct SumNode final : Node {
   void release() override {}
 };
 
-Tensor sum_over(const Tensor& x, std::vector<bool> reduced, bool keep, double factor) {
-  check_compute_dtype("sum", {{"x", x}});
+Tensor sum_over(const char* op, const Tensor& x, std::vector<bool> reduced, bool keep, double factor) {
+  check_compute_dtype(op, {{"x", x}});
   std::vector<int> order;
   Shape kept = x.shape(), result;
   std::int64_t columns = 1;
@@ -64,14 +64,14 @@ std::vector<bool> chosen(const Tensor& x, const Reduce& over) {
 
 }  // namespace
 
-Tensor sum(const Tensor& x, const Reduce& over) { return sum_over(x, chosen(x, over), over.keep, 1.0); }
+Tensor sum(const Tensor& x, const Reduce& over) { return sum_over("sum", x, chosen(x, over), over.keep, 1.0); }
 
 Tensor mean(const Tensor& x, const Reduce& over) {
   const std::vector<bool> reduced = chosen(x, over);
   std::int64_t columns = 1;
   for (int d = 0; d < x.rank(); ++d) columns *= reduced[static_cast<std::size_t>(d)] ? x.size(d) : 1;
   check(columns > 0, "mean", "the mean of no elements is undefined", {{"x", x}});
-  return sum_over(x, reduced, over.keep, 1.0 / static_cast<double>(columns));
+  return sum_over("mean", x, reduced, over.keep, 1.0 / static_cast<double>(columns));
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {
@@ -80,7 +80,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   std::vector<bool> reduced(static_cast<std::size_t>(x.rank()), false);
   const int extra = x.rank() - shape.rank();
   for (int d = 0; d < x.rank(); ++d) reduced[static_cast<std::size_t>(d)] = d < extra || (shape[d - extra] == 1 && x.size(d) != 1);
-  return sum_over(x, reduced, true, 1.0).reshape(shape);
+  return sum_over("sum_to", x, reduced, true, 1.0).reshape(shape);
 }
 
 }  // namespace twinlens

@@ -1,4 +1,4 @@
-// argmax and topk over the last dimension.
+// argmax and topk over the last dimension, max over any.
 
 #include "twinlens/kernels/topk.h"
 
@@ -42,6 +42,16 @@ TopK topk(const Tensor& x, int k) {
   node->shape = x.shape();
   top.values = record(std::move(top.values), std::move(node), {&x});
   return top;
+}
+
+Max max(const Tensor& x, int dim, bool keep) {
+  check(x.rank() >= 1, "max", "needs at least one dimension", {{"x", x}});
+  check_compute_dtype("max", {{"x", x}});
+  const int d = x.shape().index(dim);
+  check(x.size(d) > 0, "max", "dimension " + std::to_string(d) + " is empty", {{"x", x}});
+  const TopK first = topk(x.transpose(d, -1), 1);
+  const auto in_place = [&](const Tensor& y) { return dense(keep ? y.transpose(d, -1) : y.transpose(d, -1).squeeze(d)); };
+  return {in_place(first.values), in_place(first.indices)};
 }
 
 Tensor argmax(const Tensor& x) {

@@ -10,6 +10,7 @@
 
 #include "twinlens/clip/loss.h"
 #include "twinlens/clip/model.h"
+#include "twinlens/nn/flat_parameters.h"
 
 namespace twinlens {
 
@@ -29,6 +30,9 @@ struct StepOptions {
 // Adds the gradient of the mean loss over all ranks' rows (before averaging over ranks) to the parameters and returns this rank's loss.
 double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
                         Communicator& communicator);
+
+// After forward_backward on every rank: the gradients of the whole batch, the same bits on all ranks.
+void average_gradients(FlatParameters& parameters, Communicator& communicator);
 
 // The loss alone, nothing recorded, evaluation mode.
 double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,

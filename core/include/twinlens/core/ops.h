@@ -92,7 +92,12 @@ struct TopK {
   Tensor values;   // (..., k), largest first; equals by lower index
   Tensor indices;  // (..., k) i64
 };
-TopK topk(const Tensor& x, int k);                         // over the last dimension; values have a gradient
+TopK topk(const Tensor& x, int k);  // over the last dimension; values have a gradient
+struct Max {
+  Tensor values, indices;  // x without dimension dim, or with size 1 there; indices i64
+};
+// Largest elements along a dimension, which must not be empty: the first of equals, which also gets the gradient; NaN above all.
+Max max(const Tensor& x, int dim, bool keep = false);
 Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the same in all parts
 
 // --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
@@ -147,6 +152,13 @@ struct ConvOptions {
 // x (B, H, W, C); w (O, C / groups, kh, kw) as checkpoints store it; bias (O) f32 or absent -> (B, H', W', O),
 // H' = (H + 2 padding - dilation (kh - 1) - 1) / stride + 1.
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& options = {});
+struct ConvTransposeOptions {
+  int stride = 1, padding = 0, output_padding = 0, dilation = 1, groups = 1;
+  Compute compute = Compute::fp32;
+};
+// The map of conv2d's gradient: x (B, H, W, C); w (C, O / groups, kh, kw) as checkpoints store it; bias (O) f32 or absent
+// -> (B, H', W', O), H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1.
+Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvTransposeOptions& options = {});
 // Windows kernel x kernel with the given stride, no padding; the average counts window elements. Odd rims are dropped.
 Tensor avg_pool2d(const Tensor& x, int kernel, int stride);
 Tensor max_pool2d(const Tensor& x, int kernel, int stride, int padding = 0);  // gradient to the first largest
@@ -176,9 +188,14 @@ struct PatchifyOptions {
 };
 Tensor patchify(const Tensor& x, const PatchifyOptions& options);
 
-// --- random (dropout.cpp) ---------------------------------------------------------------------------------------------------------------
+// --- random (dropout.cpp, sample.cpp) ---------------------------------------------------------------------------------------------------
 // Zeroes each element with probability p and scales the rest by 1 / (1 - p). x (rows, ..., C): rows are the leading dimension.
 // p = 0 returns x.
 Tensor dropout(const Tensor& x, double p, const RandomKey& key, const RowIds& ids = {});
+// One index a row of weights (..., C): i with probability weight_i / sum of the row; weights >= 0 that are not all 0. i64 (...), never
+// recorded. ids are one a row of the collapsed leading dimensions.
+Tensor sample(const Tensor& weights, const RandomKey& key, const RowIds& ids = {});
+// The same with probability softmax(logits)_i; -inf is never drawn.
+Tensor sample_logits(const Tensor& logits, const RandomKey& key, const RowIds& ids = {});
 
 }  // namespace twinlens
