@@ -28,7 +28,10 @@ void load_weights(Clip& model, const std::string& from) {
   if (file.empty()) {
     throw ConfigError("model '" + from + "' has no weights; --model; give a model folder with " + kWeights + ", such as LOGS/NAME/model");
   }
-  load_state_dict(collect(model), read_safetensors(file));
+  StateDict weights = read_safetensors(file);
+  // PyTorch's batch norms count their batches and save the count; nothing is computed from it.
+  std::erase_if(weights, [](const auto& entry) { return entry.first.ends_with(".num_batches_tracked"); });
+  load_state_dict(collect(model), weights);
 }
 
 std::unique_ptr<Clip> load_model(const std::string& model) {

@@ -2,7 +2,8 @@
 
 Truth is always a float64 run on parameters and inputs that are exactly representable in f32. Beside it stands how far
 PyTorch's own fp32 run ends from that truth, as ||fp32 - f64||_2 per tensor: `err` is the plain run, `err_worst` the largest
-over runs that differ only in what exact arithmetic would not show: the order of the samples, and oneDNN or plain kernels.
+over runs that differ only in what exact arithmetic would not show: the order of the samples or of the channels, and oneDNN or
+plain kernels.
 """
 import json
 from pathlib import Path
@@ -57,12 +58,13 @@ def put(t, kind, err, name, truth, runs):
             t[f"{err}_worst.{name}{part}"] = far.max()
 
 
-def put_case(t, case, fn, ins, params, grad_outs, grad_in=True):
+def put_case(t, case, fn, ins, params, grad_outs, grad_in=True, again=()):
     """Runs `outputs = fn(ins, params)` (three dicts by name) in float64 and fp32 and adds everything under `case.`:
 
     in.*, param.*, out.*, grad_out.* (a given upstream gradient), grad_in.*, grad_param.*, err.{out,grad_in,grad_param}.*
+    `again`: functions that are `fn` in exact arithmetic; with them come err.{out,grad_in,grad_param}_worst.*
     """
-    def run(dtype):
+    def run(dtype, fn=fn):
         cast = lambda xs: {n: x.to(dtype, copy=True).requires_grad_() if x.is_floating_point() else x for n, x in xs.items()}
         i, p = cast(ins), cast(params)
         outs = fn(i, p)
@@ -72,12 +74,15 @@ def put_case(t, case, fn, ins, params, grad_outs, grad_in=True):
         found |= {f"grad_param.{n}": x.grad for n, x in p.items() if x.grad is not None}
         return found
 
-    truth, fp32 = run(torch.float64), run(torch.float32)
+    truth = run(torch.float64)
+    fp32 = [run(torch.float32, f) for f in (fn, *again)]
+    for same in (run(torch.float64, f) for f in again):
+        assert all(distance(same[n], truth[n]) <= 1e-12 * max(1, truth[n].norm()) for n in truth), case
     for kind, xs in (("in", ins), ("param", params), ("grad_out", grad_outs)):
         t |= {f"{case}.{kind}.{n}": x for n, x in xs.items()}
     for n, value in truth.items():
         kind, rest = n.split(".", 1)
-        put(t, f"{case}.{kind}", f"{case}.err.{kind}", rest, value, [fp32[n]])
+        put(t, f"{case}.{kind}", f"{case}.err.{kind}", rest, value, [found[n] for found in fp32])
 
 
 def save(name, tensors, config=None):

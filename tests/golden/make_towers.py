@@ -53,6 +53,30 @@ class Towers(torch.nn.Module):
         return {"image": self.clip.encode_image(images), "text": self.clip.encode_text(tokens)}
 
 
+def channel_dim(name):
+    """The dimension of a parameter that runs over the channels of its tower's residual stream, if any."""
+    if name.endswith(("in_proj_bias", "c_fc.bias", "text_projection.bias")):
+        return None
+    over_columns = ("in_proj_weight", "c_fc.weight", "positional_embedding", "token_embedding.weight", "text_projection.weight")
+    return 1 if name.endswith(over_columns) else 0
+
+
+def reordered(towers, rng, config):
+    """The same towers with samples and channels in another order: sums are taken in another order, and so rounded otherwise."""
+    orders = {t: torch.from_numpy(rng.permutation(config[f"{t}_cfg"]["width"])) for t in ("vision", "text")}
+    samples = torch.from_numpy(rng.permutation(BATCH))
+
+    def run(i, p):
+        moved = {}
+        for name, x in p.items():
+            order, dim = orders["vision" if name.startswith("visual.") else "text"], channel_dim(name)
+            moved[name] = x if dim is None else x.index_select(dim, order)
+        out = towers({name: x[samples] for name, x in i.items()}, moved)
+        return {name: y[samples.argsort()] for name, y in out.items()}
+
+    return run
+
+
 def main():
     t = {}
     for case, config in CASES.items():
@@ -69,7 +93,8 @@ def main():
             return functional_call(both, {f"clip.{n}": x for n, x in p.items()}, (i["images"], i["tokens"]))
 
         grads = {n: golden.randn(rng, BATCH, config["embed_dim"]) for n in ("image", "text")}
-        golden.put_case(t, case, towers, ins, params, grads, grad_in=False)
+        again = [reordered(towers, rng, config) for _ in range(8)]
+        golden.put_case(t, case, towers, ins, params, grads, grad_in=False, again=again)
     golden.save("towers", t, CASES)
 
 

@@ -12,9 +12,10 @@ namespace {
 
 std::string path_of(const std::string& file) { return std::string(TWINLENS_SOURCE_DIR) + "/tests/golden/data/" + file; }
 
-// "err_grad0.x" -> "err_grad0_worst.x", "err.x" -> "err_worst.x"
+// "err_grad0.x" -> "err_grad0_worst.x", "err.x" -> "err_worst.x", "case.err.out.x" -> "case.err.out_worst.x"
 std::string worst_name(const std::string& err) {
-  const auto dot = err.find('.');
+  const auto of_case = err.find(".err.");
+  const auto dot = err.find('.', of_case == std::string::npos ? 0 : of_case + 5);
   return err.substr(0, dot) + "_worst" + err.substr(dot);
 }
 

@@ -1,0 +1,183 @@
+// FlatParameters: one block, aligned segments, parameters as views; the rule for weight decay; freezing; the bf16 shadow.
+
+#include "twinlens/nn/flat_parameters.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/nn/layers.h"
+#include "twinlens/nn/optimizer.h"
+
+namespace twinlens {
+namespace {
+
+// Sizes that do not fill their segments: 15, 5, 6, 3, 65 elements.
+struct Small {
+  Linear fc{3, 5};
+  Parameter positional_embedding{Shape{2, 3}}, class_embedding{Shape{3}};
+  Parameter wide{Shape{5, 13}};
+
+  Small() {
+    const NoGrad guard;
+    float x = 0.0F;
+    for (Parameter* p : {&fc.weight, &fc.bias, &positional_embedding, &class_embedding, &wide}) {
+      for (std::int64_t i = 0; i < p->value.count(); ++i) p->value.data<float>()[i] = x += 0.25F;
+    }
+  }
+  void visit(Visitor& v) {
+    v("fc", fc);
+    v("positional_embedding", positional_embedding);
+    v("class_embedding", class_embedding);
+    v("wide", wide);
+  }
+};
+
+TEST_CASE("segments follow the visit, aligned to 256 bytes, and do not overlap") {
+  Small model;
+  const FlatParameters flat(collect(model), false);
+  const std::vector<Segment>& segments = flat.segments();
+  const std::vector<std::pair<std::string, std::int64_t>> want{
+      {"fc.weight", 15}, {"fc.bias", 5}, {"positional_embedding", 6}, {"class_embedding", 3}, {"wide", 65}};
+  REQUIRE(segments.size() == want.size());
+  std::int64_t end = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    INFO(want[i].first);
+    CHECK(segments[i].name == want[i].first);
+    CHECK(segments[i].size == want[i].second);
+    CHECK(segments[i].offset % 64 == 0);
+    CHECK(segments[i].offset >= end);
+    CHECK(segments[i].offset < end + 64);
+    end = segments[i].offset + segments[i].size;
+  }
+  CHECK(flat.values.count() >= end);
+  for (const Tensor& block : {flat.gradients, flat.moment1, flat.moment2}) CHECK(block.count() == flat.values.count());
+}
+
+TEST_CASE("parameters become views that keep their values; gradients and updates meet in the block") {
+  Small model;
+  const std::vector<float> before = model.wide.value.to_vector();
+  FlatParameters flat(collect(model), false);
+  const Segment& segment = flat.segments().back();
+  CHECK(model.wide.value.to_vector() == before);
+  CHECK(model.wide.value.data<float>() == flat.values.data<float>() + segment.offset);
+
+  backward(model.wide.value, full({5, 13}, 2.0));
+  backward(model.wide.value, full({5, 13}, 0.5));  // gradients add
+  CHECK(flat.gradients.slice(0, segment.offset, segment.offset + segment.size).to_vector() == std::vector<float>(65, 2.5F));
+  CHECK(flat.gradient_norm() == Approx(2.5 * std::sqrt(65.0)));
+
+  StepBlock block;
+  block.learning_rate = 1.0F;
+  sgd_step(flat, block, {0.0, 0.0, false});
+  CHECK(model.wide.value.to_vector()[64] == before[64] - 2.5F);
+  CHECK(model.fc.weight.value.to_vector()[0] == 0.25F);  // its gradient was 0
+
+  flat.zero_gradients();
+  CHECK(flat.gradient_norm() == 0.0);
+  CHECK(model.wide.value.grad().to_vector() == std::vector<float>(65, 0.0F));
+}
+
+TEST_CASE("a gradient that is not finite shows in the norm") {
+  Small model;
+  FlatParameters flat(collect(model), false);
+  backward(model.fc.bias.value, full({5}, std::numeric_limits<double>::infinity()));
+  CHECK_FALSE(std::isfinite(flat.gradient_norm()));
+}
+
+TEST_CASE("frozen parameters keep their place, get no gradient and no update") {
+  Small model;
+  freeze(collect(model), [](const std::string& name) { return name.rfind("fc.", 0) == 0; });
+  FlatParameters flat(collect(model), false);
+  CHECK(flat.segments()[0].frozen);
+  CHECK(flat.segments()[1].frozen);
+  CHECK_FALSE(flat.segments()[4].frozen);
+  CHECK_FALSE(model.fc.weight.value.requires_grad());
+  const std::vector<float> before = model.fc.weight.value.to_vector();
+  flat.gradients.fill_(1.0);  // even if something stood there
+  StepBlock block;
+  block.learning_rate = 0.1F;
+  adamw_step(flat, block, {});
+  CHECK(model.fc.weight.value.to_vector() == before);
+  CHECK(model.wide.value.to_vector()[0] < 7.5F);
+}
+
+TEST_CASE("learning-rate factors act by segment") {
+  Small model;
+  FlatParameters flat(collect(model), false);
+  flat.set_lr_factors([](const std::string& name) { return name == "wide" ? 0.5F : 0.0F; });
+  const std::vector<float> weight = model.fc.weight.value.to_vector(), wide = model.wide.value.to_vector();
+  flat.gradients.fill_(1.0);
+  StepBlock block;
+  block.learning_rate = 1.0F;
+  sgd_step(flat, block, {0.0, 0.0, false});
+  CHECK(model.fc.weight.value.to_vector() == weight);
+  CHECK(model.wide.value.to_vector()[7] == wide[7] - 0.5F);
+}
+
+TEST_CASE("the shadow is the rounded value, before and after a step, and hands its gradient to the master") {
+  Small model;
+  FlatParameters flat(collect(model), true);
+  const auto rounded = [](const Tensor& x) { return x.to(DType::bf16).to_vector(); };
+  const NoGrad guard;
+  CHECK(model.wide.operand(Compute::bf16).dtype() == DType::bf16);
+  CHECK(model.wide.operand(Compute::fp32).dtype() == DType::f32);
+  CHECK(model.wide.shadow.to_vector() == rounded(model.wide.value));
+  flat.gradients.fill_(1.0);
+  StepBlock block;
+  block.learning_rate = 0.013F;
+  adamw_step(flat, block, {});
+  CHECK(model.wide.value.to_vector()[0] != 7.5F);
+  CHECK(model.wide.shadow.to_vector() == rounded(model.wide.value));
+}
+
+TEST_CASE("the gradient of a product with the shadow arrives in f32 at the master") {
+  Small model;
+  FlatParameters flat(collect(model), true);
+  Context context;
+  context.compute = Compute::bf16;
+  const Tensor y = model.fc(full({1, 3}, 0.5), context);  // (1, 5)
+  backward(y, full({1, 5}, 1.0).to(y.dtype()));
+  REQUIRE(model.fc.weight.value.grad().dtype() == DType::f32);
+  CHECK(model.fc.weight.value.grad().to_vector() == std::vector<float>(15, 0.5F));
+  CHECK(model.fc.bias.value.grad().to_vector() == std::vector<float>(5, 1.0F));
+}
+
+// open_clip: no decay for what has one dimension or none, nor for positional and class embeddings.
+TEST_CASE("weight decay is for matrices and kernels") {
+  const Tensor matrix = zeros({4, 4}), kernel = zeros({4, 3, 2, 2}), vector = zeros({4}), number = zeros({});
+  CHECK(has_weight_decay("transformer.resblocks.0.attn.in_proj_weight", matrix));
+  CHECK(has_weight_decay("visual.conv1.weight", kernel));
+  CHECK(has_weight_decay("token_embedding.weight", matrix));
+  CHECK(has_weight_decay("text_projection", matrix));
+  CHECK_FALSE(has_weight_decay("transformer.resblocks.0.attn.in_proj_bias", vector));
+  CHECK_FALSE(has_weight_decay("ln_final.weight", vector));
+  CHECK_FALSE(has_weight_decay("visual.bn1.weight", vector));
+  CHECK_FALSE(has_weight_decay("logit_scale", number));
+  CHECK_FALSE(has_weight_decay("positional_embedding", matrix));
+  CHECK_FALSE(has_weight_decay("visual.attnpool.positional_embedding", matrix));
+  CHECK_FALSE(has_weight_decay("visual.class_embedding", vector));
+  CHECK_FALSE(has_weight_decay("visual.class_embedding", zeros({1, 4})));
+}
+
+// With a zero gradient AdamW does nothing but decay: x *= 1 - lr * wd.
+TEST_CASE("decay reaches exactly the segments that have it") {
+  Small model;
+  FlatParameters flat(collect(model), false);
+  StepBlock block;
+  block.learning_rate = 0.5F;
+  const std::vector<float> before = flat.values.to_vector();
+  adamw_step(flat, block, {0.9, 0.98, 1e-6, 0.5});
+  const std::vector<float> after = flat.values.to_vector();
+  for (const Segment& s : flat.segments()) {
+    INFO(s.name);
+    CHECK(s.decay == (s.name == "fc.weight" || s.name == "wide"));
+    const auto i = static_cast<std::size_t>(s.offset);
+    CHECK(after[i] == (s.decay ? 0.75F * before[i] : before[i]));
+  }
+}
+
+}  // namespace
+}  // namespace twinlens
