@@ -203,6 +203,7 @@ LoadedBatch Loader::next() {
   LoadedBatch batch = std::move(found->second);
   work_->done.erase(found);
   work_->advance(work_->wanted);
+  batch.last = work_->wanted.second == 0;
   --work_->ahead;
   for (const auto& [key, reason] : work_->bad) {
     if (work_->reported_keys.insert(key).second) work_->reported.push_back({key, reason});

@@ -210,8 +210,16 @@ Json Training::must_match() const {
            {"epochs", o_.epochs},
            {"lr", o_.lr},
            {"wd", o_.wd},
+           {"beta1", adamw_.beta1},
+           {"beta2", adamw_.beta2},
+           {"eps", adamw_.eps},
            {"warmup", o_.warmup},
            {"lr_scheduler", o_.lr_scheduler},
+           {"epochs_cooldown", o_.epochs_cooldown},
+           {"lr_cooldown_end", o_.lr_cooldown_end},
+           {"lr_cooldown_power", o_.lr_cooldown_power},
+           {"lock_image", o_.lock_image},
+           {"lock_text", o_.lock_text},
            {"precision", o_.precision},
            {"equal_captions", o_.equal_captions},
            {"aug_scale", o_.aug_scale},
@@ -293,11 +301,8 @@ void Training::step() {
   const auto pairs = static_cast<std::int64_t>(batch.samples.size());
   state_.step += 1;
   state_.samples += pairs;
-  state_.batch += 1;
-  if (state_.batch == steps_per_epoch_) {
-    state_.batch = 0;
-    state_.epoch += 1;
-  }
+  state_.epoch = batch.epoch + (batch.last ? 1 : 0);
+  state_.batch = batch.last ? 0 : batch.index + 1;
   last_loss_ = loss;
   log_step(batch, loss, norm, seconds_since(start));
 }
@@ -384,14 +389,14 @@ TrainResult Training::run() {
   result.run_folder = folder_.string();
   while (state_.step < total_steps_) {
     step();
-    const bool epoch_ended = state_.batch == 0;
+    const bool epoch_ended = state_.batch == 0, last = state_.step == total_steps_;
     const bool stopping = stop_ != nullptr && stop_->load();
-    if (epoch_ended && o_.val_frequency > 0 && (state_.epoch % o_.val_frequency == 0 || state_.epoch == o_.epochs)) evaluate();
+    if (o_.val_frequency > 0 && ((epoch_ended && state_.epoch % o_.val_frequency == 0) || last)) evaluate();
     if ((epoch_ended && o_.save_frequency > 0 && state_.epoch % o_.save_frequency == 0) ||
-        (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stopping || state_.step == total_steps_) {
+        (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stopping || last) {
       save();
     }
-    if (stopping && state_.step < total_steps_) {
+    if (stopping && !last) {
       log_->line("stopped; continue with --resume latest");
       result.stopped_early = true;
       break;
