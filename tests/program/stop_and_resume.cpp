@@ -45,8 +45,6 @@ class Run {
                              "3",
                              "--save-frequency",
                              "0",
-                             "--save-every-steps",
-                             "1",
                              "--log-every-n-steps",
                              "1",
                              "--name",
@@ -85,36 +83,35 @@ bool wait_until(Running& program, F there) {
 
 TEST_CASE("SIGTERM and Ctrl-C save and stop; --resume latest ends with the same bytes", "[train]") {
   const Run runs(toy_vit_json());
-  const Outcome whole = run(Start{runs.arguments("whole", "60", {"--workers", "1"}), {}, {"OMP_NUM_THREADS=1"}, 0});
+  const Outcome whole = run(Start{runs.arguments("whole", "40", {"--workers", "1"}), {}, {"OMP_NUM_THREADS=1"}, 0});
   INFO(whole.err);
   REQUIRE(whole.status == 0);
   for (const int signal : {SIGTERM, SIGINT}) {
     const std::string name = "stopped_by_" + std::to_string(signal);
-    Running program(Start{runs.arguments(name, "60", {"--workers", "3", "--json"}), {}, {"OMP_NUM_THREADS=2"}, 0});
-    REQUIRE(wait_until(program, [&] { return fs::exists(runs.of(name) / "checkpoints" / "latest"); }));
+    Running program(Start{runs.arguments(name, "40", {"--workers", "3", "--json"}), {}, {"OMP_NUM_THREADS=2"}, 0});
+    const fs::path metrics = runs.of(name) / "metrics.jsonl";
+    REQUIRE(wait_until(program, [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0; }));
     program.signal(signal);
     const Outcome stopped = program.wait();
     INFO(stopped.err);
     CHECK(stopped.status == 0);
     CHECK(stopped.out.find("\"stopped_early\":true") != std::string::npos);
     CHECK(stopped.err.find("stopped; continue with --resume latest") != std::string::npos);
-    const Outcome resumed = run(Start{runs.arguments(name, "60", {"--resume", "latest", "--workers", "1"}), {}, {"OMP_NUM_THREADS=2"}, 0});
+    const Outcome resumed = run(Start{runs.arguments(name, "40", {"--resume", "latest", "--workers", "1"}), {}, {"OMP_NUM_THREADS=2"}, 0});
     INFO(resumed.err);
     CHECK(resumed.status == 0);
-    runs.check_equal("whole", name, 300);
+    runs.check_equal("whole", name, 200);
   }
 }
 
 TEST_CASE("kill -9 while a checkpoint is being written leaves the one before, and the run goes on from it", "[train]") {
   const Run runs(large_config());
-  REQUIRE(run(runs.arguments("whole", "3")).status == 0);
+  REQUIRE(run(runs.arguments("whole", "3", {"--save-every-steps", "1"})).status == 0);
   int killed = 0;
   for (const int step : {3, 6, 8, 11}) {
-    Running program(
-        Start{runs.arguments("killed", "3", killed > 0 ? std::vector<std::string>{"--resume", "latest"} : std::vector<std::string>{}),
-              {},
-              {},
-              0});
+    std::vector<std::string> more{"--save-every-steps", "1"};
+    if (killed > 0) more.insert(more.end(), {"--resume", "latest"});
+    Running program(Start{runs.arguments("killed", "3", more), {}, {}, 0});
     const fs::path half = runs.of("killed") / "checkpoints" / ("tmp_" + std::to_string(step));
     REQUIRE(wait_until(program, [&] { return fs::exists(half); }));
     std::this_thread::sleep_for(std::chrono::milliseconds(step % 4));
@@ -122,7 +119,7 @@ TEST_CASE("kill -9 while a checkpoint is being written leaves the one before, an
     CHECK(program.wait().status == -SIGKILL);
     ++killed;
   }
-  const Outcome resumed = run(runs.arguments("killed", "3", {"--resume", "latest"}));
+  const Outcome resumed = run(runs.arguments("killed", "3", {"--save-every-steps", "1", "--resume", "latest"}));
   INFO(resumed.err);
   CHECK(resumed.status == 0);
   runs.check_equal("whole", "killed", 15);
