@@ -29,6 +29,7 @@ std::string temporary_name() {
   ::dup2(::open(in.c_str(), O_RDONLY), STDIN_FILENO);
   ::dup2(::open(out.c_str(), O_WRONLY | O_TRUNC), STDOUT_FILENO);
   ::dup2(::open(err.c_str(), O_WRONLY | O_TRUNC), STDERR_FILENO);
+  ::setenv("OMP_WAIT_POLICY", "passive", 0);
   for (const std::string& variable : start.environment) ::putenv(const_cast<char*>(variable.c_str()));
   if (start.file_size_limit > 0) {
     const rlimit limit{static_cast<rlim_t>(start.file_size_limit), static_cast<rlim_t>(start.file_size_limit)};
