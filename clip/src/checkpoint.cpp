@@ -33,6 +33,26 @@ StateDict optimizer_tensors(const FlatParameters& p, const Ema* ema) {
   return out;
 }
 
+// What a process that was killed while saving left behind.
+void remove_leftovers(const fs::path& checkpoints) {
+  std::error_code ignored;
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(checkpoints, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("tmp_", 0) == 0 || name.rfind("latest.tmp-", 0) == 0) found.push_back(entry.path());
+  }
+  for (const fs::path& path : found) fs::remove_all(path, ignored);
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) {
+    throw FileError("checkpoint: the folder cannot be made: " + error.message() + "; " + folder.string() +
+                    "; check permissions and free space");
+  }
+}
+
 }  // namespace
 
 std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
@@ -50,9 +70,8 @@ void save_checkpoint(const fs::path& checkpoints, const TrainState& state, Clip&
   const fs::path final_folder = checkpoints / (kPrefix + std::to_string(state.step));
   const fs::path temporary = checkpoints / ("tmp_" + std::to_string(state.step));
   std::error_code ignored;
-  fs::create_directories(checkpoints);
-  fs::remove_all(temporary, ignored);
-  fs::create_directory(temporary);
+  remove_leftovers(checkpoints);
+  make_folder(temporary);
   try {
     write_safetensors((temporary / kModel).string(), state_dict(collect(model)));
     write_safetensors((temporary / kOptimizer).string(), optimizer_tensors(parameters, ema));

@@ -18,14 +18,20 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
   for (std::int64_t begin = 0; begin < data.size(); begin += options.batch_size) {
     const std::int64_t end = std::min(data.size(), begin + options.batch_size);
     std::vector<std::string> bytes, names;
+    std::vector<std::int64_t> samples;
     for (std::int64_t i = begin; i < end; ++i) {
-      names.push_back(data.key(i));
-      bytes.push_back(data.image_bytes(i));
+      try {
+        bytes.push_back(data.image_bytes(i));
+        names.push_back(data.key(i));
+        samples.push_back(i);
+      } catch (const FileError& e) {
+        out.skipped.push_back({data.key(i), e.what()});
+      }
     }
     const LoadedPictures pictures = load_pictures(model.config, bytes, names, options.max_image_pixels);
     out.skipped.insert(out.skipped.end(), pictures.skipped.begin(), pictures.skipped.end());
     for (const std::int64_t k : pictures.kept) {
-      const std::int64_t sample = begin + k;
+      const std::int64_t sample = samples[static_cast<std::size_t>(k)];
       const auto [it, is_new] = text_of.try_emplace(data.caption_id(sample), static_cast<std::int64_t>(out.captions.size()));
       if (is_new) out.captions.push_back(data.caption(sample));
       out.caption_of.push_back(it->second);

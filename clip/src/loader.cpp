@@ -56,20 +56,25 @@ std::vector<std::int64_t> epoch_order(const Dataset& data, std::int64_t global_b
 
 // What the workers share.
 struct Loader::Work {
+  // A batch, or why there is none, and what was found unusable on the way: given out in the order of batches, whoever was first.
+  struct Made {
+    LoadedBatch batch;
+    std::vector<SkippedSample> bad;
+    std::exception_ptr error;
+  };
+
   std::shared_ptr<const Dataset> data;
   std::shared_ptr<const Tokenizer> tokenizer;
   LoaderOptions options;
 
   std::mutex mutex;
   std::condition_variable room, ready;
-  std::map<std::pair<std::int64_t, std::int64_t>, LoadedBatch> done;                // by (epoch, index)
+  std::map<std::pair<std::int64_t, std::int64_t>, Made> done;                       // by (epoch, index)
   std::map<std::int64_t, std::shared_ptr<const std::vector<std::int64_t>>> orders;  // by epoch
   std::pair<std::int64_t, std::int64_t> claim;                                      // next batch a worker takes
   std::pair<std::int64_t, std::int64_t> wanted;                                     // next batch next() gives
   std::int64_t ahead = 0;                                                           // batches claimed and not given yet
-  std::exception_ptr error;
   bool stop = false;
-  std::map<std::string, std::string> bad;  // key -> reason, as workers find them
   std::vector<SkippedSample> reported;
   std::set<std::string> reported_keys;
   std::vector<std::thread> threads;
@@ -92,43 +97,57 @@ struct Loader::Work {
     if (++at.second >= batches(at.first)) at = {at.first + 1, 0};
   }
 
+  // Throws when more than --max-skipped of the data is bad.
+  void check_skipped() const {
+    const auto bad = static_cast<std::int64_t>(reported.size());
+    const auto total = data->size() + static_cast<std::int64_t>(data->skipped().size());
+    if (static_cast<double>(bad) <= options.max_skipped * static_cast<double>(total)) return;
+    throw FileError("loader: " + std::to_string(bad) + " of " + std::to_string(total) +
+                    " samples cannot be used, more than --max-skipped allows; first: " + reported.front().key + ": " +
+                    reported.front().reason + "; mend the data or raise --max-skipped");
+  }
+
   void worker();
-  LoadedBatch make(std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples);
-  std::optional<Image> picture(std::int64_t sample, std::int64_t epoch);
+  void make(Made& made, std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples) const;
+  std::optional<Image> picture(std::int64_t sample, std::int64_t epoch, std::vector<SkippedSample>& bad) const;
 };
 
 // The augmented picture, or nothing when the sample cannot be used (and is noted).
-std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch) {
+std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch, std::vector<SkippedSample>& bad) const {
+  const std::string key = data->key(sample);
   try {
-    const std::string key = data->key(sample);
     const Image image = decode_image(data->image_bytes(sample), key, {options.max_image_pixels});
     return augment(image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
   } catch (const FileError& e) {
-    const std::lock_guard lock(mutex);
-    bad.emplace(data->key(sample), e.what());
+    bad.push_back({key, e.what()});
     return {};
   }
 }
 
-LoadedBatch Loader::Work::make(std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples) {
-  LoadedBatch batch;
+void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples) const {
+  LoadedBatch& batch = made.batch;
   batch.epoch = epoch;
   batch.index = index;
-  const std::int64_t s = options.image_size, bytes = s * s * 3;
+  const std::int64_t s = options.image_size, bytes = s * s * 3, first = index * global_batch();
   batch.pixels = empty({options.batch_size, s, s, 3}, DType::u8);
   auto* pixels = batch.pixels.data<std::uint8_t>();
-  const std::int64_t first = index * global_batch() + options.rank * options.batch_size;
+  // What a replacement must differ from.
+  std::unordered_set<std::int64_t> captions;
+  for (std::int64_t i = 0; options.equal_captions_apart && i < global_batch(); ++i)
+    captions.insert(data->caption_id(epoch_samples[static_cast<std::size_t>(first + i)]));
   for (std::int64_t i = 0; i < options.batch_size; ++i) {
-    std::int64_t sample = epoch_samples[static_cast<std::size_t>(first + i)];
-    std::optional<Image> image = picture(sample, epoch);
+    std::int64_t sample = epoch_samples[static_cast<std::size_t>(first + options.rank * options.batch_size + i)];
+    std::optional<Image> image = picture(sample, epoch, made.bad);
     // Bounded: give up after as many neighbours as may be bad.
-    for (std::int64_t tries = 0; !image.has_value(); ++tries) {
+    for (std::int64_t tries = 1; !image.has_value(); ++tries) {
       if (tries >= std::min<std::int64_t>(1000, data->size())) {
         throw FileError("loader: no usable picture among " + std::to_string(tries) + " samples; near " + data->key(sample) +
                         "; mend the data (see skipped.tsv)");
       }
       sample = (sample + 1) % data->size();
-      image = picture(sample, epoch);
+      if (options.equal_captions_apart && captions.count(data->caption_id(sample)) > 0) continue;
+      image = picture(sample, epoch, made.bad);
+      if (image.has_value() && options.equal_captions_apart) captions.insert(data->caption_id(sample));
     }
     std::memcpy(pixels + i * bytes, image->rgb.data(), static_cast<std::size_t>(bytes));
     Tokens tokens = tokenizer->tokenize(data->caption(sample), options.context_length);
@@ -137,7 +156,6 @@ LoadedBatch Loader::Work::make(std::int64_t epoch, std::int64_t index, const std
     batch.caption_ids.push_back(data->caption_id(sample));
     batch.samples.push_back(sample);
   }
-  return batch;
 }
 
 void Loader::Work::worker() {
@@ -150,14 +168,14 @@ void Loader::Work::worker() {
     ++ahead;
     const auto samples = order(epoch);
     lock.unlock();
+    Made made;
     try {
-      LoadedBatch batch = make(epoch, index, *samples);
-      lock.lock();
-      done.emplace(std::make_pair(epoch, index), std::move(batch));
+      make(made, epoch, index, *samples);
     } catch (...) {
-      if (!lock.owns_lock()) lock.lock();
-      if (error == nullptr) error = std::current_exception();
+      made.error = std::current_exception();
     }
+    lock.lock();
+    done.emplace(std::make_pair(epoch, index), std::move(made));
     ready.notify_all();
   }
 }
@@ -197,27 +215,21 @@ std::int64_t Loader::batches_per_epoch() const {
 LoadedBatch Loader::next() {
   const auto start = std::chrono::steady_clock::now();
   std::unique_lock lock(work_->mutex);
-  work_->ready.wait(lock, [&] { return work_->error != nullptr || work_->done.count(work_->wanted) > 0; });
+  work_->ready.wait(lock, [&] { return work_->done.count(work_->wanted) > 0; });
   const auto found = work_->done.find(work_->wanted);
-  if (found == work_->done.end()) std::rethrow_exception(work_->error);
-  LoadedBatch batch = std::move(found->second);
+  for (const SkippedSample& sample : found->second.bad) {
+    if (work_->reported_keys.insert(sample.key).second) work_->reported.push_back(sample);
+  }
+  work_->check_skipped();
+  // (A batch that failed stays, so that asking again fails again.)
+  if (found->second.error != nullptr) std::rethrow_exception(found->second.error);
+  LoadedBatch batch = std::move(found->second.batch);
   work_->done.erase(found);
   work_->advance(work_->wanted);
+  batch.last = work_->wanted.second == 0;
   --work_->ahead;
-  for (const auto& [key, reason] : work_->bad) {
-    if (work_->reported_keys.insert(key).second) work_->reported.push_back({key, reason});
-  }
-  const auto total = static_cast<double>(work_->data->size()) + static_cast<double>(work_->data->skipped().size());
-  const auto bad = static_cast<double>(work_->reported.size());
-  const double allowed = work_->options.max_skipped * total;
   lock.unlock();
   work_->room.notify_all();
-  if (bad > allowed) {
-    const SkippedSample& first = work_->reported.front();
-    throw FileError("loader: " + std::to_string(work_->reported.size()) + " of " + std::to_string(static_cast<std::int64_t>(total)) +
-                    " samples cannot be used, more than --max-skipped allows; first: " + first.key + ": " + first.reason +
-                    "; mend the data or raise --max-skipped");
-  }
   batch.wait_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return batch;
 }

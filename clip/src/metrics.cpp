@@ -57,9 +57,13 @@ RecallAtK recall(std::vector<std::int64_t> ranks) {
 
 }  // namespace
 
-Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::int64_t>& caption_of) {
+Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::int64_t>& caption_of,
+                            const std::vector<bool>& asked) {
   const std::int64_t n = images.size(0), m = texts.size(0);
   check(static_cast<std::int64_t>(caption_of.size()) == n, "retrieval_metrics", "one caption per image is needed", {{"images", images}});
+  check(asked.empty() || static_cast<std::int64_t>(asked.size()) == m, "retrieval_metrics", "one flag per text is needed",
+        {{"texts", texts}});
+  const auto is_asked = [&](std::int64_t text) { return asked.empty() || asked[static_cast<std::size_t>(text)]; };
   std::vector<std::vector<std::int64_t>> images_of(static_cast<std::size_t>(m));
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t c = caption_of[static_cast<std::size_t>(i)];
@@ -68,16 +72,18 @@ Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std
     images_of[static_cast<std::size_t>(c)].push_back(i);
   }
   Retrieval result;
-  result.images = n;
-  result.texts = m;
   std::vector<std::int64_t> ranks;
-  for_scores(images, texts,
-             [&](std::int64_t i, const float* scores) { ranks.push_back(rank_of(scores, m, caption_of[static_cast<std::size_t>(i)])); });
+  for_scores(images, texts, [&](std::int64_t i, const float* scores) {
+    const std::int64_t caption = caption_of[static_cast<std::size_t>(i)];
+    if (is_asked(caption)) ranks.push_back(rank_of(scores, m, caption));
+  });
   result.image_to_text = recall(ranks);
+  result.images = asked.empty() ? n : static_cast<std::int64_t>(ranks.size());
+  result.texts = asked.empty() ? m : std::count(asked.begin(), asked.end(), true);
   ranks.clear();
   for_scores(texts, images, [&](std::int64_t j, const float* scores) {
     const auto& correct = images_of[static_cast<std::size_t>(j)];
-    if (correct.empty()) return;
+    if (correct.empty() || !is_asked(j)) return;
     std::int64_t best = n;
     for (const std::int64_t i : correct) best = std::min(best, rank_of(scores, n, i));
     ranks.push_back(best);
@@ -86,15 +92,18 @@ Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std
   return result;
 }
 
-Classification classification_metrics(const Tensor& images, const Tensor& classes, const std::vector<std::int64_t>& label_of) {
+Classification classification_metrics(const Tensor& images, const Tensor& classes, const std::vector<std::int64_t>& label_of,
+                                      const std::vector<bool>& asked) {
   const std::int64_t n = images.size(0), c = classes.size(0);
-  check(static_cast<std::int64_t>(label_of.size()) == n, "classification_metrics", "one label per image is needed", {{"images", images}});
+  check(static_cast<std::int64_t>(label_of.size()) == n && (asked.empty() || asked.size() == label_of.size()), "classification_metrics",
+        "one label per image is needed", {{"images", images}});
   Classification result;
-  result.images = n;
   result.classes = c;
   std::vector<double> hits(static_cast<std::size_t>(c), 0.0), counts(static_cast<std::size_t>(c), 0.0);
   for_scores(images, classes, [&](std::int64_t i, const float* scores) {
+    if (!asked.empty() && !asked[static_cast<std::size_t>(i)]) return;
     const std::int64_t label = label_of[static_cast<std::size_t>(i)];
+    ++result.images;
     check(label >= 0 && label < c, "classification_metrics", "label " + std::to_string(label) + " does not exist", {{"classes", classes}});
     const std::int64_t rank = rank_of(scores, c, label);
     result.top1 += rank < 1 ? 1.0 : 0.0;
@@ -102,9 +111,9 @@ Classification classification_metrics(const Tensor& images, const Tensor& classe
     hits[static_cast<std::size_t>(label)] += rank < 1 ? 1.0 : 0.0;
     counts[static_cast<std::size_t>(label)] += 1.0;
   });
-  if (n == 0) return result;
-  result.top1 /= static_cast<double>(n);
-  result.top5 /= static_cast<double>(n);
+  if (result.images == 0) return result;
+  result.top1 /= static_cast<double>(result.images);
+  result.top5 /= static_cast<double>(result.images);
   double present = 0.0;
   for (std::size_t k = 0; k < counts.size(); ++k) {
     if (counts[k] == 0.0) continue;

@@ -44,7 +44,9 @@ std::unique_ptr<Clip> load_model(const std::string& model) {
 }
 
 void save_model(Clip& model, const std::string& folder) {
-  fs::create_directories(folder);
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw FileError("model folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
   write_safetensors((fs::path(folder) / kWeights).string(), state_dict(collect(model)));
   atomic_write((fs::path(folder) / kConfig).string(), to_json(model.config));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <fstream>
 
 #include "twinlens/clip/image.h"
 #include "twinlens/clip/loss.h"
@@ -18,10 +19,11 @@ constexpr std::int64_t kLossChunk = 256;
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100.0 * share); }
 
+// (The pictures were decoded before: they are within --max-image-pixels.)
 Image thumbnail(const Dataset& data, std::int64_t sample, const ModelConfig& config) {
   EvalTransform transform = eval_transform_of(config);
   transform.size = std::min<std::int64_t>(transform.size, 64);
-  return apply(transform, decode_image(data.image_bytes(sample), data.key(sample)));
+  return apply(transform, decode_image(data.image_bytes(sample), data.key(sample), {0}));
 }
 
 // `count` indices spread evenly over [0, n).
@@ -85,6 +87,17 @@ void write_skipped(const std::filesystem::path& file, const std::vector<SkippedS
   atomic_write(file.string(), text);
 }
 
+std::vector<SkippedSample> read_skipped(const std::filesystem::path& file) {
+  std::vector<SkippedSample> out;
+  std::ifstream lines(file);
+  std::string line;
+  while (std::getline(lines, line)) {
+    const auto tab = line.find('\t');
+    if (tab != std::string::npos) out.push_back({line.substr(0, tab), line.substr(tab + 1)});
+  }
+  return out;
+}
+
 double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
   const NoGrad guard;
   const std::unique_ptr<Communicator> solo = solo_communicator();
@@ -112,6 +125,7 @@ void write_run_report(const std::filesystem::path& folder, const TrainOptions& o
   if (validation != nullptr) {
     EmbedOptions embed;
     embed.batch_size = static_cast<int>(options.batch_size);
+    embed.max_image_pixels = options.max_image_pixels;
     add_validation(report, model, *validation, embed_dataset(model, tokenizer, *validation, embed));
   }
   write_report(folder / "report.html", report, folder / "metrics.jsonl");

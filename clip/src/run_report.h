@@ -13,6 +13,8 @@ namespace twinlens {
 
 // key TAB reason a line; written only when something was skipped.
 void write_skipped(const std::filesystem::path& file, const std::vector<SkippedSample>& skipped);
+// What an earlier part of the run wrote; empty when there is no such file.
+std::vector<SkippedSample> read_skipped(const std::filesystem::path& file);
 
 // Symmetric InfoNCE over the whole validation set, every picture against the distinct captions and every caption against the pictures
 // that do not share it.

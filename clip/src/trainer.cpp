@@ -1,5 +1,6 @@
 #include "twinlens/clip/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -17,6 +18,7 @@
 #include "twinlens/clip/pretrained.h"
 #include "twinlens/clip/train_step.h"
 #include "twinlens/core/file.h"
+#include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/parallel.h"
@@ -97,6 +99,9 @@ class Training {
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
   void evaluate();
   void save();
+  void note_skipped();
+  std::string last_good() const;
+  void run_steps(TrainResult& result);
   void finish();
   Json must_match() const;
 
@@ -120,6 +125,7 @@ class Training {
   TrainState state_;
   std::int64_t steps_per_epoch_ = 0, total_steps_ = 0;
   std::int64_t saved_step_ = -1;
+  std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0;
   // since the last log line
@@ -210,8 +216,16 @@ Json Training::must_match() const {
            {"epochs", o_.epochs},
            {"lr", o_.lr},
            {"wd", o_.wd},
+           {"beta1", adamw_.beta1},
+           {"beta2", adamw_.beta2},
+           {"eps", adamw_.eps},
            {"warmup", o_.warmup},
            {"lr_scheduler", o_.lr_scheduler},
+           {"epochs_cooldown", o_.epochs_cooldown},
+           {"lr_cooldown_end", o_.lr_cooldown_end},
+           {"lr_cooldown_power", o_.lr_cooldown_power},
+           {"lock_image", o_.lock_image},
+           {"lock_text", o_.lock_text},
            {"precision", o_.precision},
            {"equal_captions", o_.equal_captions},
            {"aug_scale", o_.aug_scale},
@@ -261,6 +275,8 @@ void Training::resume() {
       state_.instruction_set = fresh.instruction_set;
     }
     saved_step_ = state_.step;
+    skipped_before_ = read_skipped(folder_ / "skipped.tsv");
+    skipped_logged_ = skipped_before_.size();
     RunLog::rewind_metrics(folder_, state_.step);
     return;
   }
@@ -273,8 +289,11 @@ void Training::check_finite(const LoadedBatch& batch, double loss, double norm) 
   for (std::size_t i = 0; i < batch.samples.size() && i < 8; ++i) keys += (i > 0 ? ", " : "") + data_->key(batch.samples[i]);
   throw NumericError(fmt::format(
       "{} is not finite at step {}; samples {}{}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
-      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step, keys, batch.samples.size() > 8 ? ", ..." : "",
-      saved_step_ >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(saved_step_))).string() : "none yet"));
+      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys, batch.samples.size() > 8 ? ", ..." : "", last_good()));
+}
+
+std::string Training::last_good() const {
+  return saved_step_ >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(saved_step_))).string() : "none yet";
 }
 
 void Training::step() {
@@ -293,11 +312,8 @@ void Training::step() {
   const auto pairs = static_cast<std::int64_t>(batch.samples.size());
   state_.step += 1;
   state_.samples += pairs;
-  state_.batch += 1;
-  if (state_.batch == steps_per_epoch_) {
-    state_.batch = 0;
-    state_.epoch += 1;
-  }
+  state_.epoch = batch.epoch + (batch.last ? 1 : 0);
+  state_.batch = batch.last ? 0 : batch.index + 1;
   last_loss_ = loss;
   log_step(batch, loss, norm, seconds_since(start));
 }
@@ -340,6 +356,7 @@ void Training::evaluate() {
   EmbedOptions options;
   options.context.compute = context_.compute;
   options.batch_size = static_cast<int>(o_.batch_size);
+  options.max_image_pixels = o_.max_image_pixels;
   const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, options);
   const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.caption_of);
   if (ema_ != nullptr) ema_->swap(*parameters_);
@@ -356,12 +373,26 @@ void Training::evaluate() {
 
 void Training::save() {
   if (saved_step_ == state_.step) return;
+  if (!std::isfinite(norm2(parameters_->values).item())) {
+    throw NumericError(
+        fmt::format("the weights are not finite after step {}; they are not saved; lower --lr; the last good checkpoint is {}", state_.step,
+                    last_good()));
+  }
   save_checkpoint(folder_ / "checkpoints", state_, *model_, *parameters_, ema_.get(), o_.keep_last);
   saved_step_ = state_.step;
-  write_skipped(folder_ / "skipped.tsv", loader_->skipped());
-  for (; skipped_logged_ < loader_->skipped().size() && skipped_logged_ < 10; ++skipped_logged_) {
-    const SkippedSample& s = loader_->skipped()[skipped_logged_];
-    log_->line("skipped " + s.key + ": " + s.reason);
+  note_skipped();
+}
+
+// skipped.tsv: what this run has found so far, and what it had found before it was resumed. The first few go to the log.
+void Training::note_skipped() {
+  std::vector<SkippedSample> all = skipped_before_;
+  for (const SkippedSample& s : loader_->skipped()) {
+    const auto same = [&](const SkippedSample& before) { return before.key == s.key; };
+    if (std::none_of(skipped_before_.begin(), skipped_before_.end(), same)) all.push_back(s);
+  }
+  write_skipped(folder_ / "skipped.tsv", all);
+  for (; skipped_logged_ < all.size() && skipped_logged_ < 10; ++skipped_logged_) {
+    log_->line("skipped " + all[skipped_logged_].key + ": " + all[skipped_logged_].reason);
   }
 }
 
@@ -382,26 +413,35 @@ TrainResult Training::run() {
                          o_.batch_size * o_.accum_freq, total_steps_, o_.equal_captions));
   TrainResult result;
   result.run_folder = folder_.string();
-  while (state_.step < total_steps_) {
-    step();
-    const bool epoch_ended = state_.batch == 0;
-    const bool stopping = stop_ != nullptr && stop_->load();
-    if (epoch_ended && o_.val_frequency > 0 && (state_.epoch % o_.val_frequency == 0 || state_.epoch == o_.epochs)) evaluate();
-    if ((epoch_ended && o_.save_frequency > 0 && state_.epoch % o_.save_frequency == 0) ||
-        (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stopping || state_.step == total_steps_) {
-      save();
-    }
-    if (stopping && state_.step < total_steps_) {
-      log_->line("stopped; continue with --resume latest");
-      result.stopped_early = true;
-      break;
-    }
+  try {
+    run_steps(result);
+  } catch (...) {
+    note_skipped();
+    throw;
   }
   finish();
   result.steps = state_.step;
   result.last_loss = last_loss_;
   log_->line("model: " + (folder_ / "model").string() + "   report: " + (folder_ / "report.html").string());
   return result;
+}
+
+void Training::run_steps(TrainResult& result) {
+  while (state_.step < total_steps_) {
+    step();
+    const bool epoch_ended = state_.batch == 0, last = state_.step == total_steps_;
+    const bool stopping = stop_ != nullptr && stop_->load();
+    if (o_.val_frequency > 0 && ((epoch_ended && state_.epoch % o_.val_frequency == 0) || last)) evaluate();
+    if ((epoch_ended && o_.save_frequency > 0 && state_.epoch % o_.save_frequency == 0) ||
+        (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stopping || last) {
+      save();
+    }
+    if (stopping && !last) {
+      log_->line("stopped; continue with --resume latest");
+      result.stopped_early = true;
+      return;
+    }
+  }
 }
 
 }  // namespace

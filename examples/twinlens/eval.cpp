@@ -1,12 +1,10 @@
-#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fmt/format.h>
 
 #include "examples/twinlens/command.h"
-#include "examples/twinlens/load.h"
+#include "examples/twinlens/eval_tasks.h"
 
-#include "twinlens/clip/templates.h"
-#include "twinlens/clip/zero_shot.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
@@ -14,15 +12,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Flags {
-  std::string model, data, task = "retrieval", dataset_type = "auto", classes, templates = "photo", label = "class";
-  std::string csv_separator, csv_img_key, csv_caption_key, device = "cpu", precision = "fp32", where;
-  int batch_size = 64;
-  bool json = false;
-};
-
 // "field=value": only samples whose metadata says so. Rows of the embedded data that stay.
-std::vector<std::int64_t> chosen(const Flags& flags, const Dataset& data, const EmbeddedDataset& e) {
+std::vector<std::int64_t> chosen(const EvalFlags& flags, const Dataset& data, const EmbeddedDataset& e) {
   std::vector<std::int64_t> rows;
   const auto equals = flags.where.find('=');
   if (!flags.where.empty() && equals == std::string::npos)
@@ -36,66 +27,58 @@ std::vector<std::int64_t> chosen(const Flags& flags, const Dataset& data, const 
   return rows;
 }
 
-Tensor rows_of(const Tensor& x, const std::vector<std::int64_t>& rows) {
-  return index_select(x, 0, from_vector(rows, {static_cast<std::int64_t>(rows.size())}));
+DatasetOptions data_options(const EvalFlags& flags) {
+  DatasetOptions options;
+  options.type = flags.dataset_type;
+  options.csv_separator = flags.csv_separator;
+  options.csv_img_key = flags.csv_img_key;
+  options.csv_caption_key = flags.csv_caption_key;
+  return options;
 }
 
-Json retrieval(const EmbeddedDataset& e, const std::vector<std::int64_t>& rows) {
-  std::vector<std::int64_t> texts, caption_of;
-  for (const std::int64_t r : rows) texts.push_back(e.caption_of[static_cast<std::size_t>(r)]);
-  std::sort(texts.begin(), texts.end());
-  texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
-  for (const std::int64_t r : rows) {
-    caption_of.push_back(std::lower_bound(texts.begin(), texts.end(), e.caption_of[static_cast<std::size_t>(r)]) - texts.begin());
+EvalData embedded(const EvalFlags& flags, const LoadedModel& m, const std::string& spec) {
+  EvalData d;
+  d.data = open_dataset(spec, data_options(flags));
+  d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, embed_options(flags.batch_size, flags.precision));
+  for (const SkippedSample& s : d.embedded.skipped) std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str());
+  d.rows = chosen(flags, *d.data, d.embedded);
+  return d;
+}
+
+// --seen-words: the captions of a dataset, or the lines of any other file.
+std::optional<SeenWords> seen_words(const EvalFlags& flags) {
+  if (flags.seen_words.empty()) return {};
+  SeenWords words;
+  const std::string ending = std::filesystem::path(flags.seen_words).extension().string();
+  if (ending == ".txt") {
+    for (const std::string& line : read_lines(flags.seen_words)) words.add(line);
+  } else {
+    const auto data = open_dataset(flags.seen_words, data_options(flags));
+    for (std::int64_t i = 0; i < data->size(); ++i) words.add(data->caption(i));
   }
+  return words;
+}
+
+Json results(const EvalFlags& flags) {
+  const LoadedModel m = load(flags.model, flags.device);
+  const std::optional<SeenWords> seen = seen_words(flags);
+  const EvalData d = embedded(flags, m, flags.data);
   Json out;
-  for (const auto& [name, value] : retrieval_report(retrieval_metrics(rows_of(e.images, rows), rows_of(e.texts, texts), caption_of)))
-    out[name] = value;
+  if (flags.task == "retrieval") {
+    out = evaluate_retrieval(d, seen);
+  } else if (flags.task == "zeroshot") {
+    out = evaluate_zeroshot(flags, m, d, seen);
+  } else {
+    std::optional<EvalData> train;
+    if (!flags.train_data.empty()) train = embedded(flags, m, flags.train_data);
+    out = evaluate_linear_probe(flags, d, train.has_value() ? &*train : nullptr);
+  }
+  out["skipped"] = d.embedded.skipped.size();
   return out;
 }
 
-Json zeroshot(const Flags& flags, const LoadedModel& m, const Dataset& data, const EmbeddedDataset& e,
-              const std::vector<std::int64_t>& rows) {
-  std::vector<std::string> labels, names;
-  for (const std::int64_t r : rows) {
-    labels.push_back(data.field(e.samples[static_cast<std::size_t>(r)], flags.label));
-    if (labels.back().empty())
-      throw ConfigError("sample " + data.key(e.samples[static_cast<std::size_t>(r)]) + " has no label '" + flags.label +
-                        "'; --label; name a metadata field");
-  }
-  if (!flags.classes.empty()) {
-    names = read_lines(flags.classes);
-  } else {
-    names = labels;
-    std::sort(names.begin(), names.end());
-    names.erase(std::unique(names.begin(), names.end()), names.end());
-  }
-  std::vector<std::int64_t> label_of;
-  for (const std::string& label : labels) {
-    const auto it = std::find(names.begin(), names.end(), label);
-    if (it == names.end()) throw ConfigError("label '" + label + "' is not among the classes; " + flags.classes + "; add it");
-    label_of.push_back(it - names.begin());
-  }
-  const EmbedOptions options = embed_options(flags.batch_size, flags.precision);
-  const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates), options);
-  const Classification c = classification_metrics(rows_of(e.images, rows), classes, label_of);
-  return {{"zeroshot_top1", c.top1}, {"zeroshot_top5", c.top5}, {"zeroshot_mean_per_class_recall", c.mean_per_class_recall},
-          {"num_images", c.images},  {"num_texts", c.classes},  {"chance", 1.0 / static_cast<double>(c.classes)}};
-}
-
-int eval(const Flags& flags) {
-  const LoadedModel m = load(flags.model, flags.device);
-  DatasetOptions data_options;
-  data_options.type = flags.dataset_type;
-  data_options.csv_separator = flags.csv_separator;
-  data_options.csv_img_key = flags.csv_img_key;
-  data_options.csv_caption_key = flags.csv_caption_key;
-  const auto data = open_dataset(flags.data, data_options);
-  const EmbeddedDataset e = embed_dataset(*m.clip, *m.tokenizer, *data, embed_options(flags.batch_size, flags.precision));
-  for (const SkippedSample& s : e.skipped) std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str());
-  const std::vector<std::int64_t> rows = chosen(flags, *data, e);
-  Json out = flags.task == "retrieval" ? retrieval(e, rows) : zeroshot(flags, m, *data, e, rows);
-  out["skipped"] = e.skipped.size();
+int eval(const EvalFlags& flags) {
+  const Json out = results(flags);
   if (flags.json) {
     std::printf("%s\n", out.dump().c_str());
     return 0;
@@ -113,17 +96,27 @@ int eval(const Flags& flags) {
 }  // namespace
 
 Action add_eval(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<EvalFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--data", flags->data, "Shards, CSV/TSV or folder, as for train")->required();
-  app.add_option("--task", flags->task, "retrieval or zeroshot")->capture_default_str()->check(CLI::IsMember({"retrieval", "zeroshot"}));
+  app.add_option("--task", flags->task, "retrieval, zeroshot or linear-probe")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"retrieval", "zeroshot", "linear-probe"}));
   app.add_option("--dataset-type", flags->dataset_type, "auto, webdataset, csv or folder")->capture_default_str();
   app.add_option("--csv-separator", flags->csv_separator, "Sniffed when not given");
   app.add_option("--csv-img-key", flags->csv_img_key, "Column of image paths");
   app.add_option("--csv-caption-key", flags->csv_caption_key, "Column of captions");
-  app.add_option("--classes", flags->classes, "zeroshot: file with one class a line; default: the labels of the data");
-  app.add_option("--label", flags->label, "zeroshot: metadata field that holds the label")->capture_default_str();
+  app.add_option("--classes", flags->classes, "zeroshot, linear-probe: file with one class a line; default: the labels of the data");
+  app.add_option("--label", flags->label, "zeroshot, linear-probe: metadata field that holds the label")->capture_default_str();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file")->capture_default_str();
+  app.add_option("--seen-words", flags->seen_words,
+                 "retrieval, zeroshot: the training data (as --data) or a .txt of its captions; results are also given apart, with _seen "
+                 "for queries whose caption has no other words and _unseen for the rest");
+  app.add_option("--train-data", flags->train_data,
+                 "linear-probe: pictures to fit on; default: four of five pictures of each class of --data, the fifth is measured");
+  app.add_option("--probe-l2", flags->probe_l2, "linear-probe: weight of |W|^2 / 2 beside the mean loss")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--precision", flags->precision, "fp32 or amp_bf16")

@@ -84,6 +84,7 @@ int run_program(int argc, char** argv) {
   }
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows beyond a limit is an error of the write, not the end of the process
   return actions.at(program.get_subcommands().front())();
 }
 

@@ -31,6 +31,13 @@ void expand(const std::string& text, std::vector<std::string>& out) {
   }
 }
 
+bool is_tar(const std::string& path) {
+  for (const std::string ending : {".tar", ".tar.gz", ".tgz"}) {
+    if (path.size() > ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0) return true;
+  }
+  return false;
+}
+
 bool has_extension(const std::string& path, std::initializer_list<const char*> endings) {
   const std::string extension = fs::path(path).extension().string();
   for (const char* ending : endings) {
@@ -84,7 +91,7 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
       type = "folder";
     } else if (has_extension(paths[0], {".csv", ".tsv"})) {
       type = "csv";
-    } else if (has_extension(paths[0], {".tar"})) {
+    } else if (is_tar(paths[0])) {
       type = "webdataset";
     } else if (!fs::exists(paths[0], ignored)) {
       throw FileError("data does not exist; " + paths[0] + "; check --train-data, --val-data or --data");

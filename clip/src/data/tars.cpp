@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <archive.h>
 #include <archive_entry.h>
+#include <array>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
+#include <zlib.h>
 
 #include "clip/src/data/dataset_base.h"
 
@@ -23,13 +27,20 @@ struct Sample {
   std::map<std::string, Member> members;  // by lower-case extension
 };
 
-// Index of one tar, in file order.
-std::vector<Sample> index_tar(const std::string& path) {
+// The bytes of a member's name. (A pax name that the locale cannot express is there as UTF-8 only.)
+std::string name_of(archive_entry* entry) {
+  for (const char* name : {archive_entry_pathname_utf8(entry), archive_entry_pathname(entry)}) {
+    if (name != nullptr) return name;
+  }
+  return {};
+}
+
+// Index of one tar, in file order; errors call it `name`.
+std::vector<Sample> index_tar(const std::string& path, const std::string& name) {
   const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
   archive_read_support_format_tar(reader.get());
   if (archive_read_open_filename(reader.get(), path.c_str(), 1 << 18) != ARCHIVE_OK) {
-    throw FileError("shard cannot be read: " + std::string(archive_error_string(reader.get())) + "; " + path +
-                    "; check the path, and that it is an uncompressed tar");
+    throw FileError("shard cannot be read: " + std::string(archive_error_string(reader.get())) + "; " + name + "; check that it is a tar");
   }
   std::vector<Sample> samples;
   archive_entry* entry = nullptr;
@@ -37,17 +48,17 @@ std::vector<Sample> index_tar(const std::string& path) {
     const int status = archive_read_next_header(reader.get(), &entry);
     if (status == ARCHIVE_EOF) break;
     if (status < ARCHIVE_WARN) {
-      throw FileError("shard is damaged: " + std::string(archive_error_string(reader.get())) + "; " + path + " after " +
+      throw FileError("shard is damaged: " + std::string(archive_error_string(reader.get())) + "; " + name + " after " +
                       std::to_string(samples.size()) + " samples; fetch it again");
     }
     if (archive_entry_filetype(entry) != AE_IFREG) continue;
-    const std::string name = archive_entry_pathname(entry);
-    const auto slash = name.rfind('/');
+    const std::string member = name_of(entry);
+    const auto slash = member.rfind('/');
     const std::size_t base = slash == std::string::npos ? 0 : slash + 1;
-    const auto dot = name.find('.', base);
-    if (dot == std::string::npos || dot == base || name.compare(base, 2, "__") == 0) continue;
-    const std::string key = name.substr(0, dot);
-    std::string extension = name.substr(dot + 1);
+    const auto dot = member.find('.', base);
+    if (dot == std::string::npos || dot == base || member.compare(base, 2, "__") == 0) continue;
+    const std::string key = member.substr(0, dot);
+    std::string extension = member.substr(dot + 1);
     std::transform(extension.begin(), extension.end(), extension.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     if (samples.empty() || samples.back().key != key || samples.back().members.count(extension) > 0) samples.push_back({key, {}});
@@ -58,15 +69,72 @@ std::vector<Sample> index_tar(const std::string& path) {
   return samples;
 }
 
+// What a .tar.gz holds, in a file that goes away when it is closed: samples are read at random, which gzip does not allow.
+class Unpacked {
+ public:
+  explicit Unpacked(const std::string& path) {
+    std::string temporary = (std::filesystem::temp_directory_path() / "twinlens-XXXXXX").string();
+    const int descriptor = ::mkstemp(temporary.data());
+    if (descriptor < 0) throw FileError("shard cannot be unpacked; " + temporary + "; set TMPDIR to a place with room, or unpack " + path);
+    ::close(descriptor);
+    path_ = temporary;
+    try {
+      copy(path);
+    } catch (...) {
+      ::unlink(path_.c_str());
+      throw;
+    }
+  }
+  ~Unpacked() { ::unlink(path_.c_str()); }
+  Unpacked(const Unpacked&) = delete;
+  Unpacked& operator=(const Unpacked&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  void copy(const std::string& from) const {
+    const std::unique_ptr<gzFile_s, int (*)(gzFile)> in(gzopen(from.c_str(), "rb"), gzclose);
+    std::ofstream out(path_, std::ios::binary | std::ios::trunc);
+    std::string block(1 << 18, '\0');
+    int got = 1;
+    while (in != nullptr && out && got > 0) {
+      got = gzread(in.get(), block.data(), static_cast<unsigned>(block.size()));
+      if (got > 0) out.write(block.data(), got);
+    }
+    int code = Z_OK;
+    if (in == nullptr || got < 0 || (gzerror(in.get(), &code), code != Z_OK)) {
+      throw FileError("shard is damaged: the gzip data is cut short or wrong; " + from + "; fetch it again");
+    }
+    out.close();
+    if (!out)
+      throw FileError("shard cannot be unpacked to " + path_ + "; " + from + "; set TMPDIR to a place with room, or unpack it yourself");
+  }
+
+  std::string path_;
+};
+
+bool is_gzip(const InputFile& file) {
+  std::array<unsigned char, 2> magic{};
+  if (file.size() < magic.size()) return false;
+  file.read_at(0, magic.data(), magic.size());
+  return magic[0] == 0x1F && magic[1] == 0x8B;
+}
+
 class TarDataset final : public IndexedDataset {
  public:
   explicit TarDataset(const std::vector<std::string>& paths) {
     for (const std::string& path : paths) {
-      files_.emplace_back(path);
+      InputFile file(path);
       names_.push_back(std::filesystem::path(path).filename().string());
-      note_source(names_.back() + std::to_string(files_.back().size()));
-      for (const Sample& sample : index_tar(path)) add(sample);
+      note_source(names_.back() + std::to_string(file.size()));
+      if (is_gzip(file)) {
+        const Unpacked unpacked(path);
+        add_all(unpacked.path(), path);
+      } else {
+        add_all(path, path);
+      }
     }
+    if (size() == 0)
+      throw FileError("no samples; " + paths.front() + "; a sample is KEY.jpg (png, jpeg, webp) and KEY.txt, next to each other");
   }
 
   std::string key(std::int64_t i) const override { return label(at(i).file, at(i).key); }
@@ -86,6 +154,10 @@ class TarDataset final : public IndexedDataset {
     Member image, json;
   };
 
+  void add_all(const std::string& tar, const std::string& name) {
+    files_.emplace_back(tar);
+    for (const Sample& sample : index_tar(tar, name)) add(sample);
+  }
   void add(const Sample& sample) {
     const std::size_t file = files_.size() - 1;
     const std::string name = label(file, sample.key);

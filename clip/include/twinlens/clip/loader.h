@@ -35,6 +35,7 @@ struct LoaderOptions {
 
 struct LoadedBatch {
   std::int64_t epoch = 0, index = 0;
+  bool last = false;                                // of its epoch
   Tensor pixels;                                    // (B, S, S, 3) u8
   std::vector<std::vector<std::int32_t>> captions;  // B token lists
   std::vector<std::int64_t> caption_ids;            // B

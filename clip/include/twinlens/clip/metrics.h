@@ -16,13 +16,14 @@ struct RecallAtK {
 
 struct Retrieval {
   RecallAtK image_to_text, text_to_image;
-  std::int64_t images = 0, texts = 0;
+  std::int64_t images = 0, texts = 0;  // queries and candidates of each direction; queries only when some were left out
 };
 
 // images (N, d), texts (M, d): unit features, f32 on the CPU; texts are distinct captions; caption_of[i] is the text that image i shows.
 // A query is a hit at k when any correct item is among the first k; ties go to the lower index. Texts that no image shows are candidates,
-// not queries.
-Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::int64_t>& caption_of);
+// not queries. `asked` (a flag per text, empty for all) leaves queries out, images of other captions too; candidates stay all.
+Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::int64_t>& caption_of,
+                            const std::vector<bool>& asked = {});
 
 struct Classification {
   double top1 = 0.0, top5 = 0.0, mean_per_class_recall = 0.0;
@@ -30,7 +31,9 @@ struct Classification {
 };
 
 // images (N, d), classes (C, d) unit features; label_of[i] in [0, C). top5 is 1 below five classes.
-Classification classification_metrics(const Tensor& images, const Tensor& classes, const std::vector<std::int64_t>& label_of);
+// `asked` (a flag per image, empty for all) leaves images out.
+Classification classification_metrics(const Tensor& images, const Tensor& classes, const std::vector<std::int64_t>& label_of,
+                                      const std::vector<bool>& asked = {});
 
 // The k best rows of `items` (M, d) for each row of `queries` (N, d), best first, ties by lower index.
 std::vector<std::vector<std::int64_t>> nearest(const Tensor& queries, const Tensor& items, int k);

@@ -1,0 +1,152 @@
+#include "examples/twinlens/eval_tasks.h"
+
+#include <algorithm>
+#include <map>
+
+#include "twinlens/clip/linear_probe.h"
+#include "twinlens/clip/templates.h"
+#include "twinlens/clip/zero_shot.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens::program {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Tensor rows_of(const Tensor& x, const std::vector<std::int64_t>& rows) {
+  return index_select(x, 0, from_vector(rows, {static_cast<std::int64_t>(rows.size())}));
+}
+
+std::int64_t caption_of(const EvalData& d, std::int64_t row) { return d.embedded.caption_of[static_cast<std::size_t>(row)]; }
+
+// Rates over no query at all are null.
+void add_part(Json& out, const std::string& suffix, const Json& values, bool any) {
+  for (const auto& [name, value] : values.items()) {
+    const bool is_count = name.rfind("num_", 0) == 0;
+    if (name != "chance") out[name + suffix] = any || is_count ? value : Json();
+  }
+}
+
+Json json_of(const Retrieval& r) {
+  Json out;
+  for (const auto& [name, value] : retrieval_report(r)) out[name] = value;
+  return out;
+}
+
+// The label of every row, as an index of `names`; those are the classes of --classes, or else all labels in order.
+std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, std::vector<std::string>& names) {
+  std::vector<std::string> labels;
+  for (const std::int64_t r : d.rows) {
+    const std::int64_t sample = d.embedded.samples[static_cast<std::size_t>(r)];
+    labels.push_back(d.data->field(sample, flags.label));
+    if (labels.back().empty())
+      throw ConfigError("sample " + d.data->key(sample) + " has no label '" + flags.label + "'; --label; name a metadata field");
+  }
+  if (names.empty() && !flags.classes.empty()) names = read_lines(flags.classes);
+  if (names.empty()) {
+    names = labels;
+    std::sort(names.begin(), names.end());
+    names.erase(std::unique(names.begin(), names.end()), names.end());
+  }
+  std::map<std::string, std::int64_t> index;
+  for (const std::string& name : names) index.emplace(name, static_cast<std::int64_t>(index.size()));
+  std::vector<std::int64_t> out;
+  for (const std::string& label : labels) {
+    const auto it = index.find(label);
+    if (it == index.end())
+      throw ConfigError("label '" + label + "' is not among the classes; " +
+                        (flags.classes.empty() ? "--train-data; add pictures of it" : flags.classes + "; add it"));
+    out.push_back(it->second);
+  }
+  return out;
+}
+
+}  // namespace
+
+Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen) {
+  std::vector<std::int64_t> texts, captions;
+  for (const std::int64_t r : d.rows) texts.push_back(caption_of(d, r));
+  std::sort(texts.begin(), texts.end());
+  texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
+  for (const std::int64_t r : d.rows) captions.push_back(std::lower_bound(texts.begin(), texts.end(), caption_of(d, r)) - texts.begin());
+  const Tensor images = rows_of(d.embedded.images, d.rows), candidates = rows_of(d.embedded.texts, texts);
+  Json out = json_of(retrieval_metrics(images, candidates, captions));
+  for (const bool part : {true, false}) {
+    if (!seen.has_value()) break;
+    std::vector<bool> asked;
+    for (const std::int64_t t : texts) asked.push_back(seen->contains_all_of(d.embedded.captions[static_cast<std::size_t>(t)]) == part);
+    const Retrieval r = retrieval_metrics(images, candidates, captions, asked);
+    add_part(out, part ? "_seen" : "_unseen", json_of(r), r.images > 0);
+  }
+  return out;
+}
+
+Json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d, const std::optional<SeenWords>& seen) {
+  std::vector<std::string> names;
+  const std::vector<std::int64_t> labels = labels_of(flags, d, names);
+  const EmbedOptions options = embed_options(flags.batch_size, flags.precision);
+  const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates), options);
+  const Tensor images = rows_of(d.embedded.images, d.rows);
+  const auto json_of_part = [&](const std::vector<bool>& asked) -> Json {
+    const Classification c = classification_metrics(images, classes, labels, asked);
+    return {{"zeroshot_top1", c.top1},
+            {"zeroshot_top5", c.top5},
+            {"zeroshot_mean_per_class_recall", c.mean_per_class_recall},
+            {"num_images", c.images}};
+  };
+  Json out = json_of_part({});
+  out["num_texts"] = names.size();
+  out["chance"] = 1.0 / static_cast<double>(names.size());
+  for (const bool part : {true, false}) {
+    if (!seen.has_value()) break;
+    std::vector<bool> asked;
+    std::vector<std::int64_t> captions;
+    for (const std::int64_t r : d.rows) {
+      asked.push_back(seen->contains_all_of(d.embedded.captions[static_cast<std::size_t>(caption_of(d, r))]) == part);
+      if (asked.back()) captions.push_back(caption_of(d, r));
+    }
+    std::sort(captions.begin(), captions.end());
+    Json values = json_of_part(asked);
+    values["num_texts"] = std::unique(captions.begin(), captions.end()) - captions.begin();
+    add_part(out, part ? "_seen" : "_unseen", values, !captions.empty());
+  }
+  return out;
+}
+
+Json evaluate_linear_probe(const EvalFlags& flags, const EvalData& d, const EvalData* train) {
+  std::vector<std::string> names;
+  std::vector<std::int64_t> train_labels, train_rows, test_labels, test_rows;
+  const EvalData& from = train == nullptr ? d : *train;
+  const std::vector<std::int64_t> labels = labels_of(flags, from, names);
+  if (train != nullptr) {
+    train_labels = labels;
+    train_rows = train->rows;
+    test_labels = labels_of(flags, d, names);
+    test_rows = d.rows;
+  } else {
+    std::vector<int> count(names.size(), 0);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+      const bool held_out = count[static_cast<std::size_t>(labels[i])]++ % 5 == 4;
+      (held_out ? test_labels : train_labels).push_back(labels[i]);
+      (held_out ? test_rows : train_rows).push_back(d.rows[i]);
+    }
+    if (test_rows.empty()) throw ConfigError("linear probe: no class has five pictures to hold one out; --data; give --train-data");
+  }
+  ProbeOptions options;
+  options.l2 = flags.probe_l2;
+  const auto classes = static_cast<std::int64_t>(names.size());
+  const LinearProbe probe = fit_linear_probe(rows_of(from.embedded.images, train_rows), train_labels, classes, options);
+  const Classification c = classification_metrics(probe.inputs(rows_of(d.embedded.images, test_rows)), probe.classes(), test_labels);
+  return {{"linear_probe_top1", c.top1},
+          {"linear_probe_top5", c.top5},
+          {"linear_probe_mean_per_class_recall", c.mean_per_class_recall},
+          {"linear_probe_steps", probe.steps},
+          {"linear_probe_converged", probe.converged},
+          {"num_train_images", train_rows.size()},
+          {"num_images", c.images},
+          {"num_texts", c.classes},
+          {"chance", 1.0 / static_cast<double>(c.classes)}};
+}
+
+}  // namespace twinlens::program

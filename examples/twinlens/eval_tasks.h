@@ -1,0 +1,33 @@
+#pragma once
+// The tasks of `twinlens eval`: embedded data to one flat JSON object.
+
+#include <optional>
+
+#include "examples/twinlens/load.h"
+
+#include "twinlens/clip/seen_words.h"
+
+namespace twinlens::program {
+
+struct EvalFlags {
+  std::string model, data, train_data, task = "retrieval", dataset_type = "auto", classes, templates = "photo", label = "class";
+  std::string csv_separator, csv_img_key, csv_caption_key, device = "cpu", precision = "fp32", where, seen_words;
+  int batch_size = 64;
+  double probe_l2 = 1e-4;
+  bool json = false;
+};
+
+// Embedded samples of a dataset; `rows` are those that --where leaves.
+struct EvalData {
+  std::shared_ptr<const Dataset> data;
+  EmbeddedDataset embedded;
+  std::vector<std::int64_t> rows;
+};
+
+nlohmann::ordered_json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen);
+nlohmann::ordered_json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d,
+                                         const std::optional<SeenWords>& seen);
+// Fitted on `train`; when that is absent, on four of five pictures of each class of `d` and measured on the fifth.
+nlohmann::ordered_json evaluate_linear_probe(const EvalFlags& flags, const EvalData& d, const EvalData* train);
+
+}  // namespace twinlens::program

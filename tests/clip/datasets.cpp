@@ -1,0 +1,279 @@
+// Every form of data a user may have: tars of all dialects, CSV and TSV, folders; and what is wrong with them.
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <zlib.h>
+
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
+
+#include "twinlens/clip/dataset.h"
+#include "twinlens/core/file.h"
+
+namespace twinlens::test {
+namespace {
+
+using Catch::Contains;
+using Members = std::vector<std::pair<std::string, std::string>>;  // name, bytes
+
+void write_tar(const std::string& path, const Members& members, int format = ARCHIVE_FORMAT_TAR_USTAR) {
+  archive* out = archive_write_new();
+  archive_write_set_format(out, format);
+  REQUIRE(archive_write_open_filename(out, path.c_str()) == ARCHIVE_OK);
+  for (const auto& [name, bytes] : members) {
+    archive_entry* entry = archive_entry_new();
+    archive_entry_set_pathname(entry, name.c_str());
+    archive_entry_set_size(entry, static_cast<la_int64_t>(bytes.size()));
+    archive_entry_set_filetype(entry, name.back() == '/' ? AE_IFDIR : AE_IFREG);
+    archive_entry_set_perm(entry, 0444);
+    REQUIRE(archive_write_header(out, entry) >= ARCHIVE_WARN);  // it warns of names that the locale cannot express
+    REQUIRE(archive_write_data(out, bytes.data(), bytes.size()) == static_cast<la_ssize_t>(bytes.size()));
+    archive_entry_free(entry);
+  }
+  REQUIRE(archive_write_close(out) == ARCHIVE_OK);
+  archive_write_free(out);
+}
+
+void gzip(const std::string& from, const std::string& to) {
+  const std::string bytes = read_file(from);
+  gzFile out = gzopen(to.c_str(), "wb");
+  REQUIRE(gzwrite(out, bytes.data(), static_cast<unsigned>(bytes.size())) == static_cast<int>(bytes.size()));
+  gzclose(out);
+}
+
+Members members_of(const std::vector<ToyPair>& pairs, std::size_t begin, std::size_t end) {
+  Members out;
+  for (std::size_t i = begin; i < end; ++i) {
+    out.emplace_back(pairs[i].name + ".json", "{\"group\": \"g" + std::to_string(i % 2) + "\", \"n\": " + std::to_string(i) + "}");
+    out.emplace_back(pairs[i].name + ".png", pairs[i].png);
+    out.emplace_back(pairs[i].name + ".txt", pairs[i].caption + "\n");
+  }
+  return out;
+}
+
+void check_holds(const Dataset& data, const std::vector<ToyPair>& pairs) {
+  REQUIRE(data.size() == static_cast<std::int64_t>(pairs.size()));
+  for (std::int64_t i = 0; i < data.size(); ++i) {
+    const ToyPair& pair = pairs[static_cast<std::size_t>(i)];
+    INFO(data.key(i));
+    CHECK(data.image_bytes(i) == pair.png);
+    CHECK(data.caption(i) == pair.caption);
+    CHECK(data.caption_id(i) == i);
+  }
+}
+
+TEST_CASE("tars of every dialect", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(4);
+  for (const auto& [name, format] :
+       {std::pair{"ustar", ARCHIVE_FORMAT_TAR_USTAR}, {"pax", ARCHIVE_FORMAT_TAR_PAX_INTERCHANGE}, {"gnu", ARCHIVE_FORMAT_TAR_GNUTAR}}) {
+    INFO(name);
+    const std::string path = folder / (std::string(name) + ".tar");
+    write_tar(path, members_of(pairs, 0, 4), format);
+    const auto data = open_dataset(path);
+    check_holds(*data, pairs);
+    CHECK(data->key(1) == std::string(name) + ".tar:01");
+    CHECK(data->field(3, "group") == "g1");
+    CHECK(data->field(3, "n") == "3");
+    CHECK(data->field(3, "other").empty());
+    CHECK(data->skipped().empty());
+  }
+}
+
+TEST_CASE("long and foreign names in tars", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(2);
+  const std::string deep = std::string(60, 'd') + "/" + std::string(150, 'n'), foreign = "größe/東京";
+  for (const int format : {ARCHIVE_FORMAT_TAR_PAX_INTERCHANGE, ARCHIVE_FORMAT_TAR_GNUTAR}) {
+    write_tar(folder / "long.tar",
+              {{deep + ".png", pairs[0].png},
+               {deep + ".txt", pairs[0].caption},
+               {foreign + ".PNG", pairs[1].png},
+               {foreign + ".txt", pairs[1].caption}},
+              format);
+    const auto data = open_dataset(folder / "long.tar");
+    check_holds(*data, pairs);
+    CHECK(data->key(0) == "long.tar:" + deep);
+    CHECK(data->key(1) == "long.tar:" + foreign);
+  }
+}
+
+TEST_CASE("members of a tar that make no sample", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(3);
+  // The key ends at the first dot of the base name; folders, names without an extension, hidden and __ names are not samples; a name that
+  // comes again begins a new sample.
+  write_tar(folder / "a.tar", {{"x.y/", ""},
+                               {"x.y/__meta__.txt", "no"},
+                               {".hidden.txt", "no"},
+                               {"README", "no"},
+                               {"x.y/one.seg.png", "not this one"},
+                               {"x.y/one.png", pairs[0].png},
+                               {"x.y/one.txt", pairs[0].caption},
+                               {"x.y/two.txt", "a caption without a picture"},
+                               {"x.y/three.png", pairs[1].png},
+                               {"x.y/four.png", pairs[1].png},
+                               {"x.y/four.txt", " \n\t"},
+                               {"x.y/five.jpeg", pairs[1].png},
+                               {"x.y/five.txt", pairs[1].caption},
+                               {"x.y/five.webp", pairs[0].png},
+                               {"x.y/five.txt", "again"},
+                               {"six.png", pairs[2].png},
+                               {"six.txt", pairs[2].caption}});
+  const auto data = open_dataset(folder / "a.tar");
+  check_holds(*data, pairs);
+  CHECK(data->key(0) == "a.tar:x.y/one");
+  std::vector<std::string> skipped;
+  for (const SkippedSample& s : data->skipped()) skipped.push_back(s.key + ": " + s.reason);
+  CHECK(skipped == std::vector<std::string>{"a.tar:x.y/two: no picture (jpg, png, jpeg or webp)", "a.tar:x.y/three: no caption (txt)",
+                                            "a.tar:x.y/four: the caption is empty", "a.tar:x.y/five: no picture (jpg, png, jpeg or webp)"});
+}
+
+TEST_CASE("brace ranges, :: and gzip", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(12);
+  for (std::size_t shard = 0; shard < 4; ++shard)
+    write_tar(folder / ("s-0" + std::to_string(8 + shard) + ".tar"), members_of(pairs, shard * 3, shard * 3 + 3));
+  // 08 09 010 011: the width of the first number, and longer ones as they are.
+  std::filesystem::rename(folder / "s-010.tar", folder / "s-10.tar");
+  std::filesystem::rename(folder / "s-011.tar", folder / "s-11.tar");
+  check_holds(*open_dataset(folder / "s-{08..11}.tar"), pairs);
+  check_holds(*open_dataset((folder / "s-{08..09}.tar") + "::" + (folder / "s-1{0..1}.tar")), pairs);
+  check_holds(*open_dataset((folder / "s-08.tar") + "::" + (folder / "s-09.tar") + "::" + (folder / "s-{10..11}.tar")), pairs);
+  CHECK_THROWS_WITH(open_dataset(folder / "s-{08..12}.tar"), Contains("s-12.tar") && Contains("No such file"));
+  CHECK_THROWS_WITH(open_dataset(folder / "s-{a..c}.tar"), Contains("brace range '{a..c}' is not of numbers"));
+
+  gzip(folder / "s-09.tar", folder / "s-09.tar.gz");
+  const auto mixed = open_dataset((folder / "s-08.tar") + "::" + (folder / "s-09.tar.gz") + "::" + (folder / "s-{10..11}.tar"));
+  check_holds(*mixed, pairs);
+  CHECK(mixed->key(4) == "s-09.tar.gz:04");
+  CHECK(mixed->field(4, "n") == "4");
+  CHECK(open_dataset(folder / "s-09.tar.gz")->size() == 3);
+  const std::string whole = read_file(folder / "s-09.tar.gz");
+  write_text(folder / "cut.tar.gz", whole.substr(0, whole.size() / 2));
+  CHECK_THROWS_WITH(open_dataset(folder / "cut.tar.gz"), Contains("gzip data is cut short") && Contains("cut.tar.gz"));
+}
+
+TEST_CASE("damaged and foreign shards", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(4);
+  write_tar(folder / "a.tar", members_of(pairs, 0, 4));
+  const std::string whole = read_file(folder / "a.tar");
+  write_text(folder / "cut.tar", whole.substr(0, whole.size() / 2 + 100));
+  CHECK_THROWS_WITH(open_dataset(folder / "cut.tar"), Contains("shard is damaged") && Contains("cut.tar") && Contains("fetch it again"));
+  write_text(folder / "text.tar", std::string(3000, 'x'));
+  CHECK_THROWS_WITH(open_dataset(folder / "text.tar"), Contains("text.tar"));
+  write_tar(folder / "none.tar", {{"README", "nothing"}});
+  CHECK_THROWS_WITH(open_dataset(folder / "none.tar"), Contains("no samples") && Contains("KEY.txt"));
+}
+
+TEST_CASE("the fingerprint changes when the data does", "[data]") {
+  const TemporaryFolder folder;
+  auto pairs = toy_pairs(4);
+  write_tar(folder / "a.tar", members_of(pairs, 0, 4));
+  const std::string first = open_dataset(folder / "a.tar")->fingerprint();
+  CHECK(open_dataset(folder / "a.tar")->fingerprint() == first);
+  pairs[2].caption[3] = 'X';
+  write_tar(folder / "a.tar", members_of(pairs, 0, 4));
+  CHECK(open_dataset(folder / "a.tar")->fingerprint() != first);
+  write_tar(folder / "a.tar", members_of(pairs, 0, 3));
+  CHECK(open_dataset(folder / "a.tar")->fingerprint() != first);
+}
+
+TEST_CASE("CSV and TSV: separators, aliases, quotes", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(3);
+  std::filesystem::create_directory(folder / "p");
+  for (const ToyPair& pair : pairs) write_text(folder / ("p/" + pair.name + ".png"), pair.png);
+  const auto check = [&](const std::string& name, const std::string& text, const DatasetOptions& options = {}) {
+    INFO(text);
+    write_text(folder / name, text);
+    const auto data = open_dataset(folder / name, options);
+    check_holds(*data, pairs);
+    return data;
+  };
+  const std::string a = pairs[0].caption, b = pairs[1].caption, c = pairs[2].caption;  // they have commas
+  check("a.csv", "filepath,title\np/00.png,\"" + a + "\"\np/01.png,\"" + b + "\"\np/02.png,\"" + c + "\"\n");
+  check("a.tsv", "title\timage\n" + a + "\tp/00.png\n" + b + "\tp/01.png\n" + c + "\tp/02.png");
+  check("a.csv",
+        "\xEF\xBB\xBFid;caption;path\r\n1;" + a + ";p/00.png\r\n2;" + b + ";p/01.png\r\n\r\n3;" + c + ";" + (folder / "p/02.png") + "\r\n");
+  check("pipe.csv", "image_path|text\np/00.png|" + a + "\np/01.png|" + b + "\np/02.png|" + c + "\n");
+  DatasetOptions named;
+  named.csv_img_key = "where";
+  named.csv_caption_key = "what";
+  named.csv_separator = "\\t";
+  const auto data = check(
+      "odd.csv", "title,x\twhere\twhat\tclass\n1\tp/00.png\t" + a + "\tred\n2\tp/01.png\t" + b + "\tblue\n3\tp/02.png\t" + c + "\n", named);
+  CHECK(data->key(1) == "odd.csv:3");
+  CHECK(data->field(1, "class") == "blue");
+  CHECK(data->field(2, "class").empty());
+  CHECK(data->field(1, "nothing").empty());
+}
+
+TEST_CASE("CSV: quoted line breaks and quotes, bad rows, missing columns and pictures", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(2);
+  write_text(folder / "x.png", pairs[0].png);
+  write_text(folder / "a.csv",
+             "filepath,title\nx.png,\"two \"\"fine\"\"\nlines, one row\"\nx.png\n,no picture\nx.png,\ngone.png,a ghost\n");
+  const auto data = open_dataset(folder / "a.csv");
+  REQUIRE(data->size() == 2);
+  CHECK(data->caption(0) == "two \"fine\"\nlines, one row");
+  CHECK_THROWS_WITH(data->image_bytes(1), Contains("gone.png") && Contains("No such file"));
+  std::vector<std::string> reasons;
+  for (const SkippedSample& s : data->skipped()) reasons.push_back(s.key + " " + s.reason);
+  CHECK(reasons ==
+        std::vector<std::string>{"a.csv:3 the row has 1 of 2 columns", "a.csv:4 the image path is empty", "a.csv:5 the caption is empty"});
+  write_text(folder / "b.csv", "pic,words\nx.png,y\n");
+  CHECK_THROWS_WITH(open_dataset(folder / "b.csv"), Contains("no column 'filepath'") && Contains("has the columns pic, words"));
+}
+
+TEST_CASE("folders: captions beside the pictures, or classes", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(3);
+  write_toy_folder(folder / "flat", pairs);
+  write_text(folder / "flat/notes.md", "not a picture");
+  check_holds(*open_dataset(folder / "flat"), pairs);
+  write_text(folder / "flat/lonely.png", pairs[0].png);
+  const auto flat = open_dataset(folder / "flat");
+  REQUIRE(flat->skipped().size() == 1);
+  CHECK(flat->skipped()[0].key == "lonely.png");
+  CHECK(flat->skipped()[0].reason == "no caption (lonely.txt)");
+
+  for (const char* name : {"classes/red_panda", "classes/cat"}) std::filesystem::create_directories(folder / name);
+  write_text(folder / "classes/red_panda/1.PNG", pairs[0].png);
+  write_text(folder / "classes/red_panda/2.png", pairs[1].png);
+  write_text(folder / "classes/cat/1.png", pairs[2].png);
+  write_text(folder / "classes/stray.png", pairs[2].png);
+  DatasetOptions options;
+  options.class_caption = "this is {}";
+  const auto classes = open_dataset(folder / "classes", options);
+  REQUIRE(classes->size() == 3);
+  CHECK(classes->caption(0) == "this is cat");
+  CHECK(classes->caption(1) == "this is red panda");
+  CHECK(classes->caption_id(1) == classes->caption_id(2));
+  CHECK(classes->field(1, "class") == "red_panda");
+  CHECK(classes->key(1) == "red_panda/1.PNG");
+  CHECK(classes->skipped().size() == 1);
+
+  std::filesystem::create_directory(folder / "empty");
+  CHECK_THROWS_WITH(open_dataset(folder / "empty"), Contains("no pictures with captions"));
+  CHECK_THROWS_WITH(open_dataset(folder / "nowhere"), Contains("data does not exist"));
+  CHECK_THROWS_WITH(open_dataset((folder / "flat") + "::" + (folder / "classes")), Contains("only webdataset shards can be joined by ::"));
+  options.type = "parquet";
+  CHECK_THROWS_WITH(open_dataset(folder / "flat", options), Contains("unknown dataset type 'parquet'"));
+}
+
+TEST_CASE("the built-in emoji shards", "[data]") {
+  const std::string path = std::string(TWINLENS_SOURCE_DIR) + "/examples/data/emoji/twitter-val-000.tar.gz";
+  const auto data = open_dataset(path);
+  CHECK(data->size() > 100);
+  CHECK(data->skipped().empty());
+  CHECK_FALSE(data->field(0, "group").empty());
+  CHECK(data->image_bytes(data->size() - 1).rfind("\x89PNG", 0) == 0);
+}
+
+}  // namespace
+}  // namespace twinlens::test

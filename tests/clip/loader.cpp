@@ -1,0 +1,256 @@
+// The loader: what batches hold, in which order, and what happens when something goes wrong. Run under ThreadSanitizer too.
+
+#include "twinlens/clip/loader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <set>
+#include <thread>
+
+#include "tests/support/toy_data.h"
+
+#include "twinlens/kernels/error.h"
+
+namespace twinlens::test {
+namespace {
+
+using Catch::Contains;
+
+// Pairs in memory. Counts reads; some pictures are damaged or throw.
+class MemoryDataset final : public Dataset {
+ public:
+  explicit MemoryDataset(int count, int captions = 1 << 20) {
+    for (ToyPair& pair : toy_pairs(count, 20)) pairs_.push_back(std::move(pair));
+    for (int i = 0; i < count; ++i) ids_.push_back(i % captions);
+  }
+  std::int64_t size() const override { return static_cast<std::int64_t>(pairs_.size()); }
+  std::string key(std::int64_t i) const override { return "memory:" + std::to_string(i); }
+  std::string image_bytes(std::int64_t i) const override {
+    ++reads;
+    if (i == throws_at) throw std::runtime_error("the disk is on fire");
+    if (slow_even && i % 2 == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
+    return damaged.count(i) > 0 ? "damaged" : pairs_[static_cast<std::size_t>(i)].png;
+  }
+  std::string caption(std::int64_t i) const override { return "caption " + std::to_string(caption_id(i)); }
+  std::int64_t caption_id(std::int64_t i) const override { return ids_[static_cast<std::size_t>(i)]; }
+  std::string field(std::int64_t, const std::string&) const override { return {}; }
+  const std::vector<SkippedSample>& skipped() const override { return skipped_in_index; }
+  std::string fingerprint() const override { return "memory"; }
+
+  mutable std::atomic<int> reads{0};
+  std::set<std::int64_t> damaged;
+  std::int64_t throws_at = -1;
+  bool slow_even = false;
+  std::vector<SkippedSample> skipped_in_index;
+
+ private:
+  std::vector<ToyPair> pairs_;
+  std::vector<std::int64_t> ids_;
+};
+
+LoaderOptions options_of(std::int64_t batch_size, int workers) {
+  LoaderOptions o;
+  o.batch_size = batch_size;
+  o.workers = workers;
+  o.image_size = 16;
+  o.context_length = 12;
+  o.seed = 3;
+  o.augment.flip_probability = 0.5;
+  return o;
+}
+
+std::shared_ptr<const Tokenizer> tokenizer() {
+  static const auto made = clip_tokenizer({.vocab_size = 1000});
+  return made;
+}
+
+void check_equal(const LoadedBatch& a, const LoadedBatch& b) {
+  INFO("epoch " << a.epoch << " batch " << a.index);
+  CHECK(a.epoch == b.epoch);
+  CHECK(a.index == b.index);
+  CHECK(a.last == b.last);
+  CHECK(a.samples == b.samples);
+  CHECK(a.captions == b.captions);
+  CHECK(a.caption_ids == b.caption_ids);
+  CHECK(std::equal(a.pixels.data<std::uint8_t>(), a.pixels.data<std::uint8_t>() + a.pixels.count(), b.pixels.data<std::uint8_t>()));
+}
+
+TEST_CASE("batches do not depend on the number of workers", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(22);
+  data->slow_even = true;
+  data->damaged = {5, 6, 21};
+  LoaderOptions one = options_of(4, 1), many = options_of(4, 4);
+  one.max_skipped = many.max_skipped = 0.5;
+  Loader a(data, tokenizer(), one), b(data, tokenizer(), many);
+  for (int i = 0; i < 15; ++i) {
+    check_equal(a.next(), b.next());
+    // What is reported, and when, does not depend on them either.
+    REQUIRE(a.skipped().size() == b.skipped().size());
+    for (std::size_t k = 0; k < a.skipped().size(); ++k) CHECK(a.skipped()[k].key == b.skipped()[k].key);
+  }
+  CHECK(a.skipped().size() == 3);
+}
+
+TEST_CASE("every sample comes once an epoch, in another order each time", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(24);
+  Loader loader(data, tokenizer(), options_of(4, 3));
+  CHECK(loader.batches_per_epoch() == 6);
+  std::vector<std::vector<std::int64_t>> orders;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    std::vector<std::int64_t> order;
+    for (int i = 0; i < 6; ++i) {
+      const LoadedBatch batch = loader.next();
+      CHECK(batch.epoch == epoch);
+      CHECK(batch.index == i);
+      CHECK(batch.last == (i == 5));
+      CHECK(batch.pixels.shape() == Shape{4, 16, 16, 3});
+      for (std::size_t k = 0; k < 4; ++k) {
+        CHECK(batch.captions[k].front() == 998);
+        CHECK(batch.captions[k].back() == 999);
+        CHECK(batch.caption_ids[k] == batch.samples[k]);
+      }
+      order.insert(order.end(), batch.samples.begin(), batch.samples.end());
+    }
+    orders.push_back(order);
+    std::sort(order.begin(), order.end());
+    for (std::int64_t i = 0; i < 24; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);
+  }
+  CHECK(orders[0] != orders[1]);
+  CHECK(orders[1] != orders[2]);
+}
+
+TEST_CASE("a loader can be taken up at any batch of any epoch", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(26, 9);
+  const bool apart = GENERATE(false, true);
+  LoaderOptions o = options_of(4, 2);
+  o.equal_captions_apart = apart;
+  std::vector<LoadedBatch> all;
+  Loader whole(data, tokenizer(), o);
+  for (int i = 0; i < 14; ++i) all.push_back(whole.next());
+  for (const std::size_t at : {1U, 5U, 6U, 8U, 13U}) {
+    Loader later(data, tokenizer(), o, all[at].epoch, all[at].index);
+    for (std::size_t i = at; i < all.size(); ++i) check_equal(later.next(), all[i]);
+  }
+  // One behind the last batch of an epoch is the first of the next.
+  Loader next(data, tokenizer(), o, 0, whole.batches_per_epoch() + 100);
+  CHECK(next.next().epoch == 1);
+}
+
+TEST_CASE("the order of an epoch: a permutation cut to whole batches", "[loader]") {
+  const MemoryDataset data(50);
+  const auto order = epoch_order(data, 8, 1, 2, false);
+  CHECK(order.size() == 48);
+  CHECK(std::set<std::int64_t>(order.begin(), order.end()).size() == 48);
+  CHECK(order == epoch_order(data, 8, 1, 2, false));
+  CHECK(order != epoch_order(data, 8, 2, 2, false));
+}
+
+TEST_CASE("equal captions are kept apart, also when a picture is replaced", "[loader]") {
+  // 40 samples of 10 captions: sample i has caption i % 10, so a batch of 8 leaves two captions free.
+  const auto data = std::make_shared<MemoryDataset>(40, 10);
+  const auto order = epoch_order(*data, 8, 7, 0, true);
+  CHECK(order.size() >= 24);
+  CHECK(std::set<std::int64_t>(order.begin(), order.end()).size() == order.size());
+  LoaderOptions o = options_of(8, 2);
+  o.equal_captions_apart = true;
+  o.max_skipped = 1.0;
+  data->damaged = {0, 1, 12, 13, 24, 35};
+  Loader loader(data, tokenizer(), o);
+  for (int i = 0; i < 12; ++i) {
+    const LoadedBatch batch = loader.next();
+    CHECK(std::set<std::int64_t>(batch.caption_ids.begin(), batch.caption_ids.end()).size() == 8);
+    for (const std::int64_t sample : batch.samples) CHECK(data->damaged.count(sample) == 0);
+  }
+  CHECK(loader.skipped().size() == 6);
+  // Without the option, a batch of 8 of 10 captions has equal ones.
+  o.equal_captions_apart = false;
+  Loader mixed(data, tokenizer(), o);
+  bool equal = false;
+  for (int i = 0; i < 5; ++i) {
+    const LoadedBatch batch = mixed.next();
+    equal = equal || std::set<std::int64_t>(batch.caption_ids.begin(), batch.caption_ids.end()).size() < 8;
+  }
+  CHECK(equal);
+}
+
+TEST_CASE("ranks share a global batch", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(24);
+  LoaderOptions whole = options_of(8, 2), part = options_of(4, 2);
+  part.world = 2;
+  LoaderOptions other = part;
+  other.rank = 1;
+  Loader all(data, tokenizer(), whole), first(data, tokenizer(), part), second(data, tokenizer(), other);
+  for (int i = 0; i < 5; ++i) {
+    std::vector<std::int64_t> together = first.next().samples;
+    const std::vector<std::int64_t> rest = second.next().samples;
+    together.insert(together.end(), rest.begin(), rest.end());
+    CHECK(together == all.next().samples);
+  }
+}
+
+TEST_CASE("the queue is bounded", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(400);
+  Loader loader(data, tokenizer(), options_of(4, 3));
+  loader.next();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  // One batch was taken; at most workers + 2 more may be under way or waiting.
+  CHECK(data->reads.load() <= 4 * (1 + 3 + 2));
+  CHECK(data->reads.load() >= 4 * 2);
+}
+
+TEST_CASE("an exception in a worker comes out of next() at its own batch, again and again", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(40);
+  const auto order = epoch_order(*data, 4, 3, 0, false);
+  data->throws_at = order[5 * 4 + 2];  // in batch 5
+  Loader loader(data, tokenizer(), options_of(4, GENERATE(1, 4)));
+  for (int i = 0; i < 5; ++i) CHECK(loader.next().index == i);
+  CHECK_THROWS_WITH(loader.next(), "the disk is on fire");
+  CHECK_THROWS_WITH(loader.next(), "the disk is on fire");
+}
+
+TEST_CASE("a loader that is given up in the middle ends its workers", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(64);
+  data->slow_even = true;
+  for (int batches = 0; batches < 6; ++batches) {
+    Loader loader(data, tokenizer(), options_of(4, 4));
+    for (int i = 0; i < batches; ++i) loader.next();
+  }
+  CHECK(data.use_count() == 1);
+}
+
+TEST_CASE("too many bad samples, none at all, and a batch that cannot be filled are errors", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(20);
+  data->damaged = {3, 4, 9};
+  data->skipped_in_index = {{"memory:x", "the caption is empty"}};
+  LoaderOptions o = options_of(10, 2);
+  o.max_skipped = 4.0 / 21;
+  Loader enough(data, tokenizer(), o);
+  for (int i = 0; i < 6; ++i) enough.next();
+  CHECK(enough.skipped().size() == 4);
+  CHECK(enough.skipped().front().reason == "the caption is empty");
+  o.max_skipped = 3.0 / 21;
+  Loader stops(data, tokenizer(), o);
+  CHECK_THROWS_WITH(
+      [&] {
+        for (int i = 0; i < 6; ++i) stops.next();
+      }(),
+      Contains("4 of 21 samples cannot be used, more than --max-skipped allows; first: memory:x: the caption is empty"));
+
+  const auto all_bad = std::make_shared<MemoryDataset>(8);
+  for (std::int64_t i = 0; i < 8; ++i) all_bad->damaged.insert(i);
+  o = options_of(4, 2);
+  o.max_skipped = 1.0;
+  Loader none(all_bad, tokenizer(), o);
+  CHECK_THROWS_WITH(none.next(), Contains("no usable picture among 8 samples"));
+
+  CHECK_THROWS_WITH(Loader(data, tokenizer(), options_of(21, 2)), Contains("20 samples do not fill one batch of 21; --batch-size"));
+  o = options_of(8, 2);
+  o.equal_captions_apart = true;
+  CHECK_THROWS_WITH(Loader(std::make_shared<MemoryDataset>(20, 7), tokenizer(), o),
+                    Contains("20 samples do not fill one batch of 8 with all captions different"));
+}
+
+}  // namespace
+}  // namespace twinlens::test

@@ -1,0 +1,133 @@
+// Stopped by a signal or killed while saving, a resumed run ends with the bytes of one that was left alone.
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include "tests/program/program.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
+
+#include "twinlens/core/file.h"
+
+namespace twinlens::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A large vocabulary: saving takes as long as a step.
+std::string large_config() {
+  return R"({"embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
+             "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}})";
+}
+
+class Run {
+ public:
+  explicit Run(const std::string& config) {
+    write_toy_folder(folder_ / "data", toy_pairs(20));
+    write_text(folder_ / "model.json", config);
+  }
+  std::vector<std::string> arguments(const std::string& name, const std::string& epochs, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> all{"train", "--train-data", folder_ / "data", "--model", folder_ / "model.json", "--logs", folder_ / "logs"};
+    for (const char* word : {"--batch-size",
+                             "4",
+                             "--lr",
+                             "1e-2",
+                             "--ema",
+                             "0.9",
+                             "--flip",
+                             "--aug-scale",
+                             "0.5",
+                             "1",
+                             "--seed",
+                             "3",
+                             "--save-frequency",
+                             "0",
+                             "--log-every-n-steps",
+                             "1",
+                             "--name",
+                             name.c_str(),
+                             "--epochs",
+                             epochs.c_str()}) {
+      all.emplace_back(word);
+    }
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  fs::path of(const std::string& name) const { return fs::path(folder_ / "logs") / name; }
+  // Weights, moments and averages after `step`, and the exported model.
+  void check_equal(const std::string& a, const std::string& b, int step) const {
+    const std::string checkpoint = "checkpoints/step_" + std::to_string(step);
+    for (const std::string& file :
+         {checkpoint + "/model.safetensors", checkpoint + "/optimizer.safetensors", std::string("model/open_clip_model.safetensors")}) {
+      INFO(file);
+      CHECK(read_file((of(a) / file).string()) == read_file((of(b) / file).string()));
+    }
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+// Waits until `there()` or the program has ended; false for the latter.
+template <class F>
+bool wait_until(Running& program, F there) {
+  while (!there()) {
+    if (program.ended()) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  return true;
+}
+
+TEST_CASE("SIGTERM and Ctrl-C save and stop; --resume latest ends with the same bytes", "[train]") {
+  const Run runs(toy_vit_json());
+  const Outcome whole = run(Start{runs.arguments("whole", "40", {"--workers", "1"}), {}, {"OMP_NUM_THREADS=1"}, 0});
+  INFO(whole.err);
+  REQUIRE(whole.status == 0);
+  for (const int signal : {SIGTERM, SIGINT}) {
+    const std::string name = "stopped_by_" + std::to_string(signal);
+    Running program(Start{runs.arguments(name, "40", {"--workers", "3", "--json"}), {}, {"OMP_NUM_THREADS=2"}, 0});
+    const fs::path metrics = runs.of(name) / "metrics.jsonl";
+    REQUIRE(wait_until(program, [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0; }));
+    program.signal(signal);
+    const Outcome stopped = program.wait();
+    INFO(stopped.err);
+    CHECK(stopped.status == 0);
+    CHECK(stopped.out.find("\"stopped_early\":true") != std::string::npos);
+    CHECK(stopped.err.find("stopped; continue with --resume latest") != std::string::npos);
+    const Outcome resumed = run(Start{runs.arguments(name, "40", {"--resume", "latest", "--workers", "1"}), {}, {"OMP_NUM_THREADS=2"}, 0});
+    INFO(resumed.err);
+    CHECK(resumed.status == 0);
+    runs.check_equal("whole", name, 200);
+  }
+}
+
+TEST_CASE("kill -9 while a checkpoint is being written leaves the one before, and the run goes on from it", "[train]") {
+  const Run runs(large_config());
+  REQUIRE(run(runs.arguments("whole", "3", {"--save-every-steps", "1"})).status == 0);
+  int killed = 0;
+  for (const int step : {3, 6, 8, 11}) {
+    std::vector<std::string> more{"--save-every-steps", "1"};
+    if (killed > 0) more.insert(more.end(), {"--resume", "latest"});
+    Running program(Start{runs.arguments("killed", "3", more), {}, {}, 0});
+    const fs::path half = runs.of("killed") / "checkpoints" / ("tmp_" + std::to_string(step));
+    REQUIRE(wait_until(program, [&] { return fs::exists(half); }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(step % 4));
+    program.signal(SIGKILL);
+    CHECK(program.wait().status == -SIGKILL);
+    ++killed;
+  }
+  const Outcome resumed = run(runs.arguments("killed", "3", {"--save-every-steps", "1", "--resume", "latest"}));
+  INFO(resumed.err);
+  CHECK(resumed.status == 0);
+  runs.check_equal("whole", "killed", 15);
+  for (const auto& entry : fs::directory_iterator(runs.of("killed") / "checkpoints")) {
+    INFO(entry.path());
+    CHECK((entry.path().filename() == "latest" || entry.path().filename().string().rfind("step_", 0) == 0));
+  }
+}
+
+}  // namespace
+}  // namespace twinlens::test
