@@ -11,7 +11,7 @@ float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
 
 Tensor scratch_for(const Tensor& rows, std::int64_t per_block) {
   const std::int64_t c = rows.size(-1), n = c == 0 ? 0 : rows.count() / c;
-  return empty({per_block * ((n + kBatchNormRowsPerBlock - 1) / kBatchNormRowsPerBlock), c}, DType::f32, rows.device());
+  return empty({per_block * batch_norm_blocks(n, c), c}, DType::f32, rows.device());
 }
 
 struct BatchNormNode final : Node {

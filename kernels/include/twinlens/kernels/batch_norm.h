@@ -13,13 +13,19 @@ namespace twinlens {
 
 inline constexpr std::int64_t kBatchNormRowsPerBlock = 64;
 
+// Rows of C floats that the block sums of one reduction take. Narrow rows may be read up to 64 at a time as one wide row, and the last
+// block then has as many parts.
+[[gnu::always_inline]] constexpr std::int64_t batch_norm_blocks(std::int64_t rows, std::int64_t channels) {
+  return (rows + kBatchNormRowsPerBlock - 1) / kBatchNormRowsPerBlock + (channels < 64 ? 64 : 0);
+}
+
 struct BatchNormStatistics {
   static constexpr const char* kName = "batch_norm_statistics";
   static constexpr bool kCuda = false;
   ConstRows x;      // (N, C) float
   float* mean;      // (C)
   float* variance;  // (C), biased
-  float* scratch;   // ceil(N / kBatchNormRowsPerBlock) * C
+  float* scratch;   // batch_norm_blocks(N, C) * C
 };
 template <class I>
 void kernel(I, const BatchNormStatistics&);
@@ -45,7 +51,7 @@ struct BatchNormBackward {
   const float* gamma;            // (C)
   Rows dx, dresidual;            // data null when not wanted
   float *dgamma, *dbeta;         // (C), overwritten, always computed
-  float* scratch;                // 2 * ceil(N / kBatchNormRowsPerBlock) * C
+  float* scratch;                // 2 * batch_norm_blocks(N, C) * C
   float eps;
   bool relu, batch_statistics;
 };
