@@ -24,6 +24,7 @@ struct Block {
 };
 
 // An operand of one item of the batch.
+template <class I>  // so that every instruction set has symbols of its own
 struct Packer {
   Lines lines;
   DType dtype;
@@ -37,8 +38,8 @@ struct Packer {
       return visit_float(dtype, [&]<class T>(TypeTag<T>) {
         const T* map = static_cast<const T*>(lines.base);
         if (lines.depth_stride == 1)
-          return pack_windows(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
-        pack_window_columns(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
+          return pack_windows<I>(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
+        pack_window_columns<I>(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
       });
     }
     const std::int64_t offset = line * lines.line_stride + k.depth * lines.depth_stride;
@@ -57,7 +58,7 @@ struct Product {
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
 
   const Matmul& m;
-  Packer a, b;
+  Packer<I> a, b;
   Rows c;     // of this item of the batch
   Rows sums;  // f32, between blocks of the depth: c itself or scratch with the rows and columns of the region
 
@@ -69,7 +70,7 @@ struct Product {
     if (c.dtype != DType::f32) sums = {scratch_sums, DType::f32, kGroupRows, kGroupCols, least(c.cols, kGroupCols), nullptr};
   }
   template <int W>
-  Packer packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
+  Packer<I> packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
     const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * size_of(x.dtype);
     return {{base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1},
             x.dtype,

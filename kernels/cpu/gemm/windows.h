@@ -57,7 +57,7 @@ TWINLENS_INLINE void gather_window(const ConvGeometry& g, const T* map, const Wi
 }
 
 // Panels whose lines are windows: rows [line, line + count) of the matrix, columns [depth, depth + depths).
-template <class T>
+template <class I, class T>
 void pack_windows(PackPanel pack, const ConvGeometry& g, const T* map, std::int64_t line, std::int64_t count, std::int64_t depth,
                   std::int64_t depths, std::int64_t depths_per_word, std::int64_t width, float* panel) {
   constexpr std::int64_t kMostLines = 16, kAtOnce = 512;  // lines of a panel of a, columns
@@ -71,7 +71,7 @@ void pack_windows(PackPanel pack, const ConvGeometry& g, const T* map, std::int6
 }
 
 // Panels whose lines are columns [line, line + count) of the matrix, and whose depths are windows.
-template <class T>
+template <class I, class T>
 void pack_window_columns(PackPanel pack, const ConvGeometry& g, const T* map, std::int64_t line, std::int64_t count, std::int64_t depth,
                          std::int64_t depths, std::int64_t depths_per_word, std::int64_t width, float* panel) {
   constexpr std::int64_t kAtOnce = 32;  // windows
