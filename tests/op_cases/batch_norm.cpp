@@ -132,7 +132,8 @@ OpCases op_cases_batch_norm() {
   fused.relu = fused.residual = fused_inference.relu = fused_inference.residual = true;
   Setup relu = plain, residual = plain;
   relu.relu = residual.residual = true;
-  for (const Shape& shape : {Shape{5, 1}, Shape{2, 3, 5, 7}, Shape{65, 33}, Shape{3, 7, 7, 16}, Shape{131, 67}}) {
+  for (const Shape& shape :
+       {Shape{5, 1}, Shape{2, 3, 5, 7}, Shape{65, 33}, Shape{3, 7, 7, 16}, Shape{131, 67}, Shape{192, 3}, Shape{9, 1027}}) {
     op.cases.push_back(make(shape, plain));
     op.cases.push_back(make(shape, fused));
     op.cases.push_back(make(shape, inference));
@@ -140,6 +141,7 @@ OpCases op_cases_batch_norm() {
   op.cases.push_back(make({2, 5, 3, 19}, relu));
   op.cases.push_back(make({2, 5, 3, 19}, residual));
   op.cases.push_back(make({2, 5, 3, 19}, fused_inference));
+  op.cases.push_back(make({130, 1}, fused));
   op.cases.push_back(make({0, 8}, inference));
   op.cases.push_back(make({1, 8}, inference));
   op.cases.push_back(make({70, 9}, plain, 30.0));

@@ -99,8 +99,8 @@ OpCases op_cases_conv2d() {
   op.cases.push_back(make({1, 9, 8, 17}, {17, 1, 3, 3}, options(2, 1, 1, 17)));  // depthwise
   op.cases.push_back(make({1, 4, 6, 10}, {4, 5, 1, 1}, options(1, 0, 1, 2), true));
   op.cases.push_back(make({1, 8, 8, 3}, {16, 3, 4, 4}, options(4, 0)));          // patches
-  op.cases.push_back(make({3, 5, 5, 40}, {70, 40, 3, 3}, options(1, 1), true));  // shared by the threads
-  for (CaseInput& input : op.cases.back().inputs) input.differentiable = false;  // differences would take long
+  op.cases.push_back(make({1, 5, 5, 64}, {37, 64, 3, 3}, options(1, 1), true));  // windows of more columns than are gathered at once
+  op.cases.push_back(make({1, 7, 7, 64}, {19, 64, 3, 3}, options(2, 1)));
 
   OpCase both_bf16 = make({2, 6, 5, 7}, {9, 7, 3, 3}, options(1, 1));
   both_bf16.name += " weight in bf16 too";
