@@ -16,6 +16,8 @@ Array reference(const std::vector<Array>& in, const ConvOptions& o) {
   const Shape x = in[0].shape, w = in[1].shape;
   const std::int64_t oh = extent(x[1], w[2], o), ow = extent(x[2], w[3], o), out_per_group = w[0] / o.groups, window = w[2] * w[3];
   Array y({x[0], oh, ow, w[0]});
+  std::vector<double> by_position(in[1].v.size());  // (kh kw, O, C / groups): read in order
+  for (std::int64_t i = 0; i < w.count(); ++i) by_position[static_cast<std::size_t>(i % window * w[0] * w[1] + i / window)] = in[1][i];
   for (std::int64_t pixel = 0; pixel < x[0] * oh * ow; ++pixel) {
     const std::int64_t column = pixel % ow, row = pixel / ow % oh, b = pixel / ow / oh;
     for (std::int64_t k = 0; in.size() > 2 && k < w[0]; ++k) y[pixel * w[0] + k] = in[2][k];
@@ -25,8 +27,9 @@ Array reference(const std::vector<Array>& in, const ConvOptions& o) {
       if (h < 0 || h >= x[1] || v < 0 || v >= x[2]) continue;
       for (std::int64_t k = 0; k < w[0]; ++k) {
         const std::int64_t first = ((b * x[1] + h) * x[2] + v) * x[3] + k / out_per_group * w[1];
+        const double* weights = by_position.data() + (at * w[0] + k) * w[1];
         double sum = 0.0;
-        for (std::int64_t c = 0; c < w[1]; ++c) sum += in[0][first + c] * in[1][(k * w[1] + c) * window + at];
+        for (std::int64_t c = 0; c < w[1]; ++c) sum += in[0][first + c] * weights[c];
         y[pixel * w[0] + k] += sum;
       }
     }
