@@ -81,6 +81,7 @@ void save_checkpoint(const fs::path& checkpoints, const TrainState& state, Clip&
                     {"batch", state.batch},
                     {"seed", state.seed},
                     {"instruction_set", state.instruction_set},
+                    {"max_chunk", state.max_chunk},
                     {"data", state.data_fingerprint},
                     {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
     atomic_write((temporary / kState).string(), json.dump(2) + "\n");
@@ -111,6 +112,8 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.batch = json.at("batch");
     state.seed = json.at("seed");
     state.instruction_set = json.at("instruction_set");
+    state.max_chunk = json.value("max_chunk", std::int64_t{0});
+    state.planned = json.contains("max_chunk");
     state.data_fingerprint = json.at("data");
     state.settings = json.at("settings").dump();
   } catch (const Json::exception& e) {

@@ -22,6 +22,8 @@ struct TrainState {
   std::string instruction_set;   // the plan: same bits only with the same
   std::string data_fingerprint;  // of the training data
   std::string settings;          // JSON of what must not change between runs
+  std::int64_t max_chunk = 0;    // pairs encoded at once: chosen by free memory, and part of the plan
+  bool planned = false;          // max_chunk has been chosen
 };
 
 // Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last`.

@@ -54,7 +54,8 @@ LinearProbe fit_linear_probe(const Tensor& features, const std::vector<std::int6
   Unknown w({classes, features.size(1)}), b({classes});
   double first = 0.0;
   for (probe.steps = 0; probe.steps < options.max_steps && !probe.converged; ++probe.steps) {
-    const Tensor loss = add(cross_entropy(linear(x, w.ahead, b.ahead), targets), affine(sum(square(w.ahead)), 0.5 * options.l2, 0.0));
+    const Tensor squares = add(sum(square(w.ahead)), sum(square(b.ahead)));
+    const Tensor loss = add(cross_entropy(linear(x, w.ahead, b.ahead), targets), affine(squares, 0.5 * options.l2, 0.0));
     backward(loss);
     probe.loss = static_cast<double>(loss.item());
     const double norm = norm_of(w.ahead.grad(), b.ahead.grad());

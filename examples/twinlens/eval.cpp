@@ -114,7 +114,7 @@ Action add_eval(CLI::App& app) {
                  "for queries whose caption has no other words and _unseen for the rest");
   app.add_option("--train-data", flags->train_data,
                  "linear-probe: pictures to fit on; default: four of five pictures of each class of --data, the fifth is measured");
-  app.add_option("--probe-l2", flags->probe_l2, "linear-probe: weight of |W|^2 / 2 beside the mean loss")
+  app.add_option("--probe-l2", flags->probe_l2, "linear-probe: weight of (|W|^2 + |b|^2) / 2 beside the mean loss")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/sha256.h"
 
 #include "twinlens/clip/model_cost.h"
 #include "twinlens/clip/pretrained.h"
@@ -31,7 +32,11 @@ int info(const Flags& flags) {
   out["image_gflops"] = cost.image_gflops;
   out["text_gflops"] = cost.text_gflops;
   out["layout"] = weights.empty() ? "none (no weights)" : "open_clip";
-  if (!weights.empty()) out["weights"] = weights;
+  const std::string hash = weights.empty() ? std::string() : sha256_of_file(weights);
+  if (!weights.empty()) {
+    out["weights"] = weights;
+    out["sha256"] = hash;
+  }
   out["instruction_set"] = name_of(active_isa());
   out["threads"] = thread_count();
   out["cuda"] = cuda_device_count() > 0 ? "available" : cuda_unavailable_reason();
@@ -44,6 +49,7 @@ int info(const Flags& flags) {
   fmt::print("forward          {:>10.2f} GFLOP a pair (image {:.2f}, text {:.2f} at {} tokens)\n", cost.image_gflops + cost.text_gflops,
              cost.image_gflops, cost.text_gflops, config.text.context_length);
   fmt::print("weights          {}\n", weights.empty() ? "none: a configuration only" : weights);
+  if (!weights.empty()) fmt::print("sha256           {}\n", hash);
   fmt::print("instruction set  {}, {} threads\n", name_of(active_isa()), thread_count());
   fmt::print("cuda             {}\n", cuda_device_count() > 0 ? "available" : cuda_unavailable_reason());
   return 0;

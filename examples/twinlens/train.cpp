@@ -94,7 +94,9 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--device", o.device, "cpu or cuda[:i]")->group(group)->capture_default_str();
   app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str();
   app.add_flag("--grad-checkpointing", o.grad_checkpointing, "Recompute Transformer blocks in backward")->group(group);
-  app.add_option("--memory-limit", o.memory_limit, "Bytes (also 8G, 512M): stop before step 2 when the first step took more; 0: none")
+  app.add_option(
+         "--memory-limit", o.memory_limit,
+         "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below, by measuring small ones; 0: none")
       ->group(group)
       ->transform(CLI::AsSizeValue(false));
   app.add_flag("!--no-pack-captions", o.pack_captions, "Compute padding too (slower, the same numbers)")->group(group);

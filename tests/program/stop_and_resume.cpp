@@ -104,6 +104,21 @@ TEST_CASE("SIGTERM and Ctrl-C save and stop; --resume latest ends with the same 
   }
 }
 
+TEST_CASE("a second Ctrl-C ends the program at once", "[train]") {
+  // One step of this takes far longer than the test waits.
+  const Run runs(R"({"embed_dim": 32, "vision_cfg": {"image_size": 512, "layers": 24, "width": 512, "head_width": 64, "patch_size": 16},
+                     "text_cfg": {"context_length": 24, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1}})");
+  Running program(Start{runs.arguments("run", "40"), {}, {}, 0});
+  REQUIRE(wait_until(program, [&] { return fs::exists(runs.of("run") / "params.json"); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  program.signal(SIGINT);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK_FALSE(program.ended());
+  program.signal(SIGINT);
+  CHECK(program.wait().status == -SIGINT);
+  CHECK_FALSE(fs::exists(runs.of("run") / "checkpoints"));
+}
+
 TEST_CASE("kill -9 while a checkpoint is being written leaves the one before, and the run goes on from it", "[train]") {
   const Run runs(large_config());
   REQUIRE(run(runs.arguments("whole", "3", {"--save-every-steps", "1"})).status == 0);

@@ -209,6 +209,10 @@ TEST_CASE("info of a name, a config and a folder", "[program]") {
   const Json folder = json_of({"info", trained_model().model, "--json"});
   check_has(folder, {"model_cfg", "preprocess_cfg", "parameters", "forward_gflops", "layout", "weights", "instruction_set"});
   CHECK(folder["layout"] == "open_clip");
+  const std::string weights = folder["weights"];
+  const TemporaryFolder sums;
+  REQUIRE(std::system(("sha256sum '" + weights + "' >" + (sums / "sum")).c_str()) == 0);
+  CHECK(read_file(sums / "sum").substr(0, 64) == folder["sha256"]);
   CHECK(json_of({"info", trained_model().folder + "/vit.json", "--json"})["parameters"] == folder["parameters"]);
   CHECK_THAT(run({"info", trained_model().model}).out, Contains("parameters") && Contains("GFLOP"));
 }

@@ -48,8 +48,8 @@ struct DatasetOptions {
   std::string class_caption = "a photo of a {}";  // caption of a picture in a class folder
 };
 
-// Opens `spec`: tars (brace ranges `{000..012}`, joined by `::`; .tar.gz are unpacked to TMPDIR), a .csv/.tsv file, or a folder. Throws FileError (missing, unreadable,
-// damaged) and ConfigError (unknown type; CSV columns not found, naming those that are).
+// Opens `spec`: tars (brace ranges `{000..012}`, joined by `::`; .tar.gz are unpacked to TMPDIR), a .csv/.tsv file, or a folder. Throws
+// FileError (missing, unreadable, damaged) and ConfigError (unknown type; CSV columns not found, naming those that are).
 std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const DatasetOptions& options = {});
 
 }  // namespace twinlens

@@ -1,8 +1,9 @@
 #pragma once
 // Linear probe: multinomial logistic regression on frozen features (Radford et al. 2021, section 3.2).
 //
-// Minimises mean cross-entropy + l2 / 2 |W|^2 (the bias is free) over all features at once by Nesterov's accelerated gradient with the
-// step 1 / L of the loss's own curvature bound: no learning rate to choose, the same bits on every run. Features are centred first.
+// Minimises mean cross-entropy + l2 / 2 (|W|^2 + |b|^2) over all features at once by Nesterov's accelerated gradient with the step 1 / L of
+// the loss's own curvature bound: no learning rate to choose, the same bits on every run. (Were the bias free, a class without pictures
+// would send it to infinity.) Features are centred first.
 
 #include <cstdint>
 #include <vector>

@@ -46,7 +46,7 @@ struct TrainOptions {
   std::int64_t log_every_n_steps = 10;
   double max_skipped = 0.01;
   std::int64_t max_image_pixels = 25'000'000;
-  std::int64_t memory_limit = 0;  // bytes; refused when the step needs more
+  std::int64_t memory_limit = 0;  // bytes of tensor memory; chooses max_chunk
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
 

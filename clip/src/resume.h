@@ -1,0 +1,14 @@
+#pragma once
+// Taking a run up again.
+
+#include "clip/src/checkpoint.h"
+
+namespace twinlens {
+
+// Restores model, parameters and averages from `resume` ("latest": the newest usable checkpoint of the run in `folder`; or a checkpoint
+// folder) and returns where it stood. `fresh` is the state of the run as it would start now: settings and data must be the same. Throws
+// FileError when no checkpoint can be used, ConfigError naming the setting that differs.
+TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh, Clip& model,
+                      FlatParameters& parameters, Ema* ema);
+
+}  // namespace twinlens

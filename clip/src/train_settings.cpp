@@ -1,0 +1,135 @@
+#include "clip/src/train_settings.h"
+
+#include <algorithm>
+#include <ctime>
+#include <filesystem>
+#include <fmt/format.h>
+
+#include "twinlens/clip/embedding.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+AugmentOptions augment_options(const TrainOptions& o, const ModelConfig& config) {
+  AugmentOptions a;
+  a.scale = {o.aug_scale.at(0), o.aug_scale.at(1)};
+  a.filter = eval_transform_of(config).filter;
+  a.flip_probability = o.flip ? 0.5 : 0.0;
+  if (o.color_jitter.size() == 4) {
+    a.jitter_probability = o.color_jitter_prob;
+    a.brightness = o.color_jitter[0];
+    a.contrast = o.color_jitter[1];
+    a.saturation = o.color_jitter[2];
+    a.hue = o.color_jitter[3];
+  }
+  a.gray_probability = o.gray_scale_prob;
+  if (o.affine.size() == 4) {
+    a.rotate_degrees = o.affine[0];
+    a.translate = o.affine[1];
+    a.zoom = {o.affine[2], o.affine[3]};
+  }
+  return a;
+}
+
+}  // namespace
+
+Compute compute_of(const std::string& precision, Device device) {
+  if (precision == "fp32") return Compute::fp32;
+  if (precision == "tf32") return device.is_cuda() ? Compute::tf32 : Compute::fp32;
+  if (precision == "amp_bf16" || precision == "bf16") return Compute::bf16;
+  throw ConfigError("precision '" + precision + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
+}
+
+DatasetOptions dataset_options(const TrainOptions& o) {
+  DatasetOptions d;
+  d.type = o.dataset_type;
+  d.csv_separator = o.csv_separator;
+  d.csv_img_key = o.csv_img_key;
+  d.csv_caption_key = o.csv_caption_key;
+  return d;
+}
+
+AdamWOptions adamw_options(const TrainOptions& o, const ModelConfig& config) {
+  const bool vit = !config.vision.is_resnet();
+  AdamWOptions a;
+  a.beta1 = o.beta1 >= 0 ? o.beta1 : 0.9;
+  a.beta2 = o.beta2 >= 0 ? o.beta2 : (vit ? 0.98 : 0.999);
+  a.eps = o.eps >= 0 ? o.eps : (vit ? 1e-6 : 1e-8);
+  a.weight_decay = o.wd;
+  return a;
+}
+
+std::string run_name(const TrainOptions& o) {
+  if (!o.name.empty()) return o.name;
+  std::string model = std::filesystem::path(o.model).stem().string();
+  return fmt::format("{}-{}-lr_{}-b_{}-{}", std::time(nullptr), model.empty() ? "model" : model, o.lr, o.batch_size, o.precision);
+}
+
+LoaderOptions loader_options(const TrainOptions& o, const ModelConfig& config) {
+  LoaderOptions l;
+  l.batch_size = o.batch_size * o.accum_freq;
+  l.image_size = config.vision.image_size;
+  l.augment = augment_options(o, config);
+  l.context_length = config.text.context_length;
+  l.seed = o.seed;
+  l.workers = o.workers;
+  l.equal_captions_apart = o.equal_captions == "apart";
+  l.max_image_pixels = o.max_image_pixels;
+  l.max_skipped = o.max_skipped;
+  return l;
+}
+
+StepOptions step_options(const TrainOptions& o) {
+  StepOptions s;
+  s.equal_captions = o.equal_captions == "negatives" ? EqualCaptions::negatives : EqualCaptions::positives;
+  s.max_chunk = o.max_chunk > 0 ? o.max_chunk : (o.accum_freq > 1 ? o.batch_size : 0);
+  s.encode_equal_once = o.encode_equal_once;
+  s.pack_captions = o.pack_captions;
+  return s;
+}
+
+Schedule schedule_of(const TrainOptions& o, std::int64_t steps_per_epoch) {
+  Schedule s;
+  s.kind = parse_schedule(o.lr_scheduler);
+  s.base = o.lr;
+  s.total = std::max<std::int64_t>(1, steps_per_epoch * o.epochs);
+  s.warmup = o.warmup;
+  s.cooldown = steps_per_epoch * o.epochs_cooldown;
+  s.cooldown_end = o.lr_cooldown_end;
+  s.cooldown_power = o.lr_cooldown_power;
+  return s;
+}
+
+nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig& config) {
+  const AdamWOptions adamw = adamw_options(o, config);
+  nlohmann::ordered_json out{{"model", nlohmann::ordered_json::parse(to_json(config))},
+                             {"batch", o.batch_size * o.accum_freq},
+                             {"epochs", o.epochs},
+                             {"lr", o.lr},
+                             {"wd", o.wd},
+                             {"beta1", adamw.beta1},
+                             {"beta2", adamw.beta2},
+                             {"eps", adamw.eps},
+                             {"warmup", o.warmup},
+                             {"lr_scheduler", o.lr_scheduler},
+                             {"epochs_cooldown", o.epochs_cooldown},
+                             {"lr_cooldown_end", o.lr_cooldown_end},
+                             {"lr_cooldown_power", o.lr_cooldown_power},
+                             {"lock_image", o.lock_image},
+                             {"lock_text", o.lock_text},
+                             {"precision", o.precision},
+                             {"equal_captions", o.equal_captions},
+                             {"aug_scale", o.aug_scale},
+                             {"flip", o.flip},
+                             {"color_jitter", o.color_jitter},
+                             {"color_jitter_prob", o.color_jitter_prob},
+                             {"gray_scale_prob", o.gray_scale_prob},
+                             {"affine", o.affine},
+                             {"grad_clip_norm", o.grad_clip_norm},
+                             {"ema", o.ema},
+                             {"seed", o.seed}};
+  return out;
+}
+
+}  // namespace twinlens

@@ -1,0 +1,27 @@
+#pragma once
+// What the flags of `twinlens train` mean for the parts of a run.
+
+#include <nlohmann/json.hpp>
+
+#include "twinlens/clip/config.h"
+#include "twinlens/clip/loader.h"
+#include "twinlens/clip/train_step.h"
+#include "twinlens/clip/trainer.h"
+#include "twinlens/nn/optimizer.h"
+#include "twinlens/nn/schedule.h"
+
+namespace twinlens {
+
+// Throws ConfigError for a precision that the device lacks.
+Compute compute_of(const std::string& precision, Device device);
+std::string run_name(const TrainOptions& options);
+DatasetOptions dataset_options(const TrainOptions& options);
+LoaderOptions loader_options(const TrainOptions& options, const ModelConfig& config);
+StepOptions step_options(const TrainOptions& options);
+AdamWOptions adamw_options(const TrainOptions& options, const ModelConfig& config);
+Schedule schedule_of(const TrainOptions& options, std::int64_t steps_per_epoch);
+
+// What must be as in the first run for a resumed one to continue it exactly.
+nlohmann::ordered_json resume_settings(const TrainOptions& options, const ModelConfig& config);
+
+}  // namespace twinlens

@@ -1,0 +1,68 @@
+#pragma once
+// A training run under way: its parts and where it stands.
+
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "clip/src/checkpoint.h"
+#include "clip/src/run_log.h"
+#include "clip/src/train_settings.h"
+
+#include "twinlens/clip/loader.h"
+#include "twinlens/clip/train_step.h"
+#include "twinlens/clip/trainer.h"
+
+namespace twinlens {
+
+class Training {
+ public:
+  Training(const TrainOptions& options, const std::atomic<bool>* stop);
+  TrainResult run();
+
+ private:
+  void prepare_model();
+  void prepare_steps();
+  void plan_chunks();
+  void step();
+  void check_finite(const LoadedBatch& batch, double loss, double norm) const;
+  void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
+  void evaluate();
+  void save();
+  void note_skipped();
+  std::string last_good() const;
+  void run_steps(TrainResult& result);
+  void finish();
+
+  TrainOptions o_;
+  const std::atomic<bool>* stop_;
+  std::filesystem::path folder_;
+  Device device_;
+  std::unique_ptr<RunLog> log_;
+  std::shared_ptr<const Dataset> data_, validation_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<Clip> model_;
+  std::unique_ptr<FlatParameters> parameters_;
+  std::unique_ptr<Ema> ema_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<Communicator> communicator_ = solo_communicator();
+  AdamWOptions adamw_;
+  Schedule schedule_;
+  StepBlock block_;
+  Context context_;
+  StepOptions step_options_;
+  TrainState state_;
+  std::int64_t steps_per_epoch_ = 0, total_steps_ = 0;
+  std::int64_t saved_step_ = -1;
+  std::string plan_;  // what --memory-limit led to, for the log
+  std::vector<SkippedSample> skipped_before_;
+  std::size_t skipped_logged_ = 0;
+  double last_loss_ = 0.0;
+  // since the last log line
+  double wait_ = 0.0, busy_ = 0.0;
+  std::int64_t truncated_ = 0, seen_ = 0;
+};
+
+}  // namespace twinlens

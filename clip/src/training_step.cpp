@@ -1,0 +1,112 @@
+// One step of a run, its log, and evaluation.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fmt/format.h>
+
+#include "clip/src/run_report.h"
+#include "clip/src/training.h"
+
+#include "twinlens/clip/evaluation.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
+
+void Training::check_finite(const LoadedBatch& batch, double loss, double norm) const {
+  if (std::isfinite(loss) && std::isfinite(norm)) return;
+  std::string keys;
+  for (std::size_t i = 0; i < batch.samples.size() && i < 8; ++i) keys += (i > 0 ? ", " : "") + data_->key(batch.samples[i]);
+  throw NumericError(fmt::format(
+      "{} is not finite at step {}; samples {}{}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
+      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys, batch.samples.size() > 8 ? ", ..." : "", last_good()));
+}
+
+std::string Training::last_good() const {
+  return saved_step_ >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(saved_step_))).string() : "none yet";
+}
+
+void Training::step() {
+  const auto start = Clock::now();
+  const LoadedBatch batch = loader_->next();
+  block_.step = static_cast<std::uint64_t>(state_.step);
+  block_.learning_rate = static_cast<float>(schedule_(state_.step));
+  parameters_->zero_gradients();
+  const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_);
+  const double norm = parameters_->gradient_norm();
+  check_finite(batch, loss, norm);
+  block_.clip_factor = clip_factor(norm, o_.grad_clip_norm);
+  adamw_step(*parameters_, block_, adamw_);
+  model_->clamp_logit_scale();
+  if (ema_ != nullptr) ema_->update(*parameters_);
+  const auto pairs = static_cast<std::int64_t>(batch.samples.size());
+  state_.step += 1;
+  state_.samples += pairs;
+  state_.epoch = batch.epoch + (batch.last ? 1 : 0);
+  state_.batch = batch.last ? 0 : batch.index + 1;
+  last_loss_ = loss;
+  log_step(batch, loss, norm, seconds_since(start));
+}
+
+void Training::log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds) {
+  wait_ += batch.wait_seconds;
+  busy_ += batch_seconds;
+  truncated_ += batch.truncated;
+  seen_ += static_cast<std::int64_t>(batch.samples.size());
+  const double rate = static_cast<double>(seen_) / busy_;
+  log_->progress(state_.step, total_steps_, fmt::format("loss {:.3f}  {:.0f} pairs/s", loss, rate));
+  if (state_.step % o_.log_every_n_steps != 0 && state_.step != total_steps_) return;
+  const auto n = static_cast<double>(batch.samples.size());
+  const double scale = model_->logit_scale_value(), wait_share = wait_ / busy_;
+  log_->line(fmt::format(
+      "step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait "
+      "{:.0f} %",
+      state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
+      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share));
+  if (wait_share > 0.2) log_->line("warning: the model waits for data; raise --workers, or store smaller pictures");
+  log_->metrics({{"step", state_.step},
+                 {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
+                 {"samples", state_.samples},
+                 {"loss", loss},
+                 {"lr", static_cast<double>(block_.learning_rate)},
+                 {"logit_scale", scale},
+                 {"samples_per_second", rate},
+                 {"data_time", batch.wait_seconds},
+                 {"batch_time", batch_seconds},
+                 {"grad_norm", norm},
+                 {"ln_n", std::log(n)},
+                 {"truncated_share", static_cast<double>(truncated_) / static_cast<double>(seen_)}});
+  wait_ = busy_ = 0.0;
+  truncated_ = seen_ = 0;
+}
+
+void Training::evaluate() {
+  if (validation_ == nullptr) return;
+  if (ema_ != nullptr) ema_->swap(*parameters_);
+  EmbedOptions options;
+  options.context.compute = context_.compute;
+  options.batch_size = static_cast<int>(step_options_.max_chunk > 0 ? std::min(o_.batch_size, step_options_.max_chunk) : o_.batch_size);
+  options.max_image_pixels = o_.max_image_pixels;
+  const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, options);
+  const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.caption_of);
+  if (ema_ != nullptr) ema_->swap(*parameters_);
+  Json line{{"step", state_.step},
+            {"epoch", state_.epoch},
+            {"samples", state_.samples},
+            {"clip_val_loss", validation_loss(embedded, model_->logit_scale.value)}};
+  for (const auto& [name, value] : retrieval_report(r)) line[name] = value;
+  log_->metrics(line);
+  log_->line(fmt::format("validation: loss {:.4f}  image to text R@1 {:.1f} %  R@5 {:.1f} %  text to image R@1 {:.1f} %  (chance {:.2f} %)",
+                         line["clip_val_loss"].get<double>(), 100 * r.image_to_text.r1, 100 * r.image_to_text.r5, 100 * r.text_to_image.r1,
+                         100.0 / static_cast<double>(std::max<std::int64_t>(1, r.texts))));
+}
+
+}  // namespace twinlens

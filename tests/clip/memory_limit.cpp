@@ -1,0 +1,141 @@
+// --memory-limit: the chunk it leads to keeps a step below the limit and does not change the result.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "clip/src/memory_plan.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
+
+#include "twinlens/clip/trainer.h"
+#include "twinlens/core/file.h"
+#include "twinlens/core/safetensors.h"
+#include "twinlens/kernels/memory.h"
+#include "twinlens/nn/optimizer.h"
+
+namespace twinlens::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Catch::Contains;
+
+// 65 tokens a picture: activations outweigh parameters.
+constexpr const char* kConfig =
+    R"({"embed_dim": 32, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+        "text_cfg": {"context_length": 24, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1}})";
+
+PairBatch pairs_of(const ModelConfig& config, std::int64_t n) {
+  PairBatch batch;
+  const std::int64_t s = config.vision.image_size;
+  batch.pixels = full({n, s, s, 3}, 100, DType::u8);
+  for (std::int64_t i = 0; i < n; ++i) {
+    batch.captions.push_back({998, static_cast<std::int32_t>(i), 7, 999});
+    batch.caption_ids.push_back(i);
+  }
+  return batch;
+}
+
+TEST_CASE("the planned chunk keeps a step below the limit, and is not much smaller than it must be", "[train]") {
+  const ModelConfig config = parse_model_config(kConfig, "test");
+  Clip model(config, 1);
+  FlatParameters flat(collect(model), false);
+  StepBlock block;
+  Context context;
+  context.training = true;
+  context.step = &block;
+  const auto solo = solo_communicator();
+  StepOptions options;
+  options.equal_captions = EqualCaptions::positives;
+  const auto peak = [&](std::int64_t chunk) {
+    StepOptions o = options;
+    o.max_chunk = chunk;
+    reset_peak_memory(kCpu);
+    forward_backward(model, pairs_of(config, 64), o, context, *solo);
+    return memory_report(kCpu).peak_bytes;
+  };
+  peak(0);
+  const std::size_t whole = peak(0);
+  const std::vector<float> before = flat.values.to_vector();
+  CHECK(plan_memory(model, options, context, *solo, {64, 0, whole * 2}).chunk == 0);
+  for (const double share : {0.9, 0.5, 0.3}) {
+    const auto limit = static_cast<std::size_t>(static_cast<double>(whole) * share);
+    const MemoryPlan plan = plan_memory(model, options, context, *solo, {64, 0, limit});
+    INFO(share << " of " << whole << ": chunk " << plan.chunk << ", estimated " << plan.step << ", whole " << plan.whole_batch);
+    REQUIRE(plan.chunk > 0);
+    CHECK(peak(plan.chunk) <= limit);
+    // Captions here are short, the plan counts with full ones: it may be wrong by that, not by much more.
+    CHECK(static_cast<double>(plan.step) < 1.6 * static_cast<double>(peak(plan.chunk)));
+  }
+  CHECK(flat.values.to_vector() == before);
+  const std::size_t resident = memory_report(kCpu).bytes;
+  CHECK_THROWS_WITH(
+      plan_memory(model, options, context, *solo, {64, 0, resident}),
+      Contains("--memory-limit") && Contains("is too small") && Contains("one encoded at a time") && Contains("lower --batch-size"));
+  // Batches that wait count too.
+  const MemoryPlan plan = plan_memory(model, options, context, *solo, {64, 0, whole});
+  const MemoryPlan queued = plan_memory(model, options, context, *solo, {64, 5, whole});
+  CHECK(queued.whole_batch - plan.whole_batch == 5U * 64U * 64U * 64U * 3U);
+}
+
+TEST_CASE("training with --memory-limit gives the result of training without, in less memory", "[train]") {
+  const TemporaryFolder folder;
+  write_toy_folder(folder / "data", toy_pairs(48, 70));
+  write_text(folder / "model.json", kConfig);
+  TrainOptions o;
+  o.train_data = folder / "data";
+  o.model = folder / "model.json";
+  o.logs = folder / "logs";
+  o.batch_size = 48;
+  o.epochs = 3;
+  o.lr = 1e-3;
+  o.workers = 1;
+  o.save_every_steps = 1;
+  const auto run = [&](const std::string& name) {
+    o.name = name;
+    reset_peak_memory(kCpu);
+    train(o);
+    return memory_report(kCpu).peak_bytes;
+  };
+  const std::size_t whole = run("whole");
+  o.memory_limit = static_cast<std::int64_t>(whole * 7 / 10);
+  const std::size_t limited = run("limited");  // (since planning, which resets it)
+  CHECK(limited <= static_cast<std::size_t>(o.memory_limit));
+  const std::string log = read_file(folder / "logs/limited/out.log");
+  CHECK_THAT(log, Contains("memory: ") && Contains("for a step of 48 pairs at once") && Contains(": chunks of "));
+  const auto a = read_safetensors(folder / "logs/whole/model/open_clip_model.safetensors");
+  const auto b = read_safetensors(folder / "logs/limited/model/open_clip_model.safetensors");
+  for (const auto& [name, tensor] : a) {
+    // AdamW makes steps of up to the learning rate of the noise where a gradient is exactly zero: keys' biases.
+    if (name.find("in_proj_bias") != std::string::npos) continue;
+    INFO(name);
+    const std::vector<float> x = tensor.to_vector(), y = b.at(name).to_vector();
+    double difference = 0.0, norm = 0.0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      difference += std::pow(static_cast<double>(x[i]) - static_cast<double>(y[i]), 2);
+      norm += std::pow(static_cast<double>(x[i]), 2);
+    }
+    CHECK(std::sqrt(difference) <= 1e-3 * std::sqrt(norm) + 1e-6);
+  }
+
+  // Resumed with another limit: the first choice stays, and so do the bits.
+  fs::remove_all(folder / "logs/limited/checkpoints/step_3");
+  const auto first = nlohmann::json::parse(read_file(folder / "logs/limited/checkpoints/step_2/state.json"));
+  CHECK(first["max_chunk"].get<int>() > 0);
+  CHECK(first["max_chunk"].get<int>() < 48);
+  const std::string weights = read_file(folder / "logs/limited/model/open_clip_model.safetensors");
+  o.memory_limit *= 100;
+  o.resume = "latest";
+  run("limited");
+  CHECK(read_file(folder / "logs/limited/model/open_clip_model.safetensors") == weights);
+  CHECK_THAT(read_file(folder / "logs/limited/out.log"), Contains("the run was begun with chunks of "));
+
+  o.resume.clear();
+  o.memory_limit = 1'000'000;
+  CHECK_THROWS_WITH(run("small"), Contains("--memory-limit 1.0 MB is too small"));
+  CHECK_FALSE(fs::exists(folder / "logs/small"));
+}
+
+}  // namespace
+}  // namespace twinlens::test
