@@ -52,6 +52,7 @@ TEST_CASE("bytes go to the card and back", "[cuda]") {
 
 TEST_CASE("freed blocks serve later requests of about their size on the same stream", "[memory]") {
   Stream& stream = current_stream(kCpu);
+  Stream other(kCpu);
   void* first = nullptr;
   {
     const Memory memory = allocate(stream, 5'000'000);
@@ -59,7 +60,6 @@ TEST_CASE("freed blocks serve later requests of about their size on the same str
     CHECK(reinterpret_cast<std::uintptr_t>(first) % 64 == 0);
   }
   {
-    Stream other(kCpu);
     const Memory elsewhere = allocate(other, 5'000'000);
     CHECK(elsewhere.data() != first);
     const Memory again = allocate(stream, 4'990'000);

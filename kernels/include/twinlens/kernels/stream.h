@@ -1,6 +1,8 @@
 #pragma once
 // Stream: an ordered queue of work on one device. On the CPU work is done at once, so a CPU stream carries nothing. On CUDA it wraps a
 // cudaStream_t. Kernels take the stream explicitly; ops use current_stream(device), which belongs to the calling thread.
+//
+// A stream outlives the memory that is allocated or cached on it: release_cached_memory() before it ends.
 
 #include "twinlens/kernels/device.h"
 
