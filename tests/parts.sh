@@ -95,18 +95,6 @@ thread_part() {
   OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=1 "$parts_dir/thread/bin/test_clip" "[loader]"
 }
 
-# The CUDA kernels alone compile for every target without warnings.
-cuda_kernels_part() {
-  local nvcc=/usr/local/cuda/bin/nvcc
-  command -v nvcc >/dev/null && nvcc=nvcc
-  command -v "$nvcc" >/dev/null || {
-    echo "skipped: no nvcc on this machine"
-    return 0
-  }
-  configure cuda_kernels -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA=ON -DCMAKE_CUDA_COMPILER="$(command -v "$nvcc")" -DTWINLENS_ISAS= || return
-  build cuda_kernels twinlens_kernels
-}
-
 # The CUDA half compiles for every target without warnings and links; its tests skip themselves where there is no card.
 cuda_part() {
   if ! command -v nvcc >/dev/null && [[ ! -x /usr/local/cuda/bin/nvcc ]]; then
