@@ -51,10 +51,22 @@ echo "training data: $train"
 
 step "3/4 training"
 rm -rf logs/quickstart
-# The recipe was chosen on the val split. --equal-captions apart: the same name drawn by several vendors never
-# meets itself in a batch, so it is never counted as a negative.
-"$twinlens" train --train-data "$train" ${validation:+--val-data "$validation"} --model examples/data/emoji_clip.json \
-  $(grep -v '^#' examples/data/emoji_recipe.txt) --logs logs --name quickstart
+# --equal-captions apart: the same name drawn by several vendors never meets itself in a batch, so it is never counted as a negative.
+# bf16 where the processor multiplies it; elsewhere fp32, which takes longer, and fewer epochs.
+if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then precision=amp_bf16 epochs=66; else precision=fp32 epochs=33; fi
+recipe=$(grep -v '^#' examples/data/emoji_recipe.txt)
+if [ -n "$own_data" ]; then
+  # A batch that the pictures fill, as much work as the emoji, and equal captions allowed in a batch: classes are few.
+  pictures=5728
+  [ -d "$own_data" ] && pictures=$(find -L "$own_data" -type f -iregex '.*\.\(png\|jpe?g\|webp\|bmp\|gif\)' | wc -l)
+  [ "$pictures" -gt 1 ] || { echo "error: no pictures in $own_data; --data; give a folder with png, jpg, webp, bmp or gif files" >&2; exit 1; }
+  batch=$((pictures / 8)); batch=$((batch > 512 ? 512 : batch < 2 ? 2 : batch))
+  epochs=$((epochs * 5728 / pictures)); epochs=$((epochs > 200 ? 200 : epochs < 1 ? 1 : epochs))
+  recipe=$(sed "s/--batch-size 512/--batch-size $batch/; s/--warmup 60//; s/--equal-captions apart/--equal-captions positives/" <<<"$recipe")
+fi
+# shellcheck disable=SC2086
+"$twinlens" train --train-data "$train" ${validation:+--val-data "$validation"} --model examples/data/emoji_clip.json $recipe \
+  --precision "$precision" --epochs "$epochs" --logs logs --name quickstart
 
 step "4/4 evaluation"
 model=logs/quickstart/model

@@ -129,7 +129,8 @@ TEST_CASE("resize: mirror and refused boxes") {
 }
 
 TEST_CASE("decode: every kind of PNG means what Pillow says") {
-  for (const auto& entry : cases()["png"].items()) {
+  const auto png = cases()["png"];
+  for (const auto& entry : png.items()) {
     CAPTURE(entry.key());
     const Image got = read_image(kData + "png_" + entry.key() + ".png");
     const bool deep_gray = entry.key() == "l16";  // Pillow cuts 16-bit gray at 255; the fixture has the sane reading beside it

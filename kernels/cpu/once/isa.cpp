@@ -15,7 +15,7 @@ bool runs_here(Isa isa) {
     case Isa::scalar: return true;
 #if defined(__x86_64__)
 #if defined(TWINLENS_HAS_AVX2)
-    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 #endif
 #if defined(TWINLENS_HAS_AVX512)
     case Isa::avx512:
