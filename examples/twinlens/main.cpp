@@ -14,7 +14,7 @@
 namespace twinlens::program {
 namespace {
 
-constexpr int kSuccess = 0, kFailure = 1, kWrongUsage = 2;
+constexpr int kFailure = 1, kWrongUsage = 2;
 
 std::atomic<bool> stop{false};
 
@@ -105,5 +105,5 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s; unexpected; please report it with the command line\n", error.what());
   }
-  return 1;
+  return kFailure;
 }

@@ -116,7 +116,7 @@ struct Product {
 
   static void load_tile(const TileOfC& tile, const Rows& from) {
     along_tile<I>(tile, from.row<float>(0), from.stride,
-                  [](float* sums, const float* x, std::int64_t n) { store_lanes<I>(load_lanes<I>(x, n), sums, n); });
+                  [](float* to, const float* x, std::int64_t n) { store_lanes<I>(load_lanes<I>(x, n), to, n); });
   }
 
   // A tile's share of one depth block: into the sums, or finished into c.
