@@ -72,7 +72,7 @@ std::string svg(const Curve& curve) {
   return fmt::format(
       "<figure><figcaption>{}</figcaption><svg viewBox='0 0 {} {}' role='img' aria-label='{}'>"
       "<line x1='{}' y1='{}' x2='{}' y2='{}'/><line x1='{}' y1='{}' x2='{}' y2='{}'/>"
-      "<text x='{}' y='{}' text-anchor='end'>{:.4g}</text><text x='{}' y='{}' text-anchor='end'>{:.4g}</text>"
+      "<text x='{}' y='{}' text-anchor='end'>{:.3g}</text><text x='{}' y='{}' text-anchor='end'>{:.3g}</text>"
       "<text x='{}' y='{}'>step {:.0f}</text><text x='{}' y='{}' text-anchor='end'>{:.0f}</text>"
       "<polyline points='{}'/></svg></figure>",
       curve.title, kWidth, kHeight, curve.title, kLeft, kTop, kLeft, kHeight - kBottom, kLeft, kHeight - kBottom, kWidth - 8,
