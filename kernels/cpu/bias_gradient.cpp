@@ -34,13 +34,22 @@ void apply_slope(Activation activation, const float* pre, std::int64_t cols, flo
   });
 }
 
+// Sums are taken in chains, so that a long one rounds less; the chains are added by a fixed tree.
+constexpr std::int64_t kChains = 4;
+template <class I>
+TWINLENS_INLINE Vec<I> joined(const Vec<I> (&sum)[kChains]) {
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 // Rows [begin, end) of dpre, summed into `sums` (null when nobody wants the bias gradient).
 template <class I>
 void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t end, float* sums) {
-  alignas(64) float d[kRun], pre[kRun];
-  for (std::int64_t r = begin; r < end; ++r) {
-    for (std::int64_t col = 0; col < a.dy.cols; col += kRun) {
-      const std::int64_t cols = a.dy.cols - col < kRun ? a.dy.cols - col : kRun;
+  using V = Vec<I>;
+  alignas(64) float d[kRun], pre[kRun], chains[kChains][kRun];
+  for (std::int64_t col = 0; col < a.dy.cols; col += kRun) {
+    const std::int64_t cols = a.dy.cols - col < kRun ? a.dy.cols - col : kRun;
+    if (sums != nullptr) std::memset(chains, 0, sizeof(chains));
+    for (std::int64_t r = begin; r < end; ++r) {
       read_run<I>(a.dy, r, col, cols, d);
       if (a.activation != Activation::none) {
         read_run<I>(a.pre, r, col, cols, pre);
@@ -48,21 +57,27 @@ void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t en
       }
       if (a.dpre.data != nullptr) write_run<I>(d, a.dpre, r, col, cols);
       if (sums == nullptr) continue;
-      for_lanes<I>(cols, [&](std::int64_t i, std::int64_t n) {
-        store_lanes<I>(load_lanes<I>(sums + col + i, n) + Vec<I>::load(d + i), sums + col + i, n);
-      });
+      float* chain = chains[(r - begin) % kChains];
+      for (std::int64_t i = 0; i < cols; i += V::kWidth) (V::load(chain + i) + V::load(d + i)).store(chain + i);
     }
+    if (sums == nullptr) continue;
+    for_lanes<I>(cols, [&](std::int64_t i, std::int64_t n) {
+      V sum[kChains];
+      for (std::int64_t k = 0; k < kChains; ++k) sum[k] = V::load(chains[k] + i);
+      store_lanes<I>(joined<I>(sum), sums + col + i, n);
+    });
   }
 }
 
-// dbias = sum over blocks, in order.
+// dbias = sum over blocks.
 template <class I>
 void sum_blocks(const BiasGradient& a, std::int64_t blocks) {
   const std::int64_t c = a.dy.cols;
   parallel_for(c, 256, [&](std::int64_t begin, std::int64_t end) {
     for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
-      Vec<I> sum(0.0F);
-      for (std::int64_t b = 0; b < blocks; ++b) sum += load_lanes<I>(a.scratch + b * c + begin + i, n);
+      Vec<I> chains[kChains] = {Vec<I>(0.0F), Vec<I>(0.0F), Vec<I>(0.0F), Vec<I>(0.0F)};
+      for (std::int64_t b = 0; b < blocks; ++b) chains[b % kChains] += load_lanes<I>(a.scratch + b * c + begin + i, n);
+      Vec<I> sum = joined<I>(chains);
       if (a.accumulate) sum += load_lanes<I>(a.dbias + begin + i, n);
       store_lanes<I>(sum, a.dbias + begin + i, n);
     });
@@ -76,7 +91,6 @@ void kernel(I, const BiasGradient& a) {
   const std::int64_t c = a.dy.cols, rows = row_count(a.dy);
   parallel_for(rows, BiasGradient::kRowsPerBlock, [&](std::int64_t begin, std::int64_t end) {
     float* sums = a.dbias == nullptr ? nullptr : a.scratch + begin / BiasGradient::kRowsPerBlock * c;
-    if (sums != nullptr) std::memset(sums, 0, static_cast<std::size_t>(c) * sizeof(float));
     rows_of_gradient<I>(a, begin, end, sums);
   });
   if (a.dbias != nullptr) sum_blocks<I>(a, (rows + BiasGradient::kRowsPerBlock - 1) / BiasGradient::kRowsPerBlock);

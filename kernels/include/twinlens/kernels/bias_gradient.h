@@ -11,7 +11,7 @@ namespace twinlens {
 struct BiasGradient {
   static constexpr const char* kName = "bias_gradient";
   static constexpr bool kCuda = false;
-  // Rows are summed in blocks of kRowsPerBlock, then blocks in order: the same bits for any thread count.
+  // Rows are summed in blocks of kRowsPerBlock, then the blocks, both in a fixed order: the same bits for any thread count.
   static constexpr std::int64_t kRowsPerBlock = 32;
   ConstRows dy;  // (N, C) f32 or bf16
   Activation activation = Activation::none;
