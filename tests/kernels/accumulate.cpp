@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "tests/kernels/every_set.h"
+
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/parallel.h"
 
@@ -72,19 +74,12 @@ void check_pair(DType x_type, DType y_type) {
 }  // namespace
 
 TEST_CASE("accumulate adds on every instruction set", "[accumulate]") {
-  Isa sets[5];
-  const int count = available_isas(sets);
-  const Isa best = active_isa();
-  for (int s = 0; s < count; ++s) {
-    if (sets[s] > best) continue;
-    set_active_isa(sets[s]);
-    INFO(name_of(sets[s]));
+  on_every_set([] {
     check_pair<float, float>(DType::f32, DType::f32);
     check_pair<bf16, float>(DType::bf16, DType::f32);
     check_pair<float, bf16>(DType::f32, DType::bf16);
     check_pair<bf16, bf16>(DType::bf16, DType::bf16);
-  }
-  set_active_isa(best);
+  });
 }
 
 }  // namespace twinlens

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/kernels/every_set.h"
+
 #include "twinlens/kernels/adamw.h"
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/parallel.h"
@@ -171,13 +173,7 @@ std::uint16_t nearest_bf16(float x) {
 
 void check_rule(const Rule& rule) {
   INFO(rule.name);
-  Isa sets[5];
-  const int count = available_isas(sets);
-  const Isa best = active_isa();
-  for (int s = 0; s < count; ++s) {
-    if (sets[s] > best) continue;
-    set_active_isa(sets[s]);
-    INFO(name_of(sets[s]));
+  on_every_set([&] {
     const State got = after_steps(rule);
     std::vector<bool> inside(kCount, false);
     for (const OptimizerSegment& segment : segments()) {
@@ -197,8 +193,7 @@ void check_rule(const Rule& rule) {
     }
     CHECK(shadow_is_rounded);
     CHECK(rest_untouched);
-  }
-  set_active_isa(best);
+  });
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/kernels/every_set.h"
+
 namespace twinlens::test {
 namespace {
 
@@ -59,20 +61,6 @@ std::vector<float> values(MathFunction function, const std::vector<float>& x) {
 
 // The distance of neighbouring floats at x; results below the normal numbers are not promised.
 double unit_of(double x) { return std::ldexp(1.0, std::max(std::ilogb(x), -126) - 23); }
-
-template <class F>
-void on_every_set(F&& f) {
-  Isa sets[5];
-  const int count = available_isas(sets);
-  const Isa best = active_isa();
-  for (int s = 0; s < count; ++s) {
-    if (sets[s] > best) continue;
-    set_active_isa(sets[s]);
-    INFO(name_of(sets[s]));
-    f();
-  }
-  set_active_isa(best);
-}
 
 TEST_CASE("elementary functions keep to their bounds", "[math]") {
   for (const Function& f : kFunctions) {
