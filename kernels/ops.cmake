@@ -25,6 +25,7 @@ set(TWINLENS_OPS
     resize
     sample
     softmax
+    tone
     topk
     unary
     upsample
