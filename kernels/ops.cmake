@@ -2,31 +2,31 @@
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate+cuda
-    adamw
-    affine
+    adamw+cuda
+    affine+cuda
     attention
     batch_norm
-    bias_gradient
-    binary
+    bias_gradient+cuda
+    binary+cuda
     copy+cuda
-    cross_entropy
-    dropout
+    cross_entropy+cuda
+    dropout+cuda
     im2col
-    index_select
-    l2_normalize
+    index_select+cuda
+    l2_normalize+cuda
     layer_norm+cuda
     matmul+bf16dot
-    norm2
+    norm2+cuda
     patchify
-    pool2d
-    random_fill
+    pool2d+cuda
+    random_fill+cuda
     recolor
-    reduce_rows
+    reduce_rows+cuda
     resize
-    sample
-    softmax
+    sample+cuda
+    softmax+cuda
     tone
-    topk
-    unary
-    upsample
-    where)
+    topk+cuda
+    unary+cuda
+    upsample+cuda
+    where+cuda)
