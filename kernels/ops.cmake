@@ -4,25 +4,25 @@ set(TWINLENS_OPS
     accumulate+cuda
     adamw
     affine
-    attention
-    batch_norm
+    attention+cuda
+    batch_norm+cuda
     bias_gradient
     binary
     copy+cuda
     cross_entropy
     dropout
-    im2col
+    im2col+cuda
     index_select
     l2_normalize
     layer_norm+cuda
-    matmul+bf16dot
+    matmul+cuda+bf16dot
     norm2
-    patchify
+    patchify+cuda
     pool2d
     random_fill
-    recolor
+    recolor+cuda
     reduce_rows
-    resize
+    resize+cuda
     sample
     softmax
     topk
