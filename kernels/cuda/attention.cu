@@ -1,7 +1,8 @@
-// The plain kernels: any type, head dim and length, arithmetic in f32. A block keeps some rows of a head (queries, or keys for dk and dv)
-// whole in shared memory; the rows of the other side stream by in tiles of 32 rows x 64 columns, a lane for each row.
-#include "kernels/cuda/attention_tensor.h"
+// Attention: on tensor cores where they take it (device/attention_tensor.cuh), else the plain kernels: any type, head dim and length,
+// arithmetic in f32. A block keeps some rows of a head (queries, or keys for dk and dv) whole in shared memory; the rows of the other side
+// stream by in tiles of 32 rows x 64 columns, a lane for each row.
 #include "kernels/cuda/device/attention_head.cuh"
+#include "kernels/cuda/device/attention_tensor.cuh"
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/device/rows.cuh"
@@ -293,7 +294,7 @@ void visit_plain(const PlainAttention& geometry, DType t, F&& f) {
 }  // namespace
 
 void launch(Cuda, Stream& stream, const AttentionForward& a) {
-  if (tensor_takes(a)) return launch_tensor(stream, a);
+  if (tensor::takes(a)) return tensor::launch_on(stream, a);
   const AttentionProblem& p = a.problem;
   const PlainAttention geometry = plain_attention(p.sequences * p.heads, p.longest_query, p.head_dim, 2);
   visit_plain(geometry, p.q.dtype, [&]<class T, int kRows>(TypeTag<T>, std::integral_constant<int, kRows>) {
@@ -302,7 +303,7 @@ void launch(Cuda, Stream& stream, const AttentionForward& a) {
 }
 
 void launch(Cuda, Stream& stream, const AttentionBackward& a) {
-  if (tensor_takes(a)) return launch_tensor(stream, a);
+  if (tensor::takes(a)) return tensor::launch_on(stream, a);
   const AttentionProblem& p = a.problem;
   const PlainAttention queries = plain_attention(p.sequences * p.heads, p.longest_query, p.head_dim, 3);
   visit_plain(queries, p.q.dtype, [&]<class T, int kRows>(TypeTag<T>, std::integral_constant<int, kRows>) {

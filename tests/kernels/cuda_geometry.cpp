@@ -257,7 +257,7 @@ void multiply(std::array<Sums, 32>& c, const std::array<Fragment, 32>& a, const 
   }
 }
 
-// load_own() of attention_tensor.cu: the `a` of 16 rows, columns [col, col + 16).
+// load_own() of device/attention_tile.cuh: the `a` of 16 rows, columns [col, col + 16).
 std::array<Fragment, 32> own_fragment(const Matrix& x, int col) {
   std::array<Fragment, 32> a{};
   for (int lane = 0; lane < 32; ++lane) {
