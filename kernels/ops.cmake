@@ -4,28 +4,28 @@ set(TWINLENS_OPS
     accumulate+cuda
     adamw+cuda
     affine+cuda
-    attention
-    batch_norm
+    attention+cuda
+    batch_norm+cuda
     bias_gradient+cuda
     binary+cuda
     copy+cuda
     cross_entropy+cuda
     dropout+cuda
-    im2col
+    im2col+cuda
     index_select+cuda
     l2_normalize+cuda
     layer_norm+cuda
-    matmul+bf16dot
+    matmul+cuda+bf16dot
     norm2+cuda
-    patchify
+    patchify+cuda
     pool2d+cuda
     random_fill+cuda
-    recolor
+    recolor+cuda
     reduce_rows+cuda
-    resize
+    resize+cuda
     sample+cuda
     softmax+cuda
-    tone
+    tone+cuda
     topk+cuda
     unary+cuda
     upsample+cuda

@@ -46,8 +46,8 @@ Tensor VisionTransformer::operator()(const Tensor& images, const Context& contex
   const Tensor cls = class_embedding.value.reshape({1, 1, w}).expand({b, 1, w});
   const Tensor tokens = add(concat({cls, patches.reshape({b, t - 1, w})}, 1), positional_embedding.value);  // (B, T, W)
   const Tensor x = ln_pre(tokens.reshape({b * t, w}), DType::f32);
-  const Tensor offsets = equal_offsets(b, t, x.device());
-  const Tensor first = offsets.slice(0, 0, b);  // row of each class token
+  const SequenceOffsets offsets = equal_offsets(b, t, x.device());
+  const Tensor first = offsets.starts();  // row of each class token
   const Scope inner("transformer");
   Tensor pooled;  // (B, W)
   if (pooled_last_block) {

@@ -10,7 +10,7 @@ namespace twinlens {
 MultiheadAttention::MultiheadAttention(std::int64_t width, int head_count)
     : in_proj_weight(Shape{3 * width, width}), in_proj_bias(Shape{3 * width}), out_proj(width, width), heads(head_count) {}
 
-Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual,
+Tensor MultiheadAttention::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual,
                                       const Context& context) const {
   LinearOptions product;
   product.compute = context.compute;
@@ -23,8 +23,8 @@ Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bo
   return out_proj(attention_qkv(qkv, options), context, Activation::none, residual);  // (N, D)
 }
 
-Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual,
-                                  const Context& context) const {
+Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
+                                  const Tensor& residual, const Context& context) const {
   const std::int64_t d = x.size(-1);
   LinearOptions product;
   product.compute = context.compute;
@@ -65,13 +65,13 @@ void Mlp::visit(Visitor& v) {
 ResidualAttentionBlock::ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, Activation activation, double eps)
     : ln_1(width, eps), attn(width, heads), ln_2(width, eps), mlp(width, hidden, activation) {}
 
-Tensor ResidualAttentionBlock::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Context& context) const {
+Tensor ResidualAttentionBlock::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Context& context) const {
   const DType t = context.activation_dtype();
   const Tensor h = attn(ln_1(x, t), offsets, causal, x, context);
   return mlp(ln_2(h, t), h, context);
 }
 
-Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal,
+Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
                                       const Context& context) const {
   const DType t = context.activation_dtype();
   const Tensor h = attn.pooled(ln_1(x, t), picked, offsets, causal, index_select(x, 0, picked), context);
@@ -89,7 +89,8 @@ Transformer::Transformer(std::int64_t width, int layers, int heads, std::int64_t
   for (int i = 0; i < layers; ++i) resblocks.emplace_back(width, heads, hidden, activation, eps);
 }
 
-Tensor Transformer::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& picked, const Context& context) const {
+Tensor Transformer::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& picked,
+                               const Context& context) const {
   Tensor h = x;
   for (std::size_t i = 0; i < resblocks.size(); ++i) {
     const Scope scope("resblocks." + std::to_string(i));

@@ -16,9 +16,9 @@ namespace twinlens {
 
 // S captions back to back.
 struct TokenBatch {
-  Tensor ids;          // (N) i64
-  Tensor positions;    // (N) i64, place in the caption
-  Tensor offsets;      // (S + 1) i64
+  Tensor ids;        // (N) i64
+  Tensor positions;  // (N) i64, place in the caption
+  SequenceOffsets offsets;
   Tensor last;         // (S) i64, row of each caption's end-of-text token
   bool packed = true;  // every caption ends with its end-of-text token
   TokenBatch to(Device device) const;

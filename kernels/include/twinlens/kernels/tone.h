@@ -9,7 +9,7 @@ namespace twinlens {
 // y[i] = curve[x[i]] for every byte: gamma, inversion and whatever else maps a value by itself.
 struct ToneCurve {
   static constexpr const char* kName = "tone_curve";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   const std::uint8_t* x;  // (count)
   std::uint8_t* y;        // (count); may be x
   std::int64_t count;
@@ -17,12 +17,13 @@ struct ToneCurve {
 };
 template <class I>
 void kernel(I, const ToneCurve&);
+void launch(Cuda, Stream&, const ToneCurve&);
 
 // y = clip8(round(s + factor (x - s))), s the mean of the 3 x 3 pixels around, the border repeated: 0 blurs, 1 changes nothing, above 1
 // sharpens (the convention of Pillow's ImageEnhance.Sharpness).
 struct Sharpness {
   static constexpr const char* kName = "sharpness";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   const std::uint8_t* x;  // (height, width, 3)
   std::uint8_t* y;        // the same size, not x
   std::int64_t height, width;
@@ -30,5 +31,6 @@ struct Sharpness {
 };
 template <class I>
 void kernel(I, const Sharpness&);
+void launch(Cuda, Stream&, const Sharpness&);
 
 }  // namespace twinlens
