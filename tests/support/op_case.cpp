@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <random>
@@ -217,8 +218,20 @@ void check_on_cuda(const OpCase& c, Expected& f32, Expected& bf16) {
   }
 }
 
+// TWINLENS_OP_CASES=cuda leaves the CPU out: tests/gpu.sh has compute-sanitizer look at the card alone.
+bool only_on_cuda() {
+  const char* which = std::getenv("TWINLENS_OP_CASES");
+  return which != nullptr && std::string(which) == "cuda";
+}
+
 void check_case(const OpCase& c) {
   INFO("case " << c.name);
+  if (only_on_cuda()) {
+    Expected on_f32, on_bf16;
+    REQUIRE(cuda_device_count() > 0);
+    if (c.cuda) check_on_cuda(c, on_f32, on_bf16);
+    return;
+  }
   Isa sets[5];
   const int set_count = available_isas(sets);
   const Isa best = active_isa();
