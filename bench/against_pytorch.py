@@ -98,7 +98,7 @@ def worker(folder, variant, precision, device_name, threads):
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         wait()
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         for _ in range(int(line)):
             begin = time.perf_counter()
             losses.append(step())
@@ -106,7 +106,8 @@ def worker(folder, variant, precision, device_name, threads):
         wait()
         whole = (time.perf_counter() - start) / max(1, int(line))
         memory = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": whole if cuda else statistics.median(seconds), "losses": [x.item() for x in losses],
+        cpu = (time.process_time() - cpu_start) / torch.get_num_threads() / max(1, int(line))
+        print(json.dumps({"seconds": whole if cuda else statistics.median(seconds), "cpu_seconds": cpu, "losses": [x.item() for x in losses],
                           "memory": memory}), flush=True)
 
 
@@ -120,7 +121,7 @@ class Side:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env={**os.environ, **environment})
         self.about = self.read()
-        self.seconds = []
+        self.seconds, self.cpu_seconds = [], []
         self.memory = 0
 
     def read(self):
@@ -208,11 +209,14 @@ def compare(o):
         side.steps(o.warmup)
     for r in range(o.rounds):
         for side in [ours, *others]:
-            side.seconds.append(side.steps(o.steps)["seconds"])
+            answer = side.steps(o.steps)
+            side.seconds.append(answer["seconds"])
+            side.cpu_seconds.append(answer["cpu_seconds"])
         print(f"round {r + 1}: " + "  ".join(f"{s.name} {o.batch_size / s.seconds[-1]:.2f}" for s in [ours, *others]) + "  pairs/s",
               flush=True)
     best = min(others, key=lambda s: statistics.median(s.seconds))
     ratios = [b / a for a, b in zip(ours.seconds, best.seconds)]
+    cpu_ratios = [b / a for a, b in zip(ours.cpu_seconds, min(others, key=lambda s: statistics.median(s.cpu_seconds)).cpu_seconds)]
     report = json.loads(ours.close())
     for side in others:
         side.close()
@@ -222,11 +226,11 @@ def compare(o):
               "instruction_set": report["instruction_set"],
               "twinlens_pairs_per_second": o.batch_size / statistics.median(ours.seconds),
               "torch_pairs_per_second": {s.name: o.batch_size / statistics.median(s.seconds) for s in others},
-              "ratio": statistics.median(ratios), "ratios": ratios, "percent_of_peak": report["percent_of_peak"],
+              "ratio": statistics.median(ratios), "ratios": ratios, "cpu_ratio": statistics.median(cpu_ratios), "cpu_ratios": cpu_ratios, "percent_of_peak": report["percent_of_peak"],
               "memory_ratio": memory / best.memory, "memory_bytes": [memory, best.memory], "losses": first}
-    print(f"ratios to {best.name}: {' '.join(f'{x:.2f}' for x in ratios)}; median {result['ratio']:.2f}; twinlens at "
-          f"{report['percent_of_peak'] or 0:.0f} % of its peak; memory {result['memory_ratio']:.2f} x ({memory / 1e9:.2f} against "
-          f"{best.memory / 1e9:.2f} GB)")
+    print(f"ratios to {best.name}: {' '.join(f'{x:.2f}' for x in ratios)}; median {result['ratio']:.2f}; by the time on the processor "
+          f"{result['cpu_ratio']:.2f}; twinlens at {report['percent_of_peak'] or 0:.0f} % of its peak; memory "
+          f"{result['memory_ratio']:.2f} x ({memory / 1e9:.2f} against {best.memory / 1e9:.2f} GB)")
     print(json.dumps(result))
 
 

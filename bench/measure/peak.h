@@ -6,7 +6,7 @@
 namespace twinlens::bench {
 
 // Multiply-adds between registers, in GFLOP/s, on thread_count() threads with the active instruction set: f32, or bf16 products with f32
-// sums where the set has them (f32 where not). The best of several short rounds: other programs only ever slow it down.
+// sums where the set has them (f32 where not). The best of several short rounds by the time on the processor: other programs do not count.
 double cpu_peak_gflops(bool bf16);
 
 // Copying between two buffers of 64 MiB: bytes read plus bytes written, in GB/s, on thread_count() threads. With a last-level cache of

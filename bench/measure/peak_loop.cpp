@@ -28,10 +28,37 @@ float multiply_adds(std::int64_t rounds) {
   return total[0];
 }
 
+#if defined(__AMX_BF16__)
+constexpr double kTileFlops = 4.0 * 16 * 16 * 32 * 2;  // of a round
+
+void multiply_tiles(std::int64_t rounds) {
+  const gemm::TileRegisters<Avx512Amx, true> registers;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  for (std::int64_t k = 0; k < rounds; ++k) {
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_dpbf16ps(1, 4, 5);
+    _tile_dpbf16ps(2, 4, 5);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+}
+#endif
+
 }  // namespace
 
 template <class I>
 void kernel(I, const PeakLoop& a) {
+#if defined(__AMX_BF16__)
+  if (a.bf16) {
+    *a.flops = static_cast<double>(a.rounds) * kTileFlops;
+    parallel_for(a.threads, 1, [&](std::int64_t, std::int64_t) { multiply_tiles(a.rounds); });
+    return;
+  }
+#endif
   const bool pairs = I::kBf16Dot && a.bf16;
   *a.flops = static_cast<double>(a.rounds) * kChains<I> * I::kWidth * (pairs ? 4.0 : 2.0);
   parallel_for(a.threads, 1, [&](std::int64_t thread, std::int64_t) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
@@ -48,6 +49,7 @@ std::int64_t peak_rss() {
 struct Round {
   double seconds = 0.0;        // a step: the median on the CPU, the mean on a card, where nothing waits between steps
   double least_seconds = 0.0;  // the fastest step; CPU only
+  double cpu_seconds = 0.0;    // a step on the processor, all threads together divided by their number: what a busy machine cannot spoil
   std::vector<double> losses;
 };
 
@@ -56,6 +58,7 @@ Round timed_steps(Runner& runner, int steps) {
   std::vector<double> seconds;
   runner.wait();
   const auto start = Clock::now();
+  const std::clock_t cpu_start = std::clock();
   for (int i = 0; i < steps; ++i) {
     const auto begin = Clock::now();
     losses.push_back(runner.step());
@@ -63,6 +66,7 @@ Round timed_steps(Runner& runner, int steps) {
   }
   runner.wait();
   Round round;
+  round.cpu_seconds = static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC / thread_count() / std::max(1, steps);
   round.seconds = runner.device().is_cuda() ? seconds_since(start) / std::max(1, steps) : median(seconds);
   if (runner.device().is_cpu() && !seconds.empty()) round.least_seconds = *std::min_element(seconds.begin(), seconds.end());
   for (const Tensor& loss : losses) round.losses.push_back(static_cast<double>(loss.item()));
@@ -118,10 +122,12 @@ Json report(const Options& o, Runner& runner, const Round& round) {
            {"pairs_per_second", pairs / round.seconds},
            {"milliseconds_per_step", 1e3 * round.seconds},
            {"milliseconds_fastest_step", round.least_seconds > 0.0 ? Json(1e3 * round.least_seconds) : Json()},
+           {"cpu_milliseconds_per_step", 1e3 * round.cpu_seconds},
            {"gflops_per_second", rate},
            {"nominal_gflops_per_second", cost.nominal / round.seconds * 1e-9},
            {"peak_gflops", peak > 0.0 ? Json(peak) : Json()},
            {"percent_of_peak", peak > 0.0 ? Json(100.0 * rate / peak) : Json()},
+           {"cpu_percent_of_peak", runner.device().is_cpu() ? Json(100.0 * cost.remaining / round.cpu_seconds * 1e-9 / peak) : Json()},
            {"peak_memory_bytes", memory_report(runner.device()).peak_bytes},
            {"peak_rss_bytes", peak_rss()}};
   out["milliseconds"] = phase_times(runner);
@@ -141,6 +147,10 @@ void print_table(const Json& r) {
   if (!r["percent_of_peak"].is_null()) {
     std::printf("%10.1f %% of the peak measured now, %.0f GFLOP/s\n", r["percent_of_peak"].get<double>(), r["peak_gflops"].get<double>());
   }
+  if (!r["cpu_percent_of_peak"].is_null()) {
+    std::printf("%10.1f %% by the time on the processor, %.1f ms a step\n", r["cpu_percent_of_peak"].get<double>(),
+                r["cpu_milliseconds_per_step"].get<double>());
+  }
   std::printf("%10.1f MiB of tensors at the peak, %.1f MiB of the process\n\n", r["peak_memory_bytes"].get<double>() / 1048576.0,
               r["peak_rss_bytes"].get<double>() / 1048576.0);
   for (const auto& [phase, ms] : r["milliseconds"].items()) std::printf("%10.2f ms  %s\n", ms.get<double>(), phase.c_str());
@@ -157,7 +167,9 @@ Round serve(Runner& runner) {
   Round last;
   for (int steps = 0; std::cin >> steps;) {
     last = timed_steps(runner, steps);
-    std::cout << Json{{"seconds", last.seconds}, {"losses", last.losses}, {"peak_rss_bytes", peak_rss()}}.dump() << std::endl;
+    std::cout << Json{{"seconds", last.seconds}, {"cpu_seconds", last.cpu_seconds}, {"losses", last.losses}, {"peak_rss_bytes", peak_rss()}}
+                     .dump()
+              << std::endl;
   }
   return last;
 }
