@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
-#include <random>
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/kernels/error.h"
@@ -16,17 +15,6 @@
 
 namespace twinlens::test {
 namespace {
-
-CaseInput filled(const Shape& shape, const std::string& seed, double scale, double shift) {
-  CaseInput input;
-  input.values = Array(shape);
-  std::seed_seq sequence(seed.begin(), seed.end());
-  std::mt19937_64 engine(sequence);
-  std::normal_distribution<double> normal;
-  // Values are exactly representable in f32, so the op and the reference see the same numbers.
-  for (double& x : input.values.v) x = static_cast<double>(static_cast<float>(scale * normal(engine) + shift));
-  return input;
-}
 
 struct Result {
   Tensor y;
@@ -74,7 +62,7 @@ std::vector<Array> reference_inputs(const OpCase& c, DType float_dtype) {
   return out;
 }
 
-Array upstream_gradient(const Shape& shape) { return filled(shape, "upstream", 1.0, 0.0).values; }
+Array upstream_gradient(const Shape& shape) { return random_input(shape, "upstream").values; }
 
 Tensor as_tensor(const Array& a, Device device) { return from_vector(std::vector<float>(a.v.begin(), a.v.end()), a.shape).to(device); }
 
@@ -265,41 +253,6 @@ void check_case(const OpCase& c) {
 }
 
 }  // namespace
-
-CaseInput random_input(const Shape& shape, const std::string& seed, double scale, double shift) {
-  return filled(shape, seed, scale, shift);
-}
-
-CaseInput parameter_input(const Shape& shape, const std::string& seed, double scale, double shift) {
-  CaseInput input = filled(shape, seed, scale, shift);
-  input.parameter = true;
-  return input;
-}
-
-CaseInput int_input(const Shape& shape, const std::vector<std::int64_t>& values) {
-  CaseInput input;
-  input.values = Array(shape);
-  REQUIRE(values.size() == input.values.v.size());
-  for (std::size_t i = 0; i < values.size(); ++i) input.values.v[i] = static_cast<double>(values[i]);
-  input.dtype = DType::i64;
-  input.differentiable = false;
-  return input;
-}
-
-CaseInput bool_input(const Shape& shape, const std::vector<std::int64_t>& values) {
-  CaseInput input = int_input(shape, values);
-  input.dtype = DType::boolean;
-  return input;
-}
-
-Tensor tensor_of(const CaseInput& input, DType float_dtype, Device device) {
-  if (input.dtype == DType::i64) {  // sample ids do not fit into a float
-    return from_vector(std::vector<std::int64_t>(input.values.v.begin(), input.values.v.end()), input.values.shape).to(device);
-  }
-  const Tensor x = from_vector(std::vector<float>(input.values.v.begin(), input.values.v.end()), input.values.shape);
-  const DType dtype = input.dtype == DType::f32 && !input.parameter ? float_dtype : input.dtype;
-  return x.to(dtype).to(device);
-}
 
 double relative_error(const std::vector<float>& got, const std::vector<double>& want, double absolute) {
   if (got.size() != want.size()) return std::numeric_limits<double>::infinity();
