@@ -12,6 +12,7 @@ set(TWINLENS_OPS
     cross_entropy
     dropout
     im2col
+    info_nce+cuda
     index_select
     l2_normalize
     layer_norm+cuda

@@ -49,7 +49,12 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 void Training::prepare_model() {
   const std::string source =
       !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
-  model_ = std::make_unique<Clip>(find_model_config(source), o_.seed);
+  ModelConfig config = find_model_config(source);
+  if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
+    config.init_logit_scale = std::log(10.0);
+    config.init_logit_bias = -10.0;
+  }
+  model_ = std::make_unique<Clip>(config, o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
   tokenizer_ = tokenizer_of(model_->config);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
@@ -57,7 +62,7 @@ void Training::prepare_model() {
   const Collector all = collect(*model_);
   freeze(all, [&](const std::string& name) {
     const bool image = name.rfind("visual.", 0) == 0;
-    return name != "logit_scale" && ((image && o_.lock_image) || (!image && o_.lock_text));
+    return name != "logit_scale" && name != "logit_bias" && ((image && o_.lock_image) || (!image && o_.lock_text));
   });
   context_.training = true;
   context_.compute = compute_of(o_.precision, device_);
