@@ -106,6 +106,12 @@ void Training::plan_chunks() {
   budget.pairs = o_.batch_size * o_.accum_freq;
   budget.waiting = std::max(1, o_.workers) + 3;
   budget.limit = static_cast<std::size_t>(o_.memory_limit);
+  // Captions spread over the data say how long packed text will be.
+  const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), o_.pack_captions ? 512 : 0);
+  for (std::int64_t i = 0; i < looked_at; ++i) {
+    const auto tokens = tokenizer_->encode(data_->caption(i * data_->size() / looked_at));
+    budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens.size()) + 2);
+  }
   const MemoryPlan plan = plan_memory(*model_, step_options_, context_, *communicator_, budget);
   plan_ = to_string(plan, budget);
   if (state_.planned) {
@@ -114,6 +120,7 @@ void Training::plan_chunks() {
   } else {
     step_options_.max_chunk = plan.chunk;
   }
+  context_.checkpoint_blocks = plan.checkpoint_blocks;  // (changes no bits)
   if (plan.chunk > 0 && model_->config.vision.is_resnet()) {
     plan_ += "; batch norm takes its statistics from each chunk, so the result is that of a smaller batch there";
   }
