@@ -55,10 +55,6 @@ TWINLENS_INLINE Vec<I> scaled(const float* x, std::int64_t n, float scale) {
 }
 
 template <class I>
-TWINLENS_INLINE float log_of(float x) {
-  return Math<I>::log(Vec<I>(x)).raw[0];
-}
-template <class I>
 TWINLENS_INLINE float exp_of_difference(float a, float b) {
   return Math<I>::exp(Vec<I>(a - b)).raw[0];
 }
@@ -127,14 +123,13 @@ template <class I, class F>
 TWINLENS_INLINE void for_targets(const InfoNceTile& tile, const InfoNceTeacher& teacher, float scale, std::int64_t r, F&& f) {
   using V = Vec<I>;
   const std::int64_t i = tile.first_row + r, first = tile.first_column;
-  const V high(teacher.row_own.high[i]), rest(teacher.row_own.low[i] + teacher.row_loss[i]);
+  const V shift(teacher.rows.shift[i]), factor(teacher.rows.factor[i]);
   const float* x = teacher.logits.template row<float>(r);
   for_lanes<I>(tile.logits.cols, [&](std::int64_t j, std::int64_t n) {
     const std::int64_t c = first + j;
     const V v = load_lanes<I>(x + j, n) * V(scale);
-    const V column_rest = load_lanes<I>(teacher.column_own.low + c, n) + load_lanes<I>(teacher.column_loss + c, n);
-    f(j, n, Math<I>::exp_nonpositive((v - high) - rest),
-      Math<I>::exp_nonpositive((v - load_lanes<I>(teacher.column_own.high + c, n)) - column_rest));
+    f(j, n, Math<I>::exp_nonpositive(v - shift) * factor,
+      Math<I>::exp_nonpositive(v - load_lanes<I>(teacher.columns.shift + c, n)) * load_lanes<I>(teacher.columns.factor + c, n));
   });
 }
 
@@ -174,12 +169,14 @@ void take_cross(const InfoNceStatistics& a) {
   });
 }
 
-// log(1 + e^z) of the statistics of a row or column.
-template <class I>
-TWINLENS_INLINE float loss_of(const InfoNceSums& sums, const float* low, std::int64_t i) {
-  const float z = (sums.max[i] - low[i]) + log_of<I>(sums.sum[i]);
-  const Vec<I> v(z);
-  return (Vec<I>::max(v, Vec<I>(0.0F)) + Math<I>::log1p_exp_neg_abs(v)).raw[0];
+// log(1 + e^z) of the statistics of a row or column, and what its probabilities are computed from.
+TWINLENS_INLINE void finish_softmax(const InfoNceSums& sums, const InfoNceOwn& own, const InfoNceSoftmax& out, std::int64_t i) {
+  const auto high = static_cast<double>(own.high[i]), low = static_cast<double>(own.low[i]);
+  const double z = static_cast<double>(sums.max[i]) - low + __builtin_log(static_cast<double>(sums.sum[i]));
+  const double loss = (z > 0.0 ? z : 0.0) + __builtin_log1p(__builtin_exp(-__builtin_fabs(z))), end = high + low + loss;
+  out.loss[i] = static_cast<float>(loss);
+  out.shift[i] = static_cast<float>(end);
+  out.factor[i] = static_cast<float>(__builtin_exp(static_cast<double>(out.shift[i]) - end));
 }
 
 template <class I, bool WithTeacher>
@@ -190,13 +187,14 @@ TWINLENS_INLINE void gradient_row(const InfoNceGradient& a, std::int64_t r, floa
   float* x = t.logits.template row<float>(r);
   leave_out(t, r, x);
   if (own >= 0) x[own] = -3e38F;
-  const V high(a.row_own.high[i]), low(a.row_own.low[i]), rest(a.row_own.low[i] + a.row_loss[i]);
+  const V high(a.row_own.high[i]), low(a.row_own.low[i]), shift(a.rows.shift[i]), row_factor(a.rows.factor[i]);
   V p_sum(0.0F), q_sum(0.0F), slope(0.0F);
   const auto take = [&](std::int64_t j, std::int64_t n, V target, V column_target) {
     const V s = scaled<I>(x + j, n, scale);
     const V column_low = load_lanes<I>(a.column_own.low + first + j, n);
     const V d = s - high, e = s - load_lanes<I>(a.column_own.high + first + j, n);
-    V p = Math<I>::exp_nonpositive(d - rest), q = Math<I>::exp_nonpositive(e - (column_low + load_lanes<I>(a.column_loss + first + j, n)));
+    V p = Math<I>::exp_nonpositive(s - shift) * row_factor;
+    V q = Math<I>::exp_nonpositive(s - load_lanes<I>(a.columns.shift + first + j, n)) * load_lanes<I>(a.columns.factor + first + j, n);
     if constexpr (WithTeacher) {
       p = p - target;
       q = q - column_target;
@@ -218,7 +216,7 @@ TWINLENS_INLINE void gradient_row(const InfoNceGradient& a, std::int64_t r, floa
     float* y = a.teacher.logits.template row<float>(r);
     if (own >= 0) {
       y[own] = -3e38F;
-      own_target = missing(a.teacher.row_loss[i]) + missing(a.teacher.column_loss[first + own]);
+      own_target = missing(a.teacher.rows.loss[i]) + missing(a.teacher.columns.loss[first + own]);
     }
     for_targets<I>(t, a.teacher, teacher_scale, r, take);
   } else {
@@ -229,7 +227,7 @@ TWINLENS_INLINE void gradient_row(const InfoNceGradient& a, std::int64_t r, floa
   sums[1] += static_cast<double>(q_sum.sum());
   sums[2] += static_cast<double>(slope.sum());
   if (own >= 0) {
-    x[own] = -factor * static_cast<float>(missing(a.row_loss[i]) + missing(a.column_loss[first + own]) - own_target);
+    x[own] = -factor * static_cast<float>(missing(a.rows.loss[i]) + missing(a.columns.loss[first + own]) - own_target);
   }
 }
 
@@ -302,12 +300,11 @@ template void kernel(TWINLENS_ISA, const InfoNceStatistics&);
 
 template <class I>
 void kernel(I, const InfoNceLoss& a) {
-  for_rows(a.row_count, 1024, [&](std::int64_t i) { a.row_loss[i] = loss_of<I>(a.rows, a.row_low, i); });
-  for_rows(a.column_count, 1024, [&](std::int64_t j) { a.column_loss[j] = loss_of<I>(a.columns, a.column_low, j); });
-  if (a.loss == nullptr) return;
+  for_rows(a.row_count, 1024, [&](std::int64_t i) { finish_softmax(a.rows, a.row_own, a.row_softmax, i); });
+  for_rows(a.column_count, 1024, [&](std::int64_t j) { finish_softmax(a.columns, a.column_own, a.column_softmax, j); });
   double total = 0.0;
   for (std::int64_t i = 0; i < a.row_count; ++i) {
-    total += static_cast<double>(a.row_loss[i]) + static_cast<double>(a.column_loss[i + a.offset]);
+    total += static_cast<double>(a.row_softmax.loss[i]) + static_cast<double>(a.column_softmax.loss[i + a.offset]);
     if (a.row_cross != nullptr) total += static_cast<double>(a.row_cross[i]) + static_cast<double>(a.column_cross[i + a.offset]);
   }
   *a.loss = a.row_count > 0 ? static_cast<float>(total / (2.0 * static_cast<double>(a.row_count))) : 0.0F;

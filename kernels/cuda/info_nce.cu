@@ -110,8 +110,7 @@ struct Targets {
 __device__ Targets targets_of(const InfoNceTile& t, const InfoNceTeacher& teacher, float scale, std::int64_t r, std::int64_t j) {
   const std::int64_t i = t.first_row + r, c = t.first_column + j;
   const float x = row_of<float>(teacher.logits, r)[j] * scale;
-  return {expf((x - teacher.row_own.high[i]) - (teacher.row_own.low[i] + teacher.row_loss[i])),
-          expf((x - teacher.column_own.high[c]) - (teacher.column_own.low[c] + teacher.column_loss[c]))};
+  return {expf(x - teacher.rows.shift[i]) * teacher.rows.factor[i], expf(x - teacher.columns.shift[c]) * teacher.columns.factor[c]};
 }
 
 // With a teacher, after the statistics: targets times distances from the own pair. Those of the columns are left in the teacher's tile.
@@ -143,19 +142,23 @@ __global__ void column_cross_kernel(InfoNceStatistics a) {
   a.column_cross[a.tile.first_column + j] += sum;
 }
 
-__device__ float loss_of(const InfoNceSums& sums, const float* low, std::int64_t i) {
-  const float z = (sums.max[i] - low[i]) + logf(sums.sum[i]);
-  return (z > 0.0F ? z : 0.0F) + log1pf(expf(-fabsf(z)));
+__device__ void finish_softmax(const InfoNceSums& sums, const InfoNceOwn& own, const InfoNceSoftmax& out, std::int64_t i) {
+  const auto high = static_cast<double>(own.high[i]), low = static_cast<double>(own.low[i]);
+  const double z = static_cast<double>(sums.max[i]) - low + log(static_cast<double>(sums.sum[i]));
+  const double loss = (z > 0.0 ? z : 0.0) + log1p(exp(-fabs(z))), end = high + low + loss;
+  out.loss[i] = static_cast<float>(loss);
+  out.shift[i] = static_cast<float>(end);
+  out.factor[i] = static_cast<float>(exp(static_cast<double>(out.shift[i]) - end));
 }
 __global__ void losses_kernel(InfoNceLoss a) {
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i < a.row_count) a.row_loss[i] = loss_of(a.rows, a.row_low, i);
-  if (i < a.column_count) a.column_loss[i] = loss_of(a.columns, a.column_low, i);
+  if (i < a.row_count) finish_softmax(a.rows, a.row_own, a.row_softmax, i);
+  if (i < a.column_count) finish_softmax(a.columns, a.column_own, a.column_softmax, i);
 }
 __global__ void __launch_bounds__(kThreads) loss_kernel(InfoNceLoss a) {
   double sum = 0.0;
   for (std::int64_t i = threadIdx.x; i < a.row_count; i += kThreads) {
-    sum += static_cast<double>(a.row_loss[i]) + static_cast<double>(a.column_loss[i + a.offset]);
+    sum += static_cast<double>(a.row_softmax.loss[i]) + static_cast<double>(a.column_softmax.loss[i + a.offset]);
     if (a.row_cross != nullptr) sum += static_cast<double>(a.row_cross[i]) + static_cast<double>(a.column_cross[i + a.offset]);
   }
   sum = block_sum(sum);
@@ -169,18 +172,18 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(InfoNceGradient a) {
   float* x = row_of<float>(t.logits, r);
   const float scale = exp_of(t.logit_scale), factor = scale * a.weight * *a.dy;
   const float teacher_scale = WithTeacher ? exp_of(a.teacher.logit_scale) : 0.0F;
-  const float high = a.row_own.high[i], low = a.row_own.low[i], rest = low + a.row_loss[i];
+  const float high = a.row_own.high[i], low = a.row_own.low[i], shift = a.rows.shift[i], row_factor = a.rows.factor[i];
   float p_sum = 0.0F, q_sum = 0.0F, slope = 0.0F;
   for (std::int64_t j = threadIdx.x; j < t.logits.cols; j += kThreads) {
     const std::int64_t c = t.first_column + j;
     if (j == own) {
-      double gone = missing(a.row_loss[i]) + missing(a.column_loss[c]);
-      if (WithTeacher) gone -= missing(a.teacher.row_loss[i]) + missing(a.teacher.column_loss[c]);
+      double gone = missing(a.rows.loss[i]) + missing(a.columns.loss[c]);
+      if (WithTeacher) gone -= missing(a.teacher.rows.loss[i]) + missing(a.teacher.columns.loss[c]);
       x[j] = -factor * static_cast<float>(gone);
       continue;
     }
     const float s = logit_of(t, r, j, x[j], scale), d = s - high, e = s - a.column_own.high[c], column_low = a.column_own.low[c];
-    float p = expf(d - rest), q = expf(e - (column_low + a.column_loss[c]));
+    float p = expf(s - shift) * row_factor, q = expf(s - a.columns.shift[c]) * a.columns.factor[c];
     if (WithTeacher) {
       const Targets target = targets_of(t, a.teacher, teacher_scale, r, j);
       p -= target.row;
@@ -296,7 +299,7 @@ void launch(Cuda, Stream& stream, const InfoNceStatistics& a) {
 void launch(Cuda, Stream& stream, const InfoNceLoss& a) {
   const std::int64_t most = a.row_count > a.column_count ? a.row_count : a.column_count;
   if (most > 0) losses_kernel<<<static_cast<unsigned>(ceil_div(most, kThreads)), kThreads, 0, native(stream)>>>(a);
-  if (a.loss != nullptr) loss_kernel<<<1, kThreads, 0, native(stream)>>>(a);
+  loss_kernel<<<1, kThreads, 0, native(stream)>>>(a);
 }
 
 void launch(Cuda, Stream& stream, const InfoNceGradient& a) {

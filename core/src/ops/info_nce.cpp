@@ -15,10 +15,16 @@ namespace {
 struct Side {
   Tensor u, v, logit_scale;
   Tensor row_high, row_low, column_high, column_low;
-  Tensor row_loss, column_loss;
+  Tensor row_softmax, column_softmax;  // (3, n), (3, N): shift, factor, loss
   bool defined() const { return u.defined(); }
   InfoNceOwn row_own() const { return {floats(row_high), floats(row_low)}; }
   InfoNceOwn column_own() const { return {floats(column_high), floats(column_low)}; }
+  static InfoNceSoftmax softmax_of(const Tensor& x) {
+    const std::int64_t n = x.size(1);
+    return {floats(x), floats(x) + n, floats(x) + 2 * n};
+  }
+  InfoNceSoftmax rows() const { return softmax_of(row_softmax); }
+  InfoNceSoftmax columns() const { return softmax_of(column_softmax); }
 };
 
 Side side_of(const Tensor& rows, const Tensor& columns, const Tensor& logit_scale, const InfoNceOptions& options) {
@@ -44,10 +50,8 @@ InfoNceTeacher teacher_tile(const Side& teacher, const LogitTile& tile, const Te
   InfoNceTeacher t;
   t.logits = tile.cosines(teacher.u, teacher.v, memory);
   t.logit_scale = floats(teacher.logit_scale);
-  t.row_own = teacher.row_own();
-  t.column_own = teacher.column_own();
-  t.row_loss = floats(teacher.row_loss);
-  t.column_loss = floats(teacher.column_loss);
+  t.rows = teacher.rows();
+  t.columns = teacher.columns();
   return t;
 }
 
@@ -74,12 +78,12 @@ Tensor first_sweep(Side& s, const Side& teacher, const LogitTiles& tiles, const 
                                   teacher.defined() ? floats(row_cross) : nullptr, teacher.defined() ? floats(column_cross) : nullptr});
   });
   if (options.ranks.merge_columns) options.ranks.merge_columns(column_max, column_sum);
-  s.row_loss = empty({n}, DType::f32, device);
-  s.column_loss = empty({columns}, DType::f32, device);
+  s.row_softmax = empty({3, n}, DType::f32, device);
+  s.column_softmax = empty({3, columns}, DType::f32, device);
   Tensor loss = empty({}, DType::f32, device);
-  run(stream, InfoNceLoss{n, columns, options.offset, floats(s.row_low), floats(s.column_low), row_sums,
-                          {floats(column_max), floats(column_sum)}, teacher.defined() ? floats(row_cross) : nullptr,
-                          teacher.defined() ? floats(column_cross) : nullptr, floats(s.row_loss), floats(s.column_loss), floats(loss)});
+  run(stream, InfoNceLoss{n, columns, options.offset, s.row_own(), s.column_own(), row_sums, {floats(column_max), floats(column_sum)},
+                          teacher.defined() ? floats(row_cross) : nullptr, teacher.defined() ? floats(column_cross) : nullptr, s.rows(),
+                          s.columns(), floats(loss)});
   return loss;
 }
 
@@ -114,16 +118,15 @@ struct InfoNceNode final : Node {
     const Tensor memory = tiles.memory(device);
     tiles.each([&](const LogitTile& tile) {
       const Rows cosines = tile.cosines(side.u, side.v, memory);
-      run(stream, InfoNceGradient{tiles.kernel_tile(tile, cosines), side.row_own(), side.column_own(), floats(side.row_loss),
-                                  floats(side.column_loss), teacher_tile(teacher, tile, teacher_memory), weight, floats(upstream),
-                                  doubles(sums)});
+      run(stream, InfoNceGradient{tiles.kernel_tile(tile, cosines), side.row_own(), side.column_own(), side.rows(),
+                                  side.columns(), teacher_tile(teacher, tile, teacher_memory), weight, floats(upstream), doubles(sums)});
       tile.add_gradients(cosines, side.u, side.v, du, dv);
     });
     Tensor dscale = empty({}, DType::f32, device), identities = empty({4}, DType::f32, device);  // (2) doubles
     run(stream, InfoNceFinish{const_rows_of(side.u), du.defined() ? const_rows_of(du) : ConstRows{}, side.v.size(0), tiles.offset,
-                              floats(side.logit_scale), floats(side.row_loss), floats(side.column_loss),
-                              teacher.defined() ? floats(teacher.row_loss) : nullptr,
-                              teacher.defined() ? floats(teacher.column_loss) : nullptr, weight, floats(upstream), doubles(sums),
+                              floats(side.logit_scale), side.rows().loss, side.columns().loss,
+                              teacher.defined() ? teacher.rows().loss : nullptr,
+                              teacher.defined() ? teacher.columns().loss : nullptr, weight, floats(upstream), doubles(sums),
                               device.is_cuda(), floats(dscale), doubles(identities)});
     if (!device.is_cuda()) check_identities(doubles(identities));
     if (du.defined()) grads.add(0, std::move(du));

@@ -7,6 +7,7 @@
 // contains it (Radford et al. 2021, arXiv:2103.00020; online log-sum-exp: Milakov & Gimelshein 2018, arXiv:1805.02867):
 //   z_i = log sum_{j != own} exp(S_ij - a_i)          loss_i = log(1 + e^z_i)
 //   p_ij = exp(S_ij - a_i - loss_i)                   1 - p_i,own = 1 - e^-loss_i
+// (computed as exp(S_ij - shift_i) factor_i with a + loss = shift - log(factor), so that one subtraction is rounded)
 // and the same down the columns with q_ij. L = sum(loss_i over rows) / 2n + sum(loss_j over own columns) / 2n,
 //   G_ij = dL/dS_ij = (p_ij + q_ij) / 2n for others, G_i,own = -((1 - p_i,own) + (1 - q_own)) / 2n.
 // However nearly the pairs match, neither value nor gradient is a difference of numbers that are almost equal.
@@ -39,6 +40,12 @@ struct InfoNceOwn {
   const float* high = nullptr;
   const float* low = nullptr;
 };
+// p_ij = exp(S_ij - shift_i) factor_i, and loss_i.
+struct InfoNceSoftmax {
+  float* shift = nullptr;
+  float* factor = nullptr;
+  float* loss = nullptr;
+};
 struct InfoNceSums {
   float* max = nullptr;
   float* sum = nullptr;
@@ -48,9 +55,7 @@ struct InfoNceSums {
 struct InfoNceTeacher {
   Rows logits;  // (R, C) f32; data null when there is none
   const float* logit_scale = nullptr;
-  InfoNceOwn row_own, column_own;
-  const float* row_loss = nullptr;
-  const float* column_loss = nullptr;
+  InfoNceSoftmax rows, columns;
 };
 
 // a_i = s <u_i, v_i+offset>
@@ -87,14 +92,12 @@ struct InfoNceLoss {
   static constexpr const char* kName = "info_nce_loss";
   static constexpr bool kCuda = true;
   std::int64_t row_count, column_count, offset;
-  const float* row_low;
-  const float* column_low;
+  InfoNceOwn row_own, column_own;
   InfoNceSums rows, columns;  // read
   const float* row_cross;     // null without a teacher
   const float* column_cross;
-  float* row_loss;     // (n)
-  float* column_loss;  // (N)
-  float* loss;         // (1); null when not wanted
+  InfoNceSoftmax row_softmax, column_softmax;  // written
+  float* loss;                                 // (1)
 };
 template <class I>
 void kernel(I, const InfoNceLoss&);
@@ -106,8 +109,7 @@ struct InfoNceGradient {
   static constexpr bool kCuda = true;
   InfoNceTile tile;
   InfoNceOwn row_own, column_own;
-  const float* row_loss;     // (n)
-  const float* column_loss;  // (N)
+  InfoNceSoftmax rows, columns;
   InfoNceTeacher teacher;
   float weight;      // 1 / 2n
   const float* dy;   // (1)
