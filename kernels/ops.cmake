@@ -13,6 +13,7 @@ set(TWINLENS_OPS
     dropout+cuda
     im2col+cuda
     index_select+cuda
+    info_nce+cuda
     l2_normalize+cuda
     layer_norm+cuda
     matmul+cuda+bf16dot

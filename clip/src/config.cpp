@@ -238,7 +238,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   r.read("quick_gelu", c.quick_gelu);
   r.read("init_logit_scale", c.init_logit_scale);
   r.require("custom_text", false);
-  if (const Json* bias = r.child("init_logit_bias"); bias != nullptr && !bias->is_null()) r.require("init_logit_bias", 0.0);
+  if (const Json* bias = r.child("init_logit_bias"); bias != nullptr && !bias->is_null())
+    r.read("init_logit_bias", c.init_logit_bias.emplace());
   if (const Json* vision = r.child("vision_cfg")) c.vision = read_vision(*vision, source);
   if (const Json* text_cfg = r.child("text_cfg")) c.text = read_text(*text_cfg, source);
   r.finish();
@@ -262,6 +263,10 @@ std::string to_json(const ModelConfig& c) {
   if (c.text.mlp_ratio != 4.0) text["mlp_ratio"] = c.text.mlp_ratio;
   Json model{{"embed_dim", c.embed_dim}, {"vision_cfg", vision}, {"text_cfg", text}};
   if (c.quick_gelu) model["quick_gelu"] = true;
+  if (c.init_logit_bias.has_value()) {
+    model["init_logit_scale"] = c.init_logit_scale;
+    model["init_logit_bias"] = *c.init_logit_bias;
+  }
   const Json preprocess{{"mean", c.preprocess.mean},
                         {"std", c.preprocess.std},
                         {"interpolation", c.preprocess.interpolation},

@@ -164,6 +164,11 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("grad-clip-norm", o.grad_clip_norm);
   add("label-smoothing", o.label_smoothing);
   add("ema", o.ema);
+  add("on-nonfinite", o.on_nonfinite);
+  add("spike-factor", o.spike_factor);
+  add("max-bad-steps", o.max_bad_steps);
+  add("siglip", o.siglip);
+  add("stream-loss", o.stream_loss);
   add("seed", o.seed);
   add("workers", o.workers);
   add("threads", o.threads);

@@ -88,8 +88,13 @@ StepOptions step_options(const TrainOptions& o) {
   StepOptions s;
   s.equal_captions = o.equal_captions == "negatives" ? EqualCaptions::negatives : EqualCaptions::positives;
   s.max_chunk = o.max_chunk > 0 ? o.max_chunk : (o.accum_freq > 1 ? o.batch_size : 0);
+  s.loss = o.siglip ? LossKind::sigmoid : LossKind::softmax;
+  s.stream_loss = o.stream_loss;
   s.encode_equal_once = o.encode_equal_once;
   s.pack_captions = o.pack_captions;
+  if (o.siglip && o.label_smoothing > 0.0) {
+    throw ConfigError("label smoothing is defined for the softmax loss only; --label-smoothing with --siglip; leave one out");
+  }
   s.label_smoothing = o.label_smoothing;
   return s;
 }
@@ -139,6 +144,7 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"grad_clip_norm", o.grad_clip_norm},
                              {"ema", o.ema},
                              {"seed", o.seed}};
+  if (o.siglip) out["siglip"] = true;
   return out;
 }
 

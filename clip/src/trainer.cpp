@@ -49,7 +49,12 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 void Training::prepare_model() {
   const std::string source =
       !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
-  model_ = std::make_unique<Clip>(find_model_config(source), o_.seed);
+  ModelConfig config = find_model_config(source);
+  if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
+    config.init_logit_scale = std::log(10.0);
+    config.init_logit_bias = -10.0;
+  }
+  model_ = std::make_unique<Clip>(config, o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
   tokenizer_ = tokenizer_of(model_->config);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
@@ -57,7 +62,7 @@ void Training::prepare_model() {
   const Collector all = collect(*model_);
   freeze(all, [&](const std::string& name) {
     const bool image = name.rfind("visual.", 0) == 0;
-    return name != "logit_scale" && ((image && o_.lock_image) || (!image && o_.lock_text));
+    return name != "logit_scale" && name != "logit_bias" && ((image && o_.lock_image) || (!image && o_.lock_text));
   });
   context_.training = true;
   context_.compute = compute_of(o_.precision, device_);
@@ -101,6 +106,12 @@ void Training::plan_chunks() {
   budget.pairs = o_.batch_size * o_.accum_freq;
   budget.waiting = std::max(1, o_.workers) + 3;
   budget.limit = static_cast<std::size_t>(o_.memory_limit);
+  // Captions spread over the data say how long packed text will be.
+  const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), o_.pack_captions ? 512 : 0);
+  for (std::int64_t i = 0; i < looked_at; ++i) {
+    const auto tokens = tokenizer_->encode(data_->caption(i * data_->size() / looked_at));
+    budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens.size()) + 2);
+  }
   const MemoryPlan plan = plan_memory(*model_, step_options_, context_, *communicator_, budget);
   plan_ = to_string(plan, budget);
   if (state_.planned) {
@@ -109,6 +120,7 @@ void Training::plan_chunks() {
   } else {
     step_options_.max_chunk = plan.chunk;
   }
+  context_.checkpoint_blocks = plan.checkpoint_blocks;  // (changes no bits)
   if (plan.chunk > 0 && model_->config.vision.is_resnet()) {
     plan_ += "; batch norm takes its statistics from each chunk, so the result is that of a smaller batch there";
   }

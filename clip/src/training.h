@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clip/src/checkpoint.h"
+#include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
 
@@ -28,6 +29,11 @@ class Training {
   void plan_chunks();
   void step();
   void check_finite(const LoadedBatch& batch, double loss, double norm) const;
+  std::string keys_of(const LoadedBatch& batch) const;
+  bool guard(const LoadedBatch& batch, double loss, double norm, bool logged);
+  bool statistics_are_finite() const;
+  void roll_back(std::int64_t bad_steps);
+  bool is_logged(std::int64_t step) const { return step % o_.log_every_n_steps == 0 || step == total_steps_; }
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
   void evaluate();
   void save();
@@ -60,6 +66,8 @@ class Training {
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0;
+  RunHealth health_{o_};
+  std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
   // since the last log line
   double wait_ = 0.0, busy_ = 0.0;
   std::int64_t truncated_ = 0, seen_ = 0;

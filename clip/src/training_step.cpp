@@ -21,13 +21,17 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 }  // namespace
 
-void Training::check_finite(const LoadedBatch& batch, double loss, double norm) const {
-  if (std::isfinite(loss) && std::isfinite(norm)) return;
+std::string Training::keys_of(const LoadedBatch& batch) const {
   std::string keys;
   for (std::size_t i = 0; i < batch.samples.size() && i < 8; ++i) keys += (i > 0 ? ", " : "") + data_->key(batch.samples[i]);
+  return keys + (batch.samples.size() > 8 ? ", ..." : "");
+}
+
+void Training::check_finite(const LoadedBatch& batch, double loss, double norm) const {
+  if (std::isfinite(loss) && std::isfinite(norm)) return;
   throw NumericError(fmt::format(
-      "{} is not finite at step {}; samples {}{}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
-      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys, batch.samples.size() > 8 ? ", ..." : "", last_good()));
+      "{} is not finite at step {}; samples {}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
+      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys_of(batch), last_good()));
 }
 
 std::string Training::last_good() const {
@@ -40,19 +44,23 @@ void Training::step() {
   block_.step = static_cast<std::uint64_t>(state_.step);
   block_.learning_rate = static_cast<float>(schedule_(state_.step));
   parameters_->zero_gradients();
-  const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_);
+  const bool logged = is_logged(state_.step + 1);
+  FeatureFigures figures;
+  const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_,
+                                       logged ? &figures : nullptr);
   const double norm = parameters_->gradient_norm();
-  check_finite(batch, loss, norm);
+  block_.skip = guard(batch, loss, norm, logged) ? 0 : 1;
+  if (logged) health_.look(*parameters_, figures);
   block_.clip_factor = clip_factor(norm, o_.grad_clip_norm);
   adamw_step(*parameters_, block_, adamw_);
   model_->clamp_logit_scale();
-  if (ema_ != nullptr) ema_->update(*parameters_);
+  if (ema_ != nullptr && block_.skip == 0) ema_->update(*parameters_);
   const auto pairs = static_cast<std::int64_t>(batch.samples.size());
   state_.step += 1;
   state_.samples += pairs;
   state_.epoch = batch.epoch + (batch.last ? 1 : 0);
   state_.batch = batch.last ? 0 : batch.index + 1;
-  last_loss_ = loss;
+  if (block_.skip == 0) last_loss_ = loss;
   log_step(batch, loss, norm, seconds_since(start));
 }
 
@@ -63,27 +71,32 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
   seen_ += static_cast<std::int64_t>(batch.samples.size());
   const double rate = static_cast<double>(seen_) / busy_;
   log_->progress(state_.step, total_steps_, fmt::format("loss {:.3f}  {:.0f} pairs/s", loss, rate));
-  if (state_.step % o_.log_every_n_steps != 0 && state_.step != total_steps_) return;
+  if (!is_logged(state_.step)) return;
   const auto n = static_cast<double>(batch.samples.size());
   const double scale = model_->logit_scale_value(), wait_share = wait_ / busy_;
   log_->line(fmt::format(
       "step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait "
-      "{:.0f} %",
+      "{:.0f} %{}",
       state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
-      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share));
+      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share, health_.text()));
+  for (const std::string& hint : health_.hints(state_.step, loss, std::log(n), o_.warmup, static_cast<double>(block_.learning_rate))) {
+    log_->line(hint);
+  }
   if (wait_share > 0.2) log_->line("warning: the model waits for data; raise --workers, or store smaller pictures");
-  log_->metrics({{"step", state_.step},
-                 {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
-                 {"samples", state_.samples},
-                 {"loss", loss},
-                 {"lr", static_cast<double>(block_.learning_rate)},
-                 {"logit_scale", scale},
-                 {"samples_per_second", rate},
-                 {"data_time", batch.wait_seconds},
-                 {"batch_time", batch_seconds},
-                 {"grad_norm", norm},
-                 {"ln_n", std::log(n)},
-                 {"truncated_share", static_cast<double>(truncated_) / static_cast<double>(seen_)}});
+  Json line{{"step", state_.step},
+            {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
+            {"samples", state_.samples},
+            {"loss", loss},
+            {"lr", static_cast<double>(block_.learning_rate)},
+            {"logit_scale", scale},
+            {"samples_per_second", rate},
+            {"data_time", batch.wait_seconds},
+            {"batch_time", batch_seconds},
+            {"grad_norm", norm},
+            {"ln_n", std::log(n)},
+            {"truncated_share", static_cast<double>(truncated_) / static_cast<double>(seen_)}};
+  health_.fields(line, scale);
+  log_->metrics(line);
   wait_ = busy_ = 0.0;
   truncated_ = seen_ = 0;
 }

@@ -60,6 +60,7 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--pretrained", o.pretrained, "Weights to start from: a model folder or .safetensors")->group(group);
   app.add_flag("--lock-image", o.lock_image, "Freeze the image tower")->group(group);
   app.add_flag("--lock-text", o.lock_text, "Freeze the text tower")->group(group);
+  app.add_flag("--siglip", o.siglip, "SigLIP's sigmoid loss; a model without a logit bias starts with scale 10 and bias -10")->group(group);
 }
 
 void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
@@ -94,6 +95,19 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--ema", o.ema, "Decay of the averaged weights used for evaluation and model/; 0: off")
       ->group(group)
       ->capture_default_str();
+  app.add_option("--on-nonfinite", o.on_nonfinite,
+                 "A loss or gradient that is NaN or infinite: stop, or skip the step and count it (and steps with a spike)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"stop", "skip"}));
+  app.add_option("--spike-factor", o.spike_factor,
+                 "A gradient norm above so many times its running size is a spike: noted, and skipped with --on-nonfinite skip; 0: off")
+      ->group(group)
+      ->capture_default_str();
+  app.add_option("--max-bad-steps", o.max_bad_steps, "With --on-nonfinite skip: so many in a row lead back to the last checkpoint")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--seed", o.seed)->group(group)->capture_default_str();
 }
 
@@ -111,6 +125,7 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
          "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below, by measuring small ones; 0: none")
       ->group(group)
       ->transform(CLI::AsSizeValue(false));
+  app.add_flag("!--no-stream-loss", o.stream_loss, "All logits in memory instead of tiles (slower, the same numbers)")->group(group);
   app.add_flag("!--no-pack-captions", o.pack_captions, "Compute padding too (slower, the same numbers)")->group(group);
   app.add_flag("!--no-prune-last-block", o.prune_last_block, "Compute all of the last block (slower, the same numbers)")->group(group);
   app.add_flag("!--no-encode-equal-once", o.encode_equal_once, "Encode equal captions again and again (slower, the same numbers)")

@@ -44,6 +44,7 @@ struct ModelConfig {
   int embed_dim = 512;
   bool quick_gelu = false;
   double init_logit_scale = 2.6592600369327779;  // ln(1 / 0.07)
+  std::optional<double> init_logit_bias;         // sigmoid loss (Zhai et al. 2023, arXiv:2303.15343); absent: no bias
   VisionConfig vision;
   TextConfig text;
   PreprocessConfig preprocess;

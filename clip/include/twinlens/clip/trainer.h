@@ -32,9 +32,14 @@ struct TrainOptions {
   double grad_clip_norm = 0.0;
   double label_smoothing = 0.0;
   double ema = 0.0;  // decay; 0: off
+  std::string on_nonfinite = "stop";  // or skip
+  double spike_factor = 10.0;         // a gradient norm above so many times its running size is a spike; 0: none is
+  std::int64_t max_bad_steps = 5;     // with skip: so many bad steps in a row lead back to the last checkpoint
   std::uint64_t seed = 0;
   int workers = 2, threads = 0;
   bool grad_checkpointing = false, lock_image = false, lock_text = false;
+  bool siglip = false;       // SigLIP's sigmoid loss
+  bool stream_loss = true;   // the loss from tiles of logits
   std::string equal_captions = "positives";  // negatives, positives, apart
   std::vector<double> aug_scale{0.9, 1.0};
   bool flip = false;
