@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "clip/src/checkpoint.h"
+#include "clip/src/data_health.h"
+#include "clip/src/live_report.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
 
@@ -29,7 +31,9 @@ class Training {
   void step();
   void check_finite(const LoadedBatch& batch, double loss, double norm) const;
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
-  void evaluate();
+  nlohmann::ordered_json evaluate();
+  void evaluate_now();
+  bool is_best(const nlohmann::ordered_json& metrics);
   void save();
   void note_skipped();
   std::string last_good() const;
@@ -47,6 +51,8 @@ class Training {
   std::unique_ptr<FlatParameters> parameters_;
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<Loader> loader_;
+  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<LiveReport> live_report_;
   std::unique_ptr<Communicator> communicator_ = solo_communicator();
   AdamWOptions adamw_;
   Schedule schedule_;
@@ -60,9 +66,7 @@ class Training {
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0;
-  // since the last log line
-  double wait_ = 0.0, busy_ = 0.0;
-  std::int64_t truncated_ = 0, seen_ = 0;
+  DataHealth data_health_;
 };
 
 }  // namespace twinlens
