@@ -4,13 +4,13 @@
 #include <chrono>
 #include <cmath>
 #include <fmt/format.h>
+#include <thread>
 
 #include "clip/src/run_report.h"
 #include "clip/src/training.h"
 
 #include "twinlens/clip/evaluation.h"
 #include "twinlens/kernels/error.h"
-#include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
 namespace {
@@ -70,7 +70,7 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
       "{:.0f} %",
       state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
       scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share));
-  if (const std::string warning = data_health_.warning(o_.workers, thread_count()); !warning.empty()) log_->line(warning);
+  if (const std::string warning = data_health_.warning(o_.workers, static_cast<int>(std::thread::hardware_concurrency())); !warning.empty()) log_->line(warning);
   Json line{{"step", state_.step},
                  {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
                  {"samples", state_.samples},

@@ -274,7 +274,8 @@ TEST_CASE("compressed shards that are cut short or changed", "[loader]") {
       bad[at] = static_cast<char>(bad[at] ^ 0xFF);
       write_text(folder / ("bad." + ending), bad);
       try {
-        CHECK(open_dataset(folder / ("bad." + ending), compressed("stream"))->size() <= 10);
+        const auto data = open_dataset(folder / ("bad." + ending), compressed("stream"));  // (CHECK would keep the exception)
+        CHECK(data->size() <= 10);
       } catch (const Error& e) {
         CHECK_THAT(e.what(), Contains("bad."));
       }

@@ -9,6 +9,7 @@
 
 #include "clip/src/data_health.h"
 #include "clip/src/event_file.h"
+#include "clip/src/live_report.h"
 #include "clip/src/run_log.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
@@ -146,9 +147,17 @@ TEST_CASE("the page is there while the run goes on, and says how the data does",
   o.save_every_steps = 1;
   const std::atomic<bool> now{true};
   train(o, &now);  // stops after one step
+  DataHealth health;
+  TrainState state;
+  state.step = 1;
+  LiveReport live(folder / "logs/run", 3600.0);
+  live.update(o, state, 6, health, {});
   std::string page = read_file(folder / "logs/run/report.html");
   CHECK_THAT(page, Contains("Under way: step 1 of 6") && Contains("http-equiv='refresh'") && Contains("time spent waiting for data") &&
                        Contains("captions cut to the context length") && !Contains("src='http") && !Contains("href="));
+  state.step = 2;
+  live.update(o, state, 6, health, {});  // not before it is time
+  CHECK(read_file(folder / "logs/run/report.html") == page);
   o.resume = "latest";
   train(o);
   page = read_file(folder / "logs/run/report.html");

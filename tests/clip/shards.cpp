@@ -151,7 +151,8 @@ TEST_CASE("hostile tars: names that are paths, empty members, keys that come twi
   for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 61) {
     write_text(folder / "cut.tar", whole.substr(0, size));
     try {
-      CHECK(open_dataset(folder / "cut.tar")->size() <= 5);
+      const auto cut = open_dataset(folder / "cut.tar");  // (CHECK would keep the exception)
+      CHECK(cut->size() <= 5);
     } catch (const FileError& e) {
       ++refused;
       CHECK_THAT(e.what(), Contains("cut.tar"));

@@ -60,7 +60,8 @@ class TarPass {
     archive_read_support_format_tar(reader_);
     archive_read_support_filter_gzip(reader_);
     archive_read_support_filter_zstd(reader_);
-    if (archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18) != ARCHIVE_OK) {
+    if (const int status = archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18); status != ARCHIVE_OK) {
+      if (compressed_) check(status);
       throw FileError("shard cannot be read: " + std::string(archive_error_string(reader_)) + "; " + name_ + "; check that it is a tar");
     }
     archive_entry* entry = nullptr;
