@@ -1,15 +1,15 @@
 #pragma once
-// How a step fits into a limit of tensor memory (what memory_report counts: parameters, optimizer state, activations, batches that wait; not
-// the program itself, nor blocks kept for reuse). Of three ways the first that fits is taken, the cheaper one first:
+// How a step fits into a limit of tensor memory (what memory_report counts: parameters, optimizer state, activations, batches that wait;
+// not the program itself, nor blocks kept for reuse). Of three ways the first that fits is taken, the cheaper one first:
 //   store       the whole batch at once, every activation kept (3 forward passes' worth of work)
 //   checkpoint  the whole batch at once, Transformer blocks recomputed in backward (4)
 //   cached      features of the whole batch, then chunk by chunk with everything kept (4); with recomputing as well when not even one
 //               pair fits (5)
 // All three give the same gradient; docs/large-batches.md.
 //
-// Small steps on made-up pairs are measured, twice as large each time while they are cheap and fit, and a straight line goes on from the last
-// two. The loss, which sees the whole batch whatever the chunk, is measured apart. Parameters, running statistics and random numbers are not
-// touched; gradients are.
+// Small steps on made-up pairs are measured, twice as large each time while they are cheap and fit, and a straight line goes on from the
+// last two. The loss, which sees the whole batch whatever the chunk, is measured apart. Parameters, running statistics and random numbers
+// are not touched; gradients are.
 
 #include <vector>
 
@@ -26,11 +26,11 @@ struct MemoryPlan {
 };
 
 struct MemoryBudget {
-  std::int64_t pairs = 0;                   // of a step
-  std::int64_t waiting = 0;                 // batches of pictures that the loader holds, in the same memory
-  std::size_t limit = 0;                    // bytes
+  std::int64_t pairs = 0;                       // of a step
+  std::int64_t waiting = 0;                     // batches of pictures that the loader holds, in the same memory
+  std::size_t limit = 0;                        // bytes
   std::vector<std::int64_t> caption_lengths{};  // tokens of some captions, as they will come; none: the context length
-  double probe_gflops = 600.0;              // of the measured steps: a few seconds on a small machine
+  double probe_gflops = 600.0;                  // of the measured steps: a few seconds on a small machine
 };
 
 // The way that fits, with chunks of `options.max_chunk` at most. With context.checkpoint_blocks set, blocks are recomputed in any case.

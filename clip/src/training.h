@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "clip/src/checkpoint.h"
+#include "clip/src/data_health.h"
+#include "clip/src/live_report.h"
 #include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
@@ -35,7 +37,9 @@ class Training {
   void roll_back(std::int64_t bad_steps);
   bool is_logged(std::int64_t step) const { return step % o_.log_every_n_steps == 0 || step == total_steps_; }
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
-  void evaluate();
+  nlohmann::ordered_json evaluate();
+  void evaluate_now();
+  bool is_best(const nlohmann::ordered_json& metrics);
   void save();
   void note_skipped();
   std::string last_good() const;
@@ -53,6 +57,8 @@ class Training {
   std::unique_ptr<FlatParameters> parameters_;
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<Loader> loader_;
+  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<LiveReport> live_report_;
   std::unique_ptr<Communicator> communicator_ = solo_communicator();
   AdamWOptions adamw_;
   Schedule schedule_;
@@ -68,9 +74,7 @@ class Training {
   double last_loss_ = 0.0;
   RunHealth health_{o_};
   std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
-  // since the last log line
-  double wait_ = 0.0, busy_ = 0.0;
-  std::int64_t truncated_ = 0, seen_ = 0;
+  DataHealth data_health_;
 };
 
 }  // namespace twinlens

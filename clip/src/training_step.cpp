@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <fmt/format.h>
+#include <thread>
 
 #include "clip/src/run_report.h"
 #include "clip/src/training.h"
@@ -35,7 +36,8 @@ void Training::check_finite(const LoadedBatch& batch, double loss, double norm) 
 }
 
 std::string Training::last_good() const {
-  return saved_step_ >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(saved_step_))).string() : "none yet";
+  const std::int64_t step = writer_->written();
+  return step >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(step))).string() : "none yet";
 }
 
 void Training::step() {
@@ -65,15 +67,12 @@ void Training::step() {
 }
 
 void Training::log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds) {
-  wait_ += batch.wait_seconds;
-  busy_ += batch_seconds;
-  truncated_ += batch.truncated;
-  seen_ += static_cast<std::int64_t>(batch.samples.size());
-  const double rate = static_cast<double>(seen_) / busy_;
+  data_health_.add(batch, batch_seconds);
+  const double rate = data_health_.pairs_per_second();
   log_->progress(state_.step, total_steps_, fmt::format("loss {:.3f}  {:.0f} pairs/s", loss, rate));
   if (!is_logged(state_.step)) return;
   const auto n = static_cast<double>(batch.samples.size());
-  const double scale = model_->logit_scale_value(), wait_share = wait_ / busy_;
+  const double scale = model_->logit_scale_value(), wait_share = data_health_.wait_share();
   log_->line(fmt::format(
       "step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait "
       "{:.0f} %{}",
@@ -82,7 +81,8 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
   for (const std::string& hint : health_.hints(state_.step, loss, std::log(n), o_.warmup, static_cast<double>(block_.learning_rate))) {
     log_->line(hint);
   }
-  if (wait_share > 0.2) log_->line("warning: the model waits for data; raise --workers, or store smaller pictures");
+  if (const std::string warning = data_health_.warning(o_.workers, static_cast<int>(std::thread::hardware_concurrency())); !warning.empty())
+    log_->line(warning);
   Json line{{"step", state_.step},
             {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
             {"samples", state_.samples},
@@ -93,16 +93,16 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
             {"data_time", batch.wait_seconds},
             {"batch_time", batch_seconds},
             {"grad_norm", norm},
-            {"ln_n", std::log(n)},
-            {"truncated_share", static_cast<double>(truncated_) / static_cast<double>(seen_)}};
+            {"ln_n", std::log(n)}};
+  data_health_.fields(line, static_cast<std::int64_t>(loader_->skipped().size()),
+                      data_->size() + static_cast<std::int64_t>(data_->skipped().size()));
   health_.fields(line, scale);
   log_->metrics(line);
-  wait_ = busy_ = 0.0;
-  truncated_ = seen_ = 0;
+  data_health_.restart();
+  live_report_->update(o_, state_, total_steps_, data_health_, loader_->skipped());
 }
 
-void Training::evaluate() {
-  if (validation_ == nullptr) return;
+Json Training::evaluate() {
   if (ema_ != nullptr) ema_->swap(*parameters_);
   EmbedOptions options;
   options.context.compute = context_.compute;
@@ -120,6 +120,7 @@ void Training::evaluate() {
   log_->line(fmt::format("validation: loss {:.4f}  image to text R@1 {:.1f} %  R@5 {:.1f} %  text to image R@1 {:.1f} %  (chance {:.2f} %)",
                          line["clip_val_loss"].get<double>(), 100 * r.image_to_text.r1, 100 * r.image_to_text.r5, 100 * r.text_to_image.r1,
                          100.0 / static_cast<double>(std::max<std::int64_t>(1, r.texts))));
+  return line;
 }
 
 }  // namespace twinlens

@@ -18,6 +18,32 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--csv-separator", o.csv_separator, "Sniffed when not given")->group(group);
   app.add_option("--csv-img-key", o.csv_img_key, "Column of image paths (filepath and common aliases)")->group(group);
   app.add_option("--csv-caption-key", o.csv_caption_key, "Column of captions (title and common aliases)")->group(group);
+  app.add_option("--image-key", o.image_key, "Shards: extensions of pictures, best first")->group(group)->capture_default_str();
+  app.add_option("--text-key", o.text_key, "Shards: extensions of captions, best first")->group(group)->capture_default_str();
+  app.add_option("--json-text-key", o.json_text_key,
+                 "Shards: captions from these fields of the .json member instead, best first ('a;b'); a list gives several")
+      ->group(group);
+  app.add_option("--json-text-key-probs", o.json_text_key_probs, "Weights by which a caption is drawn from these fields each epoch")
+      ->group(group)
+      ->expected(1, 200);
+  app.add_option("--captions", o.captions,
+                 "Of several captions of a picture: first, random (another one each epoch), all (a pair for each)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"first", "random", "all"}));
+  app.add_option("--train-data-upsampling-factors", o.train_data_upsampling_factors,
+                 "How often an epoch goes through each source between ::, as 1::2::0.5")
+      ->group(group);
+  app.add_option("--shuffle-buffer", o.shuffle_buffer,
+                 "Samples shuffled together, read in sequence (for hard disks, network); 0: the whole epoch, 5000 for streamed shards")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--compressed-shards", o.compressed_shards,
+                 ".tar.gz and .tar.zst: unpack (to TMPDIR), stream (in order, through the shuffle buffer), auto (unpack up to 256 MB)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "unpack", "stream"}));
   app.add_option("--workers", o.workers, "Threads that read and decode")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--max-skipped", o.max_skipped, "Share of samples that may be unusable before training stops")
       ->group(group)
@@ -140,6 +166,19 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; 0: none")->group(group)->capture_default_str();
   app.add_option("--save-every-steps", o.save_every_steps, "Steps between checkpoints; 0: none")->group(group)->capture_default_str();
   app.add_option("--keep-last", o.keep_last, "Checkpoints kept")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--save-best", o.save_best,
+                 "Keep the checkpoint that is best by this metric of the evaluation (image_to_text_R@1, clip_val_loss, ...), and write its "
+                 "model to best/")
+      ->group(group);
+  app.add_flag_callback("--save-most-recent", [] {}, "As open_clip; the newest checkpoint is always kept")->group(group);
+  app.add_flag_callback("--delete-previous-checkpoint", [&o] { o.keep_last = 1; }, "As open_clip; the same as --keep-last 1")->group(group);
+  app.add_flag("!--no-async-save", o.async_save, "Wait for checkpoints to be written (less memory, the same files)")->group(group);
+  app.add_option("--report-to", o.report_to, "tensorboard: event files in LOGS/NAME/tensorboard")
+      ->group(group)
+      ->check(CLI::IsMember({"tensorboard"}));
+  app.add_option("--report-seconds", o.report_seconds, "Between two states of report.html; 0: only at the end")
+      ->group(group)
+      ->capture_default_str();
   app.add_option("--val-frequency", o.val_frequency, "Epochs between evaluations")->group(group)->capture_default_str();
   app.add_option("--log-every-n-steps", o.log_every_n_steps)->group(group)->capture_default_str()->check(CLI::PositiveNumber);
 }
