@@ -43,8 +43,10 @@ AttentionalPooler::AttentionalPooler(std::int64_t width, std::int64_t embed, int
 
 void AttentionalPooler::initialize(const Initializer& init, const std::string& name) {
   init.normal(query, name + ".query", 1.0);
-  const std::pair<Parameter*, const char*> weights[] = {
-      {&in_proj_weight, "in_proj_weight"}, {&q_proj_weight, "q_proj_weight"}, {&k_proj_weight, "k_proj_weight"}, {&v_proj_weight, "v_proj_weight"}};
+  const std::pair<Parameter*, const char*> weights[] = {{&in_proj_weight, "in_proj_weight"},
+                                                        {&q_proj_weight, "q_proj_weight"},
+                                                        {&k_proj_weight, "k_proj_weight"},
+                                                        {&v_proj_weight, "v_proj_weight"}};
   for (const auto& [weight, label] : weights) {
     if (!weight->defined()) continue;
     const Tensor& w = weight->value;
@@ -107,7 +109,7 @@ Tensor LatentPool::operator()(const Tensor& x, std::int64_t batch, const Context
   const DType t = context.activation_dtype();
   const std::int64_t w = latent.value.size(2);
   const Tensor query = q(latent.value.reshape({1, w}).to(t), context);  // (1, W)
-  const Tensor both = kv(x.to(t), context);                            // (B * T, 2W)
+  const Tensor both = kv(x.to(t), context);                             // (B * T, 2W)
   AttentionOptions options;
   options.heads = heads;
   options.query_offsets = equal_offsets(batch, 1, x.device());

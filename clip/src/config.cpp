@@ -86,18 +86,21 @@ void read_norm_and_activation(Reader& r, const std::string& source, double& eps,
 
 // Blocks other than CLIP's.
 void require_plain_blocks(Reader& r) {
-  for (const char* key : {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"}) r.require(key, false);
+  for (const char* key : {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
+    r.require(key, false);
   r.require("block_type", Json());
 }
 
-// timm's vit_SIZE_patchP_siglip_S (timm models/vision_transformer.py). Those that use the tanh form of GELU are listed; act_kwargs overrides.
+// timm's vit_SIZE_patchP_siglip_S (timm models/vision_transformer.py). Those that use the tanh form of GELU are listed; act_kwargs
+// overrides.
 void set_siglip_trunk(VisionConfig& c, const std::string& source) {
   struct Size {
     const char* name;
     int width, layers, heads;
     double mlp_ratio;
   };
-  constexpr Size kSizes[] = {{"base", 768, 12, 12, 4.0}, {"large", 1024, 24, 16, 4.0}, {"so400m", 1152, 27, 16, 3.7362}, {"giantopt", 1536, 40, 16, 4.0}};
+  constexpr Size kSizes[] = {
+      {"base", 768, 12, 12, 4.0}, {"large", 1024, 24, 16, 4.0}, {"so400m", 1152, 27, 16, 3.7362}, {"giantopt", 1536, 40, 16, 4.0}};
   constexpr const char* kTanh[] = {"vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512", "vit_so400m_patch16_", "vit_giantopt_"};
   c.no_ln_pre = true;
   c.eps = 1e-6;
@@ -306,7 +309,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   r.read("init_logit_scale", c.init_logit_scale);
   r.read("custom_text", c.custom_text);
   r.require("nonscalar_logit_scale", false);
-  if (const Json* bias = r.child("init_logit_bias"); bias != nullptr && !bias->is_null()) r.read("init_logit_bias", c.init_logit_bias.emplace());
+  if (const Json* bias = r.child("init_logit_bias"); bias != nullptr && !bias->is_null())
+    r.read("init_logit_bias", c.init_logit_bias.emplace());
   if (const Json* vision = r.child("vision_cfg")) c.vision = read_vision(*vision, source);
   if (const Json* text_cfg = r.child("text_cfg")) c.text = read_text(*text_cfg, source);
   r.finish();

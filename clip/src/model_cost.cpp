@@ -34,8 +34,8 @@ void add_blocks(Sum& s, int64_t width, int layers, int64_t hidden, int64_t token
 // SigLIP's pooling: one learned query, an MLP.
 void add_latent_pool(Sum& s, int64_t w, int64_t hidden, int64_t t) {
   s.parameters += w;
-  s.product(w, w, 1.0, true);                           // q
-  s.product(w, 2 * w, static_cast<double>(t), true);    // k, v
+  s.product(w, w, 1.0, true);                         // q
+  s.product(w, 2 * w, static_cast<double>(t), true);  // k, v
   s.macs += 2.0 * static_cast<double>(t * w);
   s.product(w, w, 1.0, true);
   s.norm(w);

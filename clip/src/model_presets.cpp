@@ -113,8 +113,7 @@ constexpr Preset kPresets[] = {
      R"({"embed_dim":768,"init_logit_bias":-10,"custom_text":true,"vision_cfg":{"image_size":224,"timm_model_name":"vit_base_patch16_siglip_224"},"text_cfg":{"context_length":64,"vocab_size":256000,"hf_tokenizer_name":"timm/ViT-B-16-SigLIP2","tokenizer_kwargs":{"clean":"canonicalize"},"width":768,"heads":12,"layers":12,"no_causal_mask":true,"proj_bias":true,"pool_type":"last","norm_kwargs":{"eps":1e-06},"act_kwargs":{"approximate":"tanh"}}})"},
     {"ViT-B-16-SigLIP2-256",
      R"({"embed_dim":768,"init_logit_bias":-10,"custom_text":true,"vision_cfg":{"image_size":256,"timm_model_name":"vit_base_patch16_siglip_256"},"text_cfg":{"context_length":64,"vocab_size":256000,"hf_tokenizer_name":"timm/ViT-B-16-SigLIP2-256","tokenizer_kwargs":{"clean":"canonicalize"},"width":768,"heads":12,"layers":12,"no_causal_mask":true,"proj_bias":true,"pool_type":"last","norm_kwargs":{"eps":1e-06},"act_kwargs":{"approximate":"tanh"}}})"},
-    {"ViT-B-16-SigLIP2-384",
-     R"({"embed_dim":768,"init_logit_bias":-10,"custom_text":true,"vision_cfg":{"image_size":384,"timm_model_name":"vit_base_patch16_siglip_384"},"text_cfg":{"context_length":64,"vocab_size":256000,"hf_tokenizer_name":"timm/ViT-B-16-SigLIP2-384","tokenizer_kwargs":{"clean":"canonicalize"},"width":768,"heads":12,"layers":12,"no_causal_mask":true,"proj_bias":true,"pool_type":"last","norm_kwargs":{"eps":1e-06},"act_kwargs":{"approximate":"tanh"}}})"},
+    {"ViT-B-16-SigLIP2-384", R"({"embed_dim":768,"init_logit_bias":-10,"custom_text":true,"vision_cfg":{"image_size":384,"timm_model_name":"vit_base_patch16_siglip_384"},"text_cfg":{"context_length":64,"vocab_size":256000,"hf_tokenizer_name":"timm/ViT-B-16-SigLIP2-384","tokenizer_kwargs":{"clean":"canonicalize"},"width":768,"heads":12,"layers":12,"no_causal_mask":true,"proj_bias":true,"pool_type":"last","norm_kwargs":{"eps":1e-06},"act_kwargs":{"approximate":"tanh"}}})"},
     {"ViT-B-16-SigLIP2-512",
      R"({"embed_dim":768,"init_logit_bias":-10,"custom_text":true,"vision_cfg":{"image_size":512,"timm_model_name":"vit_base_patch16_siglip_512"},"text_cfg":{"context_length":64,"vocab_size":256000,"hf_tokenizer_name":"timm/ViT-B-16-SigLIP2-512","tokenizer_kwargs":{"clean":"canonicalize"},"width":768,"heads":12,"layers":12,"no_causal_mask":true,"proj_bias":true,"pool_type":"last","norm_kwargs":{"eps":1e-06},"act_kwargs":{"approximate":"tanh"}}})"},
     {"ViT-L-16-SigLIP2-256",
@@ -139,7 +138,8 @@ constexpr Preset kPresets[] = {
      R"({"embed_dim":1536,"init_logit_bias":-10,"custom_text":true,"vision_cfg":{"image_size":384,"timm_model_name":"vit_giantopt_patch16_siglip_384"},"text_cfg":{"context_length":64,"vocab_size":256000,"hf_tokenizer_name":"timm/ViT-gopt-16-SigLIP2-384","tokenizer_kwargs":{"clean":"canonicalize"},"width":1152,"heads":16,"layers":27,"mlp_ratio":3.7362,"no_causal_mask":true,"proj_bias":true,"pool_type":"last","norm_kwargs":{"eps":1e-06},"act_kwargs":{"approximate":"tanh"}}})"},
 };
 // Those that were published with QuickGELU too: OpenAI's nine, and DFN's and MetaCLIP's.
-constexpr const char* kQuickGelu[] = {"RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14", "ViT-H-14-378", "ViT-bigG-14"};
+constexpr const char* kQuickGelu[] = {"RN50",     "RN101",    "RN50x4",       "RN50x16",  "RN50x64",      "ViT-B-32",
+                                      "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14", "ViT-H-14-378", "ViT-bigG-14"};
 constexpr const char* kQuickGeluSuffix = "-quickgelu";
 
 bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }

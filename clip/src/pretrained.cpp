@@ -25,8 +25,14 @@ constexpr const char* kConfig = "open_clip_config.json";
 constexpr const char* kHuggingFaceConfig = "config.json";
 constexpr const char* kActivationKey = "activation";  // in the metadata of safetensors
 // In the order in which a folder is searched (open_clip factory.py, transformers).
-constexpr const char* kWeightNames[] = {kWeights,           "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_model.pth",
-                                        "model.safetensors", "pytorch_model.bin",                   "model.pt",                    "model.pth"};
+constexpr const char* kWeightNames[] = {kWeights,
+                                        "open_clip_pytorch_model.safetensors",
+                                        "open_clip_pytorch_model.bin",
+                                        "open_clip_model.pth",
+                                        "model.safetensors",
+                                        "pytorch_model.bin",
+                                        "model.pt",
+                                        "model.pth"};
 constexpr const char* kIndexNames[] = {"model.safetensors.index.json", "pytorch_model.bin.index.json"};
 
 bool is_file(const fs::path& path) {
@@ -57,7 +63,8 @@ std::vector<std::string> shards_of(const fs::path& index) {
   std::vector<std::string> out;
   for (const std::string& name : names) {
     if (fs::path(name).filename() != name || name == "..") {
-      throw FileError("an index of weights names '" + name + "', which does not lie beside it; " + index.string() + "; fetch the model again");
+      throw FileError("an index of weights names '" + name + "', which does not lie beside it; " + index.string() +
+                      "; fetch the model again");
     }
     out.push_back((index.parent_path() / name).string());
   }
@@ -205,7 +212,8 @@ ModelSource find_source(const std::string& model) {
   }
   const WeightFiles files(source.weights);
   source.layout = detect_layout(files.names(), source.weights.front());
-  if (files.is_script() && source.layout == Layout::open_clip && files.shapes().count("visual.conv1.weight") != 0) source.layout = Layout::openai;
+  if (files.is_script() && source.layout == Layout::open_clip && files.shapes().count("visual.conv1.weight") != 0)
+    source.layout = Layout::openai;
   const fs::path folder = fs::path(source.weights.front()).parent_path();
   fs::path config = folder / kConfig;
   if (is_file(config)) {
@@ -280,7 +288,8 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
                                       {"vocab_size", config.text.vocab_size}}) {
       weights[name] = full({}, value, DType::i64);
     }
-    if (!config.quick_gelu) out.notes.push_back("OpenAI's code always computes QuickGELU, and this model was trained with GELU: there it gives other numbers");
+    if (!config.quick_gelu)
+      out.notes.push_back("OpenAI's code always computes QuickGELU, and this model was trained with GELU: there it gives other numbers");
   }
   if (to == Layout::hugging_face) {
     write(kHuggingFaceConfig, hugging_face_config(config));
@@ -290,7 +299,8 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   }
   if (to == Layout::open_clip && config.vision.is_siglip()) {
     ModelConfig as_named = parse_model_config(to_json(config), "converted");
-    if (as_named.vision.gelu_tanh) out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
+    if (as_named.vision.gelu_tanh)
+      out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
   }
   out.files.push_back((fs::path(folder) / (to == Layout::open_clip ? kWeights : "model.safetensors")).string());
   write_safetensors(out.files.back(), weights, metadata_of(config));

@@ -86,7 +86,8 @@ void VisionTransformer::initialize(const Initializer& init, const std::string& n
     }
   }
   if (fixed_positions_) {
-    set_sine_positions(positional_embedding.value, static_cast<std::int64_t>(std::llround(std::sqrt(positional_embedding.value.size(0) - 1))));
+    set_sine_positions(positional_embedding.value,
+                       static_cast<std::int64_t>(std::llround(std::sqrt(positional_embedding.value.size(0) - 1))));
     positional_embedding.value.set_requires_grad(false);
   }
 }
@@ -98,7 +99,8 @@ Tensor VisionTransformer::tokens_of(const Tensor& images, const Context& context
   const std::int64_t high = images.size(1) / conv1.patch * conv1.patch, wide = images.size(2) / conv1.patch * conv1.patch;
   const Tensor whole = high == images.size(1) && wide == images.size(2) ? images : images.slice(1, 0, high).slice(2, 0, wide);
   const Tensor rows = conv1(whole, context);  // (B * grid^2, W)
-  check(rows.size(0) == b * patches, "visual", "the image size does not fit the positions; " + std::to_string(patches) + " patches are known",
+  check(rows.size(0) == b * patches, "visual",
+        "the image size does not fit the positions; " + std::to_string(patches) + " patches are known",
         {{"images", images}, {"positional_embedding", positional_embedding.value}});
   Tensor tokens = rows.reshape({b, patches, w});
   if (class_embedding.defined()) tokens = concat({class_embedding.value.reshape({1, 1, w}).expand({b, 1, w}), tokens}, 1);

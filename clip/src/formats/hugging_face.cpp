@@ -73,7 +73,8 @@ Tower read_tower(const Json& json, const Tower& standard, const char* activation
   t.eps = get(json, "layer_norm_eps", standard.eps, source);
   t.activation = activation_of(get<std::string>(json, "hidden_act", activation, source), source);
   if (t.hidden <= 0 || t.heads <= 0 || t.layers <= 0 || t.intermediate <= 0 || t.hidden % t.heads != 0) {
-    refuse("hidden_size " + std::to_string(t.hidden) + " with " + std::to_string(t.heads) + " heads and " + std::to_string(t.layers) + " layers",
+    refuse("hidden_size " + std::to_string(t.hidden) + " with " + std::to_string(t.heads) + " heads and " + std::to_string(t.layers) +
+               " layers",
            source);
   }
   return t;
@@ -164,12 +165,9 @@ ModelConfig read_siglip(const Json& json, const std::string& source) {
 }
 
 Json tower_json(int width, double mlp_ratio, int layers, int heads, double eps, Activation activation) {
-  return Json{{"hidden_size", width},
-              {"intermediate_size", static_cast<int>(width * mlp_ratio)},
-              {"num_hidden_layers", layers},
-              {"num_attention_heads", heads},
-              {"layer_norm_eps", eps},
-              {"hidden_act", name_of_activation(activation)},
+  return Json{{"hidden_size", width},        {"intermediate_size", static_cast<int>(width * mlp_ratio)},
+              {"num_hidden_layers", layers}, {"num_attention_heads", heads},
+              {"layer_norm_eps", eps},       {"hidden_act", name_of_activation(activation)},
               {"attention_dropout", 0.0}};
 }
 
@@ -205,7 +203,8 @@ std::string hugging_face_config(const ModelConfig& c) {
   Json vision = tower_json(c.vision.width, c.vision.mlp_ratio, c.vision.layers[0], c.vision.heads(), c.vision.eps, c.vision_activation());
   vision["image_size"] = c.vision.image_size;
   vision["patch_size"] = c.vision.patch_size;
-  Json out{{"architectures", {siglip ? "SiglipModel" : "CLIPModel"}}, {"model_type", siglip ? "siglip" : "clip"}, {"torch_dtype", "float32"}};
+  Json out{
+      {"architectures", {siglip ? "SiglipModel" : "CLIPModel"}}, {"model_type", siglip ? "siglip" : "clip"}, {"torch_dtype", "float32"}};
   if (siglip) {
     text["model_type"] = "siglip_text_model";
     text["projection_size"] = c.embed_dim;

@@ -77,10 +77,11 @@ void take_heads(ModelConfig& c) {
                       known.text.layers == c.text.layers && known.embed_dim == c.embed_dim;
     if (!same) continue;
     c.vision.head_width = known.vision.head_width;
-    if (!c.vision.is_resnet()) c.vision.mlp_ratio = static_cast<int>(known.vision.width * known.vision.mlp_ratio) ==
-                                                            static_cast<int>(c.vision.width * c.vision.mlp_ratio)
-                                                        ? known.vision.mlp_ratio
-                                                        : c.vision.mlp_ratio;
+    if (!c.vision.is_resnet())
+      c.vision.mlp_ratio =
+          static_cast<int>(known.vision.width * known.vision.mlp_ratio) == static_cast<int>(c.vision.width * c.vision.mlp_ratio)
+              ? known.vision.mlp_ratio
+              : c.vision.mlp_ratio;
     c.text.heads = known.text.heads;
     return;
   }

@@ -11,7 +11,8 @@ namespace twinlens {
 
 using TensorShapes = std::map<std::string, std::vector<std::int64_t>>;
 
-// OpenAI's or open_clip's names. Heads are width / 64, unless a built-in model has just these sizes. Throws ConfigError for shapes that are no CLIP.
+// OpenAI's or open_clip's names. Heads are width / 64, unless a built-in model has just these sizes. Throws ConfigError for shapes that are
+// no CLIP.
 ModelConfig infer_config(const TensorShapes& shapes, const std::string& source);
 
 }  // namespace twinlens

@@ -47,7 +47,8 @@ void add_vit(Names& out, const ModelConfig& c) {
   add_both(out, "visual.ln_post");
   if (v.is_siglip()) {
     out.emplace_back("visual.attn_pool.latent");
-    for (const char* module : {"q", "kv", "proj", "norm", "mlp.c_fc", "mlp.c_proj"}) add_both(out, std::string("visual.attn_pool.") + module);
+    for (const char* module : {"q", "kv", "proj", "norm", "mlp.c_fc", "mlp.c_proj"})
+      add_both(out, std::string("visual.attn_pool.") + module);
   } else if (v.attentional_pool) {
     out.emplace_back("visual.attn_pool.query");
     const std::array separate{"q_proj_weight", "k_proj_weight", "v_proj_weight"};
@@ -117,7 +118,8 @@ LayoutPiece open_clip_piece(const std::string& name, const ModelConfig& c) {
   return piece;
 }
 
-// --- Hugging Face: CLIPModel, SiglipModel -----------------------------------------------------------------------------------------------------
+// --- Hugging Face: CLIPModel, SiglipModel
+// -----------------------------------------------------------------------------------------------------
 const Replacements& hugging_face_names() {
   static const Replacements names = {{"visual.class_embedding", "vision_model.embeddings.class_embedding"},
                                      {"visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"},
@@ -156,6 +158,16 @@ void check_hugging_face(const ModelConfig& c) {
   if (c.text.no_causal_mask || c.text.proj_bias) refuse("a text tower without causal mask, or a projection with bias");
   if (c.text.pool_type != "argmax" && c.text.pool_type != "eos") refuse("a text tower that is not read at the end of text");
   if (c.init_logit_bias.has_value()) refuse("a logit bias in a CLIPModel");
+}
+
+// OpenAI's code knows one ViT, one ResNet and one text tower.
+void check_openai(const ModelConfig& c) {
+  const VisionConfig& v = c.vision;
+  const bool plain_image = v.is_resnet() || (!v.no_ln_pre && v.pools_one_token() && v.ls_init_value == 0.0);
+  const bool plain_text = c.text.needs_no_padding() && !c.text.proj_bias && c.text.ls_init_value == 0.0 && !c.custom_text;
+  if (!plain_image || !plain_text || c.init_logit_bias.has_value()) {
+    throw ConfigError("the OpenAI layout has no place for towers other than OpenAI's own; --to openai; use --to open_clip");
+  }
 }
 
 LayoutPiece hugging_face_piece(const std::string& name, const ModelConfig& c) {
@@ -262,13 +274,12 @@ std::vector<std::string> buffer_names(const ModelConfig& c) {
 
 std::vector<LayoutPiece> layout_pieces(Layout layout, const ModelConfig& c) {
   if (layout == Layout::hugging_face) check_hugging_face(c);
-  if (layout == Layout::openai && (c.vision.is_siglip() || c.text.proj_bias || c.init_logit_bias.has_value() || c.custom_text)) {
-    throw ConfigError("the OpenAI layout has no place for a SigLIP or another text tower; --to openai; use --to open_clip");
-  }
+  if (layout == Layout::openai) check_openai(c);
   std::vector<LayoutPiece> out;
   for (const std::string& name : parameter_names(c)) {
     if (layout == Layout::hugging_face) {
-      if (!starts_with(name, "visual.attn_pool.q.") && !starts_with(name, "visual.attn_pool.kv.")) out.push_back(hugging_face_piece(name, c));
+      if (!starts_with(name, "visual.attn_pool.q.") && !starts_with(name, "visual.attn_pool.kv."))
+        out.push_back(hugging_face_piece(name, c));
     } else {
       out.push_back(layout == Layout::openai ? same(name, name) : open_clip_piece(name, c));
     }
@@ -279,13 +290,14 @@ std::vector<LayoutPiece> layout_pieces(Layout layout, const ModelConfig& c) {
 }
 
 bool is_left_out(const std::string& name) {
-  return name == "input_resolution" || name == "context_length" || name == "vocab_size" || name == "attn_mask" || name == "text.attn_mask" ||
-         ends_with(name, ".num_batches_tracked") || ends_with(name, ".position_ids");
+  return name == "input_resolution" || name == "context_length" || name == "vocab_size" || name == "attn_mask" ||
+         name == "text.attn_mask" || ends_with(name, ".num_batches_tracked") || ends_with(name, ".position_ids");
 }
 
 Layout detect_layout(const std::set<std::string>& names, const std::string& source) {
   const auto has = [&](const char* name) { return names.count(name) != 0; };
-  if (has("vision_model.embeddings.patch_embedding.weight") || has("text_model.embeddings.token_embedding.weight")) return Layout::hugging_face;
+  if (has("vision_model.embeddings.patch_embedding.weight") || has("text_model.embeddings.token_embedding.weight"))
+    return Layout::hugging_face;
   if (has("input_resolution") && has("visual.conv1.weight")) return Layout::openai;
   if (has("visual.conv1.weight") || has("visual.trunk.patch_embed.proj.weight")) return Layout::open_clip;
   throw ConfigError("no layout of CLIP weights is recognised; " + source + "; its first tensor is '" +

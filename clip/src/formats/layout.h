@@ -1,7 +1,7 @@
 #pragma once
-// The names and shapes under which the CLIP world stores a model. Inside, parameters have one set of names whatever the model (OpenAI's, which
-// are also open_clip's for class CLIP); a layout says for each group of them how it is stored. All layouts hold the same numbers, so that going
-// from one to another and back gives the same bits.
+// The names and shapes under which the CLIP world stores a model. Inside, parameters have one set of names whatever the model (OpenAI's,
+// which are also open_clip's for class CLIP); a layout says for each group of them how it is stored. All layouts hold the same numbers, so
+// that going from one to another and back gives the same bits.
 
 #include <set>
 #include <string>

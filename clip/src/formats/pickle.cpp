@@ -13,11 +13,19 @@ namespace {
 
 using Kind = PickleValue::Kind;
 
+// Of everything that is made, copies included, so that a small pickle cannot grow: a checkpoint with optimizer needs about 100,000.
+constexpr std::size_t kMostValues = 2'000'000;
+
 constexpr std::array kRebuildTensor = {"torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"};
-constexpr std::array kFirstArgument = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state",
-                                       "torch.jit._pickle build_intlist", "torch.jit._pickle build_tensorlist",
-                                       "torch.jit._pickle build_doublelist", "torch.jit._pickle build_boollist",
-                                       "torch.jit._pickle restore_type_tag", "torch Size", "torch device"};
+constexpr std::array kFirstArgument = {"torch._utils _rebuild_parameter",
+                                       "torch._utils _rebuild_parameter_with_state",
+                                       "torch.jit._pickle build_intlist",
+                                       "torch.jit._pickle build_tensorlist",
+                                       "torch.jit._pickle build_doublelist",
+                                       "torch.jit._pickle build_boollist",
+                                       "torch.jit._pickle restore_type_tag",
+                                       "torch Size",
+                                       "torch device"};
 constexpr const char* kOrderedDict = "collections OrderedDict";
 constexpr std::array kStorages = {"Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool"};
 
@@ -86,7 +94,12 @@ class Machine {
   }
 
   // --- values and the stack -----------------------------------------------------------------------------------------------------------
+  void spend(std::size_t values) {
+    spent_ += values;
+    if (spent_ > kMostValues) fail("it holds more than " + std::to_string(kMostValues) + " values");
+  }
   void push(PickleValue value) {
+    spend(1 + value.items.size() + value.shape.size());
     out_.values.push_back(std::move(value));
     stack_.push_back(static_cast<PickleRef>(out_.values.size() - 1));
   }
@@ -142,6 +155,7 @@ class Machine {
     PickleValue& v = value(to);
     if (v.kind != kind) fail(kind == Kind::dict ? "items for something that is no dict" : "elements for something that is no list");
     if (kind == Kind::dict && items.size() % 2 != 0) fail("a key without value");
+    spend(items.size());
     v.items.insert(v.items.end(), items.begin(), items.end());
   }
 
@@ -291,6 +305,7 @@ class Machine {
     if (value(function).kind != Kind::global || value(arguments).kind != Kind::tuple) fail("a call of something that is no function");
     const std::string name = value(function).text;
     const std::vector<PickleRef> a = value(arguments).items;
+    spend(a.size());
     if (is_among(name, kRebuildTensor)) {
       tensor(a);
     } else if (name == kOrderedDict) {
@@ -342,12 +357,13 @@ class Machine {
     if (value(object).kind == Kind::dict) return;  // attributes of an OrderedDict, such as _metadata
     if (value(object).kind != Kind::object || value(state).kind != Kind::dict) fail("a state for something that is no module");
     const std::vector<PickleRef> items = value(state).items;
+    spend(items.size());
     value(object).items = items;
   }
 
   std::string_view bytes_;
   const std::string& source_;
-  std::size_t at_ = 0;
+  std::size_t at_ = 0, spent_ = 0;
   Pickle out_;
   std::vector<PickleRef> stack_;
   std::vector<std::size_t> marks_;

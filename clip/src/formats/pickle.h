@@ -2,8 +2,8 @@
 // A closed subset of Python's pickle, enough for what torch.save and TorchScript write about tensors. Nothing is ever executed: an opcode
 // outside the subset, and a global that is not one of those named in pickle.cpp, is a FileError that names it. Protocols 2 to 5.
 //
-// Values lie in one list and refer to each other by place, so that a pickle with deep nesting or cycles costs no stack, and the whole
-// cannot hold more values than the pickle has bytes.
+// Values lie in one list and refer to each other by place, so that a pickle with deep nesting or cycles costs no stack; their number is
+// limited.
 
 #include <cstdint>
 #include <string>

@@ -55,7 +55,8 @@ std::vector<Taps> linear_taps(std::int64_t from, std::int64_t to) {
 }
 
 // Along the middle dimension: (outer, taps' source, inner) -> (outer, taps.size(), inner)
-std::vector<double> apply(const std::vector<Taps>& taps, const std::vector<double>& x, std::size_t outer, std::size_t length, std::size_t inner) {
+std::vector<double> apply(const std::vector<Taps>& taps, const std::vector<double>& x, std::size_t outer, std::size_t length,
+                          std::size_t inner) {
   std::vector<double> y(outer * taps.size() * inner, 0.0);
   for (std::size_t o = 0; o < outer; ++o) {
     for (std::size_t i = 0; i < taps.size(); ++i) {

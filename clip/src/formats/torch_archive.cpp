@@ -20,6 +20,7 @@ using Kind = PickleValue::Kind;
 
 constexpr std::uint64_t kLargestPickle = 64U << 20U;
 constexpr int kDeepest = 64;  // levels of modules
+constexpr std::size_t kLongestName = 500, kMostTensors = 100'000;
 
 struct Type {
   const char *storage, *dtype;
@@ -54,6 +55,7 @@ class Flattener {
  private:
   void add(const std::string& name, PickleRef at, int depth) {
     const PickleValue& v = pickle_[at];
+    if (name.size() > kLongestName || found_.size() > kMostTensors) return;
     if (v.kind == Kind::tensor) {
       found_[name] = at;
       return;
@@ -78,7 +80,8 @@ PickleRef state_dict_of(const Pickle& pickle) {
   for (const char* wanted : {"state_dict", "model_state_dict", "model", "module"}) {
     for (std::size_t i = 0; i + 1 < root.items.size(); i += 2) {
       const PickleValue &key = pickle[root.items[i]], &value = pickle[root.items[i + 1]];
-      if (key.kind == Kind::text && key.text == wanted && (value.kind == Kind::dict || value.kind == Kind::object)) return root.items[i + 1];
+      if (key.kind == Kind::text && key.text == wanted && (value.kind == Kind::dict || value.kind == Kind::object))
+        return root.items[i + 1];
     }
   }
   return pickle.root;
@@ -154,7 +157,9 @@ TorchArchive::TorchArchive(const std::string& path) : path_(path), file_size_(In
   if (!found) refuse("it is a zip without data.pkl");
   if (!byteorder.empty() && byteorder != "little") refuse("its numbers are " + byteorder + " endian");
   const Pickle values = read_pickle(pickle, "'" + path_ + "', data.pkl");
-  for (const auto& [name, at] : Flattener(values).of(state_dict_of(values))) {
+  const std::map<std::string, PickleRef> tensors = Flattener(values).of(state_dict_of(values));
+  if (tensors.size() > kMostTensors) refuse("it has more than " + std::to_string(kMostTensors) + " tensors");
+  for (const auto& [name, at] : tensors) {
     const PickleValue &tensor = values[at], &storage = values[tensor.items[0]];
     Entry entry;
     for (const Type& type : kTypes) {
@@ -221,7 +226,8 @@ std::map<std::string, Tensor> TorchArchive::read(const std::set<std::string>& na
   for (const std::string& name : names) {
     const auto it = entries_.find(name);
     if (it == entries_.end()) refuse("it has no tensor '" + name + "'");
-    if (!type_of(it->second.dtype).own.has_value()) refuse("the tensor '" + name + "' is " + it->second.dtype + "; save it as F32, F16 or BF16");
+    if (!type_of(it->second.dtype).own.has_value())
+      refuse("the tensor '" + name + "' is " + it->second.dtype + "; save it as F32, F16 or BF16");
     if (it->second.shape.size() > static_cast<std::size_t>(kMaxRank)) refuse("the tensor '" + name + "' has more than 6 dimensions");
     of_storage["data/" + it->second.storage].push_back(name);
     std::uint64_t elements = 1;
@@ -237,14 +243,15 @@ std::map<std::string, Tensor> TorchArchive::read(const std::set<std::string>& na
     const Entry& first = entries_.at(it->second.front());
     const std::int64_t bytes = type_of(first.dtype).bytes;
     if (first.storage_count > static_cast<std::int64_t>(file_size_) || static_cast<std::uint64_t>(first.storage_count * bytes) != size) {
-      refuse("the member '" + member.substr(0, 100) + "' has " + std::to_string(size) + " bytes for " + std::to_string(first.storage_count) +
-             " elements of " + first.dtype);
+      refuse("the member '" + member.substr(0, 100) + "' has " + std::to_string(size) + " bytes for " +
+             std::to_string(first.storage_count) + " elements of " + first.dtype);
     }
     const Tensor storage = empty({static_cast<std::int64_t>(size)}, DType::u8);
     read(storage.raw());
     for (const std::string& name : it->second) {
       const Entry& e = entries_.at(name);
-      if (e.dtype != first.dtype || e.storage_count != first.storage_count) refuse("the tensor '" + name + "' contradicts another on its storage");
+      if (e.dtype != first.dtype || e.storage_count != first.storage_count)
+        refuse("the tensor '" + name + "' contradicts another on its storage");
       Tensor x = take_tensor(e, storage);
       if (e.dtype == std::string("BOOL")) {
         for (std::int64_t i = 0; i < x.count(); ++i) static_cast<std::uint8_t*>(x.raw())[i] = static_cast<std::uint8_t*>(x.raw())[i] != 0;

@@ -16,7 +16,8 @@ Container container_of(const std::string& path) {
   file.read_at(0, start, static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), sizeof start)));
   if (std::memcmp(start, "PK\003\004", 4) == 0) return Container::zip;
   if (std::memcmp(start, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46", 8) == 0) {
-    throw FileError("a checkpoint of PyTorch before 1.6 cannot be read; '" + path + "'; load it in PyTorch and save it again with torch.save");
+    throw FileError("a checkpoint of PyTorch before 1.6 cannot be read; '" + path +
+                    "'; load it in PyTorch and save it again with torch.save");
   }
   return Container::safetensors;
 }

@@ -19,8 +19,8 @@ struct VisionConfig {
   double mlp_ratio = 4.0;
   int patch_size = 16;
   int image_size = 224;
-  double ls_init_value = 0.0;      // layer scale (Touvron et al. 2021, arXiv:2103.17239) after attention and MLP; 0: none
-  bool attentional_pool = false;   // CoCa's pooler of attn_pooler_queries learned queries (Yu et al. 2022, arXiv:2205.01917)
+  double ls_init_value = 0.0;     // layer scale (Touvron et al. 2021, arXiv:2103.17239) after attention and MLP; 0: none
+  bool attentional_pool = false;  // CoCa's pooler of attn_pooler_queries learned queries (Yu et al. 2022, arXiv:2205.01917)
   int attn_pooler_queries = 256, attn_pooler_heads = 8;
   bool no_ln_pre = false;
   std::string pos_embed_type = "learnable";  // or sin_cos_2d: fixed
@@ -28,8 +28,8 @@ struct VisionConfig {
   std::string pool_type = "tok";             // or avg: the mean of the patch tokens
   double eps = 1e-5;                         // norm_kwargs.eps
   bool gelu_tanh = false;                    // act_kwargs.approximate = tanh
-  // A SigLIP trunk of timm, e.g. vit_base_patch16_siglip_224: no class token, no ln_pre, biased patch embedding, pooled by attention with one
-  // learned query and an MLP ("map"), no projection. Sets width, layers, patch_size and the like; empty: CLIP's own towers.
+  // A SigLIP trunk of timm, e.g. vit_base_patch16_siglip_224: no class token, no ln_pre, biased patch embedding, pooled by attention with
+  // one learned query and an MLP ("map"), no projection. Sets width, layers, patch_size and the like; empty: CLIP's own towers.
   std::string timm_model_name;
 
   bool is_resnet() const { return layers.size() > 1; }
@@ -54,8 +54,8 @@ struct TextConfig {
   int eos_id = 2;                    // for pool_type eos
   int pad_id = 0;                    // fills a caption up to the context length, where the tower reads padding
   bool proj_bias = false;
-  double eps = 1e-5;           // norm_kwargs.eps
-  bool gelu_tanh = false;      // act_kwargs.approximate = tanh
+  double eps = 1e-5;              // norm_kwargs.eps
+  bool gelu_tanh = false;         // act_kwargs.approximate = tanh
   std::string hf_tokenizer_name;  // empty: CLIP's own tokenizer
   std::string tokenizer_kwargs;   // the JSON object of that key, or empty
 

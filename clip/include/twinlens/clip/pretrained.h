@@ -1,7 +1,8 @@
 #pragma once
 // Models with weights, in any of the layouts that people have:
 //   OpenAI        their .pt files (TorchScript archives or state dicts), QuickGELU
-//   open_clip     open_clip_config.json with open_clip_model.safetensors, open_clip_pytorch_model.bin and the like; .pt files of its training;
+//   open_clip     open_clip_config.json with open_clip_model.safetensors, open_clip_pytorch_model.bin and the like; .pt files of its
+//   training;
 //                 also CustomTextCLIP's names and timm's of the SigLIP towers
 //   Hugging Face  config.json with model.safetensors or pytorch_model.bin (also in several shards), of CLIPModel and SiglipModel
 // The layout is found out from the files. What is written is open_clip's hub layout unless asked otherwise (convert_model).
@@ -16,7 +17,7 @@
 namespace twinlens {
 
 enum class Layout : std::uint8_t { openai, open_clip, hugging_face };
-const char* name_of(Layout layout);             // "openai", "open_clip", "hf"
+const char* name_of(Layout layout);            // "openai", "open_clip", "hf"
 Layout parse_layout(const std::string& name);  // throws ConfigError
 
 // A folder or file with weights, looked at but not read.
@@ -25,7 +26,8 @@ struct ModelSource {
   Layout layout = Layout::open_clip;
   ModelConfig config;
   bool config_inferred = false;  // from the shapes of the tensors, no config file being there
-  // Whether the weights were trained with QuickGELU, when something says so: a config beside them, the OpenAI layout, metadata, a known name.
+  // Whether the weights were trained with QuickGELU, when something says so: a config beside them, the OpenAI layout, metadata, a known
+  // name.
   std::optional<bool> quick_gelu;
   std::string quick_gelu_reason;
 };
@@ -40,8 +42,8 @@ std::string weights_file(const std::string& model);
 std::unique_ptr<Clip> load_model(const std::string& model);
 
 // Copies the weights of `from` (as above) into a model whose configuration may differ in image size and context length: then position
-// embeddings are resized as open_clip does (bicubic with antialiasing over the grid; linear over the text). A ConfigError names an activation that
-// the weights were not trained with.
+// embeddings are resized as open_clip does (bicubic with antialiasing over the grid; linear over the text). A ConfigError names an
+// activation that the weights were not trained with.
 void load_weights(Clip& model, const std::string& from);
 
 // Writes the hub layout into `folder`, each file atomically.

@@ -34,6 +34,11 @@ struct TrainOptions {
   std::uint64_t seed = 0;
   int workers = 2, threads = 0;
   bool grad_checkpointing = false, lock_image = false, lock_text = false;
+  int lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;  // the last groups of a locked tower that are trained all the same
+  bool lock_image_freeze_bn_stats = false;
+  double image_layer_decay = 1.0, text_layer_decay = 1.0;  // of the learning rate, per group from the head down
+  int force_image_size = 0, force_context_length = 0;      // 0: the model's
+  bool force_quick_gelu = false;
   std::string equal_captions = "positives";  // negatives, positives, apart
   std::vector<double> aug_scale{0.9, 1.0};
   bool flip = false;

@@ -22,7 +22,8 @@ struct VisionTransformer {
   Transformer transformer;
   std::optional<AttentionalPooler> attn_pool;
   std::optional<LatentPool> latent_pool;
-  // Compute only the class token in the last block, and only the query that is read in an attentional pooler (equal numbers, design.md 5.2).
+  // Compute only the class token in the last block, and only the query that is read in an attentional pooler (equal numbers,
+  // design.md 5.2).
   bool pooled_last_block = true;
 
   VisionTransformer() = default;
@@ -33,7 +34,7 @@ struct VisionTransformer {
   void visit(Visitor& v);
 
  private:
-  Tensor tokens_of(const Tensor& images, const Context& context) const;                               // (B * T, W)
+  Tensor tokens_of(const Tensor& images, const Context& context) const;                             // (B * T, W)
   Tensor pool(const Tensor& x, std::int64_t batch, bool only_first, const Context& context) const;  // blocks' output -> (B, W or E)
   bool average_ = false, final_ln_after_pool_ = false, one_token_ = true, fixed_positions_ = false;
 };
