@@ -48,4 +48,12 @@ Tensor clip_loss(const ClipLossInputs& in, EqualCaptions equal_captions, Communi
   return affine(both, 0.5, 0.0);
 }
 
+Tensor label_smoothing_term(const ClipLossInputs& in, Communicator& communicator) {
+  const auto mean_row = [](const Tensor& x) { return mean(x, {{0}, false}); };  // (n, d) to (d)
+  const Tensor own = mean(sum(mul(in.image, in.text), {{1}, false}));
+  const Tensor images = sum(mul(mean_row(in.image), mean_row(gather_rows(in.text, communicator))));
+  const Tensor texts = sum(mul(mean_row(in.text), mean_row(gather_rows(in.image, communicator))));
+  return mul(sub(own, affine(add(images, texts), 0.5, 0.0)), exp(in.logit_scale));
+}
+
 }  // namespace twinlens

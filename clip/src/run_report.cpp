@@ -162,6 +162,7 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("lr-cooldown-end", o.lr_cooldown_end);
   add("lr-cooldown-power", o.lr_cooldown_power);
   add("grad-clip-norm", o.grad_clip_norm);
+  add("label-smoothing", o.label_smoothing);
   add("ema", o.ema);
   add("seed", o.seed);
   add("workers", o.workers);
@@ -183,6 +184,10 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("color-jitter", o.color_jitter);
   add("color-jitter-prob", o.color_jitter_prob);
   add("gray-scale-prob", o.gray_scale_prob);
+  add("gamma-jitter", o.gamma_jitter);
+  add("invert-prob", o.invert_prob);
+  add("sharpness", o.sharpness);
+  add("sharpness-prob", o.sharpness_prob);
   add("affine", o.affine);
   add("save-frequency", o.save_frequency);
   add("save-every-steps", o.save_every_steps);

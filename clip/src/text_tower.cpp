@@ -30,7 +30,7 @@ TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions,
     offsets.push_back(static_cast<std::int64_t>(ids.size()));
   }
   const auto tensor = [](const std::vector<std::int64_t>& v) { return from_vector(v, {static_cast<std::int64_t>(v.size())}); };
-  return {tensor(ids), tensor(positions), tensor(offsets), tensor(last), pad_to == 0};
+  return {tensor(ids), tensor(positions), SequenceOffsets(offsets), tensor(last), pad_to == 0};
 }
 
 TokenBatch TokenBatch::to(Device device) const {

@@ -24,6 +24,10 @@ AugmentOptions augment_options(const TrainOptions& o, const ModelConfig& config)
     a.hue = o.color_jitter[3];
   }
   a.gray_probability = o.gray_scale_prob;
+  a.gamma = o.gamma_jitter;
+  a.invert_probability = o.invert_prob;
+  a.sharpness_probability = o.sharpness.size() == 2 ? o.sharpness_prob : 0.0;
+  if (o.sharpness.size() == 2) a.sharpness = {o.sharpness[0], o.sharpness[1]};
   if (o.affine.size() == 4) {
     a.rotate_degrees = o.affine[0];
     a.translate = o.affine[1];
@@ -99,6 +103,7 @@ StepOptions step_options(const TrainOptions& o) {
   s.max_chunk = o.max_chunk > 0 ? o.max_chunk : (o.accum_freq > 1 ? o.batch_size : 0);
   s.encode_equal_once = o.encode_equal_once;
   s.pack_captions = o.pack_captions;
+  s.label_smoothing = o.label_smoothing;
   return s;
 }
 
@@ -143,6 +148,11 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"color_jitter", o.color_jitter},
                              {"color_jitter_prob", o.color_jitter_prob},
                              {"gray_scale_prob", o.gray_scale_prob},
+                             {"gamma_jitter", o.gamma_jitter},
+                             {"invert_prob", o.invert_prob},
+                             {"sharpness", o.sharpness},
+                             {"sharpness_prob", o.sharpness_prob},
+                             {"label_smoothing", o.label_smoothing},
                              {"affine", o.affine},
                              {"grad_clip_norm", o.grad_clip_norm},
                              {"ema", o.ema},

@@ -53,7 +53,9 @@ Features encode(const Clip& model, const Chunk& chunk, const Context& context) {
 Tensor loss_of(const Clip& model, const PairBatch& batch, const Features& f, const StepOptions& options, Communicator& communicator) {
   const Scope scope("loss");
   const Tensor ids = from_vector(batch.caption_ids, {static_cast<std::int64_t>(batch.caption_ids.size())}).to(f.image.device());
-  return clip_loss({f.image, f.text, model.logit_scale.value, ids}, options.equal_captions, communicator);
+  const ClipLossInputs in{f.image, f.text, model.logit_scale.value, ids};
+  const Tensor loss = clip_loss(in, options.equal_captions, communicator);
+  return options.label_smoothing > 0.0 ? add(loss, affine(label_smoothing_term(in, communicator), options.label_smoothing, 0.0)) : loss;
 }
 
 std::int64_t pairs_of(const PairBatch& batch) {

@@ -117,7 +117,7 @@ static Tensor mean_after_first(const Tensor& x, std::int64_t batch) {
 Tensor VisionTransformer::pool(const Tensor& x, std::int64_t batch, bool only_first, const Context& context) const {
   const DType t = context.activation_dtype();
   const auto first_rows = [&](const Tensor& rows) {
-    return only_first ? rows : index_select(rows, 0, equal_offsets(batch, rows.size(0) / batch, rows.device()).slice(0, 0, batch));
+    return only_first ? rows : index_select(rows, 0, equal_offsets(batch, rows.size(0) / batch, rows.device()).starts());
   };
   if (latent_pool.has_value()) return (*latent_pool)(ln_post(x, DType::f32), batch, context);
   if (attn_pool.has_value()) {
@@ -135,10 +135,10 @@ Tensor VisionTransformer::operator()(const Tensor& images, const Context& contex
   const Scope scope("visual");
   const std::int64_t b = images.size(0);
   const Tensor x = tokens_of(images, context);
-  const Tensor offsets = equal_offsets(b, positional_embedding.value.size(0), x.device());
+  const SequenceOffsets offsets = equal_offsets(b, positional_embedding.value.size(0), x.device());
   const Scope inner("transformer");
   const bool only_first = pooled_last_block && one_token_;
-  const Tensor picked = only_first ? offsets.slice(0, 0, b) : Tensor{};  // row of each class token
+  const Tensor picked = only_first ? offsets.starts() : Tensor{};  // row of each class token
   const Tensor pooled = pool(transformer(x, offsets, false, picked, context), b, only_first, context);
   if (!proj.defined()) return pooled;
   MatmulOptions product;

@@ -41,6 +41,14 @@ void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--color-jitter", o.color_jitter, "Strength of brightness, contrast, saturation, hue")->expected(4)->group(group);
   app.add_option("--color-jitter-prob", o.color_jitter_prob, "Probability of colour jitter")->group(group)->capture_default_str();
   app.add_option("--gray-scale-prob", o.gray_scale_prob, "Probability of a gray picture")->group(group)->capture_default_str();
+  app.add_option("--gamma-jitter", o.gamma_jitter, "Exponent of all values drawn log-uniformly from e^-x to e^x")
+      ->group(group)
+      ->capture_default_str();
+  app.add_option("--invert-prob", o.invert_prob, "Probability of inverted values")->group(group)->capture_default_str();
+  app.add_option("--sharpness", o.sharpness, "Range of the factor: 0 blurs, 1 changes nothing, above 1 sharpens")
+      ->expected(2)
+      ->group(group);
+  app.add_option("--sharpness-prob", o.sharpness_prob, "Probability of a change in sharpness")->group(group)->capture_default_str();
   app.add_option("--affine", o.affine, "Random rotation (degrees), shift (share of the side), zoom low, zoom high")
       ->expected(4)
       ->group(group);
@@ -102,6 +110,10 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--epochs-cooldown", o.epochs_cooldown, "Last epochs of const-cooldown")->group(group);
   app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group);
   app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group);
+  app.add_option("--label-smoothing", o.label_smoothing, "Share of every target that is spread evenly over the batch")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
   app.add_option("--grad-clip-norm", o.grad_clip_norm, "Global gradient norm limit; 0: off")->group(group)->capture_default_str();
   app.add_option("--ema", o.ema, "Decay of the averaged weights used for evaluation and model/; 0: off")
       ->group(group)

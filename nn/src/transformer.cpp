@@ -10,7 +10,7 @@ namespace twinlens {
 MultiheadAttention::MultiheadAttention(std::int64_t width, int head_count)
     : in_proj_weight(Shape{3 * width, width}), in_proj_bias(Shape{3 * width}), out_proj(width, width), heads(head_count) {}
 
-Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual,
+Tensor MultiheadAttention::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual,
                                       const Context& context) const {
   LinearOptions product;
   product.compute = context.compute;
@@ -23,8 +23,8 @@ Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bo
   return out_proj(attention_qkv(qkv, options), context, Activation::none, residual);  // (N, D)
 }
 
-Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual,
-                                  const Context& context) const {
+Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
+                                  const Tensor& residual, const Context& context) const {
   const std::int64_t d = x.size(-1);
   LinearOptions product;
   product.compute = context.compute;
@@ -94,12 +94,12 @@ Tensor both_halves(const ResidualAttentionBlock& block, const Tensor& x, const A
 
 }  // namespace
 
-Tensor ResidualAttentionBlock::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Context& context) const {
+Tensor ResidualAttentionBlock::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Context& context) const {
   const auto attend = [&](const Tensor& residual) { return attn(ln_1(x, context.activation_dtype()), offsets, causal, residual, context); };
   return both_halves(*this, x, attend, context);
 }
 
-Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal,
+Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
                                       const Context& context) const {
   const auto attend = [&](const Tensor& residual) {
     return attn.pooled(ln_1(x, context.activation_dtype()), picked, offsets, causal, residual, context);
@@ -120,7 +120,8 @@ Transformer::Transformer(std::int64_t width, int layers, int heads, std::int64_t
   for (int i = 0; i < layers; ++i) resblocks.emplace_back(width, heads, hidden, options);
 }
 
-Tensor Transformer::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& picked, const Context& context) const {
+Tensor Transformer::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& picked,
+                               const Context& context) const {
   Tensor h = x;
   for (std::size_t i = 0; i < resblocks.size(); ++i) {
     const Scope scope("resblocks." + std::to_string(i));

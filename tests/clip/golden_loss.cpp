@@ -9,6 +9,7 @@
 #include "twinlens/clip/loss.h"
 #include "twinlens/clip/model.h"
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
 
 namespace twinlens::test {
 namespace {
@@ -129,6 +130,33 @@ TEST_CASE("equal captions as positives: value and gradients by central differenc
       }
       CHECK(static_cast<double>(in.log_scale.grad().item()) ==
             Approx(central_difference(x, x.log_scale)).epsilon(1e-4).margin(1e-7 * size));
+    }
+  }
+}
+
+TEST_CASE("label smoothing: the term without logits is the soft cross-entropy to smoothed targets") {
+  for (const char* rows : {"n1", "n2", "n33"}) {
+    INFO(rows);
+    const double share = 0.3;
+    const std::string scale_of = std::string(rows) + ".scale14.diagonal";
+    const Inputs plain = inputs_of(rows, scale_of), in = inputs_of(rows, scale_of);
+    const std::int64_t n = in.image.size(0);
+    const Tensor logits = mul(matmul(plain.image, plain.text, {.transpose_b = true}), exp(plain.log_scale));
+    const Tensor own = equal(arange(n).reshape({n, 1}), arange(n).reshape({1, n})).to(DType::f32);
+    const Tensor targets = affine(own, 1.0 - share, share / static_cast<double>(n));
+    const Tensor want =
+        affine(add(soft_cross_entropy(logits, targets), soft_cross_entropy(dense(logits.transpose(0, 1)), targets)), 0.5, 0.0);
+    const auto communicator = solo_communicator();
+    const ClipLossInputs of{in.image, in.text, in.log_scale, in.caption_ids};
+    const Tensor got =
+        add(clip_loss(of, EqualCaptions::negatives, *communicator), affine(label_smoothing_term(of, *communicator), share, 0.0));
+    CHECK(got.item() == Approx(want.item()).epsilon(1e-6).margin(1e-6));
+    backward(want);
+    backward(got);
+    for (const auto& [a, b] : {std::pair{in.image, plain.image}, {in.text, plain.text}, {in.log_scale, plain.log_scale}}) {
+      const std::vector<float> given = a.grad().to_vector(), expected = b.grad().to_vector();
+      REQUIRE(given.size() == expected.size());
+      for (std::size_t i = 0; i < given.size(); ++i) CHECK(given[i] == Approx(expected[i]).epsilon(2e-5).margin(2e-6));
     }
   }
 }

@@ -74,7 +74,7 @@ struct Product {
     const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * size_of(x.dtype);
     return {{base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1},
             x.dtype,
-            pack_function<I, W, Pairs>(x.dtype, m.bf16),
+            pack_function<I, W, Pairs>(x.dtype, m.compute == Compute::bf16),
             kDepths,
             x.is_windows() ? &x.windows : nullptr};
   }

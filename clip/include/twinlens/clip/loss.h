@@ -23,4 +23,10 @@ struct ClipLossInputs {
 // Mean over this rank's rows, both directions halved. Averaged over ranks it is the loss of the whole batch, and so are its gradients.
 Tensor clip_loss(const ClipLossInputs& in, EqualCaptions equal, Communicator& communicator);
 
+// What label smoothing (Szegedy et al. 2016, arXiv:1512.00567) adds to the loss, to be multiplied by its share. Targets of
+// (1 - share) on the own pair and share / N on every pair of the batch give
+//   lse_i - (1 - share) x_ii - share mean_j x_ij = (lse_i - x_ii) + share (x_ii - mean_j x_ij)
+// in both directions, and the mean of all logits is scale <mean image, mean text>: nothing of the size N x N is needed.
+Tensor label_smoothing_term(const ClipLossInputs& in, Communicator& communicator);
+
 }  // namespace twinlens

@@ -20,9 +20,9 @@ namespace twinlens {
 
 // S captions back to back.
 struct TokenBatch {
-  Tensor ids;          // (N) i64
-  Tensor positions;    // (N) i64, place in the caption
-  Tensor offsets;      // (S + 1) i64
+  Tensor ids;        // (N) i64
+  Tensor positions;  // (N) i64, place in the caption
+  SequenceOffsets offsets;
   Tensor last;         // (S) i64, row of each caption that is read: its end-of-text token, mostly
   bool packed = true;  // every caption ends with the row that is read
   TokenBatch to(Device device) const;

@@ -24,6 +24,7 @@ struct StepOptions {
   EqualCaptions equal_captions = EqualCaptions::negatives;
   std::int64_t max_chunk = 0;     // pairs encoded at once; 0: all
   bool encode_equal_once = true;  // a caption that stands several times is encoded once (design.md 5.5)
+  double label_smoothing = 0.0;   // share of every target spread over the batch
   bool pack_captions = true;      // no work on padding (design.md 5.1); off: every caption padded to the context length
 };
 

@@ -30,6 +30,7 @@ struct TrainOptions {
   std::int64_t epochs_cooldown = 0;
   double lr_cooldown_end = 0.0, lr_cooldown_power = 1.0;
   double grad_clip_norm = 0.0;
+  double label_smoothing = 0.0;
   double ema = 0.0;  // decay; 0: off
   std::uint64_t seed = 0;
   int workers = 2, threads = 0;
@@ -44,6 +45,9 @@ struct TrainOptions {
   bool flip = false;
   std::vector<double> color_jitter;  // brightness, contrast, saturation, hue
   double color_jitter_prob = 0.0, gray_scale_prob = 0.0;
+  double gamma_jitter = 0.0, invert_prob = 0.0;
+  std::vector<double> sharpness;  // factor low, high
+  double sharpness_prob = 0.5;
   std::vector<double> affine;       // degrees, translate, scale low, scale high
   std::int64_t save_frequency = 1;  // epochs
   std::int64_t save_every_steps = 0, keep_last = 3;

@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "twinlens/core/random.h"
+#include "twinlens/core/sequence_offsets.h"
 #include "twinlens/core/tensor.h"
 #include "twinlens/kernels/activation.h"
+#include "twinlens/kernels/compute.h"
 
 namespace twinlens {
 
@@ -101,15 +103,13 @@ Max max(const Tensor& x, int dim, bool keep = false);
 Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the same in all parts
 
 // --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
-// What a product is computed in. `fp32` rounds nothing; `bf16` rounds both operands to bf16 and accumulates in f32.
-enum class Compute : std::uint8_t { fp32, tf32, bf16 };
-
+// `compute` says what a product is computed in (twinlens/kernels/compute.h).
 struct MatmulOptions {
   bool transpose_a = false;  // of the last two dimensions
   bool transpose_b = false;
   double alpha = 1.0;
   std::optional<DType> out{};       // dtype of the result; that of a when not given
-  Compute compute = Compute::fp32;  // bf16 inputs imply bf16
+  Compute compute = Compute::fp32;  // bf16 inputs imply bf16, f16 inputs f16
 };
 // alpha * op(a) op(b): (..., N, K) (..., K, M) -> (..., N, M); leading dimensions equal or absent in one of them.
 Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {});
@@ -118,7 +118,7 @@ struct LinearOptions {
   Activation activation = Activation::none;
   Tensor residual;                  // added after the activation; shape of the result
   std::optional<DType> out{};       // dtype of the result; that of residual, else of x
-  Compute compute = Compute::fp32;  // bf16 inputs imply bf16
+  Compute compute = Compute::fp32;  // bf16 inputs imply bf16, f16 inputs f16
 };
 // activation(x w^T + bias) + residual with the epilogue fused into the product: x (..., K), w (M, K), bias (M) f32 or absent
 // -> (..., M). x and w may differ in dtype (f32 with bf16): the product is then computed in bf16.
@@ -129,18 +129,16 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
 // rows: sequence s has query rows [query_offsets[s], query_offsets[s+1]) and key/value rows [key_offsets[s], key_offsets[s+1]).
 struct AttentionOptions {
   int heads = 1;
-  Tensor query_offsets{};  // (S + 1) i64 on the device of q
-  Tensor key_offsets{};    // (S + 1) i64; absent means query_offsets
-  bool causal = false;     // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
-  Tensor bias{};           // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
-  double scale = 0.0;      // 0 means 1 / sqrt(D)
+  SequenceOffsets query_offsets{};  // on the device of q
+  SequenceOffsets key_offsets{};    // absent means query_offsets
+  bool causal = false;              // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
+  Tensor bias{};       // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
+  double scale = 0.0;  // 0 means 1 / sqrt(D)
 };
 // q (Nq, H*D), k (Nk, H*D), v (Nk, H*D) -> (Nq, H*D). Rows may be strided views (thirds of a qkv product).
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options);
 // Self-attention on a joint projection: qkv (N, 3*H*D) with q, k, v side by side. One gradient tensor, no slicing.
 Tensor attention_qkv(const Tensor& qkv, const AttentionOptions& options);
-// Offsets of S sequences of equal length: 0, T, 2T, ...
-Tensor equal_offsets(std::int64_t sequences, std::int64_t length, Device device = kCpu);
 
 // --- images: NHWC in memory (conv2d.cpp, pool2d.cpp, batch_norm.cpp, upsample.cpp, patchify.cpp) -----------------------------------------
 struct ConvOptions {

@@ -18,9 +18,9 @@ struct MultiheadAttention {
   MultiheadAttention() = default;
   MultiheadAttention(std::int64_t width, int head_count);
   // Self-attention of x (N, D) per sequence, plus residual (N, D).
-  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const;
+  Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual, const Context& context) const;
   // Only the rows `picked` (S) of x are queries, one per sequence; residual (S, D). Keys and values are all rows.
-  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual,
+  Tensor pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal, const Tensor& residual,
                 const Context& context) const;
   void visit(Visitor& v);
 };
@@ -64,9 +64,10 @@ struct ResidualAttentionBlock {
 
   ResidualAttentionBlock() = default;
   ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, const BlockOptions& options);
-  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Context& context) const;  // (N, D) f32 -> (N, D) f32
+  Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal,
+                    const Context& context) const;  // (N, D) f32 -> (N, D) f32
   // The same for the one row of each sequence that is read afterwards: (N, D) -> (S, D). Equal numbers, less work (design.md 5.2).
-  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Context& context) const;
+  Tensor pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal, const Context& context) const;
   void visit(Visitor& v);
 };
 
@@ -76,7 +77,7 @@ struct Transformer {
   Transformer() = default;
   Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, const BlockOptions& options);
   // All blocks. When `picked` is given (one row per sequence), the last block computes only those rows: (N, D) -> (S, D).
-  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& picked, const Context& context) const;
+  Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& picked, const Context& context) const;
   void visit(Visitor& v);
 };
 
