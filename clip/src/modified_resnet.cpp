@@ -137,8 +137,10 @@ void ModifiedResNet::initialize(const Initializer& init, const std::string& name
   }
 }
 
-Tensor ModifiedResNet::operator()(const Tensor& images, const Context& context) const {
+Tensor ModifiedResNet::operator()(const Tensor& images, const Context& given) const {
   const Scope scope("visual");
+  Context context = given;
+  context.training = given.training && !frozen_statistics;
   PatchifyOptions pixels;  // 1 x 1 patches: normalised pixels as rows, which is NHWC
   pixels.patch = 1;
   std::copy(mean.begin(), mean.end(), pixels.mean);

@@ -187,6 +187,14 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("grad-checkpointing", o.grad_checkpointing);
   add("lock-image", o.lock_image);
   add("lock-text", o.lock_text);
+  add("lock-image-unlocked-groups", o.lock_image_unlocked_groups);
+  add("lock-image-freeze-bn-stats", o.lock_image_freeze_bn_stats);
+  add("lock-text-unlocked-layers", o.lock_text_unlocked_layers);
+  add("image-layer-decay", o.image_layer_decay);
+  add("text-layer-decay", o.text_layer_decay);
+  add("force-image-size", o.force_image_size);
+  add("force-context-length", o.force_context_length);
+  add("force-quick-gelu", o.force_quick_gelu);
   add("equal-captions", o.equal_captions);
   add("aug-scale", o.aug_scale);
   add("flip", o.flip);

@@ -55,6 +55,19 @@ std::vector<double> factors_of(const std::string& text) {
 
 }  // namespace
 
+void force_config(const TrainOptions& o, ModelConfig& config) {
+  if (o.force_image_size > 0) {
+    config.vision.image_size = o.force_image_size;
+  }
+  if (o.force_context_length > 0) config.text.context_length = o.force_context_length;
+  if (o.force_quick_gelu) config.quick_gelu = true;
+  config.validate();
+}
+
+LockOptions lock_options(const TrainOptions& o) {
+  return {o.lock_image, o.lock_text, o.lock_image_unlocked_groups, o.lock_text_unlocked_layers};
+}
+
 Compute compute_of(const std::string& precision, Device device) {
   if (precision == "fp32") return Compute::fp32;
   if (precision == "tf32") return device.is_cuda() ? Compute::tf32 : Compute::fp32;
@@ -162,6 +175,11 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"lr_cooldown_power", o.lr_cooldown_power},
                              {"lock_image", o.lock_image},
                              {"lock_text", o.lock_text},
+                             {"lock_image_unlocked_groups", o.lock_image_unlocked_groups},
+                             {"lock_image_freeze_bn_stats", o.lock_image_freeze_bn_stats},
+                             {"lock_text_unlocked_layers", o.lock_text_unlocked_layers},
+                             {"image_layer_decay", o.image_layer_decay},
+                             {"text_layer_decay", o.text_layer_decay},
                              {"precision", o.precision},
                              {"equal_captions", o.equal_captions},
                              {"aug_scale", o.aug_scale},

@@ -33,7 +33,7 @@ Chunk make_chunk(const Clip& model, const PairBatch& batch, std::int64_t begin, 
   const Device device = model.logit_scale.value.device();
   Chunk chunk;
   chunk.pixels = batch.pixels.slice(0, begin, end).to(device);
-  chunk.captions = pack_captions(captions, options.pack_captions ? 0 : model.config.text.context_length).to(device);
+  chunk.captions = batch_captions(model.config.text, captions, options.pack_captions).to(device);
   if (static_cast<std::int64_t>(captions.size()) < end - begin) chunk.caption_row = from_vector(rows, {end - begin}).to(device);
   return chunk;
 }

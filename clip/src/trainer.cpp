@@ -75,6 +75,7 @@ void Training::prepare_model() {
   const std::string source =
       !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
   ModelConfig config = find_model_config(source);
+  force_config(o_, config);
   if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
     config.init_logit_scale = std::log(10.0);
     config.init_logit_bias = -10.0;
@@ -83,17 +84,21 @@ void Training::prepare_model() {
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
   tokenizer_ = tokenizer_of(model_->config);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
+  model_->text.pooled_last_block = o_.prune_last_block;
+  if (auto* resnet = std::get_if<ModifiedResNet>(&model_->visual.body)) {
+    resnet->frozen_statistics = o_.lock_image && o_.lock_image_freeze_bn_stats;
+  }
   move_to(*model_, device_);
   const Collector all = collect(*model_);
-  freeze(all, [&](const std::string& name) {
-    const bool image = name.rfind("visual.", 0) == 0;
-    return name != "logit_scale" && name != "logit_bias" && ((image && o_.lock_image) || (!image && o_.lock_text));
-  });
+  freeze(all, frozen_by(config, lock_options(o_)));
   context_.training = true;
   context_.compute = compute_of(o_.precision, device_);
   context_.step = &block_;
   context_.checkpoint_blocks = o_.grad_checkpointing;
   parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16);
+  if (o_.image_layer_decay != 1.0 || o_.text_layer_decay != 1.0) {
+    parameters_->set_lr_factors(layer_decay(config, o_.image_layer_decay, o_.text_layer_decay));
+  }
   if (o_.ema > 0.0) ema_ = std::make_unique<Ema>(*parameters_, o_.ema);
 }
 

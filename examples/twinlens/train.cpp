@@ -83,10 +83,34 @@ void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
 void add_model_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Model";
   app.add_option("--model", o.model, "Built-in name, open_clip config .json, or model folder")->group(group)->capture_default_str();
-  app.add_option("--pretrained", o.pretrained, "Weights to start from: a model folder or .safetensors")->group(group);
+  app.add_option("--pretrained", o.pretrained,
+                 "Weights to start from: a model folder, or a file of OpenAI's, open_clip's or Hugging Face's")
+      ->group(group);
+  app.add_option("--force-image-size", o.force_image_size, "Another image size; position embeddings of --pretrained are resized")
+      ->group(group)
+      ->check(CLI::PositiveNumber);
+  app.add_option("--force-context-length", o.force_context_length, "Another context length; position embeddings are resized")
+      ->group(group)
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--force-quick-gelu", o.force_quick_gelu, "QuickGELU whatever the model says")->group(group);
   app.add_flag("--lock-image", o.lock_image, "Freeze the image tower")->group(group);
+  app.add_option("--lock-image-unlocked-groups", o.lock_image_unlocked_groups,
+                 "Train the last so many groups of a locked image tower: projection; last block; block before; ...; embeddings")
+      ->group(group)
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--lock-image-freeze-bn-stats", o.lock_image_freeze_bn_stats,
+               "Batch norms of a locked image tower keep and use their running statistics")
+      ->group(group);
   app.add_flag("--lock-text", o.lock_text, "Freeze the text tower")->group(group);
   app.add_flag("--siglip", o.siglip, "SigLIP's sigmoid loss; a model without a logit bias starts with scale 10 and bias -10")->group(group);
+  app.add_option("--lock-text-unlocked-layers", o.lock_text_unlocked_layers, "The same for a locked text tower")
+      ->group(group)
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--image-layer-decay", o.image_layer_decay,
+                 "Factor of the learning rate from each group of the image tower to the one below it; 1: none")
+      ->group(group)
+      ->check(CLI::Range(1e-6, 1.0));
+  app.add_option("--text-layer-decay", o.text_layer_decay, "The same for the text tower")->group(group)->check(CLI::Range(1e-6, 1.0));
 }
 
 void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
@@ -170,8 +194,12 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
                  "Keep the checkpoint that is best by this metric of the evaluation (image_to_text_R@1, clip_val_loss, ...), and write its "
                  "model to best/")
       ->group(group);
-  app.add_flag_callback("--save-most-recent", [] {}, "As open_clip; the newest checkpoint is always kept")->group(group);
-  app.add_flag_callback("--delete-previous-checkpoint", [&o] { o.keep_last = 1; }, "As open_clip; the same as --keep-last 1")->group(group);
+  app.add_flag_callback(
+         "--save-most-recent", [] {}, "As open_clip; the newest checkpoint is always kept")
+      ->group(group);
+  app.add_flag_callback(
+         "--delete-previous-checkpoint", [&o] { o.keep_last = 1; }, "As open_clip; the same as --keep-last 1")
+      ->group(group);
   app.add_flag("!--no-async-save", o.async_save, "Wait for checkpoints to be written (less memory, the same files)")->group(group);
   app.add_option("--report-to", o.report_to, "tensorboard: event files in LOGS/NAME/tensorboard")
       ->group(group)

@@ -22,7 +22,7 @@ struct PairBatch {
 
 struct StepOptions {
   EqualCaptions equal_captions = EqualCaptions::negatives;
-  std::int64_t max_chunk = 0;     // pairs encoded at once; 0: all
+  std::int64_t max_chunk = 0;  // pairs encoded at once; 0: all
   LossKind loss = LossKind::softmax;
   bool stream_loss = true;        // tiles of logits instead of all of them (design.md 5.3)
   bool encode_equal_once = true;  // a caption that stands several times is encoded once (design.md 5.5)
@@ -38,8 +38,8 @@ struct FeatureFigures {
 
 // Adds the gradient of the mean loss over all ranks' rows (before averaging over ranks) to the parameters and returns this rank's loss.
 // Figures are computed when asked for (a pass over the features, and a read from the device).
-double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
-                        Communicator& communicator, FeatureFigures* figures = nullptr);
+double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator,
+                        FeatureFigures* figures = nullptr);
 
 // After forward_backward on every rank: the gradients of the whole batch, the same bits on all ranks.
 void average_gradients(FlatParameters& parameters, Communicator& communicator);

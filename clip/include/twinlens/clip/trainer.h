@@ -38,15 +38,20 @@ struct TrainOptions {
   double lr_cooldown_end = 0.0, lr_cooldown_power = 1.0;
   double grad_clip_norm = 0.0;
   double label_smoothing = 0.0;
-  double ema = 0.0;  // decay; 0: off
+  double ema = 0.0;                   // decay; 0: off
   std::string on_nonfinite = "stop";  // or skip
   double spike_factor = 10.0;         // a gradient norm above so many times its running size is a spike; 0: none is
   std::int64_t max_bad_steps = 5;     // with skip: so many bad steps in a row lead back to the last checkpoint
   std::uint64_t seed = 0;
   int workers = 2, threads = 0;
   bool grad_checkpointing = false, lock_image = false, lock_text = false;
-  bool siglip = false;       // SigLIP's sigmoid loss
-  bool stream_loss = true;   // the loss from tiles of logits
+  bool siglip = false;                                                // SigLIP's sigmoid loss
+  bool stream_loss = true;                                            // the loss from tiles of logits
+  int lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;  // the last groups of a locked tower that are trained all the same
+  bool lock_image_freeze_bn_stats = false;
+  double image_layer_decay = 1.0, text_layer_decay = 1.0;  // of the learning rate, per group from the head down
+  int force_image_size = 0, force_context_length = 0;      // 0: the model's
+  bool force_quick_gelu = false;
   std::string equal_captions = "positives";  // negatives, positives, apart
   std::vector<double> aug_scale{0.9, 1.0};
   bool flip = false;
@@ -58,10 +63,10 @@ struct TrainOptions {
   std::vector<double> affine;       // degrees, translate, scale low, scale high
   std::int64_t save_frequency = 1;  // epochs
   std::int64_t save_every_steps = 0, keep_last = 3;
-  std::string save_best;         // a metric of the evaluation: its best checkpoint is kept, and best/ holds that model
-  bool async_save = true;        // write checkpoints while training goes on
-  std::string report_to;         // tensorboard, or nothing
-  double report_seconds = 30.0;  // between two states of report.html; 0: only at the end
+  std::string save_best;           // a metric of the evaluation: its best checkpoint is kept, and best/ holds that model
+  bool async_save = true;          // write checkpoints while training goes on
+  std::string report_to;           // tensorboard, or nothing
+  double report_seconds = 30.0;    // between two states of report.html; 0: only at the end
   std::int64_t val_frequency = 1;  // epochs
   std::int64_t log_every_n_steps = 10;
   double max_skipped = 0.01;
