@@ -123,7 +123,7 @@ Tensor TextTower::operator()(const TokenBatch& captions, const Context& context)
   MatmulOptions product;
   product.compute = context.compute;
   product.out = DType::f32;
-  return matmul(normed, text_projection.operand(context.compute), product);
+  return matmul(normed, text_projection.rounded_operand(context.compute), product);
 }
 
 void TextTower::visit(Visitor& v) {

@@ -144,7 +144,7 @@ Tensor VisionTransformer::operator()(const Tensor& images, const Context& contex
   MatmulOptions product;
   product.compute = context.compute;
   product.out = DType::f32;
-  return matmul(pooled, proj.operand(context.compute), product);
+  return matmul(pooled, proj.rounded_operand(context.compute), product);
 }
 
 void VisionTransformer::visit(Visitor& v) {
