@@ -192,6 +192,7 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_flag("!--no-pack-captions", r.step.pack_captions, "Every caption padded to the context");
   app.add_flag("!--no-prune-last-block", r.prune_last_block, "Whole last blocks");
   app.add_flag("!--no-encode-equal-once", r.step.encode_equal_once, "Equal captions encoded as often as they stand there");
+  app.add_flag("!--no-stream-loss", r.step.stream_loss, "All logits in memory instead of tiles");
   app.add_flag("--grad-checkpointing", r.checkpoint_blocks, "Recompute Transformer blocks in backward");
   app.add_option("--save", o.save, "Folder that gets the model and batch.safetensors, before the first step");
   app.add_flag("--json", o.json, "One object on stdout");

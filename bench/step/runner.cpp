@@ -8,6 +8,7 @@
 #include "twinlens/clip/loss.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
 #include "twinlens/nn/communicator.h"
@@ -66,6 +67,7 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   if (device_.is_cuda() && cuda_device_count() <= device_.index) throw DeviceError(cuda_unavailable_reason());
   model_ = std::make_unique<Clip>(find_model_config(o_.model), o_.seed);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
+  model_->text.pooled_last_block = o_.prune_last_block;
   batch_ = make_batch(model_->config, o_.batch_size, o_.captions, o_.seed);
   move_to(*model_, device_);
   batch_.pixels = batch_.pixels.to(device_);
@@ -92,8 +94,7 @@ std::int64_t Runner::text_rows() const {
 
 Tensor Runner::encode_text() const {
   const Captions captions = distinct(batch_, o_.step.encode_equal_once);
-  TokenBatch tokens = pack_captions(captions.tokens, o_.step.pack_captions ? 0 : model_->config.text.context_length).to(device_);
-  tokens.packed = tokens.packed && o_.prune_last_block;
+  const TokenBatch tokens = batch_captions(model_->config.text, captions.tokens, o_.step.pack_captions).to(device_);
   Tensor text = model_->encode_text(tokens, context_);
   if (captions.row.empty()) return text;
   return index_select(text, 0, from_vector(captions.row, {static_cast<std::int64_t>(captions.row.size())}).to(device_));
@@ -114,7 +115,8 @@ Tensor Runner::loss_and_gradients(PhaseSeconds* phases) {
   {
     const Scope scope("loss");
     const Tensor ids = from_vector(batch_.caption_ids, {static_cast<std::int64_t>(batch_.caption_ids.size())}).to(device_);
-    loss = clip_loss({image, text, model_->logit_scale.value, ids}, o_.step.equal_captions, *communicator_);
+    const LossOptions options{o_.step.equal_captions, o_.step.loss, o_.step.stream_loss};
+    loss = clip_loss({image, text, model_->logit_scale.value, ids, model_->logit_bias.value}, options, *communicator_);
   }
   watch.part(2);
   backward(loss);
