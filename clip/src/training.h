@@ -9,6 +9,7 @@
 
 #include "clip/src/checkpoint.h"
 #include "clip/src/data_health.h"
+#include "clip/src/grace_saver.h"
 #include "clip/src/live_report.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
@@ -35,6 +36,8 @@ class Training {
   void evaluate_now();
   bool is_best(const nlohmann::ordered_json& metrics);
   void save();
+  void save_in_grace();
+  void finish_writing();
   void note_skipped();
   std::string last_good() const;
   void run_steps(TrainResult& result);
@@ -67,6 +70,7 @@ class Training {
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0;
   DataHealth data_health_;
+  std::unique_ptr<GraceSaver> grace_;  // last: its thread looks at the rest
 };
 
 }  // namespace twinlens

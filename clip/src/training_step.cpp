@@ -45,6 +45,8 @@ void Training::step() {
   const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_);
   const double norm = parameters_->gradient_norm();
   check_finite(batch, loss, norm);
+  const std::lock_guard changing(grace_->state());
+  writer_->poll();
   block_.clip_factor = clip_factor(norm, o_.grad_clip_norm);
   adamw_step(*parameters_, block_, adamw_);
   model_->clamp_logit_scale();
@@ -89,7 +91,11 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
 }
 
 Json Training::evaluate() {
-  if (ema_ != nullptr) ema_->swap(*parameters_);
+  std::unique_lock changing(grace_->state(), std::defer_lock);
+  if (ema_ != nullptr) {
+    changing.lock();
+    ema_->swap(*parameters_);
+  }
   EmbedOptions options;
   options.context.compute = context_.compute;
   options.batch_size = static_cast<int>(step_options_.max_chunk > 0 ? std::min(o_.batch_size, step_options_.max_chunk) : o_.batch_size);

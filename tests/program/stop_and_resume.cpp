@@ -107,6 +107,26 @@ TEST_CASE("SIGTERM and Ctrl-C save and stop; --resume latest ends with the same 
   }
 }
 
+TEST_CASE("SIGTERM in a step that takes longer than the time it leaves: the last complete step is saved", "[train]") {
+  // Pictures of 9216 tokens: a step takes half a minute and more.
+  const Run runs(R"({"embed_dim": 32, "vision_cfg": {"image_size": 768, "layers": 12, "width": 128, "head_width": 64, "patch_size": 8},
+                     "text_cfg": {"context_length": 24, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1}})");
+  Running program(Start{runs.arguments("run", "40"), {}, {}, 0});
+  REQUIRE(wait_until(program, [&] { return fs::exists(runs.of("run") / "params.json"); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  program.signal(SIGTERM);
+  REQUIRE(wait_until(program, [&] { return fs::exists(runs.of("run") / "checkpoints/latest"); }));
+  program.signal(SIGKILL);
+  CHECK(program.wait().status == -SIGKILL);
+  CHECK(fs::exists(runs.of("run") / "checkpoints/step_0/checksums.json"));
+  // It can be resumed from.
+  Running again(Start{runs.arguments("run", "40", {"--resume", "latest"}), {}, {}, 0});
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  CHECK_FALSE(again.ended());
+  again.signal(SIGKILL);
+  CHECK_THAT(again.wait().err, !Catch::Contains("warning") && !Catch::Contains("error"));
+}
+
 TEST_CASE("a second Ctrl-C ends the program at once", "[train]") {
   // One step of this takes far longer than the test waits.
   const Run runs(R"({"embed_dim": 32, "vision_cfg": {"image_size": 512, "layers": 24, "width": 512, "head_width": 64, "patch_size": 16},
