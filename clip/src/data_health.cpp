@@ -8,7 +8,9 @@ namespace twinlens {
 namespace {
 
 // A reason without what differs from sample to sample: the part before the first `;` or `'`.
-std::string kind_of(const std::string& reason) { return reason.substr(0, std::min({reason.find(';'), reason.find('\''), std::size_t{100}})); }
+std::string kind_of(const std::string& reason) {
+  return reason.substr(0, std::min({reason.find(';'), reason.find('\''), std::size_t{100}}));
+}
 
 }  // namespace
 
@@ -35,18 +37,21 @@ std::string DataHealth::warning(int workers, int cores) const {
   if (wait_share() <= 0.2) return {};
   const std::string what = fmt::format("warning: {:.0f} % of the time is spent waiting for data; ", 100.0 * wait_share());
   if (line_.read > line_.decode) {
-    return what + fmt::format("reading takes {:.0f} % of a worker's time: use a faster disk, larger shards, or --shuffle-buffer 8192 to read in "
-                              "sequence; more --workers (now {}) help where the disk answers many at once",
-                              100.0 * share(line_.read, line_.read + line_.decode), workers);
+    return what + fmt::format(
+                      "reading takes {:.0f} % of a worker's time: use a faster disk, larger shards, or --shuffle-buffer 8192 to read in "
+                      "sequence; more --workers (now {}) help where the disk answers many at once",
+                      100.0 * share(line_.read, line_.read + line_.decode), workers);
   }
-  if (workers < cores) return what + fmt::format("decoding is the limit: raise --workers (now {}, {} cores), or store smaller pictures", workers, cores);
+  if (workers < cores)
+    return what + fmt::format("decoding is the limit: raise --workers (now {}, {} cores), or store smaller pictures", workers, cores);
   return what + fmt::format("decoding is the limit on {} cores: store smaller pictures", cores);
 }
 
 ReportTable DataHealth::table(const std::vector<SkippedSample>& skipped) const {
   const auto percent = [](double part) { return fmt::format("{:.2f} %", 100.0 * part); };
   ReportTable out{"Data", "Of this part of the run.", {"", ""}, {}};
-  out.rows.push_back({"captions cut to the context length", percent(share(static_cast<double>(all_.truncated), static_cast<double>(all_.seen)))});
+  out.rows.push_back(
+      {"captions cut to the context length", percent(share(static_cast<double>(all_.truncated), static_cast<double>(all_.seen)))});
   out.rows.push_back({"time spent waiting for data", percent(share(all_.wait, all_.busy))});
   out.rows.push_back({"of a worker's time: reading, the rest decoding", percent(share(all_.read, all_.read + all_.decode))});
   out.rows.push_back({"samples skipped (skipped.tsv)", std::to_string(skipped.size())});

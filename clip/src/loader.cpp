@@ -52,7 +52,7 @@ struct Loader::Work {
 
   std::mutex mutex;
   std::condition_variable room, ready;
-  std::map<std::pair<std::int64_t, std::int64_t>, Made> done;                       // by (epoch, index)
+  std::map<std::pair<std::int64_t, std::int64_t>, Made> done;        // by (epoch, index)
   std::map<std::int64_t, std::shared_ptr<const EpochOrder>> orders;  // by epoch
   std::pair<std::int64_t, std::int64_t> claim;                       // next batch a worker takes
   std::pair<std::int64_t, std::int64_t> wanted;                      // next batch next() gives
@@ -130,7 +130,8 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
   auto* pixels = batch.pixels.data<std::uint8_t>();
   // What a replacement must differ from.
   std::unordered_set<std::int64_t> captions;
-  for (std::int64_t i = 0; options.equal_captions_apart && i < global_batch(); ++i) captions.insert(caption_id(epoch_samples[first + i], epoch));
+  for (std::int64_t i = 0; options.equal_captions_apart && i < global_batch(); ++i)
+    captions.insert(caption_id(epoch_samples[first + i], epoch));
   for (std::int64_t i = 0; i < options.batch_size; ++i) {
     std::int64_t sample = epoch_samples[first + options.rank * options.batch_size + i];
     std::optional<Image> image = picture(sample, epoch, made);

@@ -127,11 +127,10 @@ details{margin-top:2rem}code{font-size:.88rem})";
 }  // namespace
 
 void write_report(const std::filesystem::path& page, const Report& r, const std::filesystem::path& metrics_jsonl) {
-  std::string html =
-      "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>" +
-      (r.refresh_seconds > 0 ? fmt::format("<meta http-equiv='refresh' content='{}'>", r.refresh_seconds) : std::string()) + "<title>" +
-      escape(r.title) + "</title><style>" + kStyle + "</style></head><body><h1>" + escape(r.title) + "</h1><p>" + escape(r.summary) +
-      "</p>";
+  std::string html = "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>" +
+                     (r.refresh_seconds > 0 ? fmt::format("<meta http-equiv='refresh' content='{}'>", r.refresh_seconds) : std::string()) +
+                     "<title>" + escape(r.title) + "</title><style>" + kStyle + "</style></head><body><h1>" + escape(r.title) + "</h1><p>" +
+                     escape(r.summary) + "</p>";
   for (const ReportTable& t : r.tables) html += table(t);
   if (const std::vector<Curve> curves = read_curves(metrics_jsonl); !curves.empty()) {
     html += "<h2>Curves</h2><div class='curves'>";

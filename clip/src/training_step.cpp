@@ -72,19 +72,21 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
       "{:.0f} %",
       state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
       scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share));
-  if (const std::string warning = data_health_.warning(o_.workers, static_cast<int>(std::thread::hardware_concurrency())); !warning.empty()) log_->line(warning);
+  if (const std::string warning = data_health_.warning(o_.workers, static_cast<int>(std::thread::hardware_concurrency())); !warning.empty())
+    log_->line(warning);
   Json line{{"step", state_.step},
-                 {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
-                 {"samples", state_.samples},
-                 {"loss", loss},
-                 {"lr", static_cast<double>(block_.learning_rate)},
-                 {"logit_scale", scale},
-                 {"samples_per_second", rate},
-                 {"data_time", batch.wait_seconds},
-                 {"batch_time", batch_seconds},
-                 {"grad_norm", norm},
-                 {"ln_n", std::log(n)}};
-  data_health_.fields(line, static_cast<std::int64_t>(loader_->skipped().size()), data_->size() + static_cast<std::int64_t>(data_->skipped().size()));
+            {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
+            {"samples", state_.samples},
+            {"loss", loss},
+            {"lr", static_cast<double>(block_.learning_rate)},
+            {"logit_scale", scale},
+            {"samples_per_second", rate},
+            {"data_time", batch.wait_seconds},
+            {"batch_time", batch_seconds},
+            {"grad_norm", norm},
+            {"ln_n", std::log(n)}};
+  data_health_.fields(line, static_cast<std::int64_t>(loader_->skipped().size()),
+                      data_->size() + static_cast<std::int64_t>(data_->skipped().size()));
   log_->metrics(line);
   data_health_.restart();
   live_report_->update(o_, state_, total_steps_, data_health_, loader_->skipped());

@@ -143,8 +143,12 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
                  "Keep the checkpoint that is best by this metric of the evaluation (image_to_text_R@1, clip_val_loss, ...), and write its "
                  "model to best/")
       ->group(group);
-  app.add_flag_callback("--save-most-recent", [] {}, "As open_clip; the newest checkpoint is always kept")->group(group);
-  app.add_flag_callback("--delete-previous-checkpoint", [&o] { o.keep_last = 1; }, "As open_clip; the same as --keep-last 1")->group(group);
+  app.add_flag_callback(
+         "--save-most-recent", [] {}, "As open_clip; the newest checkpoint is always kept")
+      ->group(group);
+  app.add_flag_callback(
+         "--delete-previous-checkpoint", [&o] { o.keep_last = 1; }, "As open_clip; the same as --keep-last 1")
+      ->group(group);
   app.add_flag("!--no-async-save", o.async_save, "Wait for checkpoints to be written (less memory, the same files)")->group(group);
   app.add_option("--report-to", o.report_to, "tensorboard: event files in LOGS/NAME/tensorboard")
       ->group(group)

@@ -171,7 +171,8 @@ TEST_CASE("kill -9 while a checkpoint is being written leaves the one before, an
 // then those of the run that was never killed. Saves are frequent and in the background, so that many kills fall into one.
 void check_kills(int kills, unsigned seed) {
   const Run runs(GENERATE(true, false) ? toy_vit_json() : large_config());
-  const std::vector<std::string> more{"--save-every-steps", "3", "--val-data", runs.data(), "--val-frequency", "4", "--save-best", "clip_val_loss"};
+  const std::vector<std::string> more{"--save-every-steps", "3", "--val-data",  runs.data(),
+                                      "--val-frequency",    "4", "--save-best", "clip_val_loss"};
   constexpr int kSteps = 100;  // 20 epochs of 5 steps
   REQUIRE(run(runs.arguments("whole", "20", more)).status == 0);
   std::mt19937 random(seed);
@@ -186,7 +187,8 @@ void check_kills(int kills, unsigned seed) {
     // Enough kills, or enough of waiting: this one may finish.
     const bool spare = killed >= kills;
     const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(20'000 + random() % 1'500'000);
-    while (!program.ended() && (spare || std::chrono::steady_clock::now() < until)) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    while (!program.ended() && (spare || std::chrono::steady_clock::now() < until))
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
     if (!program.ended()) program.signal(SIGKILL);
     const Outcome outcome = program.wait();
     INFO(outcome.err);

@@ -4,11 +4,11 @@
 //
 // Whole (buffer 0): a permutation of all samples by a Feistel network, in O(1) memory.
 // In blocks (buffer K > 0, for disks and streams that want to be read in sequence): runs of samples that lie behind each other - whole
-// files where they are streamed, else 256 samples - come in a permuted order; what they give is cut into blocks of K samples, and each block
-// is permuted. Memory: one entry a run. While a block is used the next is read.
-// Sources with weights: weight w gives every sample floor(w) times an epoch, and a permuted share of w - floor(w) once more.
-// Apart: no two equal captions in a batch; a sample whose caption already stands in the batch being filled waits for a later one. What
-// never fits is left out. This keeps the order of one epoch in memory (8 bytes a sample).
+// files where they are streamed, else 256 samples - come in a permuted order; what they give is cut into blocks of K samples, and each
+// block is permuted. Memory: one entry a run. While a block is used the next is read. Sources with weights: weight w gives every sample
+// floor(w) times an epoch, and a permuted share of w - floor(w) once more. Apart: no two equal captions in a batch; a sample whose caption
+// already stands in the batch being filled waits for a later one. What never fits is left out. This keeps the order of one epoch in memory
+// (8 bytes a sample).
 
 #include <cstdint>
 #include <vector>

@@ -49,10 +49,10 @@ struct TrainOptions {
   std::vector<double> affine;       // degrees, translate, scale low, scale high
   std::int64_t save_frequency = 1;  // epochs
   std::int64_t save_every_steps = 0, keep_last = 3;
-  std::string save_best;         // a metric of the evaluation: its best checkpoint is kept, and best/ holds that model
-  bool async_save = true;        // write checkpoints while training goes on
-  std::string report_to;         // tensorboard, or nothing
-  double report_seconds = 30.0;  // between two states of report.html; 0: only at the end
+  std::string save_best;           // a metric of the evaluation: its best checkpoint is kept, and best/ holds that model
+  bool async_save = true;          // write checkpoints while training goes on
+  std::string report_to;           // tensorboard, or nothing
+  double report_seconds = 30.0;    // between two states of report.html; 0: only at the end
   std::int64_t val_frequency = 1;  // epochs
   std::int64_t log_every_n_steps = 10;
   double max_skipped = 0.01;
