@@ -1,31 +1,33 @@
-# The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16dot` compiles it for avx512bf16 too. From it come the mirrored paths
+# The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16dot` compiles it for avx512bf16 and avx512amx too. From it come the mirrored paths
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate+cuda
-    adamw
-    affine
-    attention
-    batch_norm
-    bias_gradient
-    binary
+    adamw+cuda
+    affine+cuda
+    attention+cuda
+    batch_norm+cuda
+    bias_gradient+cuda
+    binary+cuda
     copy+cuda
-    cross_entropy
-    dropout
-    im2col
-    index_select
-    l2_normalize
+    cross_entropy+cuda
+    dropout+cuda
+    im2col+cuda
+    index_select+cuda
+    info_nce+cuda
+    l2_normalize+cuda
     layer_norm+cuda
-    matmul+bf16dot
-    norm2
-    patchify
-    pool2d
-    random_fill
-    recolor
-    reduce_rows
-    resize
-    sample
-    softmax
-    topk
-    unary
-    upsample
-    where)
+    matmul+cuda+bf16dot
+    norm2+cuda
+    patchify+cuda
+    pool2d+cuda
+    random_fill+cuda
+    recolor+cuda
+    reduce_rows+cuda
+    resize+cuda
+    sample+cuda
+    softmax+cuda
+    tone+cuda
+    topk+cuda
+    unary+cuda
+    upsample+cuda
+    where+cuda)

@@ -1,12 +1,13 @@
 #include "twinlens/clip/config.h"
 
-#include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 
 #include "twinlens/clip/nearest_name.h"
+#include "twinlens/clip/pretrained.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -65,6 +66,64 @@ class Reader {
   std::set<std::string> known_;
 };
 
+void read_norm_and_activation(Reader& r, const std::string& source, double& eps, bool& gelu_tanh) {
+  if (const Json* norm = r.child("norm_kwargs"); norm != nullptr && !norm->is_null()) {
+    Reader inner(*norm, source, "norm_kwargs");
+    inner.read("eps", eps);
+    inner.finish();
+  }
+  if (const Json* act = r.child("act_kwargs"); act != nullptr && !act->is_null()) {
+    Reader inner(*act, source, "act_kwargs");
+    std::string approximate = "none";
+    inner.read("approximate", approximate);
+    inner.finish();
+    if (approximate != "none" && approximate != "tanh") {
+      throw ConfigError("model config: act_kwargs.approximate = '" + approximate + "' is unknown; " + source + "; use none or tanh");
+    }
+    gelu_tanh = approximate == "tanh";
+  }
+}
+
+// Blocks other than CLIP's.
+void require_plain_blocks(Reader& r) {
+  for (const char* key : {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
+    r.require(key, false);
+  r.require("block_type", Json());
+}
+
+// timm's vit_SIZE_patchP_siglip_S (timm models/vision_transformer.py). Those that use the tanh form of GELU are listed; act_kwargs
+// overrides.
+void set_siglip_trunk(VisionConfig& c, const std::string& source) {
+  struct Size {
+    const char* name;
+    int width, layers, heads;
+    double mlp_ratio;
+  };
+  constexpr Size kSizes[] = {
+      {"base", 768, 12, 12, 4.0}, {"large", 1024, 24, 16, 4.0}, {"so400m", 1152, 27, 16, 3.7362}, {"giantopt", 1536, 40, 16, 4.0}};
+  constexpr const char* kTanh[] = {"vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512", "vit_so400m_patch16_", "vit_giantopt_"};
+  c.no_ln_pre = true;
+  c.eps = 1e-6;
+  // Sizes that timm has no name for stand in the config (weights of transformers can have any).
+  if (c.timm_model_name.rfind("vit_custom_", 0) == 0) return;
+  for (const Size& size : kSizes) {
+    const std::string start = std::string("vit_") + size.name + "_patch";
+    int patch = 0, image = 0, end = 0;
+    if (c.timm_model_name.rfind(start, 0) != 0) continue;
+    const std::string rest = c.timm_model_name.substr(start.size());
+    if (std::sscanf(rest.c_str(), "%d_siglip_%d%n", &patch, &image, &end) != 2 || end != static_cast<int>(rest.size())) continue;
+    c.width = size.width;
+    c.layers = {size.layers};
+    c.head_width = size.width / size.heads;
+    c.mlp_ratio = size.mlp_ratio;
+    c.patch_size = patch;
+    for (const char* name : kTanh) c.gelu_tanh = c.gelu_tanh || c.timm_model_name.rfind(name, 0) == 0;
+    return;
+  }
+  throw ConfigError("model config: timm_model_name '" + c.timm_model_name + "' is not supported; " + source +
+                    "; supported: timm's SigLIP trunks, such as vit_base_patch16_siglip_224");
+}
+
 VisionConfig read_vision(const Json& json, const std::string& source) {
   VisionConfig c;
   Reader r(json, source, "vision_cfg");
@@ -80,14 +139,27 @@ VisionConfig read_vision(const Json& json, const std::string& source) {
   r.read("mlp_ratio", c.mlp_ratio);
   r.read("patch_size", c.patch_size);
   r.read("image_size", c.image_size);
-  r.require("pool_type", std::string("tok"));
-  r.require("no_ln_pre", false);
-  r.require("final_ln_after_pool", false);
+  r.read("pool_type", c.pool_type);
+  r.read("no_ln_pre", c.no_ln_pre);
+  r.read("final_ln_after_pool", c.final_ln_after_pool);
   r.require("patch_dropout", 0.0);
-  r.require("attentional_pool", false);
-  r.require("pos_embed_type", std::string("learnable"));
+  r.read("attentional_pool", c.attentional_pool);
+  r.read("attn_pooler_queries", c.attn_pooler_queries);
+  r.read("attn_pooler_heads", c.attn_pooler_heads);
+  r.read("pos_embed_type", c.pos_embed_type);
   r.require("output_tokens", false);
-  if (const Json* ls = r.child("ls_init_value"); ls != nullptr && !ls->is_null()) r.require("ls_init_value", 0.0);
+  r.read("ls_init_value", c.ls_init_value);
+  r.read("timm_model_name", c.timm_model_name);
+  if (c.is_siglip()) {
+    r.require("timm_pool", std::string("map"));
+    r.require("timm_proj", std::string("none"));
+    set_siglip_trunk(c, source);
+  }
+  read_norm_and_activation(r, source, c.eps, c.gelu_tanh);
+  require_plain_blocks(r);
+  for (const char* key : {"timm_pool", "timm_proj", "timm_proj_bias", "timm_model_pretrained"}) r.ignore(key);
+  r.require("timm_drop", 0.0);
+  r.require("timm_drop_path", Json());
   r.finish();
   return c;
 }
@@ -101,11 +173,23 @@ TextConfig read_text(const Json& json, const std::string& source) {
   r.read("heads", c.heads);
   r.read("layers", c.layers);
   r.read("mlp_ratio", c.mlp_ratio);
-  r.require("pool_type", std::string("argmax"));
-  r.require("no_causal_mask", false);
+  r.read("pool_type", c.pool_type);
+  r.read("eos_id", c.eos_id);
+  // SentencePiece of SigLIP pads with its end of text, the others with 0.
+  r.read("hf_tokenizer_name", c.hf_tokenizer_name);
+  const std::string& name = c.hf_tokenizer_name;
+  if (name.find("SigLIP") != std::string::npos && name.find("SigLIP2") == std::string::npos) c.pad_id = 1;
+  r.read("pad_id", c.pad_id);
+  r.read("no_causal_mask", c.no_causal_mask);
   r.require("embed_cls", false);
-  r.require("proj_bias", false);
+  r.read("proj_bias", c.proj_bias);
+  r.require("proj_type", std::string("linear"));
+  r.require("final_ln_after_pool", false);
   r.require("output_tokens", false);
+  r.read("ls_init_value", c.ls_init_value);
+  read_norm_and_activation(r, source, c.eps, c.gelu_tanh);
+  require_plain_blocks(r);
+  if (const Json* kwargs = r.child("tokenizer_kwargs"); kwargs != nullptr && kwargs->is_object()) c.tokenizer_kwargs = kwargs->dump();
   r.finish();
   return c;
 }
@@ -122,58 +206,6 @@ PreprocessConfig read_preprocess(const Json& json, const std::string& source) {
   return c;
 }
 
-struct Preset {
-  const char* name;
-  const char* json;
-};
-
-// open_clip src/open_clip/model_configs (facts: sizes only). -quickgelu variants are made below.
-constexpr Preset kPresets[] = {
-    {"RN50",
-     R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":[3,4,6,3],"width":64},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"RN101",
-     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":[3,4,23,3],"width":64},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"RN50x4",
-     R"({"embed_dim":640,"vision_cfg":{"image_size":288,"layers":[4,6,10,6],"width":80},"text_cfg":{"width":640,"heads":10,"layers":12}})"},
-    {"RN50x16",
-     R"({"embed_dim":768,"vision_cfg":{"image_size":384,"layers":[6,8,18,8],"width":96},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"RN50x64",
-     R"({"embed_dim":1024,"vision_cfg":{"image_size":448,"layers":[3,15,36,10],"width":128},"text_cfg":{"width":1024,"heads":16,"layers":12}})"},
-    {"ViT-S-32",
-     R"({"embed_dim":384,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":32},"text_cfg":{"width":384,"heads":6,"layers":12}})"},
-    {"ViT-S-16",
-     R"({"embed_dim":384,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":16},"text_cfg":{"width":384,"heads":6,"layers":12}})"},
-    {"ViT-S-32-alt",
-     R"({"embed_dim":256,"vision_cfg":{"image_size":224,"layers":12,"width":384,"patch_size":32},"text_cfg":{"width":256,"heads":4,"layers":10}})"},
-    {"ViT-M-32",
-     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":512,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-32",
-     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":768,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-32-256",
-     R"({"embed_dim":512,"vision_cfg":{"image_size":256,"layers":12,"width":768,"patch_size":32},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-16",
-     R"({"embed_dim":512,"vision_cfg":{"image_size":224,"layers":12,"width":768,"patch_size":16},"text_cfg":{"width":512,"heads":8,"layers":12}})"},
-    {"ViT-B-16-plus-240",
-     R"({"embed_dim":640,"vision_cfg":{"image_size":240,"layers":12,"width":896,"patch_size":16},"text_cfg":{"width":640,"heads":10,"layers":12}})"},
-    {"ViT-L-14",
-     R"({"embed_dim":768,"vision_cfg":{"image_size":224,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"ViT-L-14-280",
-     R"({"embed_dim":768,"vision_cfg":{"image_size":280,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"ViT-L-14-336",
-     R"({"embed_dim":768,"vision_cfg":{"image_size":336,"layers":24,"width":1024,"patch_size":14},"text_cfg":{"width":768,"heads":12,"layers":12}})"},
-    {"ViT-H-14",
-     R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":32,"width":1280,"head_width":80,"patch_size":14},"text_cfg":{"width":1024,"heads":16,"layers":24}})"},
-    {"ViT-g-14",
-     R"({"embed_dim":1024,"vision_cfg":{"image_size":224,"layers":40,"width":1408,"head_width":88,"mlp_ratio":4.3637,"patch_size":14},"text_cfg":{"width":1024,"heads":16,"layers":24}})"},
-    {"ViT-bigG-14",
-     R"({"embed_dim":1280,"vision_cfg":{"image_size":224,"layers":48,"width":1664,"head_width":104,"mlp_ratio":4.9231,"patch_size":14},"text_cfg":{"width":1280,"heads":20,"layers":32}})"},
-    {"ViT-e-14",
-     R"({"embed_dim":1280,"vision_cfg":{"image_size":224,"layers":56,"width":1792,"head_width":112,"mlp_ratio":8.5715,"patch_size":14},"text_cfg":{"width":1280,"heads":20,"layers":36}})"},
-};
-// Those that OpenAI published, trained with QuickGELU.
-constexpr const char* kQuickGelu[] = {"RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"};
-constexpr const char* kQuickGeluSuffix = "-quickgelu";
-
 void check_positive(const char* field, double value) {
   if (!(value > 0))
     throw ConfigError("model config: " + std::string(field) + " = " + std::to_string(value) + "; model config; must be positive");
@@ -185,7 +217,26 @@ void check_divides(const char* field, int value, const char* by_field, int by) {
   }
 }
 
+void check_one_of(const char* field, const std::string& value, std::initializer_list<const char*> known) {
+  std::string list;
+  for (const char* name : known) {
+    if (value == name) return;
+    list += (list.empty() ? "" : ", ") + std::string(name);
+  }
+  throw ConfigError("model config: '" + value + "' is not supported for key '" + field + "'; model config; supported: " + list);
+}
+
 }  // namespace
+
+Activation ModelConfig::vision_activation() const {
+  // timm's trunks have their own, whatever quick_gelu says.
+  if (quick_gelu && !vision.is_siglip()) return Activation::quick_gelu;
+  return vision.gelu_tanh ? Activation::gelu_tanh : Activation::gelu;
+}
+
+Activation ModelConfig::text_activation() const {
+  return quick_gelu ? Activation::quick_gelu : text.gelu_tanh ? Activation::gelu_tanh : Activation::gelu;
+}
 
 void ModelConfig::validate() const {
   check_positive("embed_dim", embed_dim);
@@ -205,10 +256,29 @@ void ModelConfig::validate() const {
     check_divides("vision_cfg.width * 32", vision.width * 32, "vision_cfg.head_width", vision.head_width);
     check_divides("vision_cfg.width", vision.width, "2", 2);
   } else {
-    check_divides("vision_cfg.image_size", vision.image_size, "vision_cfg.patch_size", vision.patch_size);
+    check_positive("vision_cfg.patch_size", vision.patch_size);
+    if (!vision.is_siglip()) check_divides("vision_cfg.image_size", vision.image_size, "vision_cfg.patch_size", vision.patch_size);
+    check_positive("vision_cfg.image_size / patch_size", vision.grid());
     check_divides("vision_cfg.width", vision.width, "vision_cfg.head_width", vision.head_width);
+    check_one_of("vision_cfg.pool_type", vision.pool_type, {"tok", "avg"});
+    check_one_of("vision_cfg.pos_embed_type", vision.pos_embed_type, {"learnable", "sin_cos_2d"});
+    if (vision.pos_embed_type == "sin_cos_2d") check_divides("vision_cfg.width", vision.width, "4", 4);
+    if (vision.attentional_pool) {
+      check_positive("vision_cfg.attn_pooler_queries", vision.attn_pooler_queries - (vision.pool_type == "avg" ? 1 : 0));
+      check_divides("embed_dim", embed_dim, "vision_cfg.attn_pooler_heads", vision.attn_pooler_heads);
+    }
+    if (vision.is_siglip() && embed_dim != vision.width) {
+      throw ConfigError("model config: embed_dim = " + std::to_string(embed_dim) + " is not the width of " + vision.timm_model_name + ", " +
+                        std::to_string(vision.width) + "; model config; a trunk without projection gives its own width");
+    }
   }
   check_divides("text_cfg.width", text.width, "text_cfg.heads", text.heads);
+  check_one_of("text_cfg.pool_type", text.pool_type, {"argmax", "eos", "last", "first"});
+  check_positive("vision_cfg.norm_kwargs.eps", vision.eps);
+  check_positive("text_cfg.norm_kwargs.eps", text.eps);
+  if (quick_gelu && (vision.gelu_tanh || text.gelu_tanh) && !vision.is_siglip()) {
+    throw ConfigError("model config: quick_gelu and act_kwargs exclude each other; model config; remove one of them");
+  }
   const std::string& mode = preprocess.resize_mode;
   if (mode != "shortest" && mode != "longest" && mode != "squash") {
     throw ConfigError("model config: resize_mode '" + mode + "' is unknown; preprocess_cfg; use shortest, longest or squash");
@@ -237,8 +307,10 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   r.read("embed_dim", c.embed_dim);
   r.read("quick_gelu", c.quick_gelu);
   r.read("init_logit_scale", c.init_logit_scale);
-  r.require("custom_text", false);
-  if (const Json* bias = r.child("init_logit_bias"); bias != nullptr && !bias->is_null()) r.require("init_logit_bias", 0.0);
+  r.read("custom_text", c.custom_text);
+  r.require("nonscalar_logit_scale", false);
+  if (const Json* bias = r.child("init_logit_bias"); bias != nullptr && !bias->is_null())
+    r.read("init_logit_bias", c.init_logit_bias.emplace());
   if (const Json* vision = r.child("vision_cfg")) c.vision = read_vision(*vision, source);
   if (const Json* text_cfg = r.child("text_cfg")) c.text = read_text(*text_cfg, source);
   r.finish();
@@ -246,22 +318,80 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   return c;
 }
 
-std::string to_json(const ModelConfig& c) {
-  Json vision{
-      {"image_size", c.vision.image_size}, {"layers", c.vision.layers}, {"width", c.vision.width}, {"head_width", c.vision.head_width}};
-  if (!c.vision.is_resnet()) {
-    vision["layers"] = c.vision.layers[0];
-    vision["patch_size"] = c.vision.patch_size;
-    vision["mlp_ratio"] = c.vision.mlp_ratio;
+namespace {
+
+Json vision_json(const VisionConfig& c) {
+  if (c.is_siglip()) {
+    Json out{{"image_size", c.image_size},
+             {"timm_model_name", c.timm_model_name},
+             {"timm_model_pretrained", false},
+             {"timm_pool", "map"},
+             {"timm_proj", "none"}};
+    VisionConfig plain;
+    plain.timm_model_name = c.timm_model_name;
+    set_siglip_trunk(plain, "");
+    if (plain.gelu_tanh != c.gelu_tanh) out["act_kwargs"] = {{"approximate", c.gelu_tanh ? "tanh" : "none"}};
+    if (c.eps != plain.eps) out["norm_kwargs"] = {{"eps", c.eps}};
+    if (c.timm_model_name.rfind("vit_custom_", 0) == 0) {
+      out["layers"] = c.layers[0];
+      out["width"] = c.width;
+      out["head_width"] = c.head_width;
+      out["patch_size"] = c.patch_size;
+      out["mlp_ratio"] = c.mlp_ratio;
+    }
+    return out;
   }
-  Json text{{"context_length", c.text.context_length},
-            {"vocab_size", c.text.vocab_size},
-            {"width", c.text.width},
-            {"heads", c.text.heads},
-            {"layers", c.text.layers}};
-  if (c.text.mlp_ratio != 4.0) text["mlp_ratio"] = c.text.mlp_ratio;
-  Json model{{"embed_dim", c.embed_dim}, {"vision_cfg", vision}, {"text_cfg", text}};
+  Json out{{"image_size", c.image_size}, {"layers", c.layers}, {"width", c.width}, {"head_width", c.head_width}};
+  if (c.is_resnet()) return out;
+  const VisionConfig plain;
+  out["layers"] = c.layers[0];
+  out["patch_size"] = c.patch_size;
+  out["mlp_ratio"] = c.mlp_ratio;
+  if (c.ls_init_value != 0.0) out["ls_init_value"] = c.ls_init_value;
+  if (c.attentional_pool) {
+    out["attentional_pool"] = true;
+    out["attn_pooler_queries"] = c.attn_pooler_queries;
+    out["attn_pooler_heads"] = c.attn_pooler_heads;
+  }
+  if (c.no_ln_pre) out["no_ln_pre"] = true;
+  if (c.pos_embed_type != plain.pos_embed_type) out["pos_embed_type"] = c.pos_embed_type;
+  if (c.final_ln_after_pool) out["final_ln_after_pool"] = true;
+  if (c.pool_type != plain.pool_type) out["pool_type"] = c.pool_type;
+  if (c.eps != plain.eps) out["norm_kwargs"] = {{"eps", c.eps}};
+  if (c.gelu_tanh) out["act_kwargs"] = {{"approximate", "tanh"}};
+  return out;
+}
+
+Json text_json(const TextConfig& c) {
+  const TextConfig plain;
+  Json out{{"context_length", c.context_length}, {"vocab_size", c.vocab_size}};
+  if (!c.hf_tokenizer_name.empty()) out["hf_tokenizer_name"] = c.hf_tokenizer_name;
+  if (!c.tokenizer_kwargs.empty()) out["tokenizer_kwargs"] = Json::parse(c.tokenizer_kwargs);
+  out["width"] = c.width;
+  out["heads"] = c.heads;
+  out["layers"] = c.layers;
+  if (c.mlp_ratio != plain.mlp_ratio) out["mlp_ratio"] = c.mlp_ratio;
+  if (c.ls_init_value != 0.0) out["ls_init_value"] = c.ls_init_value;
+  if (c.no_causal_mask) out["no_causal_mask"] = true;
+  if (c.pool_type != plain.pool_type) out["pool_type"] = c.pool_type;
+  if (c.pool_type == "eos") out["eos_id"] = c.eos_id;
+  if (c.pad_id != 0) out["pad_id"] = c.pad_id;
+  if (c.proj_bias) out["proj_bias"] = true;
+  if (c.eps != plain.eps) out["norm_kwargs"] = {{"eps", c.eps}};
+  if (c.gelu_tanh) out["act_kwargs"] = {{"approximate", "tanh"}};
+  return out;
+}
+
+}  // namespace
+
+std::string to_json(const ModelConfig& c) {
+  Json model{{"embed_dim", c.embed_dim}};
   if (c.quick_gelu) model["quick_gelu"] = true;
+  if (c.custom_text) model["custom_text"] = true;
+  if (c.init_logit_scale != ModelConfig{}.init_logit_scale) model["init_logit_scale"] = c.init_logit_scale;
+  if (c.init_logit_bias.has_value()) model["init_logit_bias"] = *c.init_logit_bias;
+  model["vision_cfg"] = vision_json(c.vision);
+  model["text_cfg"] = text_json(c.text);
   const Json preprocess{{"mean", c.preprocess.mean},
                         {"std", c.preprocess.std},
                         {"interpolation", c.preprocess.interpolation},
@@ -269,37 +399,11 @@ std::string to_json(const ModelConfig& c) {
   return Json{{"model_cfg", model}, {"preprocess_cfg", preprocess}}.dump(2) + "\n";
 }
 
-std::vector<std::string> builtin_model_names() {
-  std::vector<std::string> names;
-  for (const Preset& preset : kPresets) names.emplace_back(preset.name);
-  for (const char* name : kQuickGelu) names.push_back(std::string(name) + kQuickGeluSuffix);
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::optional<ModelConfig> builtin_model_config(const std::string& wanted) {
-  std::string name = wanted;
-  std::replace(name.begin(), name.end(), '/', '-');
-  std::replace(name.begin(), name.end(), '@', '-');
-  const std::string suffix = kQuickGeluSuffix;
-  const bool quick = name.size() > suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0;
-  if (quick) {
-    name.resize(name.size() - suffix.size());
-    if (std::find(std::begin(kQuickGelu), std::end(kQuickGelu), name) == std::end(kQuickGelu)) return {};
-  }
-  for (const Preset& preset : kPresets) {
-    if (name != preset.name) continue;
-    ModelConfig config = parse_model_config(preset.json, "built-in " + name);
-    config.quick_gelu = quick;
-    return config;
-  }
-  return {};
-}
-
 ModelConfig find_model_config(const std::string& name_or_path) {
   if (const auto builtin = builtin_model_config(name_or_path)) return *builtin;
   std::filesystem::path path = name_or_path;
   std::error_code ignored;
+  if (!weights_file(name_or_path).empty()) return find_source(name_or_path).config;
   if (std::filesystem::is_directory(path, ignored)) path /= "open_clip_config.json";
   if (std::filesystem::is_regular_file(path, ignored)) {
     std::ifstream file(path);

@@ -93,7 +93,7 @@ Tensor embed_texts(const Clip& model, const Tokenizer& tokenizer, const std::vec
     const std::size_t end = std::min(texts.size(), begin + static_cast<std::size_t>(options.batch_size));
     std::vector<std::vector<std::int32_t>> tokens;
     for (std::size_t i = begin; i < end; ++i) tokens.push_back(tokenizer.tokenize(texts[i], model.config.text.context_length).ids);
-    const TokenBatch packed = pack_captions(tokens).to(model.logit_scale.value.device());
+    const TokenBatch packed = batch_captions(model.config.text, tokens).to(model.logit_scale.value.device());
     parts.push_back((options.normalize ? model.encode_text(packed, options.context) : model.text(packed, options.context)).to(kCpu));
   }
   return concat(parts, 0);

@@ -37,6 +37,10 @@ Clip::Clip(const ModelConfig& model_config, std::uint64_t seed) : config(model_c
   text = TextTower(config);
   text.initialize(init);
   init.constant(logit_scale, config.init_logit_scale);
+  if (config.init_logit_bias.has_value()) {
+    logit_bias = Parameter(Shape{});
+    init.constant(logit_bias, *config.init_logit_bias);
+  }
 }
 
 Tensor Clip::encode_image(const Tensor& images, const Context& context) const { return l2_normalize(visual(images, context)); }
@@ -53,6 +57,7 @@ void Clip::clamp_logit_scale() {
 void Clip::visit(Visitor& v) {
   text.visit(v);
   v("logit_scale", logit_scale);
+  v("logit_bias", logit_bias);
   v("visual", visual);
 }
 

@@ -60,13 +60,13 @@ Tensor AttentionPool2d::operator()(const Tensor& x, const Context& context) cons
   const Tensor tokens = x.reshape({b, hw, c}).to(DType::f32);
   const Tensor with_mean = concat({mean(tokens, {{1}, true}), tokens}, 1);             // (B, T, C)
   const Tensor rows = add(with_mean, positional_embedding.value).reshape({b * t, c});  // (B * T, C)
-  const Tensor offsets = equal_offsets(b, t, x.device());
+  const SequenceOffsets offsets = equal_offsets(b, t, x.device());
   AttentionOptions options;
   options.heads = heads;
   options.query_offsets = equal_offsets(b, 1, x.device());
   options.key_offsets = offsets;
   const Tensor in = rows.to(context.activation_dtype());
-  const Tensor query = index_select(in, 0, offsets.slice(0, 0, b));
+  const Tensor query = index_select(in, 0, offsets.starts());
   const Tensor pooled = attention(q_proj(query, context), k_proj(in, context), v_proj(in, context), options);
   return c_proj(pooled, context).to(DType::f32);
 }
@@ -137,8 +137,10 @@ void ModifiedResNet::initialize(const Initializer& init, const std::string& name
   }
 }
 
-Tensor ModifiedResNet::operator()(const Tensor& images, const Context& context) const {
+Tensor ModifiedResNet::operator()(const Tensor& images, const Context& given) const {
   const Scope scope("visual");
+  Context context = given;
+  context.training = given.training && !frozen_statistics;
   PatchifyOptions pixels;  // 1 x 1 patches: normalised pixels as rows, which is NHWC
   pixels.patch = 1;
   std::copy(mean.begin(), mean.end(), pixels.mean);

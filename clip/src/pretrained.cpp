@@ -1,8 +1,18 @@
 #include "twinlens/clip/pretrained.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
+#include "clip/src/formats/hugging_face.h"
+#include "clip/src/formats/infer_config.h"
+#include "clip/src/formats/layout.h"
+#include "clip/src/formats/resize_positions.h"
+#include "clip/src/formats/weights.h"
+
+#include "twinlens/core/autograd.h"
 #include "twinlens/core/file.h"
+#include "twinlens/core/ops.h"
 #include "twinlens/core/safetensors.h"
 #include "twinlens/kernels/error.h"
 
@@ -12,43 +22,289 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kWeights = "open_clip_model.safetensors";
 constexpr const char* kConfig = "open_clip_config.json";
+constexpr const char* kHuggingFaceConfig = "config.json";
+constexpr const char* kActivationKey = "activation";  // in the metadata of safetensors
+// In the order in which a folder is searched (open_clip factory.py, transformers).
+constexpr const char* kWeightNames[] = {kWeights,
+                                        "open_clip_pytorch_model.safetensors",
+                                        "open_clip_pytorch_model.bin",
+                                        "open_clip_model.pth",
+                                        "model.safetensors",
+                                        "pytorch_model.bin",
+                                        "model.pt",
+                                        "model.pth"};
+constexpr const char* kIndexNames[] = {"model.safetensors.index.json", "pytorch_model.bin.index.json"};
 
-}  // namespace
-
-std::string weights_file(const std::string& model) {
+bool is_file(const fs::path& path) {
   std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
+}
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+bool has_weights_extension(const fs::path& path) {
+  for (const char* extension : {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}) {
+    if (path.extension() == extension) return true;
+  }
+  return false;
+}
+
+// Shards of a large model, which its index names. They lie beside it: a name with a folder in it is refused.
+std::vector<std::string> shards_of(const fs::path& index) {
+  const nlohmann::json json = nlohmann::json::parse(read_file(index.string()), nullptr, false);
+  std::set<std::string> names;
+  if (json.is_object() && json.contains("weight_map") && json["weight_map"].is_object()) {
+    for (const auto& [tensor, file] : json["weight_map"].items()) {
+      if (file.is_string()) names.insert(file.get<std::string>());
+    }
+  }
+  std::vector<std::string> out;
+  for (const std::string& name : names) {
+    if (fs::path(name).filename() != name || name == "..") {
+      throw FileError("an index of weights names '" + name + "', which does not lie beside it; " + index.string() +
+                      "; fetch the model again");
+    }
+    out.push_back((index.parent_path() / name).string());
+  }
+  if (out.empty()) throw FileError("an index of weights names no file; " + index.string() + "; fetch the model again");
+  return out;
+}
+
+std::vector<std::string> weights_files(const std::string& model) {
   const fs::path path = model;
-  if (fs::is_directory(path, ignored) && fs::is_regular_file(path / kWeights, ignored)) return (path / kWeights).string();
-  if (path.extension() == ".safetensors" && fs::is_regular_file(path, ignored)) return path.string();
+  if (is_folder(path)) {
+    for (const char* name : kWeightNames) {
+      if (is_file(path / name)) return {(path / name).string()};
+    }
+    for (const char* name : kIndexNames) {
+      if (is_file(path / name)) return shards_of(path / name);
+    }
+  } else if (has_weights_extension(path) && is_file(path)) {
+    return {path.string()};
+  }
   return {};
 }
 
-void load_weights(Clip& model, const std::string& from) {
-  const std::string file = weights_file(from);
-  if (file.empty()) {
-    throw ConfigError("model '" + from + "' has no weights; --model; give a model folder with " + kWeights + ", such as LOGS/NAME/model");
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+// Names under which weights are published (open_clip pretrained.py): those of MetaCLIP, DFN and "quickgelu" have QuickGELU; the others of
+// these have not.
+std::optional<bool> activation_by_name(const std::string& file) {
+  const std::string name = lower(fs::path(file).filename().string());
+  for (const char* part : {"quickgelu", "metaclip", "dfn2b", "dfn5b"}) {
+    if (name.find(part) != std::string::npos) return true;
   }
-  StateDict weights = read_safetensors(file);
-  // PyTorch's batch norms count their batches and save the count; nothing is computed from it.
-  std::erase_if(weights, [](const auto& entry) { return entry.first.ends_with(".num_batches_tracked"); });
+  for (const char* part : {"laion2b", "datacomp", "commonpool"}) {
+    if (name.find(part) != std::string::npos) return false;
+  }
+  return {};
+}
+
+void note_activation(ModelSource& source, const WeightFiles& files, const fs::path& config) {
+  const auto says = [&](bool quick, const std::string& reason) {
+    if (source.quick_gelu.has_value()) return;
+    source.quick_gelu = quick;
+    source.quick_gelu_reason = reason;
+  };
+  if (const auto it = files.metadata().find(kActivationKey); it != files.metadata().end()) {
+    says(it->second == "quick_gelu", "its metadata says " + it->second);
+  }
+  if (!source.config_inferred) says(source.config.quick_gelu, config.filename().string() + " says so");
+  if (source.layout == Layout::openai) says(true, "it is a checkpoint of OpenAI's CLIP");
+  if (const auto quick = activation_by_name(source.weights.front())) says(*quick, "its name says so");
+}
+
+std::set<std::string> names_of(const std::vector<LayoutPiece>& pieces) {
+  std::set<std::string> out;
+  for (const LayoutPiece& piece : pieces) {
+    for (const LayoutPiece::Part& part : piece.theirs) out.insert(part.name);
+  }
+  return out;
+}
+
+// The tensors of a source as the model names them.
+StateDict read_own(const ModelSource& source, const WeightFiles& files) {
+  const std::vector<LayoutPiece> pieces = layout_pieces(source.layout, source.config);
+  const std::set<std::string> wanted = names_of(pieces);
+  std::string missing, unexpected;
+  for (const std::string& name : wanted) {
+    if (files.shapes().count(name) == 0) missing += " " + name;
+  }
+  for (const auto& [name, shape] : files.shapes()) {
+    if (wanted.count(name) == 0 && !is_left_out(name)) unexpected += " " + name;
+  }
+  if (!missing.empty() || !unexpected.empty()) {
+    throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + missing + ";") +
+                      (unexpected.empty() ? "" : " unexpected:" + unexpected + ";") + " " + source.weights.front() +
+                      "; use the model configuration that the weights were made with");
+  }
+  return from_layout(pieces, files.read(wanted));
+}
+
+std::string activation_name(bool quick) { return quick ? "QuickGELU" : "GELU"; }
+
+void check_activation(const ModelConfig& model, const ModelSource& source) {
+  if (!source.quick_gelu.has_value() || *source.quick_gelu == model.quick_gelu) return;
+  throw ConfigError("activation mismatch: the weights were trained with " + activation_name(*source.quick_gelu) + " (" +
+                    source.quick_gelu_reason + ") and the model computes " + activation_name(model.quick_gelu) + "; " +
+                    source.weights.front() + "; choose the model " + (*source.quick_gelu ? "with" : "without") +
+                    " -quickgelu in its name (quick_gelu in its config)");
+}
+
+void resize_positions(StateDict& weights, const Clip& model) {
+  const ModelConfig& c = model.config;
+  const auto resize = [&](const char* name, std::int64_t rows, const auto& resized) {
+    const auto it = weights.find(name);
+    if (it == weights.end() || it->second.rank() != 2 || it->second.size(0) == rows) return;
+    it->second = resized(it->second.to(DType::f32));
+  };
+  const std::int64_t grid = c.vision.grid(), extra = c.vision.is_resnet() ? 1 : c.vision.tokens() - grid * grid;
+  const auto by_grid = [&](const Tensor& x) { return resize_grid_positions(x, extra, grid); };
+  resize("visual.positional_embedding", extra + grid * grid, by_grid);
+  resize("visual.attnpool.positional_embedding", extra + grid * grid, by_grid);
+  resize("positional_embedding", c.text.context_length, [&](const Tensor& x) { return resize_text_positions(x, c.text.context_length); });
+}
+
+void make_folder(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw FileError("model folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
+}
+
+std::map<std::string, std::string> metadata_of(const ModelConfig& config) {
+  return {{"format", "pt"}, {kActivationKey, config.quick_gelu ? "quick_gelu" : config.text.gelu_tanh ? "gelu_tanh" : "gelu"}};
+}
+
+}  // namespace
+
+const char* name_of(Layout layout) {
+  switch (layout) {
+    case Layout::openai: return "openai";
+    case Layout::open_clip: return "open_clip";
+    case Layout::hugging_face: return "hf";
+  }
+  return "?";
+}
+
+Layout parse_layout(const std::string& name) {
+  for (const Layout layout : {Layout::openai, Layout::open_clip, Layout::hugging_face}) {
+    if (name == name_of(layout)) return layout;
+  }
+  throw ConfigError("layout '" + name + "' is unknown; --to; use openai, open_clip or hf");
+}
+
+std::string weights_file(const std::string& model) {
+  const std::vector<std::string> files = weights_files(model);
+  return files.empty() ? std::string() : files.front();
+}
+
+ModelSource find_source(const std::string& model) {
+  ModelSource source;
+  source.weights = weights_files(model);
+  if (source.weights.empty()) {
+    throw ConfigError("model '" + model + "' has no weights; --model; give a model folder with " + kWeights +
+                      ", such as LOGS/NAME/model, or a checkpoint of OpenAI's CLIP, open_clip or Hugging Face");
+  }
+  const WeightFiles files(source.weights);
+  source.layout = detect_layout(files.names(), source.weights.front());
+  if (files.is_script() && source.layout == Layout::open_clip && files.shapes().count("visual.conv1.weight") != 0)
+    source.layout = Layout::openai;
+  const fs::path folder = fs::path(source.weights.front()).parent_path();
+  fs::path config = folder / kConfig;
+  if (is_file(config)) {
+    source.config = parse_model_config(read_file(config.string()), config.string());
+  } else if (is_file(folder / kHuggingFaceConfig) && source.layout == Layout::hugging_face) {
+    config = folder / kHuggingFaceConfig;
+    source.config = parse_hugging_face_config(read_file(config.string()), config.string());
+    if (const fs::path preprocess = folder / "preprocessor_config.json"; is_file(preprocess)) {
+      parse_hugging_face_preprocess(read_file(preprocess.string()), preprocess.string(), source.config.preprocess);
+    }
+  } else if (source.layout == Layout::hugging_face) {
+    throw ConfigError("weights of Hugging Face without their config.json; " + source.weights.front() + "; put it beside them");
+  } else {
+    source.config_inferred = true;
+    source.config = infer_config(files.shapes(), source.weights.front());
+  }
+  note_activation(source, files, config);
+  if (source.config_inferred) source.config.quick_gelu = source.quick_gelu.value_or(false);
+  return source;
+}
+
+void load_weights(Clip& model, const std::string& from) {
+  ModelSource source = find_source(from);
+  check_activation(model.config, source);
+  // Without a config of their own, the weights are read as the model's.
+  if (source.config_inferred) source.config = model.config;
+  StateDict weights = read_own(source, WeightFiles(source.weights));
+  // Whether a model has a logit bias is a matter of the loss that it is trained with.
+  if (!model.config.init_logit_bias.has_value()) weights.erase("logit_bias");
+  if (model.config.init_logit_bias.has_value()) weights.emplace("logit_bias", model.logit_bias.value.detach());
+  for (const char* scalar_name : {"logit_scale", "logit_bias"}) {
+    const auto it = weights.find(scalar_name);
+    if (it != weights.end() && it->second.count() == 1) it->second = it->second.reshape({});
+  }
+  resize_positions(weights, model);
   load_state_dict(collect(model), weights);
 }
 
 std::unique_ptr<Clip> load_model(const std::string& model) {
-  const std::string file = weights_file(model);
-  const bool is_file = !file.empty() && file == model;
-  const ModelConfig config = find_model_config(is_file ? fs::path(model).parent_path().string() : model);
-  auto clip = std::make_unique<Clip>(config, 0);
+  const ModelSource source = find_source(model);
+  auto clip = std::make_unique<Clip>(source.config, 0);
   load_weights(*clip, model);
   return clip;
 }
 
 void save_model(Clip& model, const std::string& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw FileError("model folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
-  write_safetensors((fs::path(folder) / kWeights).string(), state_dict(collect(model)));
+  make_folder(folder);
+  const StateDict weights = to_layout(layout_pieces(Layout::open_clip, model.config), state_dict(collect(model)));
+  write_safetensors((fs::path(folder) / kWeights).string(), weights, metadata_of(model.config));
   atomic_write((fs::path(folder) / kConfig).string(), to_json(model.config));
+}
+
+Converted convert_model(const std::string& model, Layout to, const std::string& folder) {
+  Converted out;
+  out.from = find_source(model);
+  ModelConfig config = out.from.config;
+  const WeightFiles files(out.from.weights);
+  const std::vector<LayoutPiece> pieces = layout_pieces(to, config);  // refuses first
+  StateDict weights = to_layout(pieces, read_own(out.from, files));
+  // Batch counts of PyTorch's batch norms have the same names everywhere.
+  for (const auto& [name, shape] : files.shapes()) {
+    if (name.size() > 20 && name.compare(name.size() - 20, 20, ".num_batches_tracked") == 0) weights.merge(files.read({name}));
+  }
+  make_folder(folder);
+  const auto write = [&](const char* name, const std::string& text) {
+    out.files.push_back((fs::path(folder) / name).string());
+    atomic_write(out.files.back(), text);
+  };
+  if (to == Layout::openai) {
+    for (const auto& [name, value] : {std::pair<const char*, int>{"input_resolution", config.vision.image_size},
+                                      {"context_length", config.text.context_length},
+                                      {"vocab_size", config.text.vocab_size}}) {
+      weights[name] = full({}, value, DType::i64);
+    }
+    if (!config.quick_gelu)
+      out.notes.push_back("OpenAI's code always computes QuickGELU, and this model was trained with GELU: there it gives other numbers");
+  }
+  if (to == Layout::hugging_face) {
+    write(kHuggingFaceConfig, hugging_face_config(config));
+    write("preprocessor_config.json", hugging_face_preprocess(config));
+  } else {
+    write(kConfig, to_json(config));
+  }
+  if (to == Layout::open_clip && config.vision.is_siglip()) {
+    ModelConfig as_named = parse_model_config(to_json(config), "converted");
+    if (as_named.vision.gelu_tanh)
+      out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
+  }
+  out.files.push_back((fs::path(folder) / (to == Layout::open_clip ? kWeights : "model.safetensors")).string());
+  write_safetensors(out.files.back(), weights, metadata_of(config));
+  return out;
 }
 
 }  // namespace twinlens

@@ -1,5 +1,6 @@
 #include "twinlens/clip/text_tower.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "twinlens/core/check.h"
@@ -29,20 +30,52 @@ TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions,
     offsets.push_back(static_cast<std::int64_t>(ids.size()));
   }
   const auto tensor = [](const std::vector<std::int64_t>& v) { return from_vector(v, {static_cast<std::int64_t>(v.size())}); };
-  return {tensor(ids), tensor(positions), tensor(offsets), tensor(last), pad_to == 0};
+  return {tensor(ids), tensor(positions), SequenceOffsets(offsets), tensor(last), pad_to == 0};
 }
 
 TokenBatch TokenBatch::to(Device device) const {
   return {ids.to(device), positions.to(device), offsets.to(device), last.to(device), packed};
 }
 
+TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vector<std::int32_t>>& captions, bool pack) {
+  if (config.needs_no_padding() && pack) return pack_captions(captions);
+  std::vector<std::vector<std::int32_t>> rows = captions;
+  std::vector<std::int64_t> read;
+  const auto length = static_cast<std::size_t>(config.context_length);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::size_t at = rows[i].size() - 1;
+    if (config.pool_type == "eos")
+      at = static_cast<std::size_t>(std::find(rows[i].begin(), rows[i].end(), config.eos_id) - rows[i].begin());
+    if (config.pool_type == "last") at = length - 1;
+    if (config.pool_type == "first" || at >= length) at = 0;
+    read.push_back(static_cast<std::int64_t>(i * length + at));
+    if (rows[i].size() < length) rows[i].resize(length, config.pad_id);
+  }
+  TokenBatch batch = pack_captions(rows, config.context_length);
+  batch.last = from_vector(read, {static_cast<std::int64_t>(read.size())});
+  batch.packed = config.pool_type == "last";
+  return batch;
+}
+
+static BlockOptions block_options(const ModelConfig& c) {
+  BlockOptions options(c.text_activation());
+  options.eps = c.text.eps;
+  options.layer_scale = c.text.ls_init_value;
+  return options;
+}
+
 TextTower::TextTower(const ModelConfig& c)
     : token_embedding(c.text.vocab_size, c.text.width),
       positional_embedding(Shape{c.text.context_length, c.text.width}),
-      transformer(c.text.width, c.text.layers, c.text.heads, static_cast<std::int64_t>(c.text.width * c.text.mlp_ratio),
-                  c.quick_gelu ? Activation::quick_gelu : Activation::gelu),
-      ln_final(c.text.width),
-      text_projection(Shape{c.text.width, c.embed_dim}) {}
+      transformer(c.text.width, c.text.layers, c.text.heads, static_cast<std::int64_t>(c.text.width * c.text.mlp_ratio), block_options(c)),
+      ln_final(c.text.width, c.text.eps),
+      causal(!c.text.no_causal_mask) {
+  if (c.text.proj_bias) {
+    text_projection_linear = Linear(c.text.width, c.embed_dim);
+  } else {
+    text_projection = Parameter(Shape{c.text.width, c.embed_dim});
+  }
+}
 
 void TextTower::initialize(const Initializer& init) {
   const auto width = static_cast<double>(positional_embedding.value.size(1));
@@ -62,29 +95,41 @@ void TextTower::initialize(const Initializer& init) {
     init.normal(b.mlp.c_fc.weight, block + ".mlp.c_fc.weight", 1.0 / std::sqrt(2.0 * width));
     init.normal(b.mlp.c_proj.weight, block + ".mlp.c_proj.weight", projection_std);
   }
-  init.normal(text_projection, "text_projection", attention_std);
+  if (text_projection_linear.has_value()) {
+    init.normal(text_projection_linear->weight, "text_projection.weight", attention_std);
+  } else {
+    init.normal(text_projection, "text_projection", attention_std);
+  }
 }
 
 Tensor TextTower::operator()(const TokenBatch& captions, const Context& context) const {
   const Scope scope("text");
   const Tensor x = add(token_embedding(captions.ids), index_select(positional_embedding.value, 0, captions.positions));  // (N, W)
   const Scope inner("transformer");
-  // Packed captions end with the token that is read: the last block computes only that row. Padded ones take the plain path.
-  Tensor pooled;  // (S, W)
-  if (captions.packed) {
-    pooled = transformer(x, captions.offsets, true, captions.last, context);
-  } else {
-    pooled = index_select(transformer(x, captions.offsets, true, {}, context), 0, captions.last);
+  if (!causal) {
+    check(x.size(0) == captions.captions() * positional_embedding.value.size(0), "text",
+          "a tower without causal mask reads padding too; pad every caption to the context length with batch_captions()",
+          {{"ids", captions.ids}, {"positional_embedding", positional_embedding.value}});
   }
+  // One query a caption in the last block. With a causal mask that needs captions that end with the row that is read.
+  Tensor pooled;  // (S, W)
+  if (pooled_last_block && (captions.packed || !causal)) {
+    pooled = transformer(x, captions.offsets, causal, captions.last, context);
+  } else {
+    pooled = index_select(transformer(x, captions.offsets, causal, {}, context), 0, captions.last);
+  }
+  const Tensor normed = ln_final(pooled, context.activation_dtype());
+  if (text_projection_linear.has_value()) return (*text_projection_linear)(normed, context).to(DType::f32);
   MatmulOptions product;
   product.compute = context.compute;
   product.out = DType::f32;
-  return matmul(ln_final(pooled, context.activation_dtype()), text_projection.operand(context.compute), product);
+  return matmul(normed, text_projection.operand(context.compute), product);
 }
 
 void TextTower::visit(Visitor& v) {
   v("positional_embedding", positional_embedding);
   v("text_projection", text_projection);
+  v("text_projection", text_projection_linear);
   v("transformer", transformer);
   v("token_embedding", token_embedding);
   v("ln_final", ln_final);

@@ -25,6 +25,10 @@ AugmentOptions augment_options(const TrainOptions& o, const ModelConfig& config)
     a.hue = o.color_jitter[3];
   }
   a.gray_probability = o.gray_scale_prob;
+  a.gamma = o.gamma_jitter;
+  a.invert_probability = o.invert_prob;
+  a.sharpness_probability = o.sharpness.size() == 2 ? o.sharpness_prob : 0.0;
+  if (o.sharpness.size() == 2) a.sharpness = {o.sharpness[0], o.sharpness[1]};
   if (o.affine.size() == 4) {
     a.rotate_degrees = o.affine[0];
     a.translate = o.affine[1];
@@ -51,10 +55,24 @@ std::vector<double> factors_of(const std::string& text) {
 
 }  // namespace
 
+void force_config(const TrainOptions& o, ModelConfig& config) {
+  if (o.force_image_size > 0) {
+    config.vision.image_size = o.force_image_size;
+  }
+  if (o.force_context_length > 0) config.text.context_length = o.force_context_length;
+  if (o.force_quick_gelu) config.quick_gelu = true;
+  config.validate();
+}
+
+LockOptions lock_options(const TrainOptions& o) {
+  return {o.lock_image, o.lock_text, o.lock_image_unlocked_groups, o.lock_text_unlocked_layers};
+}
+
 Compute compute_of(const std::string& precision, Device device) {
   if (precision == "fp32") return Compute::fp32;
   if (precision == "tf32") return device.is_cuda() ? Compute::tf32 : Compute::fp32;
   if (precision == "amp_bf16" || precision == "bf16") return Compute::bf16;
+  if (precision == "amp" && device.is_cuda()) return Compute::f16;
   throw ConfigError("precision '" + precision + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
 }
 
@@ -118,8 +136,14 @@ StepOptions step_options(const TrainOptions& o) {
   StepOptions s;
   s.equal_captions = o.equal_captions == "negatives" ? EqualCaptions::negatives : EqualCaptions::positives;
   s.max_chunk = o.max_chunk > 0 ? o.max_chunk : (o.accum_freq > 1 ? o.batch_size : 0);
+  s.loss = o.siglip ? LossKind::sigmoid : LossKind::softmax;
+  s.stream_loss = o.stream_loss;
   s.encode_equal_once = o.encode_equal_once;
   s.pack_captions = o.pack_captions;
+  if (o.siglip && o.label_smoothing > 0.0) {
+    throw ConfigError("label smoothing is defined for the softmax loss only; --label-smoothing with --siglip; leave one out");
+  }
+  s.label_smoothing = o.label_smoothing;
   return s;
 }
 
@@ -152,6 +176,11 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"lr_cooldown_power", o.lr_cooldown_power},
                              {"lock_image", o.lock_image},
                              {"lock_text", o.lock_text},
+                             {"lock_image_unlocked_groups", o.lock_image_unlocked_groups},
+                             {"lock_image_freeze_bn_stats", o.lock_image_freeze_bn_stats},
+                             {"lock_text_unlocked_layers", o.lock_text_unlocked_layers},
+                             {"image_layer_decay", o.image_layer_decay},
+                             {"text_layer_decay", o.text_layer_decay},
                              {"precision", o.precision},
                              {"equal_captions", o.equal_captions},
                              {"aug_scale", o.aug_scale},
@@ -159,6 +188,11 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"color_jitter", o.color_jitter},
                              {"color_jitter_prob", o.color_jitter_prob},
                              {"gray_scale_prob", o.gray_scale_prob},
+                             {"gamma_jitter", o.gamma_jitter},
+                             {"invert_prob", o.invert_prob},
+                             {"sharpness", o.sharpness},
+                             {"sharpness_prob", o.sharpness_prob},
+                             {"label_smoothing", o.label_smoothing},
                              {"affine", o.affine},
                              {"grad_clip_norm", o.grad_clip_norm},
                              {"ema", o.ema},
@@ -171,6 +205,7 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"train_data_upsampling_factors", o.train_data_upsampling_factors},
                              {"compressed_shards", o.compressed_shards},
                              {"shuffle_buffer", o.shuffle_buffer}};
+  if (o.siglip) out["siglip"] = true;
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "twinlens/clip/config.h"
+#include "twinlens/clip/layer_groups.h"
 #include "twinlens/clip/loader.h"
 #include "twinlens/clip/train_step.h"
 #include "twinlens/clip/trainer.h"
@@ -12,6 +13,9 @@
 
 namespace twinlens {
 
+// The --force-* flags.
+void force_config(const TrainOptions& options, ModelConfig& config);
+LockOptions lock_options(const TrainOptions& options);
 // Throws ConfigError for a precision that the device lacks.
 Compute compute_of(const std::string& precision, Device device);
 std::string run_name(const TrainOptions& options);

@@ -74,21 +74,35 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 void Training::prepare_model() {
   const std::string source =
       !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
-  model_ = std::make_unique<Clip>(find_model_config(source), o_.seed);
+  ModelConfig config = find_model_config(source);
+  force_config(o_, config);
+  if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
+    config.init_logit_scale = std::log(10.0);
+    config.init_logit_bias = -10.0;
+  }
+  model_ = std::make_unique<Clip>(config, o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
   tokenizer_ = tokenizer_of(model_->config);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
+  model_->text.pooled_last_block = o_.prune_last_block;
+  if (auto* resnet = std::get_if<ModifiedResNet>(&model_->visual.body)) {
+    resnet->frozen_statistics = o_.lock_image && o_.lock_image_freeze_bn_stats;
+  }
   move_to(*model_, device_);
   const Collector all = collect(*model_);
-  freeze(all, [&](const std::string& name) {
-    const bool image = name.rfind("visual.", 0) == 0;
-    return name != "logit_scale" && ((image && o_.lock_image) || (!image && o_.lock_text));
-  });
+  freeze(all, frozen_by(config, lock_options(o_)));
   context_.training = true;
   context_.compute = compute_of(o_.precision, device_);
   context_.step = &block_;
+  if (device_.is_cuda()) {
+    device_block_ = step_block_on(block_, device_);
+    context_.step = static_cast<const StepBlock*>(device_block_.raw());
+  }
   context_.checkpoint_blocks = o_.grad_checkpointing;
   parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16);
+  if (o_.image_layer_decay != 1.0 || o_.text_layer_decay != 1.0) {
+    parameters_->set_lr_factors(layer_decay(config, o_.image_layer_decay, o_.text_layer_decay));
+  }
   if (o_.ema > 0.0) ema_ = std::make_unique<Ema>(*parameters_, o_.ema);
 }
 
@@ -133,6 +147,12 @@ void Training::plan_chunks() {
   budget.pairs = o_.batch_size * o_.accum_freq;
   budget.waiting = std::max(1, o_.workers) + 3;
   budget.limit = static_cast<std::size_t>(o_.memory_limit);
+  // Captions spread over the data say how long packed text will be.
+  const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), o_.pack_captions ? 512 : 0);
+  for (std::int64_t i = 0; i < looked_at; ++i) {
+    const auto tokens = tokenizer_->encode(data_->caption(i * data_->size() / looked_at));
+    budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens.size()) + 2);
+  }
   const MemoryPlan plan = plan_memory(*model_, step_options_, context_, *communicator_, budget);
   plan_ = to_string(plan, budget);
   if (state_.planned) {
@@ -141,6 +161,7 @@ void Training::plan_chunks() {
   } else {
     step_options_.max_chunk = plan.chunk;
   }
+  context_.checkpoint_blocks = plan.checkpoint_blocks;  // (changes no bits)
   if (plan.chunk > 0 && model_->config.vision.is_resnet()) {
     plan_ += "; batch norm takes its statistics from each chunk, so the result is that of a smaller batch there";
   }

@@ -11,6 +11,8 @@
 #include "clip/src/data_health.h"
 #include "clip/src/grace_saver.h"
 #include "clip/src/live_report.h"
+#include "clip/src/loss_scaler.h"
+#include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
 
@@ -31,6 +33,11 @@ class Training {
   void plan_chunks();
   void step();
   void check_finite(const LoadedBatch& batch, double loss, double norm) const;
+  std::string keys_of(const LoadedBatch& batch) const;
+  bool guard(const LoadedBatch& batch, double loss, double norm, bool logged);
+  bool statistics_are_finite() const;
+  void roll_back(std::int64_t bad_steps);
+  bool is_logged(std::int64_t step) const { return step % o_.log_every_n_steps == 0 || step == total_steps_; }
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
   nlohmann::ordered_json evaluate();
   void evaluate_now();
@@ -60,6 +67,7 @@ class Training {
   AdamWOptions adamw_;
   Schedule schedule_;
   StepBlock block_;
+  Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
   Context context_;
   StepOptions step_options_;
   TrainState state_;
@@ -69,6 +77,8 @@ class Training {
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0;
+  RunHealth health_{o_};
+  std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
   DataHealth data_health_;
   std::unique_ptr<GraceSaver> grace_;  // last: its thread looks at the rest
 };

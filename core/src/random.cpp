@@ -18,6 +18,18 @@ void fill(const char* op, Tensor& x, bool normal, double a, double b, std::uint6
 
 std::uint64_t site_of(std::string_view name) { return site_hash(std::string(name).c_str()); }
 
+Tensor step_block_on(const StepBlock& block, Device device) {
+  Tensor on_device = empty({static_cast<std::int64_t>(sizeof(StepBlock))}, DType::u8, device);
+  copy_step_block(block, on_device);
+  return on_device;
+}
+
+void copy_step_block(const StepBlock& from, const Tensor& to) {
+  check(to.dtype() == DType::u8 && to.count() == static_cast<std::int64_t>(sizeof(StepBlock)) && to.is_dense(), "copy_step_block",
+        "needs a tensor from step_block_on", {{"to", to}});
+  copy_bytes(current_stream(to.device()), to.raw(), to.device(), &from, kCpu, sizeof(StepBlock));
+}
+
 void normal_(Tensor& x, double mean, double stddev, std::uint64_t seed, std::uint64_t site) {
   fill("normal_", x, true, mean, stddev, seed, site);
 }

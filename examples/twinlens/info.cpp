@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/sha256.h"
@@ -14,16 +15,36 @@
 namespace twinlens::program {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 struct Flags {
   std::string model;
   bool json = false;
 };
 
-int info(const Flags& flags) {
-  const ModelConfig config = find_model_config(flags.model);
+struct Saving {
+  const char* name;
+  bool applies;
+  const char* why;
+};
+
+// Which of the ways to the same numbers with less work apply to a model (design.md section 5).
+std::vector<Saving> savings_of(const ModelConfig& c) {
+  const bool causal = c.text.needs_no_padding(), resnet = c.vision.is_resnet();
+  return {{"captions_without_padding", causal,
+           causal ? "the text tower is causal and read at the end of text" : "the text tower reads its padding"},
+          {"last_text_block_for_one_row", causal || c.text.no_causal_mask || c.text.pool_type == "last", "one token is read"},
+          {"last_image_block_for_one_row", c.vision.pools_one_token(),
+           c.vision.pools_one_token() ? "the class token is read"
+           : resnet                   ? "a ResNet has no blocks of tokens; its attention pool has one query anyway"
+                                      : "pooling reads every token"},
+          {"chunks_of_a_batch", !resnet, resnet ? "batch norm takes its statistics from each chunk" : "every sample is on its own"},
+          {"equal_captions_once", true, "the text tower has no dropout"}};
+}
+
+Json description_of(const Flags& flags, const ModelConfig& config, const std::optional<ModelSource>& source) {
   const ModelCost cost = model_cost(config);
-  const std::string weights = weights_file(flags.model);
-  nlohmann::ordered_json out = nlohmann::ordered_json::parse(to_json(config));
+  Json out = Json::parse(to_json(config));
   out["model"] = flags.model;
   out["parameters"] = cost.parameters();
   out["image_parameters"] = cost.image_parameters;
@@ -31,25 +52,53 @@ int info(const Flags& flags) {
   out["forward_gflops"] = cost.image_gflops + cost.text_gflops;
   out["image_gflops"] = cost.image_gflops;
   out["text_gflops"] = cost.text_gflops;
-  out["layout"] = weights.empty() ? "none (no weights)" : "open_clip";
-  const std::string hash = weights.empty() ? std::string() : sha256_of_file(weights);
-  if (!weights.empty()) {
-    out["weights"] = weights;
-    out["sha256"] = hash;
+  out["layout"] = source.has_value() ? name_of(source->layout) : "none (no weights)";
+  if (source.has_value()) {
+    out["config_from"] = source->config_inferred ? "shapes of the weights" : "config file";
+    out["weights"] = source->weights.front();
+    out["sha256"] = sha256_of_file(source->weights.front());
+    for (std::size_t i = 1; i < source->weights.size(); ++i) out["shards"][source->weights[i]] = sha256_of_file(source->weights[i]);
+    if (source->quick_gelu.has_value()) {
+      out["trained_with"] = *source->quick_gelu ? "QuickGELU" : "GELU";
+      out["trained_with_reason"] = source->quick_gelu_reason;
+    }
   }
+  for (const Saving& s : savings_of(config)) out["exact_savings"][s.name] = s.applies;
   out["instruction_set"] = name_of(active_isa());
   out["threads"] = thread_count();
   out["cuda"] = cuda_device_count() > 0 ? "available" : cuda_unavailable_reason();
+  return out;
+}
+
+int info(const Flags& flags) {
+  std::optional<ModelSource> source;
+  if (!weights_file(flags.model).empty() && !builtin_model_config(flags.model)) source = find_source(flags.model);
+  const ModelConfig config = source.has_value() ? source->config : find_model_config(flags.model);
+  const Json out = description_of(flags, config, source);
   if (flags.json) {
     std::printf("%s\n", out.dump().c_str());
     return 0;
   }
+  const ModelCost cost = model_cost(config);
   std::printf("%s", to_json(config).c_str());
   fmt::print("parameters       {:>13} (image {}, text {})\n", cost.parameters(), cost.image_parameters, cost.text_parameters);
   fmt::print("forward          {:>10.2f} GFLOP a pair (image {:.2f}, text {:.2f} at {} tokens)\n", cost.image_gflops + cost.text_gflops,
              cost.image_gflops, cost.text_gflops, config.text.context_length);
-  fmt::print("weights          {}\n", weights.empty() ? "none: a configuration only" : weights);
-  if (!weights.empty()) fmt::print("sha256           {}\n", hash);
+  if (source.has_value()) {
+    fmt::print("weights          {}\nlayout           {}, config from {}\n", source->weights.front(), name_of(source->layout),
+               out["config_from"].get<std::string>());
+    fmt::print("sha256           {}\n", out["sha256"].get<std::string>());
+    for (std::size_t i = 1; i < source->weights.size(); ++i) {
+      fmt::print("                 {} {}\n", out["shards"][source->weights[i]].get<std::string>(), source->weights[i]);
+    }
+    if (source->quick_gelu.has_value()) {
+      fmt::print("trained with     {} ({})\n", *source->quick_gelu ? "QuickGELU" : "GELU", source->quick_gelu_reason);
+    }
+  } else {
+    fmt::print("weights          none: a configuration only\n");
+  }
+  fmt::print("exact savings\n");
+  for (const Saving& s : savings_of(config)) fmt::print("  {:<28} {}: {}\n", s.name, s.applies ? "yes" : "no", s.why);
   fmt::print("instruction set  {}, {} threads\n", name_of(active_isa()), thread_count());
   fmt::print("cuda             {}\n", cuda_device_count() > 0 ? "available" : cuda_unavailable_reason());
   return 0;
@@ -59,7 +108,8 @@ int info(const Flags& flags) {
 
 Action add_info(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("model", flags->model, "Built-in name, open_clip config .json, or model folder")->required();
+  app.add_option("model", flags->model, "Built-in name, open_clip config .json, or a folder or file with weights in any layout")
+      ->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Examples:\n  twinlens info ViT-B-32\n  twinlens info logs/quickstart/model --json");
   return [flags] { return info(*flags); };

@@ -69,6 +69,7 @@ int run_program(int argc, char** argv) {
   add("classify", "Zero-shot labels for images", add_classify);
   add("rank", "Order images by how well they fit a caption", add_rank);
   add("tokenize", "Lines of stdin to token ids, one JSON array a line", add_tokenize);
+  add("convert", "Rewrite a model in the OpenAI, open_clip or Hugging Face layout, bit for bit", add_convert);
   add("info", "Configuration, parameter counts and forward GFLOPs of a model", add_info);
 
   const std::vector<std::string> words(argv + 1, argv + argc);

@@ -67,6 +67,14 @@ void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--color-jitter", o.color_jitter, "Strength of brightness, contrast, saturation, hue")->expected(4)->group(group);
   app.add_option("--color-jitter-prob", o.color_jitter_prob, "Probability of colour jitter")->group(group)->capture_default_str();
   app.add_option("--gray-scale-prob", o.gray_scale_prob, "Probability of a gray picture")->group(group)->capture_default_str();
+  app.add_option("--gamma-jitter", o.gamma_jitter, "Exponent of all values drawn log-uniformly from e^-x to e^x")
+      ->group(group)
+      ->capture_default_str();
+  app.add_option("--invert-prob", o.invert_prob, "Probability of inverted values")->group(group)->capture_default_str();
+  app.add_option("--sharpness", o.sharpness, "Range of the factor: 0 blurs, 1 changes nothing, above 1 sharpens")
+      ->expected(2)
+      ->group(group);
+  app.add_option("--sharpness-prob", o.sharpness_prob, "Probability of a change in sharpness")->group(group)->capture_default_str();
   app.add_option("--affine", o.affine, "Random rotation (degrees), shift (share of the side), zoom low, zoom high")
       ->expected(4)
       ->group(group);
@@ -75,9 +83,34 @@ void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
 void add_model_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Model";
   app.add_option("--model", o.model, "Built-in name, open_clip config .json, or model folder")->group(group)->capture_default_str();
-  app.add_option("--pretrained", o.pretrained, "Weights to start from: a model folder or .safetensors")->group(group);
+  app.add_option("--pretrained", o.pretrained,
+                 "Weights to start from: a model folder, or a file of OpenAI's, open_clip's or Hugging Face's")
+      ->group(group);
+  app.add_option("--force-image-size", o.force_image_size, "Another image size; position embeddings of --pretrained are resized")
+      ->group(group)
+      ->check(CLI::PositiveNumber);
+  app.add_option("--force-context-length", o.force_context_length, "Another context length; position embeddings are resized")
+      ->group(group)
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--force-quick-gelu", o.force_quick_gelu, "QuickGELU whatever the model says")->group(group);
   app.add_flag("--lock-image", o.lock_image, "Freeze the image tower")->group(group);
+  app.add_option("--lock-image-unlocked-groups", o.lock_image_unlocked_groups,
+                 "Train the last so many groups of a locked image tower: projection; last block; block before; ...; embeddings")
+      ->group(group)
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--lock-image-freeze-bn-stats", o.lock_image_freeze_bn_stats,
+               "Batch norms of a locked image tower keep and use their running statistics")
+      ->group(group);
   app.add_flag("--lock-text", o.lock_text, "Freeze the text tower")->group(group);
+  app.add_flag("--siglip", o.siglip, "SigLIP's sigmoid loss; a model without a logit bias starts with scale 10 and bias -10")->group(group);
+  app.add_option("--lock-text-unlocked-layers", o.lock_text_unlocked_layers, "The same for a locked text tower")
+      ->group(group)
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--image-layer-decay", o.image_layer_decay,
+                 "Factor of the learning rate from each group of the image tower to the one below it; 1: none")
+      ->group(group)
+      ->check(CLI::Range(1e-6, 1.0));
+  app.add_option("--text-layer-decay", o.text_layer_decay, "The same for the text tower")->group(group)->check(CLI::Range(1e-6, 1.0));
 }
 
 void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
@@ -104,10 +137,27 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--epochs-cooldown", o.epochs_cooldown, "Last epochs of const-cooldown")->group(group);
   app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group);
   app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group);
+  app.add_option("--label-smoothing", o.label_smoothing, "Share of every target that is spread evenly over the batch")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1.0));
   app.add_option("--grad-clip-norm", o.grad_clip_norm, "Global gradient norm limit; 0: off")->group(group)->capture_default_str();
   app.add_option("--ema", o.ema, "Decay of the averaged weights used for evaluation and model/; 0: off")
       ->group(group)
       ->capture_default_str();
+  app.add_option("--on-nonfinite", o.on_nonfinite,
+                 "A loss or gradient that is NaN or infinite: stop, or skip the step and count it (and steps with a spike)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"stop", "skip"}));
+  app.add_option("--spike-factor", o.spike_factor,
+                 "A gradient norm above so many times its running size is a spike: noted, and skipped with --on-nonfinite skip; 0: off")
+      ->group(group)
+      ->capture_default_str();
+  app.add_option("--max-bad-steps", o.max_bad_steps, "With --on-nonfinite skip: so many in a row lead back to the last checkpoint")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--seed", o.seed)->group(group)->capture_default_str();
 }
 
@@ -125,6 +175,7 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
          "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below, by measuring small ones; 0: none")
       ->group(group)
       ->transform(CLI::AsSizeValue(false));
+  app.add_flag("!--no-stream-loss", o.stream_loss, "All logits in memory instead of tiles (slower, the same numbers)")->group(group);
   app.add_flag("!--no-pack-captions", o.pack_captions, "Compute padding too (slower, the same numbers)")->group(group);
   app.add_flag("!--no-prune-last-block", o.prune_last_block, "Compute all of the last block (slower, the same numbers)")->group(group);
   app.add_flag("!--no-encode-equal-once", o.encode_equal_once, "Encode equal captions again and again (slower, the same numbers)")

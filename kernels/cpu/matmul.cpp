@@ -8,7 +8,7 @@ template <class I>
 void kernel(I, const Matmul& m) {
   if (m.c.rows == 0 || m.c.cols == 0 || m.batch == 0) return;
   if constexpr (I::kBf16Dot) {
-    if (m.bf16) return gemm::multiply<I, true>(m);
+    if (m.compute == Compute::bf16) return gemm::multiply<I, true>(m);
   }
   gemm::multiply<I, false>(m);
 }

@@ -1,5 +1,10 @@
+// A row is read once: it stays in the registers of the warp that owns it (up to kWidestForWarp columns). Wider rows get a block of threads
+// and are read again, from cache.
+
+#include "kernels/cuda/device/column_sums.cuh"
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/packed.cuh"
 #include "kernels/cuda/device/rows.cuh"
 
 #include "twinlens/kernels/layer_norm.h"
@@ -9,46 +14,56 @@ namespace {
 
 using namespace cuda;
 
-// A warp (or, for wide rows, a block) per row. A row is read three times, but only once from memory: the rows in flight on a
-// multiprocessor fit its L1 cache at CLIP's widths.
-template <int kThreads, class X, class Y>
-__global__ void __launch_bounds__(256) forward_kernel(LayerNormForward a, bool aligned) {
+// y = (x - mean) * rstd * gamma + beta for one pack.
+template <int W, class Y>
+__device__ void write_normalised(const LayerNormForward& a, float (&v)[W], float mean, float rstd, Y* y, std::int64_t i, bool aligned) {
+  const std::int64_t n = a.x.cols - i;
+  float scale[W], shift[W];
+  if (a.gamma != nullptr) load_pack(a.gamma + i, n, aligned, scale);
+  if (a.beta != nullptr) load_pack(a.beta + i, n, aligned, shift);
+#pragma unroll
+  for (int k = 0; k < W; ++k) {
+    v[k] = (v[k] - mean) * rstd;
+    if (a.gamma != nullptr) v[k] *= scale[k];
+    if (a.beta != nullptr) v[k] += shift[k];
+  }
+  store_pack(v, y + i, n, aligned);
+}
+
+// A warp for a row of at most kWarp * kPacks packs.
+template <int kPacks, class X, class Y>
+__global__ void __launch_bounds__(128) forward_kernel(LayerNormForward a, bool aligned) {
   constexpr int W = kPack<X>;
-  const std::int64_t r = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  const std::int64_t r = group_row();
   if (r >= valid_rows(a.x)) return;
-  const std::int64_t c = a.x.cols, first = std::int64_t{threadIdx.x} * W, step = kThreads * W;
+  const std::int64_t c = a.x.cols, first = std::int64_t{threadIdx.x} * W;
   const X* x = row_of<X>(a.x, r);
-  Y* y = row_of<Y>(a.y, r);
-  float v[W];
-
+  float v[kPacks][W];
   float sum = 0.0F;
-  for (std::int64_t i = first; i < c; i += step) {
-    load_pack(x + i, c - i, aligned, v);
 #pragma unroll
-    for (int k = 0; k < W; ++k) sum += v[k];
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = first + p * kWarp * W;
+    load_pack(x + i, c - i, aligned, v[p]);  // 0 beyond the row
   }
-  const float mean = group_sum<kThreads>(sum) / static_cast<float>(c);
-
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+#pragma unroll
+    for (int k = 0; k < W; ++k) sum += v[p][k];
+  }
+  const float mean = group_sum<kWarp>(sum) / static_cast<float>(c);
   float squares = 0.0F;
-  for (std::int64_t i = first; i < c; i += step) {
-    load_pack(x + i, c - i, aligned, v);
 #pragma unroll
-    for (int k = 0; k < W; ++k) squares += i + k < c ? (v[k] - mean) * (v[k] - mean) : 0.0F;
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = first + p * kWarp * W;
+#pragma unroll
+    for (int k = 0; k < W; ++k) squares += i + k < c ? (v[p][k] - mean) * (v[p][k] - mean) : 0.0F;
   }
-  const float rstd = 1.0F / sqrtf(group_sum<kThreads>(squares) / static_cast<float>(c) + a.eps);
-
-  for (std::int64_t i = first; i < c; i += step) {
-    float scale[W], shift[W];
-    load_pack(x + i, c - i, aligned, v);
-    if (a.gamma != nullptr) load_pack(a.gamma + i, c - i, aligned, scale);
-    if (a.beta != nullptr) load_pack(a.beta + i, c - i, aligned, shift);
+  const float rstd = 1.0F / sqrtf(group_sum<kWarp>(squares) / static_cast<float>(c) + a.eps);
+  Y* y = row_of<Y>(a.y, r);
 #pragma unroll
-    for (int k = 0; k < W; ++k) {
-      v[k] = (v[k] - mean) * rstd;
-      if (a.gamma != nullptr) v[k] *= scale[k];
-      if (a.beta != nullptr) v[k] += shift[k];
-    }
-    store_pack(v, y + i, c - i, aligned);
+  for (int p = 0; p < kPacks; ++p) {
+    const std::int64_t i = first + p * kWarp * W;
+    if (i < c) write_normalised(a, v[p], mean, rstd, y, i, aligned);
   }
   if (threadIdx.x == 0) {
     a.mean[r] = mean;
@@ -56,112 +71,233 @@ __global__ void __launch_bounds__(256) forward_kernel(LayerNormForward a, bool a
   }
 }
 
-template <int kThreads, class X, class D>
-__device__ void backward_row(const LayerNormBackward& a, std::int64_t r, bool aligned) {
+// A block for a row of any width.
+template <class X, class Y>
+__global__ void __launch_bounds__(256) wide_forward_kernel(LayerNormForward a, bool aligned) {
   constexpr int W = kPack<X>;
-  const std::int64_t c = a.x.cols, first = std::int64_t{threadIdx.x} * W, step = kThreads * W;
+  const std::int64_t r = group_row(), c = a.x.cols;
+  if (r >= valid_rows(a.x)) return;
+  const X* x = row_of<X>(a.x, r);
+  Y* y = row_of<Y>(a.y, r);
+  float v[W], sum = 0.0F, squares = 0.0F;
+  for_row_packs<256, W>(c, [&](std::int64_t i, std::int64_t n) {
+    load_pack(x + i, n, aligned, v);
+#pragma unroll
+    for (int k = 0; k < W; ++k) sum += v[k];
+  });
+  const float mean = group_sum<256>(sum) / static_cast<float>(c);
+  for_row_packs<256, W>(c, [&](std::int64_t i, std::int64_t n) {
+    load_pack(x + i, n, aligned, v);
+#pragma unroll
+    for (int k = 0; k < W; ++k) squares += k < n ? (v[k] - mean) * (v[k] - mean) : 0.0F;
+  });
+  const float rstd = 1.0F / sqrtf(group_sum<256>(squares) / static_cast<float>(c) + a.eps);
+  for_row_packs<256, W>(c, [&](std::int64_t i, std::int64_t n) {
+    load_pack(x + i, n, aligned, v);
+    write_normalised(a, v, mean, rstd, y, i, aligned);
+  });
+  if (threadIdx.x == 0) {
+    a.mean[r] = mean;
+    a.rstd[r] = rstd;
+  }
+}
+
+// The rows of one block, and where their share of dgamma and dbeta goes.
+struct RowBlock {
+  std::int64_t begin, end;
+  float *gamma_part, *beta_part;
+};
+__device__ RowBlock row_block(const LayerNormBackward& a, std::int64_t rows_of_block) {
+  const std::int64_t rows = valid_rows(a.x), begin = std::int64_t{blockIdx.x} * rows_of_block;
+  float* part = a.scratch + std::int64_t{blockIdx.x} * a.x.cols;
+  return {begin, begin + rows_of_block < rows ? begin + rows_of_block : rows, part, part + std::int64_t{gridDim.x} * a.x.cols};
+}
+
+constexpr int kBackwardWarps = 8;
+
+// Blocks on a multiprocessor: two where the registers allow it. A lane holds x and dy as they are stored, and two sums a column.
+template <int kPacks, bool kWhole, class X, class D>
+constexpr int backward_blocks() {
+  constexpr int kColumns = kPacks * kPack<X>;
+  constexpr int kBytes = kColumns * static_cast<int>(sizeof(X) + sizeof(D) + 2 * sizeof(float));
+  return kWhole && kBytes <= 400 ? 2 : 1;
+}
+
+// Adds the column sums of the warps in order, through memory that all warps of the block share, and writes the block's part.
+template <int kPacks, int W>
+__device__ void write_column_part(const float (&sum)[kPacks][W], float* shared, std::int64_t c, float* part) {
+  const std::int64_t first = std::int64_t{threadIdx.x} * W;
+  for (int warp = 0; warp < kBackwardWarps; ++warp) {
+    __syncthreads();
+    if (static_cast<int>(threadIdx.y) != warp) continue;
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+#pragma unroll
+      for (int k = 0; k < W; ++k) {
+        // by k first: neighbouring lanes, neighbouring banks
+        const int at = (p * W + k) * kWarp + static_cast<int>(threadIdx.x);
+        shared[at] = warp == 0 ? sum[p][k] : shared[at] + sum[p][k];
+      }
+    }
+  }
+  __syncthreads();
+  // The warp of pack p writes it; lanes hold neighbouring packs.
+  for (int p = static_cast<int>(threadIdx.y); p < kPacks; p += kBackwardWarps) {
+    const std::int64_t i = first + p * kWarp * W;
+    for (int k = 0; k < W; ++k) {
+      if (i + k < c) part[i + k] = shared[(p * W + k) * kWarp + static_cast<int>(threadIdx.x)];
+    }
+  }
+}
+
+// Elements of a pack, of which n are left in the row. Where rows are whole packs a pack is all inside or all outside, which the compiler
+// then knows.
+template <bool kWhole, int W>
+__device__ std::int64_t left(std::int64_t n) {
+  return kWhole ? (n > 0 ? W : 0) : n;
+}
+
+// A block of kBackwardWarps warps takes rows_of_block rows, a warp one row at a time: x and dy are read once, dx is written, and every lane
+// sums its own columns of dgamma and dbeta over the rows of its warp. kWhole: rows are whole packs, and aligned.
+template <int kPacks, bool kWhole, class X, class D>
+__global__ void __launch_bounds__(kWarp* kBackwardWarps, backward_blocks<kPacks, kWhole, X, D>())
+    backward_kernel(LayerNormBackward a, std::int64_t rows_of_block) {
+  constexpr int W = kPack<X>;
+  __shared__ float shared[kPacks * W * kWarp];
+  const RowBlock rows = row_block(a, rows_of_block);
+  if (rows.begin >= valid_rows(a.x)) return;  // the whole block
+  const std::int64_t c = a.x.cols, first = std::int64_t{threadIdx.x} * W;
+  float gamma_sum[kPacks][W] = {}, beta_sum[kPacks][W] = {};
+  for (std::int64_t r = rows.begin + threadIdx.y; r < rows.end; r += kBackwardWarps) {
+    const X* x = row_of<X>(a.x, r);
+    const D* dy = row_of<D>(a.dy, r);
+    const float mean = a.mean[r], rstd = a.rstd[r];
+    Packed<W, X> row_x[kPacks];
+    Packed<W, D> row_dy[kPacks];
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+      const std::int64_t i = first + p * kWarp * W;
+      load_packed(x + i, left<kWhole, W>(c - i), kWhole, row_x[p]);
+      load_packed(dy + i, left<kWhole, W>(c - i), kWhole, row_dy[p]);  // 0 beyond the row, so the sums need no mask
+    }
+    float sum_g = 0.0F, sum_gx = 0.0F;
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+      const std::int64_t i = first + p * kWarp * W;
+      float xs[W], ds[W], gamma[W];
+      unpack(row_x[p], xs);
+      unpack(row_dy[p], ds);
+      if (a.gamma != nullptr) load_pack(a.gamma + i, left<kWhole, W>(c - i), kWhole, gamma);
+#pragma unroll
+      for (int k = 0; k < W; ++k) {
+        const float xhat = (xs[k] - mean) * rstd, d = ds[k];
+        gamma_sum[p][k] += d * xhat;
+        beta_sum[p][k] += d;
+        const float g = a.gamma != nullptr ? d * gamma[k] : d;
+        sum_g += g;
+        sum_gx += g * xhat;
+      }
+    }
+    if (a.dx.data == nullptr) continue;  // the whole warp
+    const float mean_g = group_sum<kWarp>(sum_g) / static_cast<float>(c);
+    const float mean_gx = group_sum<kWarp>(sum_gx) / static_cast<float>(c);
+    X* dx = row_of<X>(a.dx, r);
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p) {
+      const std::int64_t i = first + p * kWarp * W;
+      if (i >= c) continue;
+      float xs[W], ds[W], gamma[W], g[W];
+      forget(row_x[p]);
+      forget(row_dy[p]);
+      unpack(row_x[p], xs);
+      unpack(row_dy[p], ds);
+      if (a.gamma != nullptr) load_pack(a.gamma + i, left<kWhole, W>(c - i), kWhole, gamma);
+#pragma unroll
+      for (int k = 0; k < W; ++k) {
+        const float xhat = (xs[k] - mean) * rstd, d = ds[k];
+        g[k] = ((a.gamma != nullptr ? d * gamma[k] : d) - mean_g - xhat * mean_gx) * rstd;
+      }
+      store_pack(g, dx + i, left<kWhole, W>(c - i), kWhole);
+    }
+  }
+  if (a.dgamma != nullptr) write_column_part(gamma_sum, shared, c, rows.gamma_part);
+  if (a.dbeta != nullptr) write_column_part(beta_sum, shared, c, rows.beta_part);
+}
+
+// --- rows wider than a warp holds: a block of 256 for a row at a time, rows read again from cache ----------------------------------------
+template <class X, class D>
+__device__ void wide_backward_row(const LayerNormBackward& a, std::int64_t r, bool aligned) {
+  constexpr int W = kPack<X>;
+  const std::int64_t c = a.x.cols;
   const X* x = row_of<X>(a.x, r);
   const D* dy = row_of<D>(a.dy, r);
   const float mean = a.mean[r], rstd = a.rstd[r];
   float xhat[W], g[W], gamma[W];
-  const auto load = [&](std::int64_t i) {
-    load_pack(x + i, c - i, aligned, xhat);
-    load_pack(dy + i, c - i, aligned, g);  // 0 beyond the row, so the sums need no mask
-    if (a.gamma != nullptr) load_pack(a.gamma + i, c - i, aligned, gamma);
+  const auto load = [&](std::int64_t i, std::int64_t n) {
+    load_pack(x + i, n, aligned, xhat);
+    load_pack(dy + i, n, aligned, g);  // 0 beyond the row, so the sums need no mask
+    if (a.gamma != nullptr) load_pack(a.gamma + i, n, aligned, gamma);
 #pragma unroll
     for (int k = 0; k < W; ++k) {
       xhat[k] = (xhat[k] - mean) * rstd;
       if (a.gamma != nullptr) g[k] *= gamma[k];
     }
   };
-
   float sum_g = 0.0F, sum_gx = 0.0F;
-  for (std::int64_t i = first; i < c; i += step) {
-    load(i);
+  for_row_packs<256, W>(c, [&](std::int64_t i, std::int64_t n) {
+    load(i, n);
 #pragma unroll
     for (int k = 0; k < W; ++k) {
       sum_g += g[k];
       sum_gx += g[k] * xhat[k];
     }
-  }
-  const float mean_g = group_sum<kThreads>(sum_g) / static_cast<float>(c);
-  const float mean_gx = group_sum<kThreads>(sum_gx) / static_cast<float>(c);
+  });
+  const float mean_g = group_sum<256>(sum_g) / static_cast<float>(c);
+  const float mean_gx = group_sum<256>(sum_gx) / static_cast<float>(c);
   X* dx = row_of<X>(a.dx, r);
-  for (std::int64_t i = first; i < c; i += step) {
-    load(i);
+  for_row_packs<256, W>(c, [&](std::int64_t i, std::int64_t n) {
+    load(i, n);
 #pragma unroll
     for (int k = 0; k < W; ++k) g[k] = (g[k] - mean_g - xhat[k] * mean_gx) * rstd;
-    store_pack(g, dx + i, c - i, aligned);
-  }
+    store_pack(g, dx + i, n, aligned);
+  });
 }
 
-// Column sums over the rows of one block, in order; two columns a thread. The rows have just been read for dx, so they come from cache.
+// Column sums over the rows of one block, in order; two columns a thread.
 template <class X, class D>
-__device__ void column_parts(const LayerNormBackward& a, std::int64_t begin, std::int64_t end, float* gamma_part, float* beta_part,
-                             bool aligned) {
+__device__ void wide_column_parts(const LayerNormBackward& a, const RowBlock& rows, bool aligned) {
   constexpr int W = 2;
-  const std::int64_t c = a.x.cols, threads = std::int64_t{blockDim.x} * blockDim.y;
-  for (std::int64_t i = (std::int64_t{threadIdx.y} * blockDim.x + threadIdx.x) * W; i < c; i += threads * W) {
+  const std::int64_t c = a.x.cols;
+  for_row_packs<256, W>(c, [&](std::int64_t i, std::int64_t n) {
     float x[W], dy[W], gamma_sum[W] = {}, beta_sum[W] = {};
-    for (std::int64_t r = begin; r < end; ++r) {
+    for (std::int64_t r = rows.begin; r < rows.end; ++r) {
       const float mean = a.mean[r], rstd = a.rstd[r];
-      load_pack(row_of<X>(a.x, r) + i, c - i, aligned, x);
-      load_pack(row_of<D>(a.dy, r) + i, c - i, aligned, dy);
+      load_pack(row_of<X>(a.x, r) + i, n, aligned, x);
+      load_pack(row_of<D>(a.dy, r) + i, n, aligned, dy);
 #pragma unroll
       for (int k = 0; k < W; ++k) {
         gamma_sum[k] += dy[k] * ((x[k] - mean) * rstd);
         beta_sum[k] += dy[k];
       }
     }
-    if (a.dgamma != nullptr) store_pack(gamma_sum, gamma_part + i, c - i, false);
-    if (a.dbeta != nullptr) store_pack(beta_sum, beta_part + i, c - i, false);
-  }
+    if (a.dgamma != nullptr) store_pack(gamma_sum, rows.gamma_part + i, n, false);
+    if (a.dbeta != nullptr) store_pack(beta_sum, rows.beta_part + i, n, false);
+  });
 }
 
-// A block for kRowsPerBlock rows: dx of each, then the block's share of dgamma and dbeta.
-template <int kThreads, class X, class D>
-__global__ void __launch_bounds__(256) backward_kernel(LayerNormBackward a, bool aligned) {
-  const std::int64_t rows = valid_rows(a.x);
-  const std::int64_t begin = std::int64_t{blockIdx.x} * LayerNormBackward::kRowsPerBlock;
-  const std::int64_t end = begin + LayerNormBackward::kRowsPerBlock < rows ? begin + LayerNormBackward::kRowsPerBlock : rows;
+template <class X, class D>
+__global__ void __launch_bounds__(256) wide_backward_kernel(LayerNormBackward a, std::int64_t rows_of_block, bool aligned) {
+  const RowBlock rows = row_block(a, rows_of_block);
+  if (rows.begin >= valid_rows(a.x)) return;
   if (a.dx.data != nullptr) {
-    for (std::int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) backward_row<kThreads, X, D>(a, r, aligned);
+    for (std::int64_t r = rows.begin; r < rows.end; ++r) wide_backward_row<X, D>(a, r, aligned);
   }
-  if ((a.dgamma != nullptr || a.dbeta != nullptr) && begin < rows) {
-    float* gamma_part = a.scratch + std::int64_t{blockIdx.x} * a.x.cols;
-    column_parts<X, D>(a, begin, end, gamma_part, gamma_part + std::int64_t{gridDim.x} * a.x.cols, aligned);
-  }
+  if (a.dgamma != nullptr || a.dbeta != nullptr) wide_column_parts<X, D>(a, rows, aligned);
 }
 
-// out[c] = sum over parts: kSlices threads a column take every kSlices-th part, then the slices are added in order. blockIdx.y chooses
-// dgamma or dbeta.
-constexpr int kSlices = 16;
-__global__ void sum_parts_kernel(LayerNormBackward a, std::int64_t part_capacity) {
-  __shared__ float slices[kSlices][kWarp];
-  float* out = blockIdx.y == 0 ? a.dgamma : a.dbeta;
-  if (out == nullptr) return;
-  const std::int64_t parts = (valid_rows(a.x) + LayerNormBackward::kRowsPerBlock - 1) / LayerNormBackward::kRowsPerBlock;
-  const std::int64_t c = a.x.cols, column = std::int64_t{blockIdx.x} * kWarp + threadIdx.x;
-  const float* from = a.scratch + (blockIdx.y == 0 ? 0 : part_capacity * c);
-  float sum = 0.0F;
-  if (column < c) {
-#pragma unroll 4
-    for (std::int64_t p = threadIdx.y; p < parts; p += kSlices) sum += from[p * c + column];
-  }
-  slices[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || column >= c) return;
-  for (int s = 1; s < kSlices; ++s) sum += slices[s][threadIdx.x];
-  out[column] = sum;
-}
+constexpr std::int64_t kWidestBackward = 1024;  // beyond it, sums for every column do not fit the registers
 
-template <class Rows1, class Rows2>
-bool rows_are_aligned(const Rows1& x, const Rows2& other, int pack) {
-  return packs_are_aligned(x.data, x.stride, size_of(x.dtype), pack) &&
-         packs_are_aligned(other.data, other.stride, size_of(other.dtype), pack);
-}
-
-int pack_of(DType t) { return static_cast<int>(16 / size_of(t)); }
+bool parameters_are_aligned(const float* gamma, const float* beta) { return is_aligned(gamma) && is_aligned(beta); }
 
 }  // namespace
 
@@ -169,15 +305,17 @@ void launch(Cuda, Stream& stream, const LayerNormForward& a) {
   const RowLaunch geometry = row_launch(a.x.rows, a.x.cols);
   if (geometry.blocks == 0) return;
   const int pack = pack_of(a.x.dtype);
-  const bool aligned = rows_are_aligned(a.x, a.y, pack) && packs_are_aligned(a.gamma, 0, sizeof(float), pack) &&
-                       packs_are_aligned(a.beta, 0, sizeof(float), pack);
-  const dim3 threads(geometry.threads_per_row, geometry.rows_per_block);
+  const bool aligned = rows_are_aligned(a.x, pack) && rows_are_aligned(a.y, pack) && parameters_are_aligned(a.gamma, a.beta);
+  const dim3 threads = threads_of(geometry);
   visit_cuda_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_cuda_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
-      if (geometry.threads_per_row == kWarp) {
-        forward_kernel<kWarp, X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
+      constexpr int kOfRow = 1024 / (kWarp * kPack<X>);  // packs of a lane in a row of 1024
+      if (geometry.threads_per_row != kWarp) {
+        wide_forward_kernel<X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
+      } else if (a.x.cols > 1024) {
+        forward_kernel<2 * kOfRow, X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
       } else {
-        forward_kernel<256, X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
+        forward_kernel<kOfRow, X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
       }
     });
   });
@@ -185,26 +323,31 @@ void launch(Cuda, Stream& stream, const LayerNormForward& a) {
 
 void launch(Cuda, Stream& stream, const LayerNormBackward& a) {
   if (a.x.cols == 0) return;
-  const RowLaunch geometry = row_block_launch(a.x.rows, a.x.cols, LayerNormBackward::kRowsPerBlock);
+  const std::int64_t rows_of_block = rows_of_sum_block(a.x.rows, LayerNormBackward::kRowsPerBlock);
+  const auto blocks = static_cast<unsigned>(ceil_div(a.x.rows, rows_of_block));
   const int pack = pack_of(a.x.dtype);
-  const bool aligned = rows_are_aligned(a.x, a.dy, pack) && packs_are_aligned(a.gamma, 0, sizeof(float), pack) &&
-                       (a.dx.data == nullptr || packs_are_aligned(a.dx.data, a.dx.stride, size_of(a.dx.dtype), pack));
-  const dim3 threads(geometry.threads_per_row, geometry.rows_per_block);
-  if (geometry.blocks != 0) {
+  const bool aligned = rows_are_aligned(a.x, pack) && rows_are_aligned(a.dy, pack) && is_aligned(a.gamma) &&
+                       (a.dx.data == nullptr || rows_are_aligned(a.dx, pack));
+  if (blocks != 0) {
     visit_cuda_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
       visit_cuda_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
-        if (geometry.threads_per_row == kWarp) {
-          backward_kernel<kWarp, X, D><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
-        } else {
-          backward_kernel<256, X, D><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
+        constexpr int kOfRow = kWidestBackward / (kWarp * kPack<X>);
+        const dim3 threads(kWarp, kBackwardWarps);
+        const bool whole = aligned && a.x.cols % kPack<X> == 0;
+        if (a.x.cols > kWidestBackward) {
+          wide_backward_kernel<X, D><<<blocks, 256, 0, native(stream)>>>(a, rows_of_block, aligned);
+        } else if (!whole) {
+          backward_kernel<kOfRow, false, X, D><<<blocks, threads, 0, native(stream)>>>(a, rows_of_block);
+        } else if (a.x.cols > kWidestBackward * 3 / 4) {
+          backward_kernel<kOfRow, true, X, D><<<blocks, threads, 0, native(stream)>>>(a, rows_of_block);
+        } else {  // fewer columns, fewer registers, more warps under way
+          backward_kernel<kOfRow * 3 / 4, true, X, D><<<blocks, threads, 0, native(stream)>>>(a, rows_of_block);
         }
       });
     });
   }
-  if (a.dgamma == nullptr && a.dbeta == nullptr) return;
-  // Also for no rows: the sums over nothing are written as 0.
-  const dim3 grid(static_cast<unsigned>(ceil_div(a.x.cols, kWarp)), 2);
-  sum_parts_kernel<<<grid, dim3(kWarp, kSlices), 0, native(stream)>>>(a, geometry.blocks);
+  const std::int64_t capacity = std::int64_t{blocks} * a.x.cols;
+  launch_sum_parts(stream, {a.scratch, a.dgamma}, {a.scratch + capacity, a.dbeta}, a.x, rows_of_block, a.x.cols);
 }
 
 }  // namespace twinlens

@@ -1,6 +1,7 @@
 #include "twinlens/nn/optimizer.h"
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/accumulate.h"
 
@@ -13,19 +14,46 @@ bf16* shadow_of(const FlatParameters& parameters) {
   return parameters.shadow.defined() ? static_cast<bf16*>(parameters.shadow.raw()) : nullptr;
 }
 
+// The kernels of one step, given where the step block lies on their device.
+void adamw_at(FlatParameters& p, const StepBlock* step, const AdamWOptions& options) {
+  run(current_stream(p.values.device()),
+      AdamW{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
+            floats(p.moment2), shadow_of(p), options.beta1, options.beta2, options.eps, options.weight_decay, step});
+}
+
+void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options) {
+  run(current_stream(p.values.device()),
+      SgdMomentum{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
+                  shadow_of(p), options.momentum, options.weight_decay, options.nesterov, step});
+}
+
+// Calls f with the block where the kernels can read it; a copy on a card lives until the work that is queued has read it.
+template <class F>
+void with_step_block(const FlatParameters& p, const StepBlock& step, F&& f) {
+  if (p.values.device().is_cpu()) return f(&step);
+  const Tensor on_card = step_block_on(step, p.values.device());
+  f(static_cast<const StepBlock*>(on_card.raw()));
+}
+
+const StepBlock* block_in(const char* op, const FlatParameters& p, const Tensor& step) {
+  check_same_device(op, {{"parameters", p.values}, {"step block", step}});
+  check(step.count() == static_cast<std::int64_t>(sizeof(StepBlock)), op, "needs a step block from step_block_on", {{"step block", step}});
+  return static_cast<const StepBlock*>(step.raw());
+}
+
 }  // namespace
 
 void adamw_step(FlatParameters& p, const StepBlock& step, const AdamWOptions& options) {
-  run(current_stream(p.values.device()),
-      AdamW{p.segment_table(), p.segment_count(), floats(p.values), floats(p.gradients), floats(p.moment1), floats(p.moment2), shadow_of(p),
-            options.beta1, options.beta2, options.eps, options.weight_decay, &step});
+  with_step_block(p, step, [&](const StepBlock* block) { adamw_at(p, block, options); });
+}
+void adamw_step(FlatParameters& p, const Tensor& step, const AdamWOptions& options) {
+  adamw_at(p, block_in("adamw_step", p, step), options);
 }
 
 void sgd_step(FlatParameters& p, const StepBlock& step, const SgdOptions& options) {
-  run(current_stream(p.values.device()),
-      SgdMomentum{p.segment_table(), p.segment_count(), floats(p.values), floats(p.gradients), floats(p.moment1), shadow_of(p),
-                  options.momentum, options.weight_decay, options.nesterov, &step});
+  with_step_block(p, step, [&](const StepBlock* block) { sgd_at(p, block, options); });
 }
+void sgd_step(FlatParameters& p, const Tensor& step, const SgdOptions& options) { sgd_at(p, block_in("sgd_step", p, step), options); }
 
 float clip_factor(double norm, double max_norm) {
   if (max_norm <= 0.0) return 1.0F;

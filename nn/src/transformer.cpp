@@ -10,7 +10,7 @@ namespace twinlens {
 MultiheadAttention::MultiheadAttention(std::int64_t width, int head_count)
     : in_proj_weight(Shape{3 * width, width}), in_proj_bias(Shape{3 * width}), out_proj(width, width), heads(head_count) {}
 
-Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual,
+Tensor MultiheadAttention::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual,
                                       const Context& context) const {
   LinearOptions product;
   product.compute = context.compute;
@@ -23,8 +23,8 @@ Tensor MultiheadAttention::operator()(const Tensor& x, const Tensor& offsets, bo
   return out_proj(attention_qkv(qkv, options), context, Activation::none, residual);  // (N, D)
 }
 
-Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual,
-                                  const Context& context) const {
+Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
+                                  const Tensor& residual, const Context& context) const {
   const std::int64_t d = x.size(-1);
   LinearOptions product;
   product.compute = context.compute;
@@ -62,34 +62,66 @@ void Mlp::visit(Visitor& v) {
   v("c_proj", c_proj);
 }
 
-ResidualAttentionBlock::ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, Activation activation, double eps)
-    : ln_1(width, eps), attn(width, heads), ln_2(width, eps), mlp(width, hidden, activation) {}
-
-Tensor ResidualAttentionBlock::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Context& context) const {
-  const DType t = context.activation_dtype();
-  const Tensor h = attn(ln_1(x, t), offsets, causal, x, context);
-  return mlp(ln_2(h, t), h, context);
+LayerScale::LayerScale(std::int64_t width, double initial) : gamma(Shape{width}) {
+  const NoGrad guard;
+  gamma.value.fill_(initial);
 }
 
-Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal,
-                                      const Context& context) const {
+Tensor LayerScale::operator()(const Tensor& x) const { return mul(x.to(DType::f32), gamma.value); }
+
+void LayerScale::visit(Visitor& v) { v("gamma", gamma); }
+
+ResidualAttentionBlock::ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, const BlockOptions& options)
+    : ln_1(width, options.eps), attn(width, heads), ln_2(width, options.eps), mlp(width, hidden, options.activation) {
+  if (options.layer_scale == 0.0) return;
+  ls_1 = LayerScale(width, options.layer_scale);
+  ls_2 = LayerScale(width, options.layer_scale);
+}
+
+namespace {
+
+// The rows x plus what attention gives for them, then the MLP's half. With layer scale the residuals are ops of their own.
+template <class Attend>
+Tensor both_halves(const ResidualAttentionBlock& block, const Tensor& x, const Attend& attend, const Context& context) {
   const DType t = context.activation_dtype();
-  const Tensor h = attn.pooled(ln_1(x, t), picked, offsets, causal, index_select(x, 0, picked), context);
-  return mlp(ln_2(h, t), h, context);
+  if (!block.ls_1.has_value()) {
+    const Tensor h = attend(x);
+    return block.mlp(block.ln_2(h, t), h, context);
+  }
+  const Tensor h = add(x, (*block.ls_1)(attend({})));
+  return add(h, (*block.ls_2)(block.mlp(block.ln_2(h, t), {}, context)));
+}
+
+}  // namespace
+
+Tensor ResidualAttentionBlock::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Context& context) const {
+  const auto attend = [&](const Tensor& residual) { return attn(ln_1(x, context.activation_dtype()), offsets, causal, residual, context); };
+  return both_halves(*this, x, attend, context);
+}
+
+Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
+                                      const Context& context) const {
+  const auto attend = [&](const Tensor& residual) {
+    return attn.pooled(ln_1(x, context.activation_dtype()), picked, offsets, causal, residual, context);
+  };
+  return both_halves(*this, index_select(x, 0, picked), attend, context);
 }
 
 void ResidualAttentionBlock::visit(Visitor& v) {
   v("ln_1", ln_1);
   v("attn", attn);
+  v("ls_1", ls_1);
   v("ln_2", ln_2);
   v("mlp", mlp);
+  v("ls_2", ls_2);
 }
 
-Transformer::Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, Activation activation, double eps) {
-  for (int i = 0; i < layers; ++i) resblocks.emplace_back(width, heads, hidden, activation, eps);
+Transformer::Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, const BlockOptions& options) {
+  for (int i = 0; i < layers; ++i) resblocks.emplace_back(width, heads, hidden, options);
 }
 
-Tensor Transformer::operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& picked, const Context& context) const {
+Tensor Transformer::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& picked,
+                               const Context& context) const {
   Tensor h = x;
   for (std::size_t i = 0; i < resblocks.size(); ++i) {
     const Scope scope("resblocks." + std::to_string(i));

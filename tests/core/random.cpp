@@ -110,6 +110,18 @@ TEST_CASE("a fill: threads, instruction sets, guard zones", "[random]") {
   CHECK(memory_guard_violations() == violations);
 }
 
+TEST_CASE("a fill on a card has the numbers of the CPU", "[random][cuda]") {
+  if (cuda_device_count() == 0) return;  // kernels/device.cpp says why
+  for (const std::int64_t n : {0, 1, 3, 10'001}) {
+    for (const bool normal : {false, true}) {
+      Tensor x = empty({n}, DType::f32, Device{DeviceType::cuda, 0});
+      normal ? normal_(x, 0.5, 2.0, 9, 1) : uniform_(x, 0.5, 2.5, 9, 1);
+      const std::vector<float> want = normal ? normals(n, 0.5, 2.0, 9, 1) : uniforms(n, 0.5, 2.5, 9, 1);
+      CHECK(test::relative_error(x.to_vector(), std::vector<double>(want.begin(), want.end()), 0.0) <= 1e-7);
+    }
+  }
+}
+
 TEST_CASE("dropout drops a share p and keeps the mean", "[random]") {
   StepBlock block;
   block.seed = 11;

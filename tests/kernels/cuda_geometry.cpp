@@ -1,9 +1,14 @@
 // The index arithmetic of CUDA launches, on any machine: every element and row is covered exactly once and no limit of the hardware is
 // passed.
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <initializer_list>
 
 #include "kernels/cpu/copy_plan.h"
+#include "kernels/cpu/strided_plan.h"
 #include "kernels/cuda/geometry.h"
+
+#include "twinlens/kernels/index_select.h"
 
 namespace twinlens::cuda {
 
@@ -79,6 +84,104 @@ TEST_CASE("a copy's plan merges what is dense on both sides", "[cuda]") {
   CHECK(broadcast.rank == 2);
   CHECK(broadcast.shape[1] == 12);
   CHECK(broadcast.sx[0] == 0);
+}
+
+TEST_CASE("a row without elements has a result where one is asked for", "[cuda]") {
+  CHECK(row_result_launch(5, 0).blocks == 2);
+  CHECK(row_result_launch(0, 0).blocks == 0);
+  CHECK(row_result_launch(5, 4096).threads_per_row == 256);
+}
+
+TEST_CASE("words that two runs of bytes can be moved in", "[cuda]") {
+  alignas(16) static char memory[64];
+  CHECK(common_word(memory, memory + 16, 1024) == 16);
+  CHECK(common_word(memory, memory + 16, 24) == 8);
+  CHECK(common_word(memory, memory + 4, 1024) == 4);
+  CHECK(common_word(memory, memory, 14) == 2);
+  CHECK(common_word(memory + 1, memory, 1024) == 1);
+  CHECK(common_word(memory, memory, 7) == 1);
+  CHECK(is_aligned(memory));
+  CHECK_FALSE(is_aligned(memory + 8));
+  CHECK(is_aligned(nullptr));
+  CHECK(pack_of(DType::f32) == 4);
+  CHECK(pack_of(DType::bf16) == 8);
+}
+
+TEST_CASE("optimizer blocks cover the flat parameters", "[cuda]") {
+  CHECK(optimizer_blocks(0) == 0);
+  CHECK(optimizer_blocks(1) == 1);
+  CHECK(optimizer_blocks(kOptimizerChunk) == 1);
+  CHECK(optimizer_blocks(kOptimizerChunk + 1) == 2);
+  CHECK(optimizer_blocks(std::int64_t{1} << 33) == (1U << 20));
+}
+
+TEST_CASE("column sums never need more parts than there is scratch memory for", "[cuda]") {
+  for (const std::int64_t rows : {1, 31, 32, 33, 32'768, 32'769, 100'000, 400'000, 3'000'000}) {
+    const std::int64_t of_block = rows_of_sum_block(rows, 32);
+    CHECK(of_block % 32 == 0);
+    CHECK(ceil_div(rows, of_block) <= ceil_div(rows, 32));
+    CHECK((of_block == 32) == (rows <= 32'768));
+    CHECK(of_block <= 256);
+  }
+  CHECK(rows_of_sum_block(0, 32) == 32);
+}
+
+namespace {
+
+ConstStrided operand(const void* data, std::initializer_list<std::int64_t> shape, std::initializer_list<std::int64_t> strides) {
+  ConstStrided x;
+  x.data = data;
+  x.rank = static_cast<int>(shape.size());
+  std::copy(shape.begin(), shape.end(), x.shape);
+  std::copy(strides.begin(), strides.end(), x.strides);
+  return x;
+}
+
+bool moves(const ConstStrided& a, const ConstStrided& b, int pack) {
+  return moves_in_packs(plan_strided<2>({&a, &b}), pack, 4, {a.data, b.data});
+}
+
+}  // namespace
+
+TEST_CASE("broadcast operands are moved in packs only where every pack is a word of each", "[cuda]") {
+  alignas(16) static char memory[64];
+  const ConstStrided dense = operand(memory, {6, 8}, {8, 1});
+  CHECK(moves(dense, dense, 4));
+  CHECK(moves(dense, operand(memory, {6, 8}, {0, 1}), 4));            // a row vector
+  CHECK(moves(dense, operand(memory, {6, 8}, {1, 0}), 4));            // a column vector: each element for a run of 8, from any address
+  CHECK(moves(dense, operand(memory + 4, {6, 8}, {0, 0}), 4));        // one number
+  CHECK(moves(operand(memory, {6, 8}, {12, 1}), dense, 4));           // gaps between rows, of whole words
+  CHECK_FALSE(moves(operand(memory, {6, 8}, {13, 1}), dense, 4));     // rows that start between words
+  CHECK_FALSE(moves(operand(memory + 4, {6, 8}, {8, 1}), dense, 4));  // an address between words
+  CHECK_FALSE(moves(operand(memory, {6, 8}, {1, 6}), dense, 4));      // transposed
+  const ConstStrided odd = operand(memory, {3, 7}, {7, 1});
+  CHECK_FALSE(moves(odd, odd, 4));  // 21 elements
+  const ConstStrided scalar = operand(memory, {}, {});
+  CHECK_FALSE(moves(scalar, scalar, 4));
+}
+
+TEST_CASE("the scatter's parts of scratch memory lie apart and on words", "[cuda]") {
+  CHECK(scatter_plan(1, 49408, ScatterPlan::kFew, 512).words == 0);
+  for (const std::int64_t outer : {1, 3}) {
+    for (const std::int64_t count : {65, 4096, 4097, 100'001}) {
+      for (const std::int64_t size : {1, 255, 256, 49'408, 70'000}) {
+        const ScatterPlan p = scatter_plan(outer, size, count, 7);
+        CHECK(p.ids[0] == 0);
+        CHECK(p.ids[1] >= p.ids[0] + count);
+        CHECK(p.places[0] >= p.ids[1] + count);
+        CHECK(p.places[1] >= p.places[0] + count);
+        CHECK(p.counts >= p.places[1] + count);
+        CHECK(p.sums >= p.counts + 256 * p.tiles);
+        CHECK(p.sums % 4 == 0);
+        CHECK(p.words == p.sums + 2 * outer * p.pieces * 7);
+        CHECK(p.tiles * ScatterPlan::kTile >= count);
+        CHECK((p.pieces - 1) * ScatterPlan::kPiece < count);
+        // `size` itself is sorted, too
+        CHECK(size >> (8 * p.passes) == 0);
+        CHECK(size >> (8 * (p.passes - 1)) != 0);
+      }
+    }
+  }
 }
 
 }  // namespace twinlens::cuda

@@ -88,7 +88,7 @@ TEST_CASE("BatchNorm2d") {
   }
 }
 
-Tensor rows_then_back(const Tensor& x, const std::function<Tensor(const Tensor& rows, const Tensor& offsets)>& fn) {
+Tensor rows_then_back(const Tensor& x, const std::function<Tensor(const Tensor& rows, const SequenceOffsets& offsets)>& fn) {
   const std::int64_t b = x.size(0), t = x.size(1);
   return fn(x.reshape({b * t, x.size(2)}), equal_offsets(b, t)).reshape(x.shape());
 }
@@ -99,7 +99,7 @@ TEST_CASE("MultiheadAttention") {
     const std::string name = causal ? "mha_causal" : "mha_full";
     MultiheadAttention module(layers().tensor(name + ".in.x").size(2), attributes[name]["heads"].get<int>());
     check_module(name, module, [&](const Tensor& x) {
-      return rows_then_back(x, [&](const Tensor& rows, const Tensor& offsets) { return module(rows, offsets, causal, {}, {}); });
+      return rows_then_back(x, [&](const Tensor& rows, const SequenceOffsets& offsets) { return module(rows, offsets, causal, {}, {}); });
     });
   }
 }
@@ -124,7 +124,7 @@ TEST_CASE("ResidualAttentionBlock") {
     const Tensor w = layers().tensor(name + ".param.mlp.c_fc.weight");
     ResidualAttentionBlock module(w.size(1), attributes[name]["heads"].get<int>(), w.size(0), activation_of(attributes[name]), 1e-5);
     check_module(name, module, [&](const Tensor& x) {
-      return rows_then_back(x, [&](const Tensor& rows, const Tensor& offsets) { return module(rows, offsets, causal, {}); });
+      return rows_then_back(x, [&](const Tensor& rows, const SequenceOffsets& offsets) { return module(rows, offsets, causal, {}); });
     });
   }
 }

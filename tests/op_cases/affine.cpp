@@ -7,6 +7,7 @@ namespace {
 
 OpCase make(const Shape& shape, double scale, double shift) {
   OpCase c;
+  c.cuda = true;
   c.name = to_string(shape) + " times " + std::to_string(scale) + " plus " + std::to_string(shift);
   c.inputs = {random_input(shape, c.name)};
   c.call = [=](const std::vector<Tensor>& in) { return affine(in[0], scale, shift); };

@@ -47,16 +47,14 @@ Array reference(const Setup& s, const Array& q, const Array& k, const Array& v, 
   return y;
 }
 
-Tensor offsets(const std::vector<std::int64_t>& values) { return from_vector(values, {static_cast<std::int64_t>(values.size())}); }
-
-AttentionOptions options_of(const Setup& s) {
+AttentionOptions options_of(const Setup& s, Device device) {
   AttentionOptions o;
   o.heads = static_cast<int>(s.heads);
-  o.query_offsets = offsets(s.query);
-  if (s.key != s.query) o.key_offsets = offsets(s.key);
+  o.query_offsets = SequenceOffsets(s.query, device);
+  if (s.key != s.query) o.key_offsets = SequenceOffsets(s.key, device);
   o.causal = s.causal;
   o.scale = s.scale;
-  if (!s.bias.v.empty()) o.bias = from_vector(std::vector<float>(s.bias.v.begin(), s.bias.v.end()), s.bias.shape);
+  if (!s.bias.v.empty()) o.bias = from_vector(std::vector<float>(s.bias.v.begin(), s.bias.v.end()), s.bias.shape).to(device);
   return o;
 }
 
@@ -74,7 +72,7 @@ OpCase make_separate(const std::string& name, const Setup& s, double size = 1.0)
   const std::int64_t columns = s.heads * s.head_dim;
   c.inputs = {random_input({s.query.back(), columns}, name + "q", size), random_input({s.key.back(), columns}, name + "k"),
               random_input({s.key.back(), columns}, name + "v")};
-  c.call = [s](const std::vector<Tensor>& in) { return attention(in[0], in[1], in[2], options_of(s)); };
+  c.call = [s](const std::vector<Tensor>& in) { return attention(in[0], in[1], in[2], options_of(s, in[0].device())); };
   c.reference = [s](const std::vector<Array>& in) { return reference(s, in[0], in[1], in[2]); };
   return c;
 }
@@ -85,7 +83,7 @@ OpCase make_joint(const std::string& name, Setup s) {
   c.name = name;
   const std::int64_t columns = s.heads * s.head_dim;
   c.inputs = {random_input({s.query.back(), 3 * columns}, name)};
-  c.call = [s](const std::vector<Tensor>& in) { return attention_qkv(in[0], options_of(s)); };
+  c.call = [s](const std::vector<Tensor>& in) { return attention_qkv(in[0], options_of(s, in[0].device())); };
   c.reference = [s, columns](const std::vector<Array>& in) { return reference(s, in[0], in[0], in[0], columns, 2 * columns); };
   c.flops = flops_of(s);
   c.bytes = 16.0 * static_cast<double>(s.query.back() * columns);
@@ -155,12 +153,23 @@ void add_separate_cases(OpCases& op) {
   op.cases.push_back(large);
 }
 
+// Long enough for several tiles of keys and, in two bytes, for tensor cores; values only where differences would be slow.
+void add_long_cases(OpCases& op) {
+  for (const std::int64_t d : {64, 88, 128}) {
+    op.cases.push_back(make_joint("two lengths, heads of " + std::to_string(d), self({0, 131, 197}, 2, d, d == 88)));
+  }
+  op.cases.push_back(make_joint("577 tokens", self(equal(1, 577), 1, 64, false)));
+  op.cases.push_back(make_separate("77 queries, 600 keys, causal", crossed({0, 77}, {0, 600}, 1, 64, true)));
+}
+
 }  // namespace
 
 OpCases op_cases_attention() {
   OpCases op;
   add_joint_cases(op);
   add_separate_cases(op);
+  add_long_cases(op);
+  for (OpCase& c : op.cases) c.cuda = true;
   const auto call = [](const Shape& q, const Shape& k, AttentionOptions o) { attention(zeros(q), zeros(k), zeros(k), o); };
   AttentionOptions o;
   o.heads = 2;

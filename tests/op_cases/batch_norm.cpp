@@ -153,6 +153,7 @@ OpCases op_cases_batch_norm() {
   op.cases.push_back(running({6, 5}, 0.1, false));
   op.cases.push_back(bench_case());
   add_errors(op);
+  for (OpCase& c : op.cases) c.cuda = true;
   return op;
 }
 

@@ -37,6 +37,7 @@ double broadcast_at(const Array& x, const Shape& shape, std::int64_t index) {
 
 OpCase make(const Function& f, const Shape& a, const Shape& b) {
   OpCase c;
+  c.cuda = true;
   c.name = std::string(f.name) + " " + to_string(a) + " " + to_string(b);
   c.inputs = {random_input(a, c.name + "a"), random_input(b, c.name + "b")};
   for (double& x : c.inputs[1].values.v) x += x < 0 ? -0.5 : 0.5;  // away from 0: divisors

@@ -23,6 +23,7 @@ Array reference(const std::vector<Array>& in, int dim) {
 
 OpCase make(const std::vector<Shape>& shapes, int dim) {
   OpCase c;
+  c.cuda = true;
   for (const Shape& shape : shapes) {
     c.inputs.push_back(random_input(shape, std::to_string(c.inputs.size())));
     c.name += to_string(shape);

@@ -123,6 +123,7 @@ OpCases op_cases_conv2d() {
   op.cases.push_back(bench_case("RN50 layer1 3x3, one image [1,56,56,64]", {1, 56, 56, 64}, {64, 64, 3, 3}, options(1, 1)));
   op.cases.push_back(bench_case("RN50 layer4 1x1, one image [1,7,7,2048]", {1, 7, 7, 2048}, {512, 2048, 1, 1}, {}));
   add_errors(op);
+  for (OpCase& c : op.cases) c.cuda = true;
   return op;
 }
 

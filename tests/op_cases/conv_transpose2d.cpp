@@ -110,6 +110,7 @@ OpCases op_cases_conv_transpose2d() {
   op.cases.push_back(make({1, 4, 4, 7}, {7, 1, 3, 3}, options(2, 1, 0, 1, 7)));  // depthwise
   op.cases.push_back(through_conv2d());
   add_errors(op);
+  for (OpCase& c : op.cases) c.cuda = true;
   return op;
 }
 

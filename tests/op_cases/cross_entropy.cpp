@@ -37,6 +37,7 @@ Array soft_reference(const std::vector<Array>& in) {
 // Targets on the diagonal, as in InfoNCE. The loss is scaled by `factor`, so that a tiny one is compared by its relative error.
 OpCase diagonal(const std::string& name, std::int64_t rows, std::int64_t columns, double matched, double factor = 1.0) {
   OpCase c;
+  c.cuda = true;
   c.name = name;
   std::vector<std::int64_t> targets;
   for (std::int64_t r = 0; r < rows; ++r) targets.push_back(r % columns);
@@ -49,6 +50,7 @@ OpCase diagonal(const std::string& name, std::int64_t rows, std::int64_t columns
 
 OpCase soft(const std::string& name, std::int64_t rows, std::int64_t columns, double sharpness) {
   OpCase c;
+  c.cuda = true;
   c.name = name;
   c.inputs = {random_input({rows, columns}, name, 2.0), parameter_input({rows, columns}, name + " targets", sharpness)};
   Array& q = c.inputs[1].values;

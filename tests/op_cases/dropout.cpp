@@ -17,6 +17,13 @@ StepBlock block_of(std::uint64_t seed, std::uint64_t step) {
 // Keys point to it, so it outlives all cases.
 const StepBlock kBlock = block_of(7, 41);
 
+// The block where an op on this device reads it.
+const StepBlock* block_on(Device device) {
+  if (device.is_cpu()) return &kBlock;
+  static const Tensor on_card = step_block_on(kBlock, device);
+  return static_cast<const StepBlock*>(on_card.raw());
+}
+
 // The random number of an element, from the words of kernels/dropout.h.
 double number(std::uint64_t site, std::int64_t sample, std::int64_t position, std::int64_t columns, std::int64_t column) {
   const std::uint64_t key = mix(mix(kBlock.seed, kBlock.step), site);
@@ -39,7 +46,9 @@ OpCase make(const Shape& shape, double p, bool ids) {
     c.inputs.push_back(int_input({shape[0]}, position));
   }
   const std::uint64_t site = site_of(c.name);
-  c.call = [=](const std::vector<Tensor>& in) { return dropout(in[0], p, {&kBlock, site}, ids ? RowIds{in[1], in[2]} : RowIds{}); };
+  c.call = [=](const std::vector<Tensor>& in) {
+    return dropout(in[0], p, {block_on(in[0].device()), site}, ids ? RowIds{in[1], in[2]} : RowIds{});
+  };
   c.reference = [=](const std::vector<Array>& in) {
     Array y = in[0];
     const std::int64_t rows = in[0].shape[0], columns = rows > 0 ? y.shape.count() / rows : 0;
@@ -51,6 +60,7 @@ OpCase make(const Shape& shape, double p, bool ids) {
     }
     return y;
   };
+  c.cuda = true;
   return c;
 }
 

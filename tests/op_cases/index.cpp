@@ -13,6 +13,7 @@ std::vector<std::int64_t> some_indices(std::int64_t n, std::int64_t limit) {
 
 OpCase embedding_case(std::int64_t vocabulary, std::int64_t width, const Shape& ids) {
   OpCase c;
+  c.cuda = true;
   c.name = "embedding [" + std::to_string(vocabulary) + "," + std::to_string(width) + "] " + to_string(ids);
   c.inputs = {random_input({vocabulary, width}, c.name), int_input(ids, some_indices(ids.count(), vocabulary))};
   c.call = [](const std::vector<Tensor>& in) { return embedding(in[0], in[1]); };
@@ -28,6 +29,7 @@ OpCase embedding_case(std::int64_t vocabulary, std::int64_t width, const Shape& 
 
 OpCase select_case(const Shape& shape, int dim, std::int64_t n) {
   OpCase c;
+  c.cuda = true;
   c.name = "index_select " + to_string(shape) + " dim " + std::to_string(dim);
   c.inputs = {random_input(shape, c.name), int_input({n}, some_indices(n, shape[dim]))};
   c.call = [dim](const std::vector<Tensor>& in) { return index_select(in[0], dim, in[1]); };
@@ -49,6 +51,7 @@ OpCase select_case(const Shape& shape, int dim, std::int64_t n) {
 
 OpCase scatter_case(std::int64_t rows, std::int64_t n, std::int64_t width) {
   OpCase c;
+  c.cuda = true;
   c.name = "scatter_add [" + std::to_string(rows) + "," + std::to_string(width) + "] of " + std::to_string(n);
   c.inputs = {random_input({rows, width}, c.name), int_input({n}, some_indices(n, rows)), random_input({n, width}, "source")};
   c.call = [](const std::vector<Tensor>& in) { return scatter_add(in[0], in[1], in[2]); };
@@ -99,6 +102,13 @@ OpCases op_cases_index() {
   op.cases.push_back(scatter_case(1, 1, 1));
   op.cases.push_back(scatter_case(4, 0, 3));
   op.cases.push_back(scatter_case(5, 23, 65));
+  // Many indices take another path on a card: several tiles and pieces, long runs of equal ones, ids of one digit and of two.
+  op.cases.push_back(embedding_case(3, 4, {65}));
+  op.cases.push_back(embedding_case(7, 12, {1500}));
+  op.cases.push_back(embedding_case(300, 5, {2, 2100}));
+  op.cases.push_back(select_case({5, 70, 9}, 1, 401));
+  op.cases.push_back(scatter_case(600, 5000, 3));
+  op.cases.push_back(scatter_case(2, 1025, 8));
   OpCase bench = embedding_case(8192, 512, {256, 16});  // captions use a few thousand of the 49408 tokens
   bench.inputs[0].differentiable = false;               // differences of so large a reference would take minutes
   bench.bench = true;

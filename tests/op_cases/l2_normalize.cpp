@@ -20,6 +20,7 @@ Array reference(const Array& x, double eps) {
 
 OpCase make(const Shape& shape, double scale = 1.0, double eps = 1e-12) {
   OpCase c;
+  c.cuda = true;
   c.name = to_string(shape) + " scale " + std::to_string(scale);
   c.inputs = {random_input(shape, c.name, scale)};
   c.call = [eps](const std::vector<Tensor>& in) { return l2_normalize(in[0], eps); };

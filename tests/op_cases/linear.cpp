@@ -147,6 +147,7 @@ OpCases op_cases_linear() {
                          linear(zeros({4, 8}), zeros({3, 8}), zeros({3}, DType::bf16));
                        },
                        {"linear", "bias must be dense f32", "bf16"}});
+  for (OpCase& c : op.cases) c.cuda = true;
   return op;
 }
 

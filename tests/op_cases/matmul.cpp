@@ -134,6 +134,7 @@ OpCases op_cases_matmul() {
                        {"matmul", "leading dimensions", "[2,4,8]", "[3,8,3]"}});
   op.errors.push_back({"dtypes", [] { matmul(zeros({4, 8}), zeros({8, 3}, DType::bf16)); }, {"matmul", "one dtype", "bf16"}});
   op.errors.push_back({"a vector", [] { matmul(zeros({8}), zeros({8, 3})); }, {"matmul", "two dimensions", "[8]"}});
+  for (OpCase& c : op.cases) c.cuda = true;
   return op;
 }
 

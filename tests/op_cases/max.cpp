@@ -31,6 +31,7 @@ Array reference(const Array& x, int dim, bool keep, bool indices) {
 
 OpCase make(const Shape& shape, int dim, bool keep, bool indices) {
   OpCase c;
+  c.cuda = true;
   c.name = to_string(shape) + " over " + std::to_string(dim) + (keep ? " kept" : "") + (indices ? " indices" : "");
   c.inputs = {random_input(shape, to_string(shape))};
   c.call = [=](const std::vector<Tensor>& in) {

@@ -10,6 +10,7 @@ namespace {
 
 OpCase make(const Shape& shape, double scale = 1.0) {
   OpCase c;
+  c.cuda = true;
   c.name = to_string(shape) + (scale != 1.0 ? " scaled" : "");
   c.inputs = {random_input(shape, c.name, scale)};
   c.call = [](const std::vector<Tensor>& in) { return norm2(in[0]); };

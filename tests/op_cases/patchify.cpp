@@ -76,6 +76,7 @@ OpCases op_cases_patchify() {
                        {"patchify", "multiples of patch 16", "[1,20,16,3]"}});
   op.errors.push_back({"four channels", [] { patchify(zeros({1, 16, 16, 4}), {}); }, {"patchify", "(B, H, W, 3)", "[1,16,16,4]"}});
   op.errors.push_back({"i64 pixels", [] { patchify(zeros({1, 16, 16, 3}, DType::i64), {}); }, {"patchify", "f32 or u8", "i64"}});
+  for (OpCase& c : op.cases) c.cuda = true;
   return op;
 }
 

@@ -45,6 +45,7 @@ Array maximum(const Array& x, const Window& w) {
 
 OpCase make(const Shape& shape, const Window& w, bool is_max) {
   OpCase c;
+  c.cuda = true;
   c.name = (is_max ? "max " : "avg ") + to_string(shape) + " kernel " + std::to_string(w.kernel) + " stride " + std::to_string(w.stride) +
            " padding " + std::to_string(w.padding);
   c.inputs = {random_input(shape, c.name)};
@@ -60,6 +61,7 @@ OpCase make(const Shape& shape, const Window& w, bool is_max) {
 // The gradient of equal elements goes to the first of them; NaN and a window of -inf come through.
 OpCase special_values() {
   OpCase c;
+  c.cuda = true;
   c.name = "max of NaN and -inf";
   constexpr double inf = std::numeric_limits<double>::infinity();
   c.inputs = {random_input({1, 2, 6, 1}, c.name)};
@@ -72,6 +74,7 @@ OpCase special_values() {
 
 OpCase ties() {
   OpCase c;
+  c.cuda = true;
   c.name = "max of equals";
   c.inputs = {random_input({1, 2, 4, 17}, c.name)};
   for (double& x : c.inputs[0].values.v) x = 1.0;

@@ -30,6 +30,7 @@ std::vector<bool> chosen(const Shape& shape, const std::vector<int>& dims) {
 
 OpCase make(const Shape& shape, const std::vector<int>& dims, bool keep, bool is_mean) {
   OpCase c;
+  c.cuda = true;
   c.name = std::string(is_mean ? "mean " : "sum ") + to_string(shape) + " over";
   for (const int d : dims) c.name.append(" ").append(std::to_string(d));
   c.inputs = {random_input(shape, c.name, 1.0, 0.5)};

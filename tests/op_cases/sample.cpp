@@ -19,6 +19,13 @@ StepBlock some_block() {
 // Keys point to it, so it outlives all cases.
 const StepBlock kBlock = some_block();
 
+// The block where an op on this device reads it.
+const StepBlock* block_on(Device device) {
+  if (device.is_cpu()) return &kBlock;
+  static const Tensor on_card = step_block_on(kBlock, device);
+  return static_cast<const StepBlock*>(on_card.raw());
+}
+
 // [0, 1) with 53 bits, from the words of kernels/sample.h.
 double number(std::uint64_t site, std::uint64_t sample, std::uint64_t position) {
   const Philox4 bits = philox(mix(mix(kBlock.seed, kBlock.step), site), sample, position);
@@ -47,7 +54,8 @@ OpCase make(const Shape& shape, bool logits, bool ids) {
   const std::uint64_t site = site_of(c.name);
   c.call = [=](const std::vector<Tensor>& in) {
     const RowIds row_ids = ids ? RowIds{in[1], in[2]} : RowIds{};
-    return logits ? sample_logits(in[0], {&kBlock, site}, row_ids) : sample(in[0], {&kBlock, site}, row_ids);
+    const RandomKey key{block_on(in[0].device()), site};
+    return logits ? sample_logits(in[0], key, row_ids) : sample(in[0], key, row_ids);
   };
   c.reference = [=](const std::vector<Array>& in) {
     Array y(in[0].shape.without(-1));
@@ -63,6 +71,7 @@ OpCase make(const Shape& shape, bool logits, bool ids) {
     return y;
   };
   c.tolerance = c.bf16_tolerance = 1e-12;  // the very indices
+  c.cuda = true;
   return c;
 }
 

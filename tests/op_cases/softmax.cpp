@@ -25,6 +25,7 @@ Array reference(const Array& x, bool log) {
 
 OpCase make(const Shape& shape, bool log, double scale = 1.0) {
   OpCase c;
+  c.cuda = true;
   c.name = std::string(log ? "log_softmax " : "softmax ") + to_string(shape) + (scale != 1.0 ? " scaled" : "");
   c.inputs = {random_input(shape, c.name, scale)};
   c.call = [log](const std::vector<Tensor>& in) { return log ? log_softmax(in[0]) : softmax(in[0]); };

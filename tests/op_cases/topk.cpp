@@ -33,6 +33,7 @@ Array reference(const Array& x, std::int64_t k, Result result) {
 
 OpCase make(const Shape& shape, int k, Result result) {
   OpCase c;
+  c.cuda = true;
   c.name = to_string(shape) + (result == Result::argmax ? " argmax" : " k = " + std::to_string(k));
   c.inputs = {random_input(shape, to_string(shape))};
   c.call = [k, result](const std::vector<Tensor>& in) {

@@ -40,6 +40,7 @@ const Function kFunctions[] = {
 
 OpCase make(const Function& f, const Shape& shape) {
   OpCase c;
+  c.cuda = true;
   c.name = std::string(f.name) + " " + to_string(shape);
   c.inputs = {random_input(shape, c.name, 2.0)};
   if (f.positive) {

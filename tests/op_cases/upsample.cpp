@@ -19,6 +19,7 @@ Array reference(const Array& x, int factor) {
 
 OpCase make(const Shape& shape, int factor) {
   OpCase c;
+  c.cuda = true;
   c.name = to_string(shape) + " x" + std::to_string(factor);
   c.inputs = {random_input(shape, c.name)};
   c.call = [factor](const std::vector<Tensor>& x) { return upsample_nearest(x[0], factor); };

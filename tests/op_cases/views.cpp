@@ -9,6 +9,7 @@ namespace {
 OpCase make(const std::string& name, const Shape& shape, const Shape& result, std::function<Tensor(const Tensor&)> call,
             std::function<std::int64_t(std::int64_t)> from) {
   OpCase c;
+  c.cuda = true;
   c.name = name;
   c.inputs = {random_input(shape, name)};
   c.call = [=](const std::vector<Tensor>& in) { return call(in[0]); };

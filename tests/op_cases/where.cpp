@@ -15,6 +15,7 @@ CaseInput random_mask(const Shape& shape) {
 // mask, a and b of equal shape; broadcasting is the view that tests/op_cases/binary.cpp exercises.
 OpCase make_where(const Shape& shape) {
   OpCase c;
+  c.cuda = true;
   c.name = "where " + to_string(shape);
   c.inputs = {random_mask(shape), random_input(shape, "a"), random_input(shape, "b")};
   c.call = [](const std::vector<Tensor>& in) { return where(in[0], in[1], in[2]); };
@@ -28,6 +29,7 @@ OpCase make_where(const Shape& shape) {
 
 OpCase make_masked_fill(const Shape& rows, const Shape& columns) {
   OpCase c;
+  c.cuda = true;
   c.name = "masked_fill " + to_string(rows) + " " + to_string(columns);
   c.inputs = {random_input(rows, "x"), random_mask(columns)};
   c.call = [](const std::vector<Tensor>& in) { return masked_fill(in[0], in[1], -7.5); };

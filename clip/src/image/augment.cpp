@@ -5,6 +5,7 @@
 
 #include "twinlens/kernels/philox.h"
 #include "twinlens/kernels/recolor.h"
+#include "twinlens/kernels/tone.h"
 
 namespace twinlens {
 namespace {
@@ -94,6 +95,26 @@ void recolor(Image& image, const AugmentOptions& o, Draws draws) {
   run(current_stream(kCpu), args);
 }
 
+void change_tone(Image& image, const AugmentOptions& o, Draws draws) {
+  const double gamma = std::exp(draws.between(-o.gamma, o.gamma));
+  const bool invert = draws.next() < o.invert_probability;
+  if (gamma == 1.0 && !invert) return;
+  std::array<std::uint8_t, 256> curve{};
+  for (std::size_t i = 0; i < curve.size(); ++i) {
+    const double v = std::pow(static_cast<double>(i) / 255.0, gamma);
+    curve[i] = static_cast<std::uint8_t>(255.0 * (invert ? 1.0 - v : v) + 0.5);
+  }
+  run(current_stream(kCpu), ToneCurve{image.rgb.data(), image.rgb.data(), static_cast<std::int64_t>(image.rgb.size()), curve.data()});
+}
+
+void sharpen(Image& image, const AugmentOptions& o, Draws draws) {
+  if (draws.next() >= o.sharpness_probability) return;
+  Image out{image.width, image.height, std::vector<std::uint8_t>(image.rgb.size())};
+  run(current_stream(kCpu), Sharpness{image.rgb.data(), out.rgb.data(), image.height, image.width,
+                                      static_cast<float>(draws.between(o.sharpness[0], o.sharpness[1]))});
+  image = std::move(out);
+}
+
 Image warp(const Image& image, const AugmentOptions& o, Draws draws) {
   const double angle = draws.between(-o.rotate_degrees, o.rotate_degrees) * 3.14159265358979323846 / 180.0;
   const double dx = draws.between(-o.translate, o.translate) * static_cast<double>(image.width);
@@ -144,6 +165,8 @@ Image augment(const Image& image, std::int64_t size, const AugmentOptions& o, st
   if (o.rotate_degrees > 0.0 || o.translate > 0.0 || o.zoom[0] != 1.0 || o.zoom[1] != 1.0)
     out = warp(out, o, Draws("augment.affine", seed, epoch, sample));
   recolor(out, o, Draws("augment.color", seed, epoch, sample));
+  change_tone(out, o, Draws("augment.tone", seed, epoch, sample));
+  sharpen(out, o, Draws("augment.sharpness", seed, epoch, sample));
   return out;
 }
 

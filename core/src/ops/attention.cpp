@@ -26,31 +26,21 @@ struct Plan {
   Tensor query_offsets, key_offsets, bias;
 };
 
-// Offsets must go from 0 up to the number of rows. Returns the longest sequence.
-std::int64_t check_offsets(const char* op, const char* name, const Tensor& offsets, const Tensor& x) {
-  check(offsets.rank() == 1 && offsets.size(0) >= 1, op, std::string(name) + " must be (sequences + 1)", {{name, offsets}});
-  check_dtype(offsets.dtype() == DType::i64, op, std::string(name) + " must be i64", {{name, offsets}});
-  const std::vector<std::int64_t> at = offsets.to_ints();
-  std::int64_t longest = 0, before = 0;
+// Offsets must go from 0 up to the number of rows.
+void check_offsets(const char* op, const char* name, const SequenceOffsets& o, const Tensor& x) {
+  if (o.ascending() && o.rows() == x.size(0)) return;
+  const Tensor& offsets = o.tensor();
+  const std::vector<std::int64_t>& at = o.host();
+  std::int64_t before = 0;
   for (std::size_t s = 0; s < at.size(); ++s) {
     check(at[s] >= before && at[s] <= x.size(0), op,
           std::string(name) + "[" + std::to_string(s) + "] = " + std::to_string(at[s]) + " must lie in [" + std::to_string(before) + "," +
               std::to_string(x.size(0)) + "]",
           {{name, offsets}, {"x", x}});
-    if (s > 0) longest = std::max(longest, at[s] - before);
     before = at[s];
   }
   check(at.front() == 0 && at.back() == x.size(0), op, std::string(name) + " must go from 0 to the number of rows",
         {{name, offsets}, {"x", x}});
-  return longest;
-}
-
-bool equal_lengths(const Tensor& offsets, std::int64_t length) {
-  const std::vector<std::int64_t> at = offsets.to_ints();
-  for (std::size_t s = 1; s < at.size(); ++s) {
-    if (at[s] - at[s - 1] != length) return false;
-  }
-  return true;
 }
 
 Plan plan_of(const char* op, const Tensor& q, const Tensor& k, std::int64_t columns, const AttentionOptions& options) {
@@ -58,15 +48,19 @@ Plan plan_of(const char* op, const Tensor& q, const Tensor& k, std::int64_t colu
         "heads = " + std::to_string(options.heads) + " must divide the " + std::to_string(columns) + " columns of q", {{"q", q}});
   check(options.query_offsets.defined(), op, "query_offsets is missing; equal_offsets() makes those of a dense batch", {{"q", q}});
   Plan plan;
-  plan.query_offsets = dense(options.query_offsets);
-  plan.key_offsets = options.key_offsets.defined() ? dense(options.key_offsets) : plan.query_offsets;
+  const SequenceOffsets& queries = options.query_offsets;
+  const SequenceOffsets& keys = options.key_offsets.defined() ? options.key_offsets : queries;
+  plan.query_offsets = queries.tensor();
+  plan.key_offsets = keys.tensor();
   check_same_device(op, {{"q", q}, {"query_offsets", plan.query_offsets}, {"key_offsets", plan.key_offsets}, {"bias", options.bias}});
+  check_offsets(op, "query_offsets", queries, q);
+  check_offsets(op, "key_offsets", keys, k);
   AttentionProblem& p = plan.problem;
-  p.longest_query = check_offsets(op, "query_offsets", plan.query_offsets, q);
-  p.longest_key = check_offsets(op, "key_offsets", plan.key_offsets, k);
+  p.longest_query = queries.longest();
+  p.longest_key = keys.longest();
   check(plan.query_offsets.shape() == plan.key_offsets.shape(), op, "queries and keys must have the same number of sequences",
         {{"query_offsets", plan.query_offsets}, {"key_offsets", plan.key_offsets}});
-  p.sequences = plan.query_offsets.size(0) - 1;
+  p.sequences = queries.sequences();
   p.heads = options.heads;
   p.head_dim = columns / options.heads;
   p.causal = options.causal;
@@ -76,8 +70,7 @@ Plan plan_of(const char* op, const Tensor& q, const Tensor& k, std::int64_t colu
     const Tensor& bias = options.bias;
     check_dtype(bias.dtype() == DType::f32, op, "bias must be f32", {{"bias", bias}});
     check(bias.rank() == 3 && (bias.size(0) == 1 || bias.size(0) == p.heads) && bias.size(1) == p.longest_query &&
-              bias.size(2) == p.longest_key && equal_lengths(plan.query_offsets, p.longest_query) &&
-              equal_lengths(plan.key_offsets, p.longest_key),
+              bias.size(2) == p.longest_key && queries.all_of(p.longest_query) && keys.all_of(p.longest_key),
           op, "bias must be (heads or 1, Tq, Tk) and all sequences of these lengths", {{"q", q}, {"k", k}, {"bias", bias}});
     check(!bias.requires_grad(), op, "bias gets no gradient; detach it", {{"bias", bias}});
     plan.bias = dense(bias);
@@ -103,7 +96,8 @@ AttentionProblem problem_of(const Plan& plan, const ConstRows& q, const ConstRow
 
 template <class Args>
 void run_with_scratch(Args& args, Device device) {
-  const Tensor scratch = empty({args.problem.slots, scratch_floats(args)}, DType::f32, device);
+  const Shape shape = device.is_cuda() ? Shape{cuda_scratch_floats(args)} : Shape{args.problem.slots, scratch_floats(args)};
+  const Tensor scratch = empty(shape, DType::f32, device);
   args.problem.scratch = static_cast<float*>(scratch.raw());
   run(current_stream(device), args);
 }
@@ -115,7 +109,7 @@ void forward(const Plan& plan, const ConstRows& q, const ConstRows& k, const Con
 
 struct AttentionNode final : Node {
   Plan plan;
-  Saved q, k, v, lse;
+  Saved q, k, v, y, lse;
 
   const char* name() const override { return "attention"; }
 
@@ -123,6 +117,7 @@ struct AttentionNode final : Node {
     const Tensor dy = dense_rows(dy_in);
     AttentionBackward args{};
     args.problem = problem_of(plan, const_rows_of(q.get()), const_rows_of(k.get()), const_rows_of(v.get()));
+    if (dy.device().is_cuda()) args.y = const_rows_of(y.get());
     args.dy = const_rows_of(dy);
     args.lse = static_cast<const float*>(lse.get().raw());
     Tensor gradient[3];
@@ -141,14 +136,14 @@ struct AttentionNode final : Node {
   }
 
   void release() override {
-    for (Saved* saved : {&q, &k, &v, &lse}) saved->reset();
+    for (Saved* saved : {&q, &k, &v, &y, &lse}) saved->reset();
     plan = Plan{};
   }
 };
 
 struct AttentionQkvNode final : Node {
   Plan plan;
-  Saved qkv, lse;
+  Saved qkv, y, lse;
 
   const char* name() const override { return "attention_qkv"; }
 
@@ -159,6 +154,7 @@ struct AttentionQkvNode final : Node {
     const ConstRows rows = const_rows_of(x);
     AttentionBackward args{};
     args.problem = problem_of(plan, columns_of(rows, 0, c), columns_of(rows, c, c), columns_of(rows, 2 * c, c));
+    if (dy.device().is_cuda()) args.y = const_rows_of(y.get());
     args.dy = const_rows_of(dy);
     args.lse = static_cast<const float*>(lse.get().raw());
     args.dq = columns_of(rows_of(dx), 0, c);
@@ -170,6 +166,7 @@ struct AttentionQkvNode final : Node {
 
   void release() override {
     qkv.reset();
+    y.reset();
     lse.reset();
     plan = Plan{};
   }
@@ -196,6 +193,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   node->q = Saved("q", q_rows);
   node->k = Saved("k", k_rows);
   node->v = Saved("v", v_rows);
+  if (y.device().is_cuda()) node->y = Saved("y", y);  // the CPU kernel does without
   node->lse = Saved("lse", lse);
   return record(std::move(y), std::move(node), {&q, &k, &v});
 }
@@ -216,16 +214,9 @@ Tensor attention_qkv(const Tensor& qkv, const AttentionOptions& options) {
   auto node = std::make_shared<AttentionQkvNode>();
   node->plan = plan;
   node->qkv = Saved("qkv", rows);
+  if (y.device().is_cuda()) node->y = Saved("y", y);  // the CPU kernel does without
   node->lse = Saved("lse", lse);
   return record(std::move(y), std::move(node), {&qkv});
-}
-
-Tensor equal_offsets(std::int64_t sequences, std::int64_t length, Device device) {
-  check(sequences >= 0 && length >= 0, "equal_offsets",
-        "sequences = " + std::to_string(sequences) + " and length = " + std::to_string(length) + " must not be negative");
-  std::vector<std::int64_t> offsets(static_cast<std::size_t>(sequences) + 1);
-  for (std::size_t s = 0; s < offsets.size(); ++s) offsets[s] = static_cast<std::int64_t>(s) * length;
-  return from_vector(offsets, {sequences + 1}).to(device);
 }
 
 }  // namespace twinlens

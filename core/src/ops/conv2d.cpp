@@ -16,7 +16,8 @@ namespace {
 
 struct Convolution {
   ConvGeometry g;
-  bool bf16 = false, windows_in_memory = false;
+  Compute compute = Compute::fp32;
+  bool windows_in_memory = false;
 
   bool is_plain_product() const { return g.kernel_height == 1 && g.kernel_width == 1 && g.stride == 1 && g.padding == 0; }
   std::int64_t window() const { return g.kernel_height * g.kernel_width * g.channels; }
@@ -49,7 +50,7 @@ void multiply_windows(const Tensor& x, const Convolution& conv, const Tensor& w,
   m.b.transposed = true;
   m.c = rows_of(y);
   m.depth = conv.window();
-  m.bf16 = conv.bf16;
+  m.compute = conv.compute;
   run_product(x.device(), m);
 }
 
@@ -78,7 +79,7 @@ struct ConvNode final : Node {
     m.b = windows_operand(x.get(), conv, keep);
     m.c = rows_of(dw);
     m.depth = conv.pixels();
-    m.bf16 = conv.bf16;
+    m.compute = conv.compute;
     run_product(dy.device(), m);
     return dw;
   }
@@ -86,7 +87,8 @@ struct ConvNode final : Node {
   Tensor input_gradient(const Tensor& dy) const {
     const ConvGeometry& g = conv.g;
     const std::int64_t out = dy.size(-1), reach_h = g.dilation * (g.kernel_height - 1), reach_w = g.dilation * (g.kernel_width - 1);
-    if (g.stride == 1 && reach_h == reach_w && g.padding <= reach_h && !conv.windows_in_memory && !conv.is_plain_product()) {
+    if (g.stride == 1 && reach_h == reach_w && g.padding <= reach_h && !conv.windows_in_memory && !conv.is_plain_product() &&
+        !dy.device().is_cuda()) {
       Convolution back = conv;
       back.g = {g.batch, g.out_height,        g.out_width, out, g.height, g.width, g.kernel_height, g.kernel_width,
                 1,       reach_h - g.padding, g.dilation};
@@ -100,7 +102,7 @@ struct ConvNode final : Node {
     m.b = rows_operand(w.get());
     m.c = rows_of(rows);
     m.depth = out;
-    m.bf16 = conv.bf16;
+    m.compute = conv.compute;
     run_product(dy.device(), m);
     if (conv.is_plain_product()) return rows.reshape(conv.map_shape());
     Tensor dx = empty(conv.map_shape(), rows.dtype(), rows.device());
@@ -152,7 +154,8 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOp
   Convolution conv;
   conv.g = {x.size(0), x.size(1), x.size(2), w.size(1), extent(x.size(1), kh), extent(x.size(2), kw), kh,
             kw,        o.stride,  o.padding, o.dilation};
-  conv.bf16 = o.compute == Compute::bf16 || x.dtype() == DType::bf16 || w.dtype() == DType::bf16;
+  conv.compute = compute_of(o.compute, x.dtype(), w.dtype());
+  check_compute("conv2d", conv.compute, x.device());
   conv.windows_in_memory = o.windows_in_memory;
   const DType dtype = o.out.value_or(x.dtype());
   std::vector<Tensor> parts;

@@ -9,7 +9,7 @@ namespace {
 
 const std::int64_t* ids_or_null(const Tensor& x) { return x.defined() ? static_cast<const std::int64_t*>(x.raw()) : nullptr; }
 
-Tensor apply(const Tensor& x, double p, const RandomKey& key, const StepBlock& block, const RowIds& ids) {
+Tensor apply(const Tensor& x, double p, const RandomKey& key, const StepBlock* block, const RowIds& ids) {
   const Tensor source = dense(x);
   Tensor y = empty(x.shape(), x.dtype(), x.device());
   // Rows are the leading dimension, whatever follows is one row's elements.
@@ -18,7 +18,7 @@ Tensor apply(const Tensor& x, double p, const RandomKey& key, const StepBlock& b
   args.x = {source.raw(), x.dtype(), rows, columns, columns, nullptr};
   args.y = {y.raw(), x.dtype(), rows, columns, columns, nullptr};
   args.p = p;
-  args.step = &block;
+  args.step = block;
   args.site = key.site;
   args.sample = ids_or_null(ids.sample);
   args.position = ids_or_null(ids.position);
@@ -29,12 +29,24 @@ Tensor apply(const Tensor& x, double p, const RandomKey& key, const StepBlock& b
 struct DropoutNode final : Node {
   double p = 0.0;
   RandomKey key;
-  StepBlock block;  // as it was in the forward pass
+  Tensor block;  // as it was in the forward pass
   RowIds ids;
   const char* name() const override { return "dropout"; }
-  void backward(const Tensor& dy, Gradients& grads) override { grads.add(0, apply(dy, p, key, block, ids)); }
-  void release() override { ids = {}; }
+  void backward(const Tensor& dy, Gradients& grads) override {
+    grads.add(0, apply(dy, p, key, static_cast<const StepBlock*>(block.raw()), ids));
+  }
+  void release() override {
+    ids = {};
+    block = {};
+  }
 };
+
+// A copy made on the device, without the host looking at it.
+Tensor copy_of(const StepBlock* block, Device device) {
+  Tensor copy = empty({static_cast<std::int64_t>(sizeof(StepBlock))}, DType::u8, device);
+  copy_bytes(current_stream(device), copy.raw(), device, block, device, sizeof(StepBlock));
+  return copy;
+}
 
 }  // namespace
 
@@ -48,12 +60,12 @@ Tensor dropout(const Tensor& x, double p, const RandomKey& key, const RowIds& id
     check(!id->defined() || (id->shape() == Shape{x.size(0)} && id->dtype() == DType::i64 && id->is_dense()), "dropout",
           "row ids must be dense i64, one a row", {{"x", x}, {"ids", *id}});
   }
-  Tensor y = apply(x, p, key, *key.block, ids);
+  Tensor y = apply(x, p, key, key.block, ids);
   if (!needs_grad({&x})) return y;
   auto node = std::make_shared<DropoutNode>();
   node->p = p;
   node->key = key;
-  node->block = *key.block;
+  node->block = copy_of(key.block, x.device());
   node->ids = ids;
   return record(std::move(y), std::move(node), {&x});
 }

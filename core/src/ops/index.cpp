@@ -30,8 +30,13 @@ void gather(const Tensor& x, int dim, const Tensor& ids, const Tensor& y) {
 void add_slices(const Tensor& x, const Tensor& ids, const Tensor& y, const Shape& shape, int dim) {
   const Around a(shape, dim);
   const Tensor source = dense(x);
-  run(current_stream(y.device()),
-      ScatterAdd{const_buffer_of(source), ints(ids), static_cast<float*>(y.raw()), a.outer, a.size, ids.count(), a.inner});
+  ScatterAdd args{const_buffer_of(source), ints(ids), static_cast<float*>(y.raw()), a.outer, a.size, ids.count(), a.inner};
+  Tensor scratch;
+  if (y.device().is_cuda()) {
+    const std::int64_t words = scatter_plan(a.outer, a.size, ids.count(), a.inner).words;
+    if (words > 0) args.scratch = static_cast<std::uint32_t*>((scratch = empty({words}, DType::i32, y.device())).raw());
+  }
+  run(current_stream(y.device()), args);
 }
 
 struct IndexSelectNode final : Node {

@@ -15,7 +15,7 @@ float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
 struct LinearNode final : Node {
   Saved x, w, pre;
   Activation activation = Activation::none;
-  bool bf16 = false;
+  Compute compute = Compute::fp32;
   const char* name() const override { return "linear"; }
 
   void backward(const Tensor& dy_in, Gradients& grads) override {
@@ -29,7 +29,7 @@ struct LinearNode final : Node {
       m.b = weight.matrix;
       m.c = rows_of(dx);
       m.depth = dpre.size(-1);
-      m.bf16 = bf16;
+      m.compute = compute;
       run_product(dy.device(), m);
       grads.add(0, std::move(dx));
     }
@@ -52,7 +52,7 @@ struct LinearNode final : Node {
     if (activation != Activation::none) {
       args.pre = const_rows_of(pre.get());
       // Both products round it to bf16 anyway when they compute in bf16.
-      if (wants_products) args.dpre = rows_of(dpre = empty(dy.shape(), bf16 ? DType::bf16 : DType::f32, dy.device()));
+      if (wants_products) args.dpre = rows_of(dpre = empty(dy.shape(), dtype_of(compute), dy.device()));
     }
     if (grads.wants(2)) {
       dbias = grads.accumulator(2);
@@ -82,7 +82,7 @@ struct LinearNode final : Node {
     m.b = operand(const_rows_of(x.get()));
     m.c = rows_of(dw);
     m.depth = const_rows_of(dpre).rows;
-    m.bf16 = bf16;
+    m.compute = compute;
     run_product(dpre.device(), m);
     if (m.accumulate) {
       grads.done(1);
@@ -115,7 +115,8 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
   shape[-1] = w.size(0);
   check_linear(x, w, bias, options.residual, shape);
 
-  const bool bf16 = options.compute == Compute::bf16 || x.dtype() == DType::bf16 || w.dtype() == DType::bf16;
+  const Compute compute = compute_of(options.compute, x.dtype(), w.dtype());
+  check_compute("linear", compute, x.device());
   const bool wants_grad = needs_grad({&x, &w, &bias, &options.residual});
   const DType dtype = options.out.value_or(options.residual.defined() ? options.residual.dtype() : x.dtype());
   Tensor y = empty(shape, dtype, x.device()), pre;
@@ -126,7 +127,7 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
   m.b = weight.flipped();
   m.c = rows_of(y);
   m.depth = x.size(-1);
-  m.bf16 = bf16;
+  m.compute = compute;
   m.bias = bias.defined() ? floats(bias) : nullptr;
   m.activation = options.activation;
   if (residual.defined()) m.residual = const_rows_of(residual);
@@ -138,7 +139,7 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
   node->w = Saved("w", w);
   node->pre = Saved("pre", pre);
   node->activation = options.activation;
-  node->bf16 = bf16;
+  node->compute = compute;
   return record(std::move(y), std::move(node), {&x, &w, &bias, &options.residual});
 }
 

@@ -14,13 +14,13 @@ std::int64_t batch_of(const Tensor& x) {
 }
 
 // c = alpha a b for `batch` items; a and b stand in the roles that the product gives them.
-Matmul product(const MatmulOperand& a, const MatmulOperand& b, std::int64_t depth, double alpha, bool bf16) {
+Matmul product(const MatmulOperand& a, const MatmulOperand& b, std::int64_t depth, double alpha, Compute compute) {
   Matmul m;
   m.a = a;
   m.b = b;
   m.depth = depth;
   m.alpha = static_cast<float>(alpha);
-  m.bf16 = bf16;
+  m.compute = compute;
   return m;
 }
 
@@ -44,7 +44,7 @@ void sum_of_products(Matmul m, const Tensor& c, std::int64_t batch, bool accumul
 struct MatmulNode final : Node {
   Saved a, b;
   MatmulOptions options;
-  bool bf16 = false;
+  Compute compute = Compute::fp32;
   const char* name() const override { return "matmul"; }
 
   void backward(const Tensor& dy_in, Gradients& grads) override {
@@ -54,13 +54,13 @@ struct MatmulNode final : Node {
     // With A = op(a) and B = op(b): dA = alpha dC B^T and dB = alpha A^T dC; of a transposed operand the transpose is wanted.
     if (grads.wants(0)) {
       give(grads, 0, a.get(), batch_of(dy),
-           options.transpose_a ? product(y.matrix, dc.flipped(), cols, options.alpha, bf16)
-                               : product(dc.matrix, y.flipped(), cols, options.alpha, bf16));
+           options.transpose_a ? product(y.matrix, dc.flipped(), cols, options.alpha, compute)
+                               : product(dc.matrix, y.flipped(), cols, options.alpha, compute));
     }
     if (grads.wants(1)) {
       give(grads, 1, b.get(), batch_of(dy),
-           options.transpose_b ? product(dc.flipped(), x.matrix, rows, options.alpha, bf16)
-                               : product(x.flipped(), dc.matrix, rows, options.alpha, bf16));
+           options.transpose_b ? product(dc.flipped(), x.matrix, rows, options.alpha, compute)
+                               : product(x.flipped(), dc.matrix, rows, options.alpha, compute));
     }
   }
 
@@ -92,10 +92,11 @@ struct MatmulNode final : Node {
 
 Tensor matmul_checked(const Tensor& a, const Tensor& b, const MatmulOptions& options, const Shape& shape) {
   const std::int64_t depth = a.size(options.transpose_a ? -2 : -1);
-  const bool bf16 = options.compute == Compute::bf16 || a.dtype() == DType::bf16;
+  const Compute compute = compute_of(options.compute, a.dtype(), b.dtype());
+  check_compute("matmul", compute, a.device());
   Tensor c = empty(shape, options.out.value_or(a.dtype()), a.device());
   const Operand x(a, options.transpose_a), y(b, options.transpose_b);
-  Matmul m = product(x.matrix, y.matrix, depth, options.alpha, bf16);
+  Matmul m = product(x.matrix, y.matrix, depth, options.alpha, compute);
   set_result(m, c, batch_of(c));
   run_product(a.device(), m);
   if (!needs_grad({&a, &b})) return c;
@@ -103,7 +104,7 @@ Tensor matmul_checked(const Tensor& a, const Tensor& b, const MatmulOptions& opt
   node->a = Saved("a", a);
   node->b = Saved("b", b);
   node->options = options;
-  node->bf16 = bf16;
+  node->compute = compute;
   return record(std::move(c), std::move(node), {&a, &b});
 }
 

@@ -1,6 +1,9 @@
 #include "core/src/ops/product.h"
 
+#include <string>
+
 #include "twinlens/core/autograd.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
@@ -43,11 +46,27 @@ Operand::Operand(const Tensor& x, bool transposed) : keep(x) {
   }
 }
 
+Compute compute_of(Compute asked, DType a, DType b) {
+  if (asked == Compute::bf16 || asked == Compute::f16) return asked;
+  if (a == DType::bf16 || b == DType::bf16) return Compute::bf16;
+  return a == DType::f16 || b == DType::f16 ? Compute::f16 : asked;
+}
+
+void check_compute(const char* op, Compute compute, Device device) {
+  if (compute == Compute::f16 && !device.is_cuda())
+    throw DTypeError(std::string(op) + ": products in f16 are CUDA's; device cpu; use Compute::bf16");
+}
+
+DType dtype_of(Compute compute) { return compute == Compute::bf16 ? DType::bf16 : compute == Compute::f16 ? DType::f16 : DType::f32; }
+
 void run_product(Device device, Matmul args) {
-  Tensor scratch;
-  if (!device.is_cuda()) {
-    scratch = empty({scratch_bytes(args)}, DType::u8, device);
-    args.scratch = scratch.raw();
+  // Two blocks: the workspace has one size, so the same cached block serves all products of a step.
+  Tensor workspace;
+  const Tensor scratch = empty({device.is_cuda() ? cuda_scratch_bytes(args) : scratch_bytes(args)}, DType::u8, device);
+  args.scratch = scratch.raw();
+  if (device.is_cuda()) {
+    workspace = empty({kMatmulWorkspace}, DType::u8, device);
+    args.workspace = workspace.raw();
   }
   run(current_stream(device), args);
 }

@@ -20,6 +20,13 @@ struct Operand {
   }
 };
 
+// What a product of these operands is computed in: operands of two bytes imply their type.
+Compute compute_of(Compute asked, DType a, DType b);
+// Throws DTypeError for what the device cannot compute in.
+void check_compute(const char* op, Compute compute, Device device);
+// The type that operands are rounded to.
+DType dtype_of(Compute compute);
+
 // Runs the product with scratch of its own.
 void run_product(Device device, Matmul args);
 

@@ -72,21 +72,50 @@ MemoryReport report_locked(Pool& pool) {
 
 // --- guard zones ---------------------------------------------------------------------------------------------------------------------
 constexpr std::size_t kGuard = 64;
+constexpr std::size_t kDeviceGuard = 256;  // what stands before a block on a card, so that it keeps its alignment
 constexpr unsigned char kGuardByte = 0xA5;
 std::atomic<bool> guards_on{false};
 std::atomic<std::int64_t> guard_violations{0};
 
-void* guarded_allocate(std::size_t bytes) {
+void note_if_touched(const unsigned char* zone, std::size_t bytes) {
+  if (std::any_of(zone, zone + bytes, [](unsigned char c) { return c != kGuardByte; })) ++guard_violations;
+}
+
+void* guarded_allocate_on_card(Stream& stream, std::size_t bytes) {
+  const std::vector<unsigned char> fill(kDeviceGuard + bytes + kGuard, kGuardByte);
+  auto* base = static_cast<unsigned char*>(device_allocate(stream, fill.size()));
+  if (base == nullptr) return nullptr;
+  device_copy(stream, base, stream.device(), fill.data(), kCpu, fill.size());
+  return base + kDeviceGuard;
+}
+
+// Waits for the stream: guards are for tests.
+void guarded_free_on_card(Stream& stream, void* data, std::size_t bytes) {
+  auto* start = static_cast<unsigned char*>(data);
+  unsigned char before[kDeviceGuard] = {}, after[kGuard] = {};
+  try {
+    device_copy(stream, before, kCpu, start - kDeviceGuard, stream.device(), sizeof before);
+    device_copy(stream, after, kCpu, start + bytes, stream.device(), sizeof after);
+  } catch (const Error&) {  // a card that has failed: reported where it did; the zones, unread, count as touched
+  }
+  note_if_touched(before, sizeof before);
+  note_if_touched(after, sizeof after);
+  device_free(stream, start - kDeviceGuard);
+}
+
+void* guarded_allocate(Stream& stream, std::size_t bytes) {
+  if (stream.device().is_cuda()) return guarded_allocate_on_card(stream, bytes);
   const std::size_t padded = (bytes + 63) / 64 * 64 + 2 * kGuard;
   auto* base = static_cast<unsigned char*>(std::aligned_alloc(64, padded));
   if (base != nullptr) std::memset(base, kGuardByte, padded);
   return base == nullptr ? nullptr : base + kGuard;
 }
 
-void guarded_free(void* data, std::size_t bytes) {
+void guarded_free(Stream& stream, void* data, std::size_t bytes) {
+  if (stream.device().is_cuda()) return guarded_free_on_card(stream, data, bytes);
   auto* start = static_cast<unsigned char*>(data);
-  const auto touched = [](unsigned char c) { return c != kGuardByte; };
-  if (std::any_of(start - kGuard, start, touched) || std::any_of(start + bytes, start + bytes + kGuard, touched)) ++guard_violations;
+  note_if_touched(start - kGuard, kGuard);
+  note_if_touched(start + bytes, kGuard);
   std::free(start - kGuard);
 }
 
@@ -134,9 +163,9 @@ Memory allocate(Stream& stream, std::size_t bytes) {
 
   auto& blocks = pool.cache[&stream];
   const auto found = blocks.lower_bound(memory.capacity_);
-  if (guards_on && stream.device().is_cpu()) {
+  if (guards_on) {
     memory.guarded_ = true;
-    memory.data_ = guarded_allocate(bytes);
+    memory.data_ = guarded_allocate(stream, bytes);
     if (memory.data_ == nullptr) throw_out_of_memory(pool, stream.device(), bytes);
   } else if (found != blocks.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
     memory.capacity_ = found->first;
@@ -172,7 +201,7 @@ void Memory::release() noexcept {
   pool.bytes -= capacity_;
   pool.tags[tag_].bytes -= capacity_;
   if (guarded_) {
-    guarded_free(data_, bytes_);
+    guarded_free(*stream_, data_, bytes_);
   } else {
     pool.cache[stream_].emplace(capacity_, data_);
     pool.cached_bytes += capacity_;

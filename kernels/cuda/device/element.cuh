@@ -42,23 +42,29 @@ struct WordOf<8> {
   using type = uint2;
 };
 
-// out = the first min(n, W) elements at p, 0 beyond. The values, and so whatever is summed from them, do not depend on `aligned`.
+// out = the first min(n, W) elements at p as they are stored, 0 beyond.
 template <int W, class T>
-__device__ inline void load_pack(const T* p, std::int64_t n, bool aligned, float (&out)[W]) {
+__device__ inline void load_raw(const T* p, std::int64_t n, bool aligned, T (&out)[W]) {
   if (aligned && n >= W) {
     using Word = typename WordOf<W* static_cast<int>(sizeof(T))>::type;
-    T raw[W];
 #pragma unroll
-    for (int j = 0; j < static_cast<int>(sizeof raw / sizeof(Word)); ++j) {
+    for (int j = 0; j < static_cast<int>(sizeof out / sizeof(Word)); ++j) {
       const Word word = reinterpret_cast<const Word*>(p)[j];
-      memcpy(reinterpret_cast<char*>(raw) + j * sizeof(Word), &word, sizeof word);
+      memcpy(reinterpret_cast<char*>(out) + j * sizeof(Word), &word, sizeof word);
     }
-#pragma unroll
-    for (int k = 0; k < W; ++k) out[k] = to_float(raw[k]);
   } else {
 #pragma unroll
-    for (int k = 0; k < W; ++k) out[k] = k < n ? to_float(p[k]) : 0.0F;
+    for (int k = 0; k < W; ++k) out[k] = k < n ? p[k] : T{};
   }
+}
+
+// The same as floats. The values, and so whatever is summed from them, do not depend on `aligned`.
+template <int W, class T>
+__device__ inline void load_pack(const T* p, std::int64_t n, bool aligned, float (&out)[W]) {
+  T raw[W];
+  load_raw(p, n, aligned, raw);
+#pragma unroll
+  for (int k = 0; k < W; ++k) out[k] = to_float(raw[k]);
 }
 
 template <int W, class T>

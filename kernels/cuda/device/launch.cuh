@@ -11,4 +11,24 @@ namespace twinlens::cuda {
 
 inline cudaStream_t native(const Stream& stream) { return static_cast<cudaStream_t>(stream.native()); }
 
+// Calls f(Threads<32 or 256>{}): the number of threads that share a row as a constant.
+template <int kThreads>
+struct Threads {
+  static constexpr int value = kThreads;
+};
+template <class F>
+void visit_threads(const RowLaunch& geometry, F&& f) {
+  if (geometry.threads_per_row == kWarp) {
+    f(Threads<kWarp>{});
+  } else {
+    f(Threads<256>{});
+  }
+}
+inline dim3 threads_of(const RowLaunch& geometry) { return dim3(geometry.threads_per_row, geometry.rows_per_block); }
+
+template <class R>
+bool rows_are_aligned(const R& x, int pack) {
+  return packs_are_aligned(x.data, x.stride, size_of(x.dtype), pack);
+}
+
 }  // namespace twinlens::cuda

@@ -18,13 +18,18 @@ struct AugmentOptions {
   double brightness = 0.0, contrast = 0.0, saturation = 0.0;  // factors drawn from [1 - x, 1 + x]
   double hue = 0.0;                                           // turn drawn from [-x, x], 1 a full circle
   double gray_probability = 0.0;
-  double rotate_degrees = 0.0;  // drawn from [-x, x]
-  double translate = 0.0;       // share of the side, drawn from [-x, x] in both directions
+  double gamma = 0.0;               // exponent drawn log-uniformly from [e^-x, e^x]
+  double invert_probability = 0.0;  // white for black
+  double sharpness_probability = 0.0;
+  std::array<double, 2> sharpness{1.0, 1.0};  // factor: 0 blurs (3 x 3 mean), 1 changes nothing, above sharpens
+  double rotate_degrees = 0.0;                // drawn from [-x, x]
+  double translate = 0.0;                     // share of the side, drawn from [-x, x] in both directions
   std::array<double, 2> zoom{1.0, 1.0};
 };
 
 // RandomResizedCrop as torchvision (ten tries, then the centre at the nearest ratio), flip, then rotation, shift and zoom around the
-// centre on white, then colour changes in the order brightness, contrast, saturation, hue, gray. (size, size).
+// centre on white, then colour changes in the order brightness, contrast, saturation, hue, gray, then gamma, inversion and sharpness.
+// (size, size).
 Image augment(const Image& image, std::int64_t size, const AugmentOptions& options, std::uint64_t seed, std::uint64_t epoch,
               std::int64_t sample);
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "twinlens/kernels/activation.h"
+
 namespace twinlens {
 
 struct VisionConfig {
@@ -17,10 +19,26 @@ struct VisionConfig {
   double mlp_ratio = 4.0;
   int patch_size = 16;
   int image_size = 224;
+  double ls_init_value = 0.0;     // layer scale (Touvron et al. 2021, arXiv:2103.17239) after attention and MLP; 0: none
+  bool attentional_pool = false;  // CoCa's pooler of attn_pooler_queries learned queries (Yu et al. 2022, arXiv:2205.01917)
+  int attn_pooler_queries = 256, attn_pooler_heads = 8;
+  bool no_ln_pre = false;
+  std::string pos_embed_type = "learnable";  // or sin_cos_2d: fixed
+  bool final_ln_after_pool = false;          // ln_post after pooling; matters for avg only
+  std::string pool_type = "tok";             // or avg: the mean of the patch tokens
+  double eps = 1e-5;                         // norm_kwargs.eps
+  bool gelu_tanh = false;                    // act_kwargs.approximate = tanh
+  // A SigLIP trunk of timm, e.g. vit_base_patch16_siglip_224: no class token, no ln_pre, biased patch embedding, pooled by attention with
+  // one learned query and an MLP ("map"), no projection. Sets width, layers, patch_size and the like; empty: CLIP's own towers.
+  std::string timm_model_name;
 
   bool is_resnet() const { return layers.size() > 1; }
+  bool is_siglip() const { return !timm_model_name.empty(); }
+  // The last block is needed for the class token only (design.md 5.2).
+  bool pools_one_token() const { return !is_resnet() && !is_siglip() && !attentional_pool && pool_type == "tok"; }
   int heads() const { return is_resnet() ? width * 32 / head_width : width / head_width; }
   int grid() const { return is_resnet() ? image_size / 32 : image_size / patch_size; }
+  int tokens() const { return grid() * grid() + (is_siglip() ? 0 : 1); }
 };
 
 struct TextConfig {
@@ -30,6 +48,19 @@ struct TextConfig {
   int heads = 8;
   int layers = 12;
   double mlp_ratio = 4.0;
+  double ls_init_value = 0.0;        // 0: none
+  bool no_causal_mask = false;       // every token sees every token, padding included
+  std::string pool_type = "argmax";  // eos: the first eos_id; last, first: that position of the padded row
+  int eos_id = 2;                    // for pool_type eos
+  int pad_id = 0;                    // fills a caption up to the context length, where the tower reads padding
+  bool proj_bias = false;
+  double eps = 1e-5;              // norm_kwargs.eps
+  bool gelu_tanh = false;         // act_kwargs.approximate = tanh
+  std::string hf_tokenizer_name;  // empty: CLIP's own tokenizer
+  std::string tokenizer_kwargs;   // the JSON object of that key, or empty
+
+  // The tower reads the end-of-text token and nothing after it, so captions need no padding (design.md 5.1).
+  bool needs_no_padding() const { return !no_causal_mask && (pool_type == "argmax" || pool_type == "eos"); }
 };
 
 // What open_clip_config.json calls preprocess_cfg.
@@ -43,11 +74,15 @@ struct PreprocessConfig {
 struct ModelConfig {
   int embed_dim = 512;
   bool quick_gelu = false;
+  bool custom_text = false;                      // open_clip's CustomTextCLIP: its names of the text tower begin with "text."
   double init_logit_scale = 2.6592600369327779;  // ln(1 / 0.07)
+  std::optional<double> init_logit_bias;         // sigmoid loss (Zhai et al. 2023, arXiv:2303.15343); absent: no bias
   VisionConfig vision;
   TextConfig text;
   PreprocessConfig preprocess;
 
+  Activation vision_activation() const;
+  Activation text_activation() const;
   // Throws ConfigError naming the field, its value and what it must be.
   void validate() const;
 };

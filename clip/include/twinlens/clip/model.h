@@ -38,6 +38,7 @@ class Clip {
   ImageTower visual;
   TextTower text;
   Parameter logit_scale;  // rank 0, the logarithm
+  Parameter logit_bias;   // rank 0; absent unless the config has init_logit_bias (sigmoid loss)
 };
 
 // Moves every parameter and buffer.

@@ -48,6 +48,7 @@ struct ModifiedResNet {
   std::vector<Bottleneck> layer1, layer2, layer3, layer4;
   AttentionPool2d attnpool;
   std::array<float, 3> mean{0, 0, 0}, std{1, 1, 1};
+  bool frozen_statistics = false;  // batch norms use their running statistics in training, too
 
   ModifiedResNet() = default;
   explicit ModifiedResNet(const ModelConfig& config);

@@ -4,8 +4,12 @@
 //
 // Captions come packed: tokens after end-of-text cannot influence a causal tower that is read there, so they are not computed. A dense
 // batch (every caption padded to the context length) gives the same numbers and exists as the oracle.
+//
+// The variants that open_clip has: without the causal mask, read at the first or last position of the padded row, or at the first eos_id
+// (SigLIP, CLIPA); they need every caption padded to the context length. The projection may have a bias and is then a Linear.
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "twinlens/clip/config.h"
@@ -16,11 +20,11 @@ namespace twinlens {
 
 // S captions back to back.
 struct TokenBatch {
-  Tensor ids;          // (N) i64
-  Tensor positions;    // (N) i64, place in the caption
-  Tensor offsets;      // (S + 1) i64
-  Tensor last;         // (S) i64, row of each caption's end-of-text token
-  bool packed = true;  // every caption ends with its end-of-text token
+  Tensor ids;        // (N) i64
+  Tensor positions;  // (N) i64, place in the caption
+  SequenceOffsets offsets;
+  Tensor last;         // (S) i64, row of each caption that is read: its end-of-text token, mostly
+  bool packed = true;  // every caption ends with the row that is read
   TokenBatch to(Device device) const;
   std::int64_t captions() const { return last.count(); }
 };
@@ -28,12 +32,19 @@ struct TokenBatch {
 // Each caption is [start, ..., end-of-text], not longer than the context. `pad_to` > 0 pads every caption with 0 to that length.
 TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions, int pad_to = 0);
 
+// As the tower of `config` needs them: packed where it reads the end of text and nothing after it (and `pack` is on), else padded with
+// config.pad_id to the context length. Reads the row that config.pool_type names; captions end with their end of text.
+TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vector<std::int32_t>>& captions, bool pack = true);
+
 struct TextTower {
   Embedding token_embedding;       // (vocabulary, W)
   Parameter positional_embedding;  // (context, W)
   Transformer transformer;
   LayerNorm ln_final;
-  Parameter text_projection;  // (W, E)
+  Parameter text_projection;                     // (W, E)
+  std::optional<Linear> text_projection_linear;  // instead, with a bias; weight (E, W)
+  bool causal = true;
+  bool pooled_last_block = true;  // compute only the row that is read in the last block (equal numbers, design.md 5.2)
 
   TextTower() = default;
   explicit TextTower(const ModelConfig& config);

@@ -37,15 +37,29 @@ struct TrainOptions {
   std::int64_t epochs_cooldown = 0;
   double lr_cooldown_end = 0.0, lr_cooldown_power = 1.0;
   double grad_clip_norm = 0.0;
-  double ema = 0.0;  // decay; 0: off
+  double label_smoothing = 0.0;
+  double ema = 0.0;                   // decay; 0: off
+  std::string on_nonfinite = "stop";  // or skip
+  double spike_factor = 10.0;         // a gradient norm above so many times its running size is a spike; 0: none is
+  std::int64_t max_bad_steps = 5;     // with skip: so many bad steps in a row lead back to the last checkpoint
   std::uint64_t seed = 0;
   int workers = 2, threads = 0;
   bool grad_checkpointing = false, lock_image = false, lock_text = false;
+  bool siglip = false;                                                // SigLIP's sigmoid loss
+  bool stream_loss = true;                                            // the loss from tiles of logits
+  int lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;  // the last groups of a locked tower that are trained all the same
+  bool lock_image_freeze_bn_stats = false;
+  double image_layer_decay = 1.0, text_layer_decay = 1.0;  // of the learning rate, per group from the head down
+  int force_image_size = 0, force_context_length = 0;      // 0: the model's
+  bool force_quick_gelu = false;
   std::string equal_captions = "positives";  // negatives, positives, apart
   std::vector<double> aug_scale{0.9, 1.0};
   bool flip = false;
   std::vector<double> color_jitter;  // brightness, contrast, saturation, hue
   double color_jitter_prob = 0.0, gray_scale_prob = 0.0;
+  double gamma_jitter = 0.0, invert_prob = 0.0;
+  std::vector<double> sharpness;  // factor low, high
+  double sharpness_prob = 0.5;
   std::vector<double> affine;       // degrees, translate, scale low, scale high
   std::int64_t save_frequency = 1;  // epochs
   std::int64_t save_every_steps = 0, keep_last = 3;

@@ -8,13 +8,16 @@
 // Sizes: B batch, T tokens, C channels, H heads, D head dim, N M K matrices, (H W) image height and width.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "twinlens/core/random.h"
+#include "twinlens/core/sequence_offsets.h"
 #include "twinlens/core/tensor.h"
 #include "twinlens/kernels/activation.h"
+#include "twinlens/kernels/compute.h"
 
 namespace twinlens {
 
@@ -100,16 +103,42 @@ struct Max {
 Max max(const Tensor& x, int dim, bool keep = false);
 Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the same in all parts
 
-// --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
-// What a product is computed in. `fp32` rounds nothing; `bf16` rounds both operands to bf16 and accumulates in f32.
-enum class Compute : std::uint8_t { fp32, tf32, bf16 };
+// --- contrastive losses without the N x N logits (info_nce.cpp, sigmoid_loss.cpp) --------------------------------------------------------
+// What the ranks of a run say to each other in the middle of info_nce. Empty functions: there is one rank.
+struct InfoNceRanks {
+  std::function<Tensor(const Tensor& own)> gather{};             // (n) -> (N), in rank order
+  std::function<void(Tensor& max, Tensor& sum)> merge_columns{};  // (N) of this rank's rows -> of all: max, and sum of sum e^(max - new max)
+};
+struct InfoNceOptions {
+  std::int64_t offset = 0;        // row i's own column is i + offset
+  Tensor row_ids{}, column_ids{};  // (n), (N) i64, or absent: other columns with the row's id are left out
+  // Given all three: the targets are the softmax of these features' logits, in both directions, instead of the own pairs
+  // (distillation; no gradient for the teacher).
+  Tensor teacher_rows{}, teacher_columns{}, teacher_logit_scale{};
+  InfoNceRanks ranks{};
+  // Memory is that of a few tiles; other sizes give other roundings. 0: 512 x 1024 on the CPU, 4096 x 4096 on CUDA.
+  std::int64_t tile_rows = 0, tile_columns = 0;
+};
+// The symmetric InfoNCE of unit features: rows (n, d), columns (N, d) f32, logit_scale (1 element f32, the logarithm) -> scalar f32,
+//   sum_i [logsumexp_j S_ij - S_i,own + logsumexp_j S_j,own - S_i,own] / 2n,   S = e^logit_scale rows columns^T,
+// where the second log-sum-exp is over the rows of all ranks. Extra memory O(n + N) and a few tiles, 2 n N d FLOPs forward and 6 n N d
+// backward; the gradient of `columns` is this rank's share. The loss keeps its relative accuracy when the pairs match. Backward checks
+// that the gradient of the logits sums to 0 and that both forms of the scale's gradient agree: NumericError when not (on CUDA, which is
+// not waited for, the scale's gradient becomes NaN).
+Tensor info_nce(const Tensor& rows, const Tensor& columns, const Tensor& logit_scale, const InfoNceOptions& options = {});
+// SigLIP's loss (Zhai et al. 2023, arXiv:2303.15343): -sum_ij log sigmoid(y_ij (S_ij + bias)) / n with y = 1 for own pairs, -1 for others.
+// The same frame; options.teacher_* and options.ranks are not for it (a rank's rows need nothing of other ranks but `columns`).
+Tensor sigmoid_loss(const Tensor& rows, const Tensor& columns, const Tensor& logit_scale, const Tensor& logit_bias,
+                    const InfoNceOptions& options = {});
 
+// --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
+// `compute` says what a product is computed in (twinlens/kernels/compute.h).
 struct MatmulOptions {
   bool transpose_a = false;  // of the last two dimensions
   bool transpose_b = false;
   double alpha = 1.0;
   std::optional<DType> out{};       // dtype of the result; that of a when not given
-  Compute compute = Compute::fp32;  // bf16 inputs imply bf16
+  Compute compute = Compute::fp32;  // bf16 inputs imply bf16, f16 inputs f16
 };
 // alpha * op(a) op(b): (..., N, K) (..., K, M) -> (..., N, M); leading dimensions equal or absent in one of them.
 Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {});
@@ -118,7 +147,7 @@ struct LinearOptions {
   Activation activation = Activation::none;
   Tensor residual;                  // added after the activation; shape of the result
   std::optional<DType> out{};       // dtype of the result; that of residual, else of x
-  Compute compute = Compute::fp32;  // bf16 inputs imply bf16
+  Compute compute = Compute::fp32;  // bf16 inputs imply bf16, f16 inputs f16
 };
 // activation(x w^T + bias) + residual with the epilogue fused into the product: x (..., K), w (M, K), bias (M) f32 or absent
 // -> (..., M). x and w may differ in dtype (f32 with bf16): the product is then computed in bf16.
@@ -129,18 +158,16 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
 // rows: sequence s has query rows [query_offsets[s], query_offsets[s+1]) and key/value rows [key_offsets[s], key_offsets[s+1]).
 struct AttentionOptions {
   int heads = 1;
-  Tensor query_offsets{};  // (S + 1) i64 on the device of q
-  Tensor key_offsets{};    // (S + 1) i64; absent means query_offsets
-  bool causal = false;     // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
-  Tensor bias{};           // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
-  double scale = 0.0;      // 0 means 1 / sqrt(D)
+  SequenceOffsets query_offsets{};  // on the device of q
+  SequenceOffsets key_offsets{};    // absent means query_offsets
+  bool causal = false;              // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
+  Tensor bias{};       // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
+  double scale = 0.0;  // 0 means 1 / sqrt(D)
 };
 // q (Nq, H*D), k (Nk, H*D), v (Nk, H*D) -> (Nq, H*D). Rows may be strided views (thirds of a qkv product).
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options);
 // Self-attention on a joint projection: qkv (N, 3*H*D) with q, k, v side by side. One gradient tensor, no slicing.
 Tensor attention_qkv(const Tensor& qkv, const AttentionOptions& options);
-// Offsets of S sequences of equal length: 0, T, 2T, ...
-Tensor equal_offsets(std::int64_t sequences, std::int64_t length, Device device = kCpu);
 
 // --- images: NHWC in memory (conv2d.cpp, pool2d.cpp, batch_norm.cpp, upsample.cpp, patchify.cpp) -----------------------------------------
 struct ConvOptions {

@@ -9,14 +9,18 @@
 
 namespace twinlens {
 
-// Where random numbers are drawn. `block` supplies seed and step and must outlive the tape; `site` is the hash of a name that is unique
-// in the model ("visual.patch_dropout").
+// Where random numbers are drawn. `block` supplies seed and step and must outlive the tape; kernels read it, so for tensors on a card it is
+// memory of that card (step_block_on). `site` is the hash of a name that is unique in the model ("visual.patch_dropout").
 struct RandomKey {
   const StepBlock* block = nullptr;
   std::uint64_t site = 0;
 };
 
 std::uint64_t site_of(std::string_view name);
+
+// A step block in the memory of a device: raw() of the result is a StepBlock*. copy_step_block changes it from the host, in stream order.
+Tensor step_block_on(const StepBlock& block, Device device);
+void copy_step_block(const StepBlock& from, const Tensor& to);
 
 // Which sample and which position in it each row of a tensor belongs to, so that a row draws the same numbers in any batch, chunk or
 // packing. Absent: the row's index, and 0.

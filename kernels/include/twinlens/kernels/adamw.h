@@ -10,7 +10,8 @@
 
 namespace twinlens {
 
-// One parameter of a flat block.
+// One parameter of a flat block. On CUDA the table, as everything else, lies in device memory; segments stand in order of their offsets
+// and do not overlap.
 struct OptimizerSegment {
   std::int64_t offset = 0, size = 0;
   float lr_factor = 1.0F;
@@ -21,9 +22,10 @@ struct OptimizerSegment {
 
 struct AdamW {
   static constexpr const char* kName = "adamw";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   const OptimizerSegment* segments;
   std::int64_t segment_count;
+  std::int64_t extent;  // elements of the flat block: no segment ends beyond it
   float* value;
   const float* gradient;
   float* moment1;
@@ -34,13 +36,15 @@ struct AdamW {
 };
 template <class I>
 void kernel(I, const AdamW&);
+void launch(Cuda, Stream&, const AdamW&);
 
 // SGD with momentum as torch.optim.SGD (dampening 0): g += decay * w;  m = momentum m + g;  w -= lr * (nesterov ? g + momentum m : m).
 struct SgdMomentum {
   static constexpr const char* kName = "sgd_momentum";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   const OptimizerSegment* segments;
   std::int64_t segment_count;
+  std::int64_t extent;  // elements of the flat block: no segment ends beyond it
   float* value;
   const float* gradient;
   float* moment;
@@ -51,5 +55,6 @@ struct SgdMomentum {
 };
 template <class I>
 void kernel(I, const SgdMomentum&);
+void launch(Cuda, Stream&, const SgdMomentum&);
 
 }  // namespace twinlens

@@ -8,12 +8,13 @@ namespace twinlens {
 
 struct Affine {
   static constexpr const char* kName = "affine";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer x;  // float
   Buffer y;       // same dtype and count
   float scale = 1.0F, shift = 0.0F;
 };
 template <class I>
 void kernel(I, const Affine&);
+void launch(Cuda, Stream&, const Affine&);
 
 }  // namespace twinlens

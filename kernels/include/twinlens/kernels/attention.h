@@ -7,6 +7,9 @@
 // Scores live in one tile of (keys of a block) x (queries of a block) per thread: keys are blocked with an online softmax as in
 // FlashAttention (Dao et al. 2022, arXiv:2205.14135), but the block is chosen so that CLIP's sequences are one block.
 //
+// On CUDA, bf16 and f16 heads of up to 128 columns whose rows start at 16 bytes are computed on tensor cores with P and dS rounded to
+// that type; everything else by a plain kernel in f32.
+//
 // A query that sees no key gets y = 0, lse = 0 and no gradient.
 
 #include "twinlens/kernels/run.h"
@@ -24,30 +27,32 @@ struct AttentionProblem {
   const float* bias;                        // (bias_heads, Tq, Tk) or null; lengths are equal then
   std::int64_t bias_heads;                  // H or 1
   float scale;
-  float* scratch;      // slots * scratch_floats(args)
+  float* scratch;      // slots * scratch_floats(args); on CUDA cuda_scratch_floats(args)
   std::int64_t slots;  // threads that may work at once
 };
 
 struct AttentionForward {
   static constexpr const char* kName = "attention_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   AttentionProblem problem;
   Rows y;      // (Nq, H*D)
   float* lse;  // (H, Nq)
 };
 template <class I>
 void kernel(I, const AttentionForward&);
+void launch(Cuda, Stream&, const AttentionForward&);
 
 struct AttentionBackward {
   static constexpr const char* kName = "attention_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   AttentionProblem problem;
-  ConstRows dy;      // (Nq, H*D)
+  ConstRows y, dy;   // (Nq, H*D); y, of the forward pass, is read on CUDA only: delta is the product of the rows of y and dY
   const float* lse;  // (H, Nq)
   Rows dq, dk, dv;   // as q, k, v; data null when not wanted
 };
 template <class I>
 void kernel(I, const AttentionBackward&);
+void launch(Cuda, Stream&, const AttentionBackward&);
 
 // --- scratch ------------------------------------------------------------------------------------------------------------------------
 struct AttentionBlocks {
@@ -84,5 +89,9 @@ struct AttentionBlocks {
   const std::int64_t all_queries = (a.problem.longest_query + n - 1) / n * n;
   return 4 * b.keys * b.width + 2 * b.keys * n + 4 * n * b.width + n + all_queries * (b.width + 1);
 }
+
+// On CUDA: nothing forwards; delta (H, Nq) backwards.
+constexpr std::int64_t cuda_scratch_floats(const AttentionForward&) { return 0; }
+constexpr std::int64_t cuda_scratch_floats(const AttentionBackward& a) { return a.problem.heads * a.problem.q.rows; }
 
 }  // namespace twinlens

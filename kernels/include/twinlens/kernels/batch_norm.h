@@ -21,7 +21,7 @@ inline constexpr std::int64_t kBatchNormRowsPerBlock = 64;
 
 struct BatchNormStatistics {
   static constexpr const char* kName = "batch_norm_statistics";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x;      // (N, C) float
   float* mean;      // (C)
   float* variance;  // (C), biased
@@ -29,10 +29,11 @@ struct BatchNormStatistics {
 };
 template <class I>
 void kernel(I, const BatchNormStatistics&);
+void launch(Cuda, Stream&, const BatchNormStatistics&);
 
 struct BatchNormForward {
   static constexpr const char* kName = "batch_norm_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x, residual;         // (N, C); residual data null when there is none
   const float *mean, *variance;  // (C)
   const float *gamma, *beta;     // (C)
@@ -42,10 +43,11 @@ struct BatchNormForward {
 };
 template <class I>
 void kernel(I, const BatchNormForward&);
+void launch(Cuda, Stream&, const BatchNormForward&);
 
 struct BatchNormBackward {
   static constexpr const char* kName = "batch_norm_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x, y, dy;            // (N, C); y of the forward pass, for the relu
   const float *mean, *variance;  // (C)
   const float* gamma;            // (C)
@@ -57,5 +59,6 @@ struct BatchNormBackward {
 };
 template <class I>
 void kernel(I, const BatchNormBackward&);
+void launch(Cuda, Stream&, const BatchNormBackward&);
 
 }  // namespace twinlens

@@ -10,7 +10,7 @@ namespace twinlens {
 
 struct BiasGradient {
   static constexpr const char* kName = "bias_gradient";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   // Rows are summed in blocks of kRowsPerBlock, then the blocks, both in a fixed order: the same bits for any thread count.
   static constexpr std::int64_t kRowsPerBlock = 32;
   ConstRows dy;  // (N, C) f32 or bf16
@@ -23,5 +23,6 @@ struct BiasGradient {
 };
 template <class I>
 void kernel(I, const BiasGradient&);
+void launch(Cuda, Stream&, const BiasGradient&);
 
 }  // namespace twinlens

@@ -18,25 +18,27 @@ enum class BinaryFunction : std::uint8_t {
 
 struct Binary {
   static constexpr const char* kName = "binary";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   BinaryFunction function;
   ConstStrided a, b;  // float, one dtype, both with the shape of y
   Buffer y;           // dense; same dtype, or f32
 };
 template <class I>
 void kernel(I, const Binary&);
+void launch(Cuda, Stream&, const Binary&);
 
 enum class Comparison : std::uint8_t { equal, less };
 
 // y = a == b or a < b as 0 and 1. Floats compare as IEEE says (NaN is neither equal nor less), integers exactly.
 struct Compare {
   static constexpr const char* kName = "compare";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   Comparison comparison;
   ConstStrided a, b;  // any dtype, the same for both, shape of y
   Buffer y;           // bool, dense
 };
 template <class I>
 void kernel(I, const Compare&);
+void launch(Cuda, Stream&, const Compare&);
 
 }  // namespace twinlens

@@ -16,7 +16,7 @@ namespace twinlens {
 
 struct CrossEntropyForward {
   static constexpr const char* kName = "cross_entropy_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows logits;             // (N, M) float
   const std::int64_t* targets;  // (N), each in [0, M) or `ignore`
   std::int64_t ignore;          // rows with this target have no loss and no gradient
@@ -28,10 +28,11 @@ struct CrossEntropyForward {
 };
 template <class I>
 void kernel(I, const CrossEntropyForward&);
+void launch(Cuda, Stream&, const CrossEntropyForward&);
 
 struct CrossEntropyBackward {
   static constexpr const char* kName = "cross_entropy_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows logits;
   const std::int64_t* targets;
   std::int64_t ignore;
@@ -43,10 +44,11 @@ struct CrossEntropyBackward {
 };
 template <class I>
 void kernel(I, const CrossEntropyBackward&);
+void launch(Cuda, Stream&, const CrossEntropyBackward&);
 
 struct SoftCrossEntropyForward {
   static constexpr const char* kName = "soft_cross_entropy_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows logits;   // (N, M) float
   ConstRows targets;  // (N, M) f32; a target of exactly 0 ignores its logit, -inf too
   float* max;         // (N)
@@ -57,10 +59,11 @@ struct SoftCrossEntropyForward {
 };
 template <class I>
 void kernel(I, const SoftCrossEntropyForward&);
+void launch(Cuda, Stream&, const SoftCrossEntropyForward&);
 
 struct SoftCrossEntropyBackward {
   static constexpr const char* kName = "soft_cross_entropy_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows logits, targets;
   const float* max;
   const float* others;
@@ -71,5 +74,6 @@ struct SoftCrossEntropyBackward {
 };
 template <class I>
 void kernel(I, const SoftCrossEntropyBackward&);
+void launch(Cuda, Stream&, const SoftCrossEntropyBackward&);
 
 }  // namespace twinlens

@@ -10,7 +10,7 @@ namespace twinlens {
 
 struct DropoutRows {
   static constexpr const char* kName = "dropout";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x;  // (N, C) float
   Rows y;       // (N, C) the same dtype
   double p = 0.0;
@@ -21,5 +21,6 @@ struct DropoutRows {
 };
 template <class I>
 void kernel(I, const DropoutRows&);
+void launch(Cuda, Stream&, const DropoutRows&);
 
 }  // namespace twinlens

@@ -6,6 +6,13 @@
 
 #include <cstdint>
 
+// What device code calls, too. CUDA's headers are not needed for it: the compiler of .cu files knows the words.
+#if defined(__CUDACC__)
+#define TWINLENS_HOST_DEVICE __host__ __device__
+#else
+#define TWINLENS_HOST_DEVICE
+#endif
+
 namespace twinlens {
 
 enum class DType : std::uint8_t { f32, bf16, f16, i64, i32, u8, boolean };

@@ -11,22 +11,24 @@ namespace twinlens {
 
 struct Im2Col {
   static constexpr const char* kName = "im2col";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConvGeometry g;
   ConstBuffer x;  // (B, H, W, C) dense
   Buffer y;       // (B H' W', kh kw C), the same dtype
 };
 template <class I>
 void kernel(I, const Im2Col&);
+void launch(Cuda, Stream&, const Im2Col&);
 
 struct Col2Im {
   static constexpr const char* kName = "col2im";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConvGeometry g;
   ConstBuffer dy;  // (B H' W', kh kw C)
   Buffer dx;       // (B, H, W, C)
 };
 template <class I>
 void kernel(I, const Col2Im&);
+void launch(Cuda, Stream&, const Col2Im&);
 
 }  // namespace twinlens

@@ -10,7 +10,7 @@ namespace twinlens {
 
 struct L2NormalizeForward {
   static constexpr const char* kName = "l2_normalize_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x;  // (N, C) float
   Rows y;       // (N, C), dtype of x
   float* norm;  // (N) |x| before the clamp
@@ -18,10 +18,11 @@ struct L2NormalizeForward {
 };
 template <class I>
 void kernel(I, const L2NormalizeForward&);
+void launch(Cuda, Stream&, const L2NormalizeForward&);
 
 struct L2NormalizeBackward {
   static constexpr const char* kName = "l2_normalize_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows y;        // (N, C) float
   ConstRows dy;       // (N, C) float
   const float* norm;  // (N)
@@ -30,5 +31,6 @@ struct L2NormalizeBackward {
 };
 template <class I>
 void kernel(I, const L2NormalizeBackward&);
+void launch(Cuda, Stream&, const L2NormalizeBackward&);
 
 }  // namespace twinlens

@@ -4,13 +4,16 @@
 //   c = c + alpha a b                                 with `accumulate`.
 // Everything is row-major; a transposed operand is stored as its transpose, so NN, NT, TN and TT are all this struct.
 //
-// Arithmetic: f32 accumulation. With `bf16`, both operands are rounded to bf16 first (where they are not bf16 already), on every
-// instruction set. The bits of an element of c depend only on its row of a, its column of b and the
-// depth: not on the other rows, on the tiling or on the number of threads.
+// Arithmetic: f32 accumulation. With Compute::bf16, both operands are rounded to bf16 first (where they are not bf16 already), on every
+// instruction set; f16 and tf32 are CUDA's. On the CPU the bits of an element of c depend only on its row of a, its column of b and the
+// depth: not on the other rows, on the tiling or on the number of threads. On CUDA they depend on the shapes, too, and a c of two bytes
+// per element is rounded once more before an activation (kernels/cuda/matmul_plan.h).
 //
-// Method: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008); see kernels/cpu/gemm/.
+// Method: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008); see kernels/cpu/gemm/. On CUDA,
+// cuBLASLt with deterministic algorithms.
 
 #include "twinlens/kernels/activation.h"
+#include "twinlens/kernels/compute.h"
 #include "twinlens/kernels/conv_geometry.h"
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/view.h"
@@ -18,7 +21,7 @@
 namespace twinlens {
 
 struct MatmulOperand {
-  const void* data = nullptr;  // f32 or bf16
+  const void* data = nullptr;  // f32 or bf16; f16 on CUDA
   DType dtype = DType::f32;
   std::int64_t stride = 0;        // elements from one stored row to the next
   bool transposed = false;        // stored rows run along the depth (of a) or along the columns (of b)
@@ -31,26 +34,33 @@ struct MatmulOperand {
 
 struct Matmul {
   static constexpr const char* kName = "matmul";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   static constexpr bool kBf16Dot = true;
   MatmulOperand a, b;
-  Rows c;  // (rows, cols) f32 or bf16
+  Rows c;  // (rows, cols) f32 or bf16; f16 on CUDA
   std::int64_t depth = 0;
   std::int64_t batch = 1, c_batch_stride = 0;
   float alpha = 1.0F;
-  bool bf16 = false;
+  Compute compute = Compute::fp32;
   bool accumulate = false;  // c is f32 and there is no epilogue
   // Epilogue; a batch has none.
   const float* bias = nullptr;  // (cols)
   Activation activation = Activation::none;
   Rows pre;                 // (rows, cols) f32 or bf16, data null when not wanted
   ConstRows residual;       // (rows, cols) f32 or bf16, data null when there is none
-  void* scratch = nullptr;  // scratch_bytes() of these arguments, aligned to 64 bytes
+  void* scratch = nullptr;  // scratch_bytes() of these arguments, aligned to 64 bytes; on CUDA cuda_scratch_bytes(), to 256
+  // CUDA: kMatmulWorkspace bytes for cuBLASLt, aligned to 256
+  void* workspace = nullptr;
 };
 template <class I>
 void kernel(I, const Matmul&);
+void launch(Cuda, Stream&, const Matmul&);
 
 // What the CPU body needs for arguments of these sizes and types (pointers are not looked at), whatever the instruction set.
 std::int64_t scratch_bytes(const Matmul&);
+
+// What the CUDA body needs: operands and bias in the type of the product, sums that c cannot hold. 0 when there is nothing to convert.
+std::int64_t cuda_scratch_bytes(const Matmul&);
+inline constexpr std::int64_t kMatmulWorkspace = 32 << 20;  // what cuBLASLt recommends for sm_90
 
 }  // namespace twinlens

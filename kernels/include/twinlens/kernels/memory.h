@@ -61,8 +61,8 @@ MemoryReport memory_report(Device device);
 std::string to_string(const MemoryReport& report);
 void reset_peak_memory(Device device);
 
-// For tests: CPU blocks handed out while guards are on have a zone of known bytes before and after what was asked for, checked when the
-// block is freed. Returns through memory_guard_violations() how many blocks were written outside of their bounds.
+// For tests: blocks handed out while guards are on have a zone of known bytes before and after what was asked for, checked when the block
+// is freed (on a card that waits for the stream). memory_guard_violations() counts the zones that were written to.
 void set_memory_guards(bool on);
 std::int64_t memory_guard_violations();
 

@@ -8,7 +8,7 @@ namespace twinlens {
 
 struct SumOfSquares {
   static constexpr const char* kName = "sum_of_squares";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   static constexpr std::int64_t kBlock = 16384;
   ConstBuffer x;            // f32 or bf16
   double* scratch;          // 2 * ceil(count / kBlock)
@@ -17,5 +17,6 @@ struct SumOfSquares {
 };
 template <class I>
 void kernel(I, const SumOfSquares&);
+void launch(Cuda, Stream&, const SumOfSquares&);
 
 }  // namespace twinlens

@@ -11,7 +11,7 @@ namespace twinlens {
 
 struct PatchifyForward {
   static constexpr const char* kName = "patchify_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer x;  // (B, H, W, 3) f32 or u8, dense; H and W multiples of patch
   Rows y;         // (B * H / P * W / P, 3 P P) any float type
   std::int64_t height, width, patch;
@@ -19,15 +19,17 @@ struct PatchifyForward {
 };
 template <class I>
 void kernel(I, const PatchifyForward&);
+void launch(Cuda, Stream&, const PatchifyForward&);
 
 struct PatchifyBackward {
   static constexpr const char* kName = "patchify_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows dy;  // (B * H / P * W / P, 3 P P) any float type
   float* dx;     // (B, H, W, 3)
   std::int64_t height, width, patch;
 };
 template <class I>
 void kernel(I, const PatchifyBackward&);
+void launch(Cuda, Stream&, const PatchifyBackward&);
 
 }  // namespace twinlens

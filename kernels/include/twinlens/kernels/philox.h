@@ -14,7 +14,8 @@ struct Philox4 {
   std::uint32_t v[4];
 };
 
-[[gnu::always_inline]] constexpr Philox4 philox(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
+[[gnu::always_inline]] TWINLENS_HOST_DEVICE constexpr Philox4 philox(std::uint64_t key, std::uint64_t counter_high,
+                                                                     std::uint64_t counter_low) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   std::uint32_t c0 = static_cast<std::uint32_t>(counter_low), c1 = static_cast<std::uint32_t>(counter_low >> 32);
   std::uint32_t c2 = static_cast<std::uint32_t>(counter_high), c3 = static_cast<std::uint32_t>(counter_high >> 32);
@@ -32,7 +33,7 @@ struct Philox4 {
 }
 
 // Mixes two words into one (the finaliser of splitmix64); used to fold (seed, step, site) into a Philox key.
-[[gnu::always_inline]] constexpr std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+[[gnu::always_inline]] TWINLENS_HOST_DEVICE constexpr std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
   std::uint64_t z = a + 0x9E3779B97F4A7C15ULL * (b + 1);
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
@@ -47,6 +48,8 @@ struct Philox4 {
 }
 
 // [0, 1) with 24 random bits, exactly representable in f32.
-[[gnu::always_inline]] constexpr float uniform_from_bits(std::uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24F; }
+[[gnu::always_inline]] TWINLENS_HOST_DEVICE constexpr float uniform_from_bits(std::uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24F;
+}
 
 }  // namespace twinlens

@@ -19,27 +19,29 @@ struct PoolWindows {
 
 struct AvgPool2dForward {
   static constexpr const char* kName = "avg_pool2d_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer x;  // (B, H, W, C) any float type
   void* y;        // (B, H', W', C) of the same type
   PoolWindows windows;
 };
 template <class I>
 void kernel(I, const AvgPool2dForward&);
+void launch(Cuda, Stream&, const AvgPool2dForward&);
 
 struct AvgPool2dBackward {
   static constexpr const char* kName = "avg_pool2d_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer dy;  // (B, H', W', C) any float type
   void* dx;        // (B, H, W, C) of the same type
   PoolWindows windows;
 };
 template <class I>
 void kernel(I, const AvgPool2dBackward&);
+void launch(Cuda, Stream&, const AvgPool2dBackward&);
 
 struct MaxPool2dForward {
   static constexpr const char* kName = "max_pool2d_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer x;        // (B, H, W, C) any float type
   void* y;              // (B, H', W', C) of the same type
   std::int32_t* where;  // (B, H', W', C) window position of the largest
@@ -47,10 +49,11 @@ struct MaxPool2dForward {
 };
 template <class I>
 void kernel(I, const MaxPool2dForward&);
+void launch(Cuda, Stream&, const MaxPool2dForward&);
 
 struct MaxPool2dBackward {
   static constexpr const char* kName = "max_pool2d_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer dy;             // (B, H', W', C) any float type
   const std::int32_t* where;  // from the forward pass
   void* dx;                   // (B, H, W, C) of the type of dy
@@ -58,5 +61,6 @@ struct MaxPool2dBackward {
 };
 template <class I>
 void kernel(I, const MaxPool2dBackward&);
+void launch(Cuda, Stream&, const MaxPool2dBackward&);
 
 }  // namespace twinlens

@@ -9,7 +9,7 @@ namespace twinlens {
 
 struct RandomFill {
   static constexpr const char* kName = "random_fill";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   Buffer y;  // f32
   bool normal = false;
   double a = 0.0, b = 1.0;
@@ -17,5 +17,6 @@ struct RandomFill {
 };
 template <class I>
 void kernel(I, const RandomFill&);
+void launch(Cuda, Stream&, const RandomFill&);
 
 }  // namespace twinlens

@@ -1,6 +1,6 @@
 #pragma once
-// Pixels of an RGB picture in 8 bits through an affine map of colour space: y = clip8(round(m x + b)), one picture a call, one thread.
-// Brightness, contrast, saturation and hue changes are all such maps and compose into one.
+// Pixels of an RGB picture in 8 bits through an affine map of colour space: y = clip8(round(m x + b)), one picture a call; on the CPU one
+// thread. Brightness, contrast, saturation and hue changes are all such maps and compose into one.
 
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/view.h"
@@ -9,7 +9,7 @@ namespace twinlens {
 
 struct Recolor {
   static constexpr const char* kName = "recolor";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   const std::uint8_t* x;  // (count, 3)
   std::uint8_t* y;        // (count, 3); may be x
   std::int64_t count;
@@ -18,11 +18,12 @@ struct Recolor {
 };
 template <class I>
 void kernel(I, const Recolor&);
+void launch(Cuda, Stream&, const Recolor&);
 
 // y[r][c] = x at (m00 c + m01 r + m02, m10 c + m11 r + m12), bilinear between pixel centres, `fill` outside.
 struct WarpAffine {
   static constexpr const char* kName = "warp_affine";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   const std::uint8_t* x;  // (height, width, 3)
   std::uint8_t* y;        // the same size, not x
   std::int64_t height, width;
@@ -31,5 +32,6 @@ struct WarpAffine {
 };
 template <class I>
 void kernel(I, const WarpAffine&);
+void launch(Cuda, Stream&, const WarpAffine&);
 
 }  // namespace twinlens

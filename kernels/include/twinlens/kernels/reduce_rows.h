@@ -8,12 +8,13 @@ namespace twinlens {
 
 struct ReduceRows {
   static constexpr const char* kName = "reduce_rows";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x;  // (N, C) float
   Buffer y;     // (N) float
   float factor = 1.0F;
 };
 template <class I>
 void kernel(I, const ReduceRows&);
+void launch(Cuda, Stream&, const ReduceRows&);
 
 }  // namespace twinlens

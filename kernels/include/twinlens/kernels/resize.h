@@ -4,7 +4,8 @@
 // filter, box, window and mirroring are all in the tables:
 //   y[r][c] = clip8((2^21 + sum_k w[k] x[begin + k]) >> 22)   along one axis.
 //
-// One picture is the work of one thread: the kernel starts no others, since the loader works on many pictures at once.
+// On the CPU one picture is the work of one thread: the kernel starts no others, since the loader works on many pictures at once. On CUDA
+// a thread computes a pixel.
 
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/view.h"
@@ -21,7 +22,7 @@ struct ResizeAxis {
 
 struct Resize {
   static constexpr const char* kName = "resize";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   const std::uint8_t* x;  // rows of 3 * x_width bytes, x_stride bytes apart
   std::int64_t x_width, x_stride;
   ResizeAxis horizontal, vertical;
@@ -32,5 +33,6 @@ struct Resize {
 };
 template <class I>
 void kernel(I, const Resize&);
+void launch(Cuda, Stream&, const Resize&);
 
 }  // namespace twinlens

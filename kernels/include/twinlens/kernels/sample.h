@@ -11,7 +11,7 @@ namespace twinlens {
 
 struct SampleRows {
   static constexpr const char* kName = "sample";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x;          // (N, C) float
   std::int64_t* index;  // (N)
   bool logits = false;
@@ -22,5 +22,6 @@ struct SampleRows {
 };
 template <class I>
 void kernel(I, const SampleRows&);
+void launch(Cuda, Stream&, const SampleRows&);
 
 }  // namespace twinlens

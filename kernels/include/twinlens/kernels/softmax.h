@@ -12,17 +12,18 @@ namespace twinlens {
 
 struct SoftmaxForward {
   static constexpr const char* kName = "softmax_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows x;  // (N, C) float
   Rows y;       // (N, C), dtype of x
   bool log;     // log-softmax
 };
 template <class I>
 void kernel(I, const SoftmaxForward&);
+void launch(Cuda, Stream&, const SoftmaxForward&);
 
 struct SoftmaxBackward {
   static constexpr const char* kName = "softmax_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstRows y;   // (N, C) float
   ConstRows dy;  // (N, C) float
   Rows dx;       // (N, C), dtype of y
@@ -30,5 +31,6 @@ struct SoftmaxBackward {
 };
 template <class I>
 void kernel(I, const SoftmaxBackward&);
+void launch(Cuda, Stream&, const SoftmaxBackward&);
 
 }  // namespace twinlens

@@ -31,7 +31,7 @@ enum class UnaryFunction : std::uint8_t {
 
 struct UnaryForward {
   static constexpr const char* kName = "unary_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   UnaryFunction function;
   ConstBuffer x;                  // float
   Buffer y;                       // same dtype and count
@@ -39,10 +39,11 @@ struct UnaryForward {
 };
 template <class I>
 void kernel(I, const UnaryForward&);
+void launch(Cuda, Stream&, const UnaryForward&);
 
 struct UnaryBackward {
   static constexpr const char* kName = "unary_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   UnaryFunction function;
   ConstBuffer saved;  // y where slope_is_from_output(function), else x
   ConstBuffer dy;     // dtype and count of saved
@@ -51,5 +52,6 @@ struct UnaryBackward {
 };
 template <class I>
 void kernel(I, const UnaryBackward&);
+void launch(Cuda, Stream&, const UnaryBackward&);
 
 }  // namespace twinlens

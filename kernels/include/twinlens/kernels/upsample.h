@@ -9,7 +9,7 @@ namespace twinlens {
 
 struct UpsampleForward {
   static constexpr const char* kName = "upsample_forward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer x;                       // (B * H, W, C) any float type
   void* y;                             // (B * H * factor, W * factor, C) of the same type
   std::int64_t rows, width, channels;  // rows = B * H
@@ -17,10 +17,11 @@ struct UpsampleForward {
 };
 template <class I>
 void kernel(I, const UpsampleForward&);
+void launch(Cuda, Stream&, const UpsampleForward&);
 
 struct UpsampleBackward {
   static constexpr const char* kName = "upsample_backward";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstBuffer dy;                      // (B * H * factor, W * factor, C) any float type
   void* dx;                            // (B * H, W, C) of the same type
   std::int64_t rows, width, channels;  // of dx
@@ -28,5 +29,6 @@ struct UpsampleBackward {
 };
 template <class I>
 void kernel(I, const UpsampleBackward&);
+void launch(Cuda, Stream&, const UpsampleBackward&);
 
 }  // namespace twinlens

@@ -15,7 +15,7 @@ struct Buffer {
   DType dtype = DType::f32;
   std::int64_t count = 0;
   template <class T>
-  [[gnu::always_inline]] T* as() const {
+  [[gnu::always_inline]] TWINLENS_HOST_DEVICE T* as() const {
     return static_cast<T*>(data);
   }
 };
@@ -24,7 +24,7 @@ struct ConstBuffer {
   DType dtype = DType::f32;
   std::int64_t count = 0;
   template <class T>
-  [[gnu::always_inline]] const T* as() const {
+  [[gnu::always_inline]] TWINLENS_HOST_DEVICE const T* as() const {
     return static_cast<const T*>(data);
   }
 };

@@ -8,12 +8,13 @@ namespace twinlens {
 
 struct Choose {
   static constexpr const char* kName = "where";
-  static constexpr bool kCuda = false;
+  static constexpr bool kCuda = true;
   ConstStrided mask;  // bool
   ConstStrided a, b;  // one dtype; all three have the shape of y
   Buffer y;           // same dtype, dense
 };
 template <class I>
 void kernel(I, const Choose&);
+void launch(Cuda, Stream&, const Choose&);
 
 }  // namespace twinlens

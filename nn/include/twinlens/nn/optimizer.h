@@ -10,13 +10,16 @@ namespace twinlens {
 struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.98, eps = 1e-6, weight_decay = 0.2;
 };
+// With a step block of the host, which is copied to the parameters' device, or with one that lies there already (step_block_on).
 void adamw_step(FlatParameters& parameters, const StepBlock& step, const AdamWOptions& options);
+void adamw_step(FlatParameters& parameters, const Tensor& step, const AdamWOptions& options);
 
 struct SgdOptions {
   double momentum = 0.9, weight_decay = 0.0;
   bool nesterov = false;
 };
 void sgd_step(FlatParameters& parameters, const StepBlock& step, const SgdOptions& options);
+void sgd_step(FlatParameters& parameters, const Tensor& step, const SgdOptions& options);
 
 // min(1, max_norm / (norm + 1e-6)), torch.nn.utils.clip_grad_norm_'s factor; 1 when max_norm is 0 (off).
 float clip_factor(double norm, double max_norm);

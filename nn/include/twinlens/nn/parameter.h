@@ -21,7 +21,7 @@ struct Parameter {
   Parameter() = default;
   explicit Parameter(const Shape& shape);
   bool defined() const { return value.defined(); }
-  // The copy to multiply with: the shadow when computing in bf16 and there is one, else the master.
+  // The copy to multiply with: the shadow when computing in bf16 and there is one, else the master (which f16 products round themselves).
   const Tensor& operand(Compute compute) const { return compute == Compute::bf16 && shadow.defined() ? shadow : value; }
 };
 
@@ -76,7 +76,7 @@ struct Context {
   bool checkpoint_blocks = false;   // recompute Transformer blocks in backward
 
   // dtype of activations between products
-  DType activation_dtype() const { return compute == Compute::bf16 ? DType::bf16 : DType::f32; }
+  DType activation_dtype() const { return compute == Compute::bf16 ? DType::bf16 : compute == Compute::f16 ? DType::f16 : DType::f32; }
 };
 
 }  // namespace twinlens

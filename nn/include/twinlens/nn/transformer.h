@@ -2,6 +2,7 @@
 // Pre-norm Transformer over ragged rows (Vaswani et al. 2017; OpenAI CLIP model.py ResidualAttentionBlock). Sequences lie back to back
 // in the rows of x, so packed captions and dense batches are the same thing.
 
+#include <optional>
 #include <vector>
 
 #include "twinlens/nn/layers.h"
@@ -17,9 +18,9 @@ struct MultiheadAttention {
   MultiheadAttention() = default;
   MultiheadAttention(std::int64_t width, int head_count);
   // Self-attention of x (N, D) per sequence, plus residual (N, D).
-  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& residual, const Context& context) const;
+  Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual, const Context& context) const;
   // Only the rows `picked` (S) of x are queries, one per sequence; residual (S, D). Keys and values are all rows.
-  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Tensor& residual,
+  Tensor pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal, const Tensor& residual,
                 const Context& context) const;
   void visit(Visitor& v);
 };
@@ -34,18 +35,39 @@ struct Mlp {
   void visit(Visitor& v);
 };
 
-// x += attn(ln_1(x)); x += mlp(ln_2(x))
+// One learned factor a channel on what a residual branch adds (Touvron et al. 2021, arXiv:2103.17239).
+struct LayerScale {
+  Parameter gamma;  // (C)
+
+  LayerScale() = default;
+  LayerScale(std::int64_t width, double initial);
+  Tensor operator()(const Tensor& x) const;  // (N, C) -> (N, C) f32
+  void visit(Visitor& v);
+};
+
+// An Activation alone stands for the rest as it is in CLIP.
+struct BlockOptions {
+  BlockOptions(Activation function = Activation::gelu) : activation(function) {}
+  Activation activation;
+  double eps = 1e-5;
+  double layer_scale = 0.0;  // initial value; 0: none
+};
+
+// x += ls_1(attn(ln_1(x))); x += ls_2(mlp(ln_2(x))), mostly without the ls.
 struct ResidualAttentionBlock {
   LayerNorm ln_1;
   MultiheadAttention attn;
+  std::optional<LayerScale> ls_1;
   LayerNorm ln_2;
   Mlp mlp;
+  std::optional<LayerScale> ls_2;
 
   ResidualAttentionBlock() = default;
-  ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, Activation activation, double eps);
-  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Context& context) const;  // (N, D) f32 -> (N, D) f32
+  ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, const BlockOptions& options);
+  Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal,
+                    const Context& context) const;  // (N, D) f32 -> (N, D) f32
   // The same for the one row of each sequence that is read afterwards: (N, D) -> (S, D). Equal numbers, less work (design.md 5.2).
-  Tensor pooled(const Tensor& x, const Tensor& picked, const Tensor& offsets, bool causal, const Context& context) const;
+  Tensor pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal, const Context& context) const;
   void visit(Visitor& v);
 };
 
@@ -53,9 +75,9 @@ struct Transformer {
   std::vector<ResidualAttentionBlock> resblocks;
 
   Transformer() = default;
-  Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, Activation activation, double eps = 1e-5);
+  Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, const BlockOptions& options);
   // All blocks. When `picked` is given (one row per sequence), the last block computes only those rows: (N, D) -> (S, D).
-  Tensor operator()(const Tensor& x, const Tensor& offsets, bool causal, const Tensor& picked, const Context& context) const;
+  Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& picked, const Context& context) const;
   void visit(Visitor& v);
 };
 

@@ -1,0 +1,18 @@
+#pragma once
+// The configuration of weights without a config file, from the shapes of their tensors (OpenAI clip/model.py build_model).
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "twinlens/clip/config.h"
+
+namespace twinlens {
+
+using TensorShapes = std::map<std::string, std::vector<std::int64_t>>;
+
+// OpenAI's or open_clip's names. Heads are width / 64, unless a built-in model has just these sizes. Throws ConfigError for shapes that are
+// no CLIP.
+ModelConfig infer_config(const TensorShapes& shapes, const std::string& source);
+
+}  // namespace twinlens

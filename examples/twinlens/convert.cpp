@@ -1,0 +1,48 @@
+#include <cstdio>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "examples/twinlens/command.h"
+#include "examples/twinlens/sha256.h"
+
+#include "twinlens/clip/pretrained.h"
+
+namespace twinlens::program {
+namespace {
+
+struct Flags {
+  std::string model, to, output;
+  bool json = false;
+};
+
+int convert(const Flags& flags) {
+  const Converted result = convert_model(flags.model, parse_layout(flags.to), flags.output);
+  for (const std::string& note : result.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
+  nlohmann::ordered_json out{{"from", name_of(result.from.layout)}, {"to", flags.to}, {"files", nlohmann::ordered_json::object()}};
+  for (const std::string& file : result.files) out["files"][file] = sha256_of_file(file);
+  if (!result.notes.empty()) out["notes"] = result.notes;
+  if (flags.json) {
+    std::printf("%s\n", out.dump().c_str());
+    return 0;
+  }
+  fmt::print("{} -> {}\n", name_of(result.from.layout), flags.to);
+  for (const auto& [file, hash] : out["files"].items()) fmt::print("{}  {}\n", hash.get<std::string>(), file);
+  return 0;
+}
+
+}  // namespace
+
+Action add_convert(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("model,--model", flags->model, "Folder or file with weights: OpenAI's, open_clip's or Hugging Face's")->required();
+  app.add_option("--to", flags->to, "openai, open_clip or hf")->required()->check(CLI::IsMember({"openai", "open_clip", "hf"}));
+  app.add_option("--output,-o", flags->output, "Folder to write")->required();
+  app.add_flag("--json", flags->json, "One JSON document");
+  app.footer(
+      "Numbers and their types stay as they are, bit for bit; only names, joints and transposes change.\n"
+      "Examples:\n  twinlens convert ViT-B-32.pt --to hf --output vit-b-32-hf\n"
+      "  twinlens convert logs/quickstart/model --to hf --output for-transformers");
+  return [flags] { return convert(*flags); };
+}
+
+}  // namespace twinlens::program

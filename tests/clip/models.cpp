@@ -1,0 +1,229 @@
+// What is built in by name, its costs, its names, and the image towers that pool by attention.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "clip/src/formats/layout.h"
+#include "clip/src/formats/resize_positions.h"
+#include "tests/support/golden.h"
+
+#include "twinlens/clip/layer_groups.h"
+#include "twinlens/clip/model.h"
+#include "twinlens/clip/model_cost.h"
+#include "twinlens/core/autograd.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens::test {
+namespace {
+
+using Json = nlohmann::json;
+
+TEST_CASE("models: parameters and GFLOPs are those of open_clip, for every name") {
+  const Json profile = golden_json("model_profile");
+  int compared = 0;
+  for (const std::string& name : builtin_model_names()) {
+    INFO(name);
+    const ModelConfig config = *builtin_model_config(name);
+    const ModelCost cost = model_cost(config);
+    REQUIRE(profile.contains(name));
+    const Json& row = profile.at(name);
+    CHECK(cost.image_parameters == row.at("image_parameters").get<std::int64_t>());
+    CHECK(cost.text_parameters == row.at("text_parameters").get<std::int64_t>());
+    ++compared;
+    if (!row.contains("image_gflops")) continue;
+    // Two decimals there.
+    CHECK(std::abs(cost.image_gflops - row.at("image_gflops").get<double>()) < 0.00501);
+    CHECK(std::abs(cost.text_gflops - row.at("text_gflops").get<double>()) < 0.00501);
+  }
+  CHECK(compared >= 70);
+}
+
+TEST_CASE("models: a config written and read again is the same, for every name") {
+  for (const std::string& name : builtin_model_names()) {
+    INFO(name);
+    const std::string text = to_json(*builtin_model_config(name));
+    CHECK(to_json(parse_model_config(text, name)) == text);
+  }
+}
+
+TEST_CASE("models: OpenAI's own names") {
+  for (const char* name : {"RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"}) {
+    INFO(name);
+    CHECK(builtin_model_config(name).has_value());
+  }
+}
+
+// Small ones of every kind.
+std::vector<std::pair<std::string, ModelConfig>> small_models() {
+  const std::string text = R"("text_cfg":{"context_length":9,"vocab_size":24,"width":12,"heads":3,"layers":2)";
+  const std::string vit = R"("vision_cfg":{"image_size":12,"patch_size":4,"width":12,"head_width":4,"layers":2)";
+  const auto config = [](const std::string& json) { return parse_model_config(json, "small"); };
+  std::vector<std::pair<std::string, ModelConfig>> out;
+  out.emplace_back("vit", config(R"({"embed_dim":8,)" + vit + "}," + text + "}}"));
+  out.emplace_back("quick gelu", config(R"({"embed_dim":8,"quick_gelu":true,)" + vit + "}," + text + "}}"));
+  out.emplace_back("clipa", config(R"({"embed_dim":8,)" + vit + R"(,"no_ln_pre":true,"pool_type":"avg","final_ln_after_pool":true},)" +
+                                   text + R"(,"no_causal_mask":true,"pool_type":"last"}})"));
+  out.emplace_back("layer scale", config(R"({"embed_dim":8,)" + vit + R"(,"ls_init_value":0.1},)" + text + R"(,"ls_init_value":0.1}})"));
+  out.emplace_back("pooler", config(R"({"embed_dim":8,)" + vit +
+                                    R"(,"attentional_pool":true,"attn_pooler_queries":3,"attn_pooler_heads":2},)" + text + "}}"));
+  out.emplace_back("square pooler", config(R"({"embed_dim":12,)" + vit +
+                                           R"(,"attentional_pool":true,"attn_pooler_queries":3,"attn_pooler_heads":2},)" + text + "}}"));
+  out.emplace_back("resnet",
+                   config(R"({"embed_dim":8,"vision_cfg":{"image_size":64,"layers":[1,2,1,1],"width":4,"head_width":32},)" + text + "}}"));
+  out.emplace_back(
+      "siglip",
+      config(R"({"embed_dim":12,"custom_text":true,"init_logit_bias":-10,"vision_cfg":{"image_size":12,"patch_size":4,"width":12,)"
+             R"("head_width":4,"layers":2,"timm_model_name":"vit_custom_patch4_siglip_12"},)" +
+             text + R"(,"no_causal_mask":true,"pool_type":"last","proj_bias":true}})"));
+  return out;
+}
+
+TEST_CASE("models: the names of parameters, without and with a model; its counted parameters") {
+  for (const auto& [label, config] : small_models()) {
+    INFO(label);
+    Clip model(config, 1);
+    const Collector all = collect(model);
+    std::vector<std::string> names, buffers;
+    for (const NamedParameter& p : all.parameters) names.push_back(p.name);
+    for (const NamedBuffer& b : all.buffers) buffers.push_back(b.name);
+    CHECK(std::set<std::string>(names.begin(), names.end()) == [&] {
+      const std::vector<std::string> expected = parameter_names(config);
+      return std::set<std::string>(expected.begin(), expected.end());
+    }());
+    CHECK(names.size() == parameter_names(config).size());
+    CHECK(buffers.size() == buffer_names(config).size());
+    CHECK(count_parameters(all) == model_cost(config).parameters());
+  }
+}
+
+// Every layout that can hold a model gives its bits back.
+TEST_CASE("models: layouts, there and back") {
+  for (const auto& [label, config] : small_models()) {
+    Clip model(config, 1);
+    const StateDict own = state_dict(collect(model));
+    for (const Layout layout : {Layout::openai, Layout::open_clip, Layout::hugging_face}) {
+      INFO(label << " as " << name_of(layout));
+      std::vector<LayoutPiece> pieces;
+      try {
+        pieces = layout_pieces(layout, config);
+      } catch (const ConfigError&) {
+        CHECK(layout != Layout::open_clip);
+        continue;
+      }
+      const StateDict back = from_layout(pieces, to_layout(pieces, own));
+      REQUIRE(back.size() == own.size());
+      for (const auto& [name, tensor] : own) CHECK(back.at(name).to_vector() == tensor.to_vector());
+    }
+  }
+}
+
+const Golden& poolers() {
+  static const Golden golden("poolers");
+  return golden;
+}
+
+TEST_CASE("models: pooling by attention, SigLIP's trunk, fixed positions", "[golden]") {
+  const Json cases = golden_json("poolers");
+  for (const auto& [name, json] : cases.items()) {
+    for (const bool pooled : {true, false}) {
+      INFO(name);
+      const ModelConfig config = parse_model_config(json.dump(), "poolers.json");
+      Clip model(config, 0);
+      std::get<VisionTransformer>(model.visual.body).pooled_last_block = pooled;
+      const Collector all = collect(model);
+      const std::vector<LayoutPiece> pieces = layout_pieces(Layout::open_clip, config);
+      StateDict theirs = to_layout(pieces, state_dict(all));
+      for (auto& [parameter, tensor] : theirs) {
+        const std::string at = name + ".param." + parameter;
+        if (poolers().has(at)) tensor = poolers().tensor(at);
+        const std::string fixed = name + ".fixed." + parameter;
+        if (!poolers().has(fixed)) continue;
+        const std::vector<float> mine = tensor.to_vector(), expected = poolers().tensor(fixed).to_vector();
+        for (std::size_t i = 0; i < mine.size(); ++i) CHECK(std::abs(mine[i] - expected[i]) < 1e-6F);
+      }
+      load_state_dict(all, from_layout(pieces, theirs));
+      const Tensor y = model.visual(nchw_to_nhwc(poolers().tensor(name + ".in.images")), {});
+      check_golden(poolers(), y, name + ".out.image", name + ".err.out.image");
+      backward(y, poolers().tensor(name + ".grad_out.image"));
+      StateDict gradients;
+      for (const NamedParameter& p : all.parameters) {
+        const Tensor& g = p.parameter->value.grad();
+        gradients[p.name] = g.defined() ? g : zeros(p.parameter->value.shape());
+      }
+      for (const auto& [parameter, gradient] : to_layout(pieces, gradients)) {
+        if (poolers().has(name + ".grad_param." + parameter)) {
+          check_golden(poolers(), gradient, name + ".grad_param." + parameter, name + ".err.grad_param." + parameter);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("models: position embeddings are resized as open_clip does", "[golden]") {
+  for (const auto& [old, fresh] : {std::pair{7, 12}, {12, 7}, {4, 5}, {3, 8}}) {
+    const std::string name = "grid_" + std::to_string(old) + "_" + std::to_string(fresh);
+    const std::vector<float> got = resize_grid_positions(poolers().tensor(name + ".before"), 1, fresh).to_vector();
+    const std::vector<double> truth = poolers().truth(name + ".after");
+    REQUIRE(got.size() == truth.size());
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(static_cast<double>(got[i]) - truth[i]) < 1e-6);
+  }
+  for (const auto& [old, fresh] : {std::pair{77, 32}, {9, 20}}) {
+    const std::string name = "text_" + std::to_string(old) + "_" + std::to_string(fresh);
+    const std::vector<float> got = resize_text_positions(poolers().tensor(name + ".before"), fresh).to_vector();
+    const std::vector<double> truth = poolers().truth(name + ".after");
+    REQUIRE(got.size() == truth.size());
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(std::abs(static_cast<double>(got[i]) - truth[i]) < 1e-6);
+  }
+}
+
+TEST_CASE("models: groups of layers") {
+  const ModelConfig vit = *builtin_model_config("ViT-B-32"), resnet = *builtin_model_config("RN50");
+  const auto frozen = frozen_by(vit, {true, true, 2, 1});
+  for (const char* name :
+       {"visual.conv1.weight", "visual.class_embedding", "visual.ln_pre.bias", "visual.transformer.resblocks.10.ln_1.weight",
+        "token_embedding.weight", "ln_final.weight", "transformer.resblocks.11.attn.in_proj_weight"}) {
+    INFO(name);
+    CHECK(frozen(name));
+  }
+  for (const char* name : {"visual.proj", "visual.ln_post.weight", "visual.transformer.resblocks.11.mlp.c_fc.bias", "text_projection",
+                           "logit_scale", "logit_bias"}) {
+    INFO(name);
+    CHECK_FALSE(frozen(name));
+  }
+  CHECK_THROWS_WITH(frozen_by(resnet, {true, false, 1, 0}), Catch::Contains("--lock-image-unlocked-groups"));
+  CHECK(frozen_by(resnet, {true, false, 0, 0})("visual.layer1.0.conv1.weight"));
+
+  // open_clip: decay^(n - 1 - i) over embeddings, 12 blocks, projection.
+  const auto factor = layer_decay(vit, 0.5, 1.0);
+  CHECK(factor("visual.proj") == 1.0F);
+  CHECK(factor("visual.ln_post.weight") == 0.5F);
+  CHECK(factor("visual.transformer.resblocks.11.ln_1.weight") == 0.5F);
+  CHECK(factor("visual.transformer.resblocks.0.ln_1.weight") == static_cast<float>(std::pow(0.5, 12)));
+  CHECK(factor("visual.positional_embedding") == static_cast<float>(std::pow(0.5, 13)));
+  CHECK(factor("token_embedding.weight") == 1.0F);
+  CHECK(factor("logit_scale") == 1.0F);
+  CHECK_THROWS_AS(layer_decay(resnet, 0.9, 1.0), ConfigError);
+}
+
+TEST_CASE("models: captions as a tower reads them") {
+  TextConfig c;
+  c.context_length = 6;
+  c.pad_id = 1;
+  c.no_causal_mask = true;
+  c.pool_type = "last";
+  const TokenBatch last = batch_captions(c, {{22, 5, 23}, {22, 23}});
+  CHECK(last.ids.to_ints() == std::vector<std::int64_t>{22, 5, 23, 1, 1, 1, 22, 23, 1, 1, 1, 1});
+  CHECK(last.last.to_ints() == std::vector<std::int64_t>{5, 11});
+  c.pool_type = "first";
+  CHECK(batch_captions(c, {{22, 5, 23}, {22, 23}}).last.to_ints() == std::vector<std::int64_t>{0, 6});
+  c.pool_type = "eos";
+  c.eos_id = 5;
+  CHECK(batch_captions(c, {{22, 5, 23}, {22, 23}}).last.to_ints() == std::vector<std::int64_t>{1, 6});
+  c.no_causal_mask = false;
+  CHECK(batch_captions(c, {{22, 5}, {22, 9, 5}}).ids.to_ints() == std::vector<std::int64_t>{22, 5, 22, 9, 5});
+}
+
+}  // namespace
+}  // namespace twinlens::test

@@ -1,0 +1,87 @@
+"""Image towers that pool by attention, tiny: open_clip's AttentionalPooler and timm's SigLIP trunk; and resized position embeddings.
+
+Run: python3 tests/golden/make_poolers.py      (writes tests/golden/data/poolers.{safetensors,json}, seconds)
+"""
+import math
+from types import SimpleNamespace
+
+import torch
+from open_clip.model import CLIP, resize_pos_embed, resize_text_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch.func import functional_call
+
+import golden
+
+BATCH = 3
+VISION = {"image_size": 12, "patch_size": 4, "width": 12, "head_width": 4, "layers": 2, "mlp_ratio": 2.0, "attn_pooler_queries": 5, "attn_pooler_heads": 2}
+TEXT = {"context_length": 9, "vocab_size": 24, "width": 12, "heads": 3, "layers": 1}
+CASES = {
+    "pooler": {"embed_dim": 8, "vision_cfg": VISION | {"attentional_pool": True}, "text_cfg": TEXT},
+    "pooler_avg": {"embed_dim": 12, "vision_cfg": VISION | {"attentional_pool": True, "pool_type": "avg"}, "text_cfg": TEXT},
+    "sin_cos": {"embed_dim": 8, "vision_cfg": VISION | {"pos_embed_type": "sin_cos_2d"}, "text_cfg": TEXT},
+    # The names and sizes of a trunk that timm has no name for; the text tower is not run.
+    "siglip": {
+        "embed_dim": 12, "custom_text": True,
+        "vision_cfg": {"image_size": 14, "timm_model_name": "vit_custom_patch4_siglip_14", "patch_size": 4, "width": 12, "head_width": 4, "layers": 2,
+                       "mlp_ratio": 2.0, "act_kwargs": {"approximate": "tanh"}},
+        "text_cfg": TEXT | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+    },
+}
+
+
+def image_tower(case, config):
+    v = config["vision_cfg"]
+    if case != "siglip":
+        return CLIP(**config).visual, "visual."
+    trunk = VisionTransformer(img_size=14, patch_size=4, embed_dim=12, depth=2, num_heads=3, mlp_ratio=2.0, class_token=False, global_pool="map",
+                              num_classes=0, act_layer="gelu_tanh")
+    assert v["width"] == 12
+    return trunk, "visual.trunk."
+
+
+def resized():
+    """Position embeddings by open_clip's own functions: (case, before, grid or length, after)."""
+    rng = golden.seed(3)
+    for old, new in ((7, 12), (12, 7), (4, 5), (3, 8)):
+        before = golden.randn(rng, old * old + 1, 6).double()
+        state = {"visual.positional_embedding": before.clone()}
+        model = SimpleNamespace(visual=SimpleNamespace(grid_size=(new, new)))
+        resize_pos_embed(state, model)
+        yield f"grid_{old}_{new}", before, state["visual.positional_embedding"]
+    for old, new in ((77, 32), (9, 20)):
+        before = golden.randn(rng, old, 6).double()
+        state = {"positional_embedding": before.clone()}
+        resize_text_pos_embed(state, SimpleNamespace(positional_embedding=torch.empty(new, 6)))
+        yield f"text_{old}_{new}", before, state["positional_embedding"]
+
+
+def main():
+    t = {}
+    for case, config in CASES.items():
+        rng = golden.seed(len(case))
+        tower, prefix = image_tower(case, config)
+        params = {n: p.detach() if n == "positional_embedding" and case == "sin_cos" else
+                  p.detach() + golden.randn(rng, *p.shape, scale=0.1) for n, p in tower.named_parameters()}
+        fixed = {n: params.pop(n) for n in ("positional_embedding",) if case == "sin_cos"}
+        size = config["vision_cfg"]["image_size"]
+        ins = {"images": golden.randn(rng, BATCH, 3, size, size)}
+
+        def run(i, p, order=None):
+            module = tower.to(i["images"].dtype)
+            images = i["images"] if order is None else i["images"][order]
+            names = {n.removeprefix(prefix): x for n, x in p.items()} | {n: x.to(images.dtype) for n, x in fixed.items()}
+            y = functional_call(module, names, (images,))
+            return {"image": y if order is None else y[order.argsort()]}
+
+        again = [lambda i, p, o=torch.from_numpy(rng.permutation(BATCH)): run(i, p, o) for _ in range(4)]
+        params = {prefix + n: x for n, x in params.items()}
+        t |= {f"{case}.fixed.{prefix}{n}": x for n, x in fixed.items()}
+        golden.put_case(t, case, run, ins, params, {"image": golden.randn(rng, BATCH, config["embed_dim"])}, grad_in=False, again=again)
+    for case, before, after in resized():
+        t[f"{case}.before"], t[f"{case}.after"] = before.float(), after
+        assert math.isfinite(float(after.sum()))
+    golden.save("poolers", t, CASES)
+
+
+if __name__ == "__main__":
+    main()
