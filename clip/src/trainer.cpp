@@ -138,6 +138,7 @@ void Training::prepare_steps() {
   state_.max_chunk = step_options_.max_chunk;
   state_.planned = true;
   loader_ = std::make_unique<Loader>(data_, tokenizer_, l, state_.epoch, state_.batch);
+  grace_ = std::make_unique<GraceSaver>(stop_, [this] { save_in_grace(); });
 }
 
 // --memory-limit
@@ -166,7 +167,15 @@ void Training::plan_chunks() {
   }
 }
 
+// Not for batch norm, whose statistics a step changes before it is complete; nor on a card, where steps are short.
+void Training::save_in_grace() {
+  if (saved_step_ == state_.step || model_->config.vision.is_resnet() || device_.is_cuda()) return;
+  writer_->save(state_, *model_, *parameters_, ema_.get());
+  writer_->wait();
+}
+
 void Training::save() {
+  const std::lock_guard state(grace_->state());
   writer_->poll();
   if (saved_step_ == state_.step) return;
   if (!std::isfinite(norm2(parameters_->values).item())) {
@@ -226,14 +235,17 @@ TrainResult Training::run() {
 // Evaluates the step that is done. What is the best so far is kept.
 void Training::evaluate_now() {
   const Json metrics = evaluate();
-  state_.evaluation_due = false;
-  if (!is_best(metrics)) return;
-  state_.best_step = state_.step;
-  state_.best_value = metrics[o_.save_best];
-  if (ema_ != nullptr) ema_->swap(*parameters_);
-  save_model(*model_, (folder_ / "best").string());
-  if (ema_ != nullptr) ema_->swap(*parameters_);
-  saved_step_ = -1;  // also when this step has been saved: the checkpoint says that it is the best
+  {
+    const std::lock_guard changing(grace_->state());
+    state_.evaluation_due = false;
+    if (!is_best(metrics)) return;
+    state_.best_step = state_.step;
+    state_.best_value = metrics[o_.save_best];
+    if (ema_ != nullptr) ema_->swap(*parameters_);
+    save_model(*model_, (folder_ / "best").string());
+    if (ema_ != nullptr) ema_->swap(*parameters_);
+    saved_step_ = -1;  // also when this step has been saved: the checkpoint says that it is the best
+  }
   save();
 }
 
@@ -253,24 +265,31 @@ void Training::run_steps(TrainResult& result) {
   if (state_.evaluation_due) evaluate_now();
   while (state_.step < total_steps_) {
     step();
-    writer_->poll();
     const bool epoch_ended = state_.batch == 0, last = state_.step == total_steps_;
     const bool stopping = stop_ != nullptr && stop_->load();
-    state_.evaluation_due =
-        validation_ != nullptr && o_.val_frequency > 0 && ((epoch_ended && state_.epoch % o_.val_frequency == 0) || last);
+    {
+      const std::lock_guard changing(grace_->state());
+      state_.evaluation_due =
+          validation_ != nullptr && o_.val_frequency > 0 && ((epoch_ended && state_.epoch % o_.val_frequency == 0) || last);
+    }
     // Saving comes first: an evaluation may take longer than the time that a signal leaves.
     if ((epoch_ended && o_.save_frequency > 0 && state_.epoch % o_.save_frequency == 0) ||
         (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stopping || last) {
       save();
     }
     if (stopping && !last) {
-      writer_->wait();
+      finish_writing();
       log_->line("stopped; continue with --resume latest");
       result.stopped_early = true;
       return;
     }
     if (state_.evaluation_due) evaluate_now();
   }
+  finish_writing();
+}
+
+void Training::finish_writing() {
+  const std::lock_guard state(grace_->state());
   writer_->wait();
 }
 

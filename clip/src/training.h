@@ -9,6 +9,7 @@
 
 #include "clip/src/checkpoint.h"
 #include "clip/src/data_health.h"
+#include "clip/src/grace_saver.h"
 #include "clip/src/live_report.h"
 #include "clip/src/loss_scaler.h"
 #include "clip/src/run_health.h"
@@ -42,6 +43,8 @@ class Training {
   void evaluate_now();
   bool is_best(const nlohmann::ordered_json& metrics);
   void save();
+  void save_in_grace();
+  void finish_writing();
   void note_skipped();
   std::string last_good() const;
   void run_steps(TrainResult& result);
@@ -77,6 +80,7 @@ class Training {
   RunHealth health_{o_};
   std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
   DataHealth data_health_;
+  std::unique_ptr<GraceSaver> grace_;  // last: its thread looks at the rest
 };
 
 }  // namespace twinlens

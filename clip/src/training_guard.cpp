@@ -43,6 +43,7 @@ bool Training::statistics_are_finite() const {
 // Weights, moments and averages of the newest checkpoint that is older than the last update: what came of that update does not compute.
 // The data goes on from where it is.
 void Training::roll_back(std::int64_t bad_steps) {
+  writer_->wait();  // which checkpoint is the newest must not depend on how fast it is written
   const std::string why = fmt::format("{} steps in a row were not finite or spikes", bad_steps);
   if (rolled_back_at_ >= 0 && state_.step - rolled_back_at_ <= 2 * o_.max_bad_steps) {
     throw NumericError(why + fmt::format(" at step {}, again after going back to a checkpoint; lower --lr; the last checkpoint is {}",

@@ -57,6 +57,8 @@ void Training::step() {
   const double norm = parameters_->gradient_norm() / step_options_.loss_scale;
   // An overflow of scaled gradients is met with a smaller scale; the guard is for what remains.
   const bool overflow = scales && std::isfinite(loss) && !std::isfinite(norm) && state_.scaler.may_halve();
+  const std::lock_guard changing(grace_->state());
+  writer_->poll();
   block_.skip = overflow || !guard(batch, loss, norm, logged) ? 1 : 0;
   if (scales) state_.scaler.count(!overflow);
   if (logged) health_.look(*parameters_, figures, step_options_.loss_scale);
@@ -115,7 +117,11 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
 }
 
 Json Training::evaluate() {
-  if (ema_ != nullptr) ema_->swap(*parameters_);
+  std::unique_lock changing(grace_->state(), std::defer_lock);
+  if (ema_ != nullptr) {
+    changing.lock();
+    ema_->swap(*parameters_);
+  }
   EmbedOptions options;
   options.context.compute = context_.compute;
   options.batch_size = static_cast<int>(step_options_.max_chunk > 0 ? std::min(o_.batch_size, step_options_.max_chunk) : o_.batch_size);

@@ -149,8 +149,10 @@ MappedFile::MappedFile(const std::string& path) {
   if (error == 0 && status.st_size > 0) {
     size_ = static_cast<std::size_t>(status.st_size);
     void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
-    if (mapped == MAP_FAILED) error = errno;
-    else data_ = static_cast<const char*>(mapped);
+    if (mapped == MAP_FAILED)
+      error = errno;
+    else
+      data_ = static_cast<const char*>(mapped);
   }
   ::close(descriptor);
   if (error != 0) {

@@ -24,10 +24,13 @@ namespace fs = std::filesystem;
 using Catch::Contains;
 
 struct Parts {
-  explicit Parts(const std::string& json, const TemporaryFolder& folder) : model([&] {
-    write_text(folder / "model.json", json);
-    return find_model_config(folder / "model.json");
-  }(), 1) {}
+  explicit Parts(const std::string& json, const TemporaryFolder& folder)
+      : model(
+            [&] {
+              write_text(folder / "model.json", json);
+              return find_model_config(folder / "model.json");
+            }(),
+            1) {}
   Clip model;
   FlatParameters parameters{collect(model), false};
   Ema ema{parameters, 0.9};
@@ -164,8 +167,9 @@ TEST_CASE("the best checkpoint by a metric stays, beside the last ones; its mode
   CHECK(state["best_step"] == best_step);
   CHECK(state["best_value"].get<double>() == best);
   CHECK(fs::exists(folder / "logs/run/best/open_clip_model.safetensors"));
-  if (best_step == 12) CHECK(read_file(folder / "logs/run/best/open_clip_model.safetensors") ==
-                             read_file(folder / "logs/run/model/open_clip_model.safetensors"));
+  if (best_step == 12)
+    CHECK(read_file(folder / "logs/run/best/open_clip_model.safetensors") ==
+          read_file(folder / "logs/run/model/open_clip_model.safetensors"));
   // Resumed from before the end, the same comes out.
   const std::string best_model = read_file(folder / "logs/run/best/open_clip_model.safetensors"),
                     metrics = read_file(folder / "logs/run/metrics.jsonl");

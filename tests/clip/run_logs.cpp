@@ -50,15 +50,14 @@ TEST_CASE("CRC-32C of known bytes", "[logs]") {
   std::string rising;
   for (int i = 0; i < 32; ++i) rising += static_cast<char>(i);
   CHECK(crc32c(rising) == 0x46DD794EU);
-  for (std::size_t cut = 0; cut <= 32; ++cut)
-    CHECK(crc32c(rising.data() + cut, 32 - cut, crc32c(rising.data(), cut)) == 0x46DD794EU);
+  for (std::size_t cut = 0; cut <= 32; ++cut) CHECK(crc32c(rising.data() + cut, 32 - cut, crc32c(rising.data(), cut)) == 0x46DD794EU);
 }
 
 TEST_CASE("event files have TensorBoard's bytes", "[logs]") {
   // tests/golden/make_events.py: the tensorboard package's own writer.
-  CHECK(hex(tfrecord(version_event(1.5))) ==
-        "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c");
-  CHECK(hex(tfrecord(event_of(2.5, 300, {{"train/loss", 0.5}, {"val/x", -2.0}}))) == "2f000000000000006d5d1d5009000000000000044010ac022a210a110a0a747261696e2f6c6f7373150000003f0a0c0a0576616c2f7815000000c0a8fc5b88");
+  CHECK(hex(tfrecord(version_event(1.5))) == "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c");
+  CHECK(hex(tfrecord(event_of(2.5, 300, {{"train/loss", 0.5}, {"val/x", -2.0}}))) ==
+        "2f000000000000006d5d1d5009000000000000044010ac022a210a110a0a747261696e2f6c6f7373150000003f0a0c0a0576616c2f7815000000c0a8fc5b88");
 }
 
 TEST_CASE("event files are cut back to a step", "[logs]") {
@@ -194,7 +193,8 @@ TEST_CASE("waiting for data is named with its remedy", "[logs]") {
   batch.read_seconds = 9.0;
   health.add(batch, 1.0);
   CHECK_THAT(health.warning(2, 8), Contains("reading takes") && Contains("--shuffle-buffer"));
-  const ReportTable table = health.table({{"a", "the picture cannot be decoded; a"}, {"b", "the picture cannot be decoded; b"}, {"c", "x"}});
+  const ReportTable table =
+      health.table({{"a", "the picture cannot be decoded; a"}, {"b", "the picture cannot be decoded; b"}, {"c", "x"}});
   CHECK(table.rows.back() == std::vector<std::string>{"- x", "1"});
   CHECK(table.rows[table.rows.size() - 2] == std::vector<std::string>{"- the picture cannot be decoded", "2"});
 }

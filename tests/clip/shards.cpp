@@ -117,23 +117,24 @@ TEST_CASE("hostile tars: names that are paths, empty members, keys that come twi
   const TemporaryFolder folder;
   const auto pairs = toy_pairs(4);
   const std::string& png = pairs[0].png;
-  write_tar(folder / "a.tar", {{"../../etc/passwd.png", png},
-                               {"../../etc/passwd.txt", "outside"},
-                               {"/root/x.png", png},
-                               {"/root/x.txt", "absolute"},
-                               {"line\nbreak\tkey.png", png},
-                               {"line\nbreak\tkey.txt", "odd name"},
-                               {"empty.png", ""},
-                               {"empty.txt", "a picture of no bytes"},
-                               {"blank.png", png},
-                               {"blank.txt", ""},
-                               {"twice.png", png},
-                               {"twice.txt", "first"},
-                               {"twice.png", pairs[1].png},
-                               {"twice.txt", "second"},
-                               {"lost.png", png},
-                               {"other.txt", "x"},
-                               {"lost.txt", "comes too late"}},
+  write_tar(folder / "a.tar",
+            {{"../../etc/passwd.png", png},
+             {"../../etc/passwd.txt", "outside"},
+             {"/root/x.png", png},
+             {"/root/x.txt", "absolute"},
+             {"line\nbreak\tkey.png", png},
+             {"line\nbreak\tkey.txt", "odd name"},
+             {"empty.png", ""},
+             {"empty.txt", "a picture of no bytes"},
+             {"blank.png", png},
+             {"blank.txt", ""},
+             {"twice.png", png},
+             {"twice.txt", "first"},
+             {"twice.png", pairs[1].png},
+             {"twice.txt", "second"},
+             {"lost.png", png},
+             {"other.txt", "x"},
+             {"lost.txt", "comes too late"}},
             ARCHIVE_FORMAT_TAR_PAX_INTERCHANGE);
   const auto data = open_dataset(folder / "a.tar");
   CHECK(keys_of(*data) == std::vector<std::string>{"a.tar:../../etc/passwd=outside", "a.tar:/root/x=absolute",
@@ -203,8 +204,8 @@ TEST_CASE("other extensions, and captions from .json: one or several, by every p
   for (const auto& [text, count] : drawn) CHECK(std::abs(count - 1000) < 150);
 
   o.captions = "all";
-  CHECK(keys_of(*open_dataset(folder / "a.tar", o)) == std::vector<std::string>{"a.tar:0=zero long", "a.tar:0=zero", "a.tar:0=zero a",
-                                                                                "a.tar:0=zero b", "a.tar:1=one"});
+  CHECK(keys_of(*open_dataset(folder / "a.tar", o)) ==
+        std::vector<std::string>{"a.tar:0=zero long", "a.tar:0=zero", "a.tar:0=zero a", "a.tar:0=zero b", "a.tar:1=one"});
   CHECK(open_dataset(folder / "a.tar", o)->image_bytes(3) == png);
 
   // Weights: by key, shared within a list; keys of weight 0 stand in only when there is nothing else.

@@ -107,6 +107,26 @@ TEST_CASE("SIGTERM and Ctrl-C save and stop; --resume latest ends with the same 
   }
 }
 
+TEST_CASE("SIGTERM in a step that takes longer than the time it leaves: the last complete step is saved", "[train]") {
+  // Pictures of 9216 tokens: a step takes half a minute and more.
+  const Run runs(R"({"embed_dim": 32, "vision_cfg": {"image_size": 768, "layers": 12, "width": 128, "head_width": 64, "patch_size": 8},
+                     "text_cfg": {"context_length": 24, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1}})");
+  Running program(Start{runs.arguments("run", "40"), {}, {}, 0});
+  REQUIRE(wait_until(program, [&] { return fs::exists(runs.of("run") / "params.json"); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  program.signal(SIGTERM);
+  REQUIRE(wait_until(program, [&] { return fs::exists(runs.of("run") / "checkpoints/latest"); }));
+  program.signal(SIGKILL);
+  CHECK(program.wait().status == -SIGKILL);
+  CHECK(fs::exists(runs.of("run") / "checkpoints/step_0/checksums.json"));
+  // It can be resumed from.
+  Running again(Start{runs.arguments("run", "40", {"--resume", "latest"}), {}, {}, 0});
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  CHECK_FALSE(again.ended());
+  again.signal(SIGKILL);
+  CHECK_THAT(again.wait().err, !Catch::Contains("warning") && !Catch::Contains("error"));
+}
+
 TEST_CASE("a second Ctrl-C ends the program at once", "[train]") {
   // One step of this takes far longer than the test waits.
   const Run runs(R"({"embed_dim": 32, "vision_cfg": {"image_size": 512, "layers": 24, "width": 512, "head_width": 64, "patch_size": 16},
@@ -151,7 +171,8 @@ TEST_CASE("kill -9 while a checkpoint is being written leaves the one before, an
 // then those of the run that was never killed. Saves are frequent and in the background, so that many kills fall into one.
 void check_kills(int kills, unsigned seed) {
   const Run runs(GENERATE(true, false) ? toy_vit_json() : large_config());
-  const std::vector<std::string> more{"--save-every-steps", "3", "--val-data", runs.data(), "--val-frequency", "4", "--save-best", "clip_val_loss"};
+  const std::vector<std::string> more{"--save-every-steps", "3", "--val-data",  runs.data(),
+                                      "--val-frequency",    "4", "--save-best", "clip_val_loss"};
   constexpr int kSteps = 100;  // 20 epochs of 5 steps
   REQUIRE(run(runs.arguments("whole", "20", more)).status == 0);
   std::mt19937 random(seed);
@@ -166,7 +187,8 @@ void check_kills(int kills, unsigned seed) {
     // Enough kills, or enough of waiting: this one may finish.
     const bool spare = killed >= kills;
     const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(20'000 + random() % 1'500'000);
-    while (!program.ended() && (spare || std::chrono::steady_clock::now() < until)) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    while (!program.ended() && (spare || std::chrono::steady_clock::now() < until))
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
     if (!program.ended()) program.signal(SIGKILL);
     const Outcome outcome = program.wait();
     INFO(outcome.err);

@@ -120,7 +120,8 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
     }
   }
   if (type == "webdataset") return open_tars(parts, options);
-  if (parts.size() > 1 || paths.size() > 1) throw ConfigError("only webdataset shards can be joined by ::; " + spec + "; give one file or folder");
+  if (parts.size() > 1 || paths.size() > 1)
+    throw ConfigError("only webdataset shards can be joined by ::; " + spec + "; give one file or folder");
   if (type == "csv") return open_table(paths[0], options);
   if (type == "folder") return open_folder(paths[0], options);
   throw ConfigError("unknown dataset type '" + type + "'; --dataset-type; use auto, webdataset, csv or folder");

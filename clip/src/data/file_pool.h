@@ -16,7 +16,9 @@ class FilePool {
  public:
   explicit FilePool(std::size_t most = 256) : most_(most) {}
   // A file that must have this size and time of change whenever it is opened.
-  void add(const std::string& path, std::uint64_t size, std::int64_t modified) { files_.push_back({path, size, modified, nullptr, 0, false}); }
+  void add(const std::string& path, std::uint64_t size, std::int64_t modified) {
+    files_.push_back({path, size, modified, nullptr, 0, false});
+  }
   // A file that stays open.
   void add_open(InputFile file) { files_.push_back({{}, 0, 0, std::make_shared<const InputFile>(std::move(file)), 0, true}); }
   // File number `index`, in the order of adding. Throws FileError when it is gone or has changed.

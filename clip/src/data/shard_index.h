@@ -5,7 +5,8 @@
 //
 // The file, little endian: ShardHeader; samples + 1 records (the last bounds the others); caption ids (i64); caption keys (u8, padded to
 // 8); sample keys; texts (of compressed shards: the captions' members, for what lies in a stream cannot be looked up); skipped samples as
-// key NUL reason NUL. It is used only when its sums are right, every offset lies inside the shard, and size and time of change are the shard's.
+// key NUL reason NUL. It is used only when its sums are right, every offset lies inside the shard, and size and time of change are the
+// shard's.
 
 #include <cstdint>
 #include <memory>

@@ -9,7 +9,7 @@
 namespace twinlens {
 namespace {
 
-constexpr std::size_t kThreads = 2;       // that unpack: gzip gives some 250 MB/s each
+constexpr std::size_t kThreads = 2;      // that unpack: gzip gives some 250 MB/s each
 constexpr std::size_t kMostCursors = 8;  // open streams
 constexpr std::uint64_t kBlocksKept = 4;
 

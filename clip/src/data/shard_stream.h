@@ -69,7 +69,7 @@ class ShardStreams {
   std::mutex mutex_;
   std::condition_variable asked_, ready_;
   std::map<Key, Slot> slots_;
-  std::vector<Request> requests_;                                                  // oldest first
+  std::vector<Request> requests_;                                               // oldest first
   std::vector<std::pair<std::size_t, std::unique_ptr<StreamCursor>>> cursors_;  // by last use
   std::uint64_t block_ = 0;
   bool stop_ = false;

@@ -124,8 +124,7 @@ class TableDataset final : public Dataset {
     rows.next(header_, separator_);
     image_ = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"}, "image paths",
                     "--csv-img-key", path);
-    caption_ =
-        column(header_, options.csv_caption_key, {"title", "caption", "text", "description"}, "captions", "--csv-caption-key", path);
+    caption_ = column(header_, options.csv_caption_key, {"title", "caption", "text", "description"}, "captions", "--csv-caption-key", path);
     note(name_ + std::to_string(file_.size()));
     Row row;
     std::uint64_t begin = rows.position();

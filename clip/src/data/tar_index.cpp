@@ -21,8 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kLargestText = std::int64_t{16} << 20;       // of a caption or .json
-constexpr std::int64_t kSettled = 2'000'000'000;                    // nanoseconds
+constexpr std::int64_t kLargestText = std::int64_t{16} << 20;         // of a caption or .json
+constexpr std::int64_t kSettled = 2'000'000'000;                      // nanoseconds
 constexpr std::int64_t kLargestMember = (std::int64_t{1} << 32) - 1;  // of a picture
 
 struct Part {
@@ -79,7 +79,8 @@ class TarPass {
 
  private:
   [[noreturn]] void fail(const std::string& why) const {
-    throw FileError("shard is damaged: " + why + "; " + name_ + " after " + std::to_string(builder_.samples()) + " samples; fetch it again");
+    throw FileError("shard is damaged: " + why + "; " + name_ + " after " + std::to_string(builder_.samples()) +
+                    " samples; fetch it again");
   }
   void check(int status) const {
     if (status >= ARCHIVE_WARN) return;
@@ -158,7 +159,8 @@ class TarPass {
         continue;
       }
       const auto json = sample.parts.find("json");
-      builder_.add(sample.key, image->member, text.member, json != sample.parts.end() ? json->second.member : Member{}, captions, text.bytes);
+      builder_.add(sample.key, image->member, text.member, json != sample.parts.end() ? json->second.member : Member{}, captions,
+                   text.bytes);
       return;
     }
     builder_.skip(sample.key, problem);

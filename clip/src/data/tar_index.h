@@ -22,7 +22,8 @@ std::string index_path_beside(const std::string& shard);
 std::string index_path_in_cache(const std::string& shard);
 
 // The indices of all shards, made by several threads where they are missing, damaged, or older than their shards, and kept for the next
-// time where there is a place. Says so on stderr when it takes more than two seconds. Throws what index_tar throws, for the first bad shard.
+// time where there is a place. Says so on stderr when it takes more than two seconds. Throws what index_tar throws, for the first bad
+// shard.
 std::vector<std::shared_ptr<const ShardIndex>> open_indices(const std::vector<std::string>& shards, const CaptionRules& rules);
 
 }  // namespace twinlens

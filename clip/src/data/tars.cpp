@@ -134,7 +134,7 @@ class TarDataset final : public Dataset {
   std::string fingerprint() const override {
     std::uint64_t h = rules_.all() ? 1 : 0;
     for (std::size_t s = 0; s < paths_.size(); ++s) {
-      const std::string name = fs::path(paths_[s]).filename().string() + std::to_string(fs::file_size(paths_[s]));
+      const std::string name = fs::path(paths_[s]).filename().string() + std::to_string(indices_[s]->shard_size());
       h = hash_bytes(name.data(), name.size(), h ^ indices_[s]->content());
     }
     return std::to_string(size()) + "-" + std::to_string(h);
@@ -211,7 +211,8 @@ class TarDataset final : public Dataset {
     const std::vector<Caption> captions =
         rules_.read(index.compressed() ? std::string(index.text(p.sample)) : read(p.shard, {r.text, r.text_size}));
     if (which >= captions.size()) {
-      throw FileError("the caption is not what was indexed; " + label(p.shard, index.key(p.sample)) + "; the shard was changed: start again");
+      throw FileError("the caption is not what was indexed; " + label(p.shard, index.key(p.sample)) +
+                      "; the shard was changed: start again");
     }
     return captions[which].text;
   }

@@ -42,7 +42,7 @@ class InputFile {
   InputFile& operator=(InputFile&&) = delete;
 
   const std::string& path() const { return path_; }
-  std::uint64_t size() const { return size_; }  // when it was opened
+  std::uint64_t size() const { return size_; }         // when it was opened
   std::int64_t modified() const { return modified_; }  // nanoseconds since 1970, when it was opened
   void read_at(std::uint64_t offset, void* to, std::size_t count) const;
   // A hint: these bytes will be read soon. Returns at once.
