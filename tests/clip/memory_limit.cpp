@@ -41,7 +41,7 @@ struct Planned {
   const char* name;
   std::string config;
   std::int64_t pairs;
-  double probe_gflops;  // 600: all sizes are measured; little: the line is drawn through 1 and 2 pairs
+  double probe_gflops;  // 1000: all sizes are measured; little: the line is drawn through the first few
 };
 
 void check_plans(const Planned& p) {
@@ -76,21 +76,22 @@ void check_plans(const Planned& p) {
     if (share > 1.0) CHECK((plan.chunk == 0 && !plan.checkpoint_blocks));
     if (share < 1.0) CHECK((plan.chunk > 0 || plan.checkpoint_blocks));
     CHECK(static_cast<double>(plan.step) == Approx(static_cast<double>(measured)).epsilon(0.05));
-    CHECK(static_cast<double>(plan.whole_batch) == Approx(static_cast<double>(whole)).epsilon(0.05));
+    // (Of a whole batch that does not fit only a part has been measured.)
+    CHECK(static_cast<double>(plan.whole_batch) == Approx(static_cast<double>(whole)).epsilon(share > 1.0 ? 0.05 : 0.25));
     CHECK(static_cast<double>(measured) <= 1.05 * static_cast<double>(limit));
   }
   CHECK(flat.values.to_vector() == before);
 }
 
 TEST_CASE("the plan's peak is that of the step, for several models and limits", "[train]") {
-  check_plans({"small pictures", kConfig, 64, 600.0});
-  check_plans({"small pictures, extrapolated", kConfig, 256, 0.1});
+  check_plans({"small pictures", kConfig, 64, 1000.0});
+  check_plans({"small pictures, extrapolated", kConfig, 256, 1.5});
   check_plans({"deep and narrow",
                R"({"embed_dim": 64, "vision_cfg": {"image_size": 48, "layers": 8, "width": 64, "head_width": 32, "patch_size": 8},
                    "text_cfg": {"context_length": 16, "vocab_size": 1000, "width": 64, "heads": 2, "layers": 6}})",
-               96, 600.0});
-  check_plans({"large batch of small towers", toy_vit_json(), 1500, 600.0});
-  check_plans({"ResNet", toy_resnet_json(), 64, 600.0});
+               96, 1000.0});
+  check_plans({"large batch of small towers", toy_vit_json(), 1500, 1000.0});
+  check_plans({"ResNet", toy_resnet_json(), 64, 1000.0});
 }
 
 TEST_CASE("a limit that nothing fits into, and batches that wait", "[train]") {

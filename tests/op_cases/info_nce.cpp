@@ -11,7 +11,7 @@ struct Pairs {
   std::int64_t n = 0, columns = 0, d = 0;
   std::int64_t offset = 0;
   double scale = 1.0;
-  double matched = 0.0;  // share of its own column in a row
+  double matched = 0.0;             // share of its own column in a row
   std::vector<std::int64_t> ids{};  // of the columns
 };
 
@@ -39,9 +39,9 @@ Array info_nce_reference(const Pairs& p, const std::vector<Array>& in) {
   double total = 0.0;
   for (std::int64_t i = 0; i < p.n; ++i) {
     const double own = logit(in[0], in[1], i, i + p.offset, t);
-    total += against_own(p.columns, i + p.offset,
-                         [&](std::int64_t j) { return counts(i, j) ? logit(in[0], in[1], i, j, t) - own : out; });
-    total += against_own(p.n, i, [&](std::int64_t k) { return counts(k, i + p.offset) ? logit(in[0], in[1], k, i + p.offset, t) - own : out; });
+    total += against_own(p.columns, i + p.offset, [&](std::int64_t j) { return counts(i, j) ? logit(in[0], in[1], i, j, t) - own : out; });
+    total +=
+        against_own(p.n, i, [&](std::int64_t k) { return counts(k, i + p.offset) ? logit(in[0], in[1], k, i + p.offset, t) - own : out; });
   }
   return Array({}, p.n > 0 ? total / (2.0 * static_cast<double>(p.n)) : 0.0);
 }
@@ -104,9 +104,7 @@ OpCase sigmoid_case(const std::string& name, const Pairs& p, double bias, std::i
   c.inputs = features(p, name);
   c.inputs.push_back(parameter_input({1}, name + " bias"));
   c.inputs.back().values[0] = bias;
-  c.call = [=](const std::vector<Tensor>& in) {
-    return sigmoid_loss(in[0], in[1], in[2], in[3], options_of(p, tile_rows, tile_columns));
-  };
+  c.call = [=](const std::vector<Tensor>& in) { return sigmoid_loss(in[0], in[1], in[2], in[3], options_of(p, tile_rows, tile_columns)); };
   c.reference = [=](const std::vector<Array>& in) { return sigmoid_reference(p, in); };
   c.bf16_tolerance = 0.0;
   c.cuda = true;
@@ -152,7 +150,11 @@ OpCase distilled(const std::string& name, const Pairs& p, double teacher_scale, 
 }
 
 void add_errors(OpCases& op) {
-  op.errors.push_back({"features of different widths", [] { info_nce(zeros({4, 8}), zeros({4, 7}), scalar(1.0F)); }, {"info_nce", "[4,8]", "[4,7]"}});
+  op.errors.push_back({"features of different widths",
+                       [] {
+                         info_nce(zeros({4, 8}), zeros({4, 7}), scalar(1.0F));
+                       },
+                       {"info_nce", "[4,8]", "[4,7]"}});
   op.errors.push_back({"a row without its column",
                        [] {
                          InfoNceOptions o;
@@ -167,8 +169,16 @@ void add_errors(OpCases& op) {
                          info_nce(zeros({4, 8}), zeros({4, 8}), scalar(1.0F), o);
                        },
                        {"info_nce", "ids are needed of both"}});
-  op.errors.push_back({"two biases", [] { sigmoid_loss(zeros({4, 8}), zeros({4, 8}), scalar(1.0F), zeros({2})); }, {"sigmoid_loss", "one element", "[2]"}});
-  op.errors.push_back({"bf16 features", [] { info_nce(zeros({4, 8}, DType::bf16), zeros({4, 8}, DType::bf16), scalar(1.0F)); }, {"info_nce", "must be f32", "bf16"}});
+  op.errors.push_back({"two biases",
+                       [] {
+                         sigmoid_loss(zeros({4, 8}), zeros({4, 8}), scalar(1.0F), zeros({2}));
+                       },
+                       {"sigmoid_loss", "one element", "[2]"}});
+  op.errors.push_back({"bf16 features",
+                       [] {
+                         info_nce(zeros({4, 8}, DType::bf16), zeros({4, 8}, DType::bf16), scalar(1.0F));
+                       },
+                       {"info_nce", "must be f32", "bf16"}});
 }
 
 }  // namespace
