@@ -19,6 +19,7 @@ Compute compute_of(const std::string& precision) {
   if (precision == "fp32") return Compute::fp32;
   if (precision == "tf32") return Compute::tf32;
   if (precision == "bf16" || precision == "amp_bf16") return Compute::bf16;
+  if (precision == "amp") return Compute::f16;
   throw ConfigError("unknown precision '" + precision + "'; --precision; use fp32, tf32 or bf16");
 }
 
@@ -73,6 +74,10 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   context_.training = true;
   context_.compute = compute_of(o_.precision);
   context_.step = &block_;
+  if (device_.is_cuda()) {
+    device_block_ = step_block_on(block_, device_);
+    context_.step = static_cast<const StepBlock*>(device_block_.raw());
+  }
   context_.checkpoint_blocks = o_.checkpoint_blocks;
   parameters_ = std::make_unique<FlatParameters>(collect(*model_), context_.compute == Compute::bf16);
 }
@@ -124,7 +129,12 @@ void Runner::optimize() {
     adamw.beta2 = 0.999;
     adamw.eps = 1e-8;
   }
-  adamw_step(*parameters_, block_, adamw);
+  if (device_block_.defined()) {
+    copy_step_block(block_, device_block_);
+    adamw_step(*parameters_, device_block_, adamw);
+  } else {
+    adamw_step(*parameters_, block_, adamw);
+  }
   model_->clamp_logit_scale();
   block_.step += 1;
 }

@@ -52,6 +52,7 @@ class Runner {
   std::unique_ptr<FlatParameters> parameters_;
   std::unique_ptr<Communicator> communicator_ = solo_communicator();
   StepBlock block_;
+  Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
   Context context_;
   PairBatch batch_;
 };

@@ -76,6 +76,8 @@ std::string state_text(const TrainState& state) {
                   {"evaluation_due", state.evaluation_due},
                   {"best_step", state.best_step},
                   {"best_value", state.best_value},
+                  {"loss_scale", state.scaler.scale},
+                  {"loss_scale_good_steps", state.scaler.good_steps},
                   {"data", state.data_fingerprint},
                   {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
   return json.dump(2) + "\n";
@@ -235,6 +237,8 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.evaluation_due = json.value("evaluation_due", false);
     state.best_step = json.value("best_step", std::int64_t{-1});
     state.best_value = json.value("best_value", 0.0);
+    state.scaler.scale = json.value("loss_scale", LossScaler::kFirst);
+    state.scaler.good_steps = json.value("loss_scale_good_steps", std::int64_t{0});
     state.data_fingerprint = json.at("data");
     state.settings = json.at("settings").dump();
   } catch (const Json::exception& e) {

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "clip/src/loss_scaler.h"
+
 #include "twinlens/clip/model.h"
 #include "twinlens/nn/optimizer.h"
 
@@ -32,6 +34,7 @@ struct TrainState {
   bool evaluation_due = false;   // saved before the evaluation of this step was made
   std::int64_t best_step = -1;   // of --save-best; -1: none yet
   double best_value = 0.0;
+  LossScaler scaler;  // --precision amp
 };
 
 // A copy on the host of all that a checkpoint holds. Taken again, it uses its memory again.

@@ -53,10 +53,10 @@ void RunHealth::count(Verdict verdict, bool left_out) {
   spikes_ += verdict == Verdict::spike ? 1 : 0;
 }
 
-void RunHealth::look(const FlatParameters& parameters, const FeatureFigures& figures) {
+void RunHealth::look(const FlatParameters& parameters, const FeatureFigures& figures, double loss_scale) {
   figures_ = figures;
-  image_norm_ = norm_of(parameters, is_image);
-  text_norm_ = norm_of(parameters, is_text);
+  image_norm_ = norm_of(parameters, is_image) / loss_scale;
+  text_norm_ = norm_of(parameters, is_text) / loss_scale;
 }
 
 std::vector<std::string> RunHealth::hints(std::int64_t step, double loss, double ln_n, std::int64_t warmup, double learning_rate) {

@@ -27,7 +27,7 @@ class RunHealth {
   std::int64_t left_out() const { return left_out_; }
 
   // At a step that is logged: gradient norms of the towers.
-  void look(const FlatParameters& parameters, const FeatureFigures& figures);
+  void look(const FlatParameters& parameters, const FeatureFigures& figures, double loss_scale = 1.0);
   // Once for every logged step; the hints of a loss that stays at ln N, when they are due.
   std::vector<std::string> hints(std::int64_t step, double loss, double ln_n, std::int64_t warmup, double learning_rate);
   // The end of the log line, and the fields of metrics.jsonl.

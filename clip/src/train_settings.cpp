@@ -72,6 +72,7 @@ Compute compute_of(const std::string& precision, Device device) {
   if (precision == "fp32") return Compute::fp32;
   if (precision == "tf32") return device.is_cuda() ? Compute::tf32 : Compute::fp32;
   if (precision == "amp_bf16" || precision == "bf16") return Compute::bf16;
+  if (precision == "amp" && device.is_cuda()) return Compute::f16;
   throw ConfigError("precision '" + precision + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
 }
 

@@ -58,6 +58,10 @@ Tensor loss_of(const Clip& model, const PairBatch& batch, const Features& f, con
   return options.label_smoothing > 0.0 ? add(loss, affine(label_smoothing_term(in, communicator), options.label_smoothing, 0.0)) : loss;
 }
 
+Tensor scaled(const Tensor& loss, const StepOptions& options) {
+  return options.loss_scale == 1.0 ? loss : affine(loss, options.loss_scale, 0.0);
+}
+
 std::int64_t pairs_of(const PairBatch& batch) {
   const std::int64_t n = batch.pixels.size(0);
   check(n > 0 && static_cast<std::int64_t>(batch.captions.size()) == n && static_cast<std::int64_t>(batch.caption_ids.size()) == n,
@@ -102,7 +106,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
     const Features f = encode(model, make_chunk(model, batch, 0, n, options), context);
     if (figures != nullptr) *figures = figures_of(f);
     const Tensor loss = loss_of(model, batch, f, options, communicator);
-    backward(loss);
+    backward(scaled(loss, options));
     return static_cast<double>(loss.item());
   }
   Features all = encode_all(model, batch, options.max_chunk, options, context);
@@ -110,7 +114,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
   all.image.set_requires_grad(true);
   all.text.set_requires_grad(true);
   const Tensor loss = loss_of(model, batch, all, options, communicator);
-  backward(loss);
+  backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
   for (std::int64_t begin = 0; begin < n; begin += options.max_chunk) {

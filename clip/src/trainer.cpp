@@ -94,6 +94,10 @@ void Training::prepare_model() {
   context_.training = true;
   context_.compute = compute_of(o_.precision, device_);
   context_.step = &block_;
+  if (device_.is_cuda()) {
+    device_block_ = step_block_on(block_, device_);
+    context_.step = static_cast<const StepBlock*>(device_block_.raw());
+  }
   context_.checkpoint_blocks = o_.grad_checkpointing;
   parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16);
   if (o_.image_layer_decay != 1.0 || o_.text_layer_decay != 1.0) {

@@ -10,6 +10,7 @@
 #include "clip/src/checkpoint.h"
 #include "clip/src/data_health.h"
 #include "clip/src/live_report.h"
+#include "clip/src/loss_scaler.h"
 #include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
@@ -63,6 +64,7 @@ class Training {
   AdamWOptions adamw_;
   Schedule schedule_;
   StepBlock block_;
+  Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
   Context context_;
   StepOptions step_options_;
   TrainState state_;

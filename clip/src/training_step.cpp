@@ -45,16 +45,28 @@ void Training::step() {
   const LoadedBatch batch = loader_->next();
   block_.step = static_cast<std::uint64_t>(state_.step);
   block_.learning_rate = static_cast<float>(schedule_(state_.step));
+  const bool scales = context_.compute == Compute::f16;
+  if (scales) step_options_.loss_scale = state_.scaler.scale;
+  block_.loss_scale = static_cast<float>(step_options_.loss_scale);
+  if (device_block_.defined()) copy_step_block(block_, device_block_);
   parameters_->zero_gradients();
   const bool logged = is_logged(state_.step + 1);
   FeatureFigures figures;
   const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_,
                                        logged ? &figures : nullptr);
-  const double norm = parameters_->gradient_norm();
-  block_.skip = guard(batch, loss, norm, logged) ? 0 : 1;
-  if (logged) health_.look(*parameters_, figures);
-  block_.clip_factor = clip_factor(norm, o_.grad_clip_norm);
-  adamw_step(*parameters_, block_, adamw_);
+  const double norm = parameters_->gradient_norm() / step_options_.loss_scale;
+  // An overflow of scaled gradients is met with a smaller scale; the guard is for what remains.
+  const bool overflow = scales && std::isfinite(loss) && !std::isfinite(norm) && state_.scaler.may_halve();
+  block_.skip = overflow || !guard(batch, loss, norm, logged) ? 1 : 0;
+  if (scales) state_.scaler.count(!overflow);
+  if (logged) health_.look(*parameters_, figures, step_options_.loss_scale);
+  block_.clip_factor = overflow ? 1.0F : clip_factor(norm, o_.grad_clip_norm);
+  if (device_block_.defined()) {
+    copy_step_block(block_, device_block_);
+    adamw_step(*parameters_, device_block_, adamw_);
+  } else {
+    adamw_step(*parameters_, block_, adamw_);
+  }
   model_->clamp_logit_scale();
   if (ema_ != nullptr && block_.skip == 0) ema_->update(*parameters_);
   const auto pairs = static_cast<std::int64_t>(batch.samples.size());

@@ -218,7 +218,10 @@ TEST_CASE("the logit scale is held in [0, ln 100]") {
   config.vision.layers = {1};
   config.vision.width = config.vision.head_width = 8;
   config.vision.image_size = config.vision.patch_size = 4;
-  config.text = {4, 16, 8, 1, 1, 4.0};
+  config.text.context_length = 4;
+  config.text.vocab_size = 16;
+  config.text.width = 8;
+  config.text.heads = config.text.layers = 1;
   Clip model(config, 0);
   CHECK(model.logit_scale_value() == Approx(1 / 0.07));  // the start
   for (const auto& [given, held] : {std::pair{5.0, 100.0}, {-1.0, 1.0}, {2.0, std::exp(2.0)}}) {

@@ -26,6 +26,7 @@ struct StepOptions {
   LossKind loss = LossKind::softmax;
   bool stream_loss = true;        // tiles of logits instead of all of them (design.md 5.3)
   bool encode_equal_once = true;  // a caption that stands several times is encoded once (design.md 5.5)
+  double loss_scale = 1.0;        // gradients come multiplied by it (f16)
   double label_smoothing = 0.0;   // share of every target spread over the batch
   bool pack_captions = true;      // no work on padding (design.md 5.1); off: every caption padded to the context length
 };
