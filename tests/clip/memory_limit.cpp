@@ -66,9 +66,10 @@ void check_plans(const Planned& p) {
   };
   peak(0, false);
   const std::size_t whole = peak(0, false);
+  const std::size_t resident = memory_report(kCpu).bytes;
   const std::vector<float> before = flat.values.to_vector();
   for (const double share : {2.0, 0.7, 0.3}) {
-    const auto limit = static_cast<std::size_t>(static_cast<double>(whole) * share);
+    const auto limit = resident + static_cast<std::size_t>(static_cast<double>(whole - resident) * share);
     MemoryBudget budget{p.pairs, 0, limit, {4}, p.probe_gflops};
     const MemoryPlan plan = plan_memory(model, options, context, *solo, budget);
     const std::size_t measured = peak(plan.chunk, plan.checkpoint_blocks);
