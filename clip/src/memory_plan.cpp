@@ -76,7 +76,7 @@ class Probe {
         pairs_(static_cast<double>(budget.pairs)) {
     options_.max_chunk = 0;
     context_.update_statistics = false;
-    step_of(1);  // the first step may take memory that stays (packed weights, scratch)
+    step_of(least());  // the first step may take memory that stays (packed weights, scratch)
     measure_loss();
   }
 
@@ -87,11 +87,11 @@ class Probe {
     const double per_pair = 3.0 * (cost.image_gflops + cost.text_gflops);
     Line line;
     double spent = 0.0;
-    for (double n = 1.0;; n = std::min(2.0 * n, pairs_)) {
+    for (auto n = static_cast<double>(least());; n = std::min(2.0 * n, pairs_)) {
       line.add(n, step_of(static_cast<std::int64_t>(n)));
       spent += n * per_pair;
       const double next = std::min(2.0 * n, pairs_);
-      const bool needed = n < 2.0 && pairs_ > 1.0;
+      const bool needed = n == static_cast<double>(least()) && pairs_ > n;
       if (n >= pairs_ || (!needed && (spent + next * per_pair > budget_.probe_gflops || line.at(next) > room))) return line;
     }
   }
@@ -108,6 +108,8 @@ class Probe {
     const double features = pairs_ * 4.0 * static_cast<double>(model_.config.embed_dim) * sizeof(float);
     return picture_bytes() * pairs_ + std::max(loss_.at(pairs_), features + towers.at(c) - picture_bytes() * c);
   }
+  // Pairs of the smallest chunk: batch norm needs two values a channel, and a ResNet may end in a map of one pixel.
+  std::int64_t least() const { return std::min<std::int64_t>(budget_.pairs, model_.config.vision.is_resnet() ? 2 : 1); }
   double picture_bytes() const { return 3.0 * model_.config.vision.image_size * model_.config.vision.image_size; }
 
  private:
@@ -178,20 +180,20 @@ MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& c
   const auto fits = [&](std::int64_t chunk) { return peak(towers, chunk) <= budget.limit; };
   if (!fits(most) && !context.checkpoint_blocks && !model.config.vision.is_resnet()) {
     const Line recomputed = probe.towers(true, room);
-    if ((most == budget.pairs && peak(recomputed, most) <= budget.limit) || !fits(1)) {
+    if ((most == budget.pairs && peak(recomputed, most) <= budget.limit) || !fits(probe.least())) {
       towers = recomputed;
       plan.checkpoint_blocks = true;
     }
   }
   reset_peak_memory(device);
-  if (!fits(1)) {
+  if (!fits(probe.least())) {
     throw ConfigError(
         fmt::format("--memory-limit {} is too small: the model and its optimizer take {}, batches that wait {}, and a step of "
                     "{} pairs, one encoded at a time, {} in all; --memory-limit; raise it, or lower --batch-size",
                     amount(static_cast<double>(budget.limit)), amount(static_cast<double>(plan.resident)), amount(waiting), budget.pairs,
-                    amount(static_cast<double>(peak(towers, 1)))));
+                    amount(static_cast<double>(peak(towers, probe.least())))));
   }
-  std::int64_t good = 1, too_many = most + 1;
+  std::int64_t good = probe.least(), too_many = most + 1;
   while (too_many - good > 1) {
     const std::int64_t middle = good + (too_many - good) / 2;
     (fits(middle) ? good : too_many) = middle;

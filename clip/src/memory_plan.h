@@ -30,7 +30,7 @@ struct MemoryBudget {
   std::int64_t waiting = 0;                     // batches of pictures that the loader holds, in the same memory
   std::size_t limit = 0;                        // bytes
   std::vector<std::int64_t> caption_lengths{};  // tokens of some captions, as they will come; none: the context length
-  double probe_gflops = 600.0;                  // of the measured steps: a few seconds on a small machine
+  double probe_gflops = 1000.0;                 // of the measured steps: a few seconds on a small machine
 };
 
 // The way that fits, with chunks of `options.max_chunk` at most. With context.checkpoint_blocks set, blocks are recomputed in any case.

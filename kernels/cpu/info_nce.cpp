@@ -95,7 +95,8 @@ TWINLENS_INLINE void take_columns(const InfoNceStatistics& a, std::int64_t begin
   for (std::int64_t j = 0; j < kStrip; ++j) max[j] = kLeftOut;
   for (std::int64_t r = 0; r < x.rows; ++r) {
     const float* row = x.template row<float>(r) + begin;
-    for_lanes<I>(count, [&](std::int64_t j, std::int64_t n) { V::max(V::load(max + j), load_lanes<I>(row + j, n, kLeftOut)).store(max + j); });
+    for_lanes<I>(count,
+                 [&](std::int64_t j, std::int64_t n) { V::max(V::load(max + j), load_lanes<I>(row + j, n, kLeftOut)).store(max + j); });
   }
   for (std::int64_t j = 0; j < count; ++j) {
     const float before = a.columns.max[first + j], here = max[j] - high[j];
@@ -150,7 +151,8 @@ void take_cross(const InfoNceStatistics& a) {
     for_targets<I>(t, a.teacher, scale, r, [&](std::int64_t j, std::int64_t n, V target, V column_target) {
       const V s = load_lanes<I>(x + j, n);
       const V share = target * (low - (s - high));
-      const V column = load_lanes<I>(a.column_own.low + t.first_column + j, n) - (s - load_lanes<I>(a.column_own.high + t.first_column + j, n));
+      const V column =
+          load_lanes<I>(a.column_own.low + t.first_column + j, n) - (s - load_lanes<I>(a.column_own.high + t.first_column + j, n));
       store_lanes<I>(share, x + j, n);
       store_lanes<I>(column_target * column, to + j, n);
     });
@@ -162,8 +164,7 @@ void take_cross(const InfoNceStatistics& a) {
     alignas(64) float sums[kStrip] = {};
     for (std::int64_t r = 0; r < t.logits.rows; ++r) {
       const float* row = a.teacher.logits.template row<float>(r) + begin;
-      for_lanes<I>(end - begin,
-                   [&](std::int64_t j, std::int64_t n) { (V::load(sums + j) + load_lanes<I>(row + j, n)).store(sums + j); });
+      for_lanes<I>(end - begin, [&](std::int64_t j, std::int64_t n) { (V::load(sums + j) + load_lanes<I>(row + j, n)).store(sums + j); });
     }
     for (std::int64_t j = begin; j < end; ++j) a.column_cross[t.first_column + j] += sums[j - begin];
   });
@@ -357,7 +358,8 @@ void kernel(I, const InfoNceFinish& a) {
   a.identities[1] = whole && n > 0 && factor != 0.0 && a.drows.data != nullptr
                         ? __builtin_fabs(of_features / factor - slope) / (scale * (mass + tiny))
                         : 0.0;
-  if (a.poison && (a.identities[0] > InfoNceFinish::kBroken || a.identities[1] > InfoNceFinish::kBroken)) *a.dlogit_scale = __builtin_nanf("");
+  if (a.poison && (a.identities[0] > InfoNceFinish::kBroken || a.identities[1] > InfoNceFinish::kBroken))
+    *a.dlogit_scale = __builtin_nanf("");
 }
 template void kernel(TWINLENS_ISA, const InfoNceFinish&);
 

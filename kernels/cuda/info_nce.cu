@@ -8,9 +8,9 @@ namespace {
 
 using namespace cuda;
 
-constexpr int kThreads = 256;         // for a row
-constexpr int kSlices = 8;            // threads that share the rows of a column
-constexpr float kLeftOut = -1e30F;    // as on the CPU
+constexpr int kThreads = 256;       // for a row
+constexpr int kSlices = 8;          // threads that share the rows of a column
+constexpr float kLeftOut = -1e30F;  // as on the CPU
 
 __device__ float exp_of(const float* logarithm) { return static_cast<float>(exp(static_cast<double>(*logarithm))); }
 __device__ double missing(float loss) { return -expm1(-static_cast<double>(loss)); }
@@ -239,9 +239,8 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(InfoNceFinish a) {
   const double scale = exp(static_cast<double>(*a.logit_scale)), tiny = 1e-6 * static_cast<double>(n);
   *a.dlogit_scale = static_cast<float>(factor * slope);
   a.identities[0] = n > 0 ? fabs(balance) / (mass + tiny) : 0.0;
-  a.identities[1] = whole && n > 0 && factor != 0.0 && a.drows.data != nullptr
-                        ? fabs(of_features / factor - slope) / (scale * (mass + tiny))
-                        : 0.0;
+  a.identities[1] =
+      whole && n > 0 && factor != 0.0 && a.drows.data != nullptr ? fabs(of_features / factor - slope) / (scale * (mass + tiny)) : 0.0;
   if (a.poison && (a.identities[0] > InfoNceFinish::kBroken || a.identities[1] > InfoNceFinish::kBroken)) {
     *a.dlogit_scale = __int_as_float(0x7FC00000);
   }

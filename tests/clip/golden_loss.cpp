@@ -87,8 +87,8 @@ TEST_CASE("SigLIP's loss and distillation follow float64 open_clip", "[golden]")
       }
       Tensor loss;
       if (siglip) {
-        loss = clip_loss({in[0].second, in[1].second, in[2].second, {}, in[3].second}, {EqualCaptions::negatives, LossKind::sigmoid, stream},
-                         *solo_communicator());
+        loss = clip_loss({in[0].second, in[1].second, in[2].second, {}, in[3].second},
+                         {EqualCaptions::negatives, LossKind::sigmoid, stream}, *solo_communicator());
       } else {
         InfoNceOptions o;
         o.teacher_rows = file.tensor(prefix + "teacher_image");

@@ -1,5 +1,7 @@
 // The guard of a run: what is left out, when it goes back, and what it says about a run that learns nothing.
 
+#include "clip/src/run_health.h"
+
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
@@ -7,7 +9,6 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "clip/src/run_health.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 
@@ -47,7 +48,8 @@ TrainOptions options_in(const TemporaryFolder& folder) {
 
 TEST_CASE("a run that stops being finite ends, with the step and the samples", "[train]") {
   const TemporaryFolder folder;
-  CHECK_THROWS_WITH(train(options_in(folder)), Contains("not finite at step 9") && Contains("samples ") && Contains("last good checkpoint"));
+  CHECK_THROWS_WITH(train(options_in(folder)),
+                    Contains("not finite at step 9") && Contains("samples ") && Contains("last good checkpoint"));
 }
 
 TEST_CASE("with skip it leaves the step out and goes back behind the update that did it", "[train]") {
@@ -86,8 +88,8 @@ TEST_CASE("the log has the figures of health", "[train]") {
   std::string line;
   REQUIRE(std::getline(lines, line));
   const auto json = nlohmann::json::parse(line);
-  for (const char* key : {"grad_norm_image", "grad_norm_text", "cosine_own_pairs", "cosine_images", "cosine_texts", "ln_n", "logit_scale_at_limit",
-                          "steps_left_out", "spikes"}) {
+  for (const char* key : {"grad_norm_image", "grad_norm_text", "cosine_own_pairs", "cosine_images", "cosine_texts", "ln_n",
+                          "logit_scale_at_limit", "steps_left_out", "spikes"}) {
     INFO(key);
     CHECK(json.contains(key));
   }

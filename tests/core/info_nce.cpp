@@ -148,8 +148,8 @@ Shares check_study(const Study& s) {
   const double factor = std::max(1.0, s.scale / 10.0) * 1e-5;
   Shares shares;
   shares.loss = std::abs(got.loss - want.loss) / (1e-6 * std::max(1.0, want.loss));
-  shares.gradients = std::max(distance(got.du, want.du) / (factor * norm(want.du) + 1e-9),
-                              distance(got.dv, want.dv) / (factor * norm(want.dv) + 1e-9));
+  shares.gradients =
+      std::max(distance(got.du, want.du) / (factor * norm(want.du) + 1e-9), distance(got.dv, want.dv) / (factor * norm(want.dv) + 1e-9));
   shares.scale = std::abs(got.dscale - want.dscale) / (factor * std::abs(want.dscale) + 1e-6 * factor * s.scale + 1e-9);
   INFO("loss " << got.loss << " and " << want.loss << "; gradients' share of their bound " << shares.gradients);
   CHECK(shares.loss <= 1.0);

@@ -73,17 +73,31 @@ Tensor first_sweep(Side& s, const Side& teacher, const LogitTiles& tiles, const 
   const InfoNceSums row_sums{floats(row_max), floats(row_sum)};
   tiles.each([&](const LogitTile& tile) {
     const Rows cosines = tile.cosines(s.u, s.v, memory);
-    run(stream, InfoNceStatistics{tiles.kernel_tile(tile, cosines), s.row_own(), s.column_own(), row_sums,
-                                  {floats(column_max), floats(column_sum)}, teacher_tile(teacher, tile, teacher_memory),
-                                  teacher.defined() ? floats(row_cross) : nullptr, teacher.defined() ? floats(column_cross) : nullptr});
+    run(stream, InfoNceStatistics{tiles.kernel_tile(tile, cosines),
+                                  s.row_own(),
+                                  s.column_own(),
+                                  row_sums,
+                                  {floats(column_max), floats(column_sum)},
+                                  teacher_tile(teacher, tile, teacher_memory),
+                                  teacher.defined() ? floats(row_cross) : nullptr,
+                                  teacher.defined() ? floats(column_cross) : nullptr});
   });
   if (options.ranks.merge_columns) options.ranks.merge_columns(column_max, column_sum);
   s.row_softmax = empty({3, n}, DType::f32, device);
   s.column_softmax = empty({3, columns}, DType::f32, device);
   Tensor loss = empty({}, DType::f32, device);
-  run(stream, InfoNceLoss{n, columns, options.offset, s.row_own(), s.column_own(), row_sums, {floats(column_max), floats(column_sum)},
-                          teacher.defined() ? floats(row_cross) : nullptr, teacher.defined() ? floats(column_cross) : nullptr, s.rows(),
-                          s.columns(), floats(loss)});
+  run(stream, InfoNceLoss{n,
+                          columns,
+                          options.offset,
+                          s.row_own(),
+                          s.column_own(),
+                          row_sums,
+                          {floats(column_max), floats(column_sum)},
+                          teacher.defined() ? floats(row_cross) : nullptr,
+                          teacher.defined() ? floats(column_cross) : nullptr,
+                          s.rows(),
+                          s.columns(),
+                          floats(loss)});
   return loss;
 }
 
@@ -118,16 +132,15 @@ struct InfoNceNode final : Node {
     const Tensor memory = tiles.memory(device);
     tiles.each([&](const LogitTile& tile) {
       const Rows cosines = tile.cosines(side.u, side.v, memory);
-      run(stream, InfoNceGradient{tiles.kernel_tile(tile, cosines), side.row_own(), side.column_own(), side.rows(),
-                                  side.columns(), teacher_tile(teacher, tile, teacher_memory), weight, floats(upstream), doubles(sums)});
+      run(stream, InfoNceGradient{tiles.kernel_tile(tile, cosines), side.row_own(), side.column_own(), side.rows(), side.columns(),
+                                  teacher_tile(teacher, tile, teacher_memory), weight, floats(upstream), doubles(sums)});
       tile.add_gradients(cosines, side.u, side.v, du, dv);
     });
     Tensor dscale = empty({}, DType::f32, device), identities = empty({4}, DType::f32, device);  // (2) doubles
     run(stream, InfoNceFinish{const_rows_of(side.u), du.defined() ? const_rows_of(du) : ConstRows{}, side.v.size(0), tiles.offset,
                               floats(side.logit_scale), side.rows().loss, side.columns().loss,
-                              teacher.defined() ? teacher.rows().loss : nullptr,
-                              teacher.defined() ? teacher.columns().loss : nullptr, weight, floats(upstream), doubles(sums),
-                              device.is_cuda(), floats(dscale), doubles(identities)});
+                              teacher.defined() ? teacher.rows().loss : nullptr, teacher.defined() ? teacher.columns().loss : nullptr,
+                              weight, floats(upstream), doubles(sums), device.is_cuda(), floats(dscale), doubles(identities)});
     if (!device.is_cuda()) check_identities(doubles(identities));
     if (du.defined()) grads.add(0, std::move(du));
     if (dv.defined()) grads.add(1, std::move(dv));
@@ -143,7 +156,8 @@ struct InfoNceNode final : Node {
  private:
   static void check_identities(const double* identities) {
     // (NaN passes: it is the business of whoever looks at the loss.)
-    if (identities[0] > InfoNceFinish::kBroken) broken("the sum of the logits' gradient, which is 0,", identities[0], InfoNceFinish::kBroken);
+    if (identities[0] > InfoNceFinish::kBroken)
+      broken("the sum of the logits' gradient, which is 0,", identities[0], InfoNceFinish::kBroken);
     if (identities[1] > InfoNceFinish::kBroken) {
       broken("the gradient of the logit scale, computed from the features' gradient,", identities[1], InfoNceFinish::kBroken);
     }

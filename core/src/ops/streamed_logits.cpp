@@ -18,8 +18,12 @@ LogitTiles::LogitTiles(std::int64_t rows, std::int64_t columns, Device device, c
       column_ids(options.column_ids.defined() ? dense(options.column_ids) : Tensor{}),
       rows_(rows),
       columns_(columns),
-      tile_rows_(options.tile_rows > 0 ? options.tile_rows : device.is_cuda() ? 4096 : 512),
-      tile_columns_(options.tile_columns > 0 ? options.tile_columns : device.is_cuda() ? 4096 : 1024) {}
+      tile_rows_(options.tile_rows > 0 ? options.tile_rows
+                 : device.is_cuda()    ? 4096
+                                       : 512),
+      tile_columns_(options.tile_columns > 0 ? options.tile_columns
+                    : device.is_cuda()       ? 4096
+                                             : 1024) {}
 
 Tensor LogitTiles::memory(Device device) const {
   return empty({least(tile_rows_, rows_), least(tile_columns_, columns_)}, DType::f32, device);

@@ -47,6 +47,7 @@ class LogitTiles {
 };
 
 // The checks that both losses need.
-void check_streamed_loss(const char* op, const Tensor& rows, const Tensor& columns, const Tensor& logit_scale, const InfoNceOptions& options);
+void check_streamed_loss(const char* op, const Tensor& rows, const Tensor& columns, const Tensor& logit_scale,
+                         const InfoNceOptions& options);
 
 }  // namespace twinlens

@@ -106,11 +106,12 @@ Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the sam
 // --- contrastive losses without the N x N logits (info_nce.cpp, sigmoid_loss.cpp) --------------------------------------------------------
 // What the ranks of a run say to each other in the middle of info_nce. Empty functions: there is one rank.
 struct InfoNceRanks {
-  std::function<Tensor(const Tensor& own)> gather{};             // (n) -> (N), in rank order
-  std::function<void(Tensor& max, Tensor& sum)> merge_columns{};  // (N) of this rank's rows -> of all: max, and sum of sum e^(max - new max)
+  std::function<Tensor(const Tensor& own)> gather{};  // (n) -> (N), in rank order
+  std::function<void(Tensor& max, Tensor& sum)>
+      merge_columns{};  // (N) of this rank's rows -> of all: max, and sum of sum e^(max - new max)
 };
 struct InfoNceOptions {
-  std::int64_t offset = 0;        // row i's own column is i + offset
+  std::int64_t offset = 0;         // row i's own column is i + offset
   Tensor row_ids{}, column_ids{};  // (n), (N) i64, or absent: other columns with the row's id are left out
   // Given all three: the targets are the softmax of these features' logits, in both directions, instead of the own pairs
   // (distillation; no gradient for the teacher).

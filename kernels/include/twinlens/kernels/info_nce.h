@@ -111,9 +111,10 @@ struct InfoNceGradient {
   InfoNceOwn row_own, column_own;
   InfoNceSoftmax rows, columns;
   InfoNceTeacher teacher;
-  float weight;      // 1 / 2n
-  const float* dy;   // (1)
-  double* row_sums;  // (n, 4), added to: of p - t and of q - t' over others, and of dL/d(logit scale) before weight and dy; the last is free
+  float weight;     // 1 / 2n
+  const float* dy;  // (1)
+  double*
+      row_sums;  // (n, 4), added to: of p - t and of q - t' over others, and of dL/d(logit scale) before weight and dy; the last is free
 };
 template <class I>
 void kernel(I, const InfoNceGradient&);
