@@ -101,6 +101,8 @@ TextConfig read_text(const Json& json, const std::string& source) {
   r.read("heads", c.heads);
   r.read("layers", c.layers);
   r.read("mlp_ratio", c.mlp_ratio);
+  r.read("hf_tokenizer_name", c.hf_tokenizer_name);
+  if (const Json* kwargs = r.child("tokenizer_kwargs"); kwargs != nullptr && kwargs->is_object()) c.tokenizer_kwargs = kwargs->dump();
   r.require("pool_type", std::string("argmax"));
   r.require("no_causal_mask", false);
   r.require("embed_cls", false);
@@ -260,6 +262,8 @@ std::string to_json(const ModelConfig& c) {
             {"heads", c.text.heads},
             {"layers", c.text.layers}};
   if (c.text.mlp_ratio != 4.0) text["mlp_ratio"] = c.text.mlp_ratio;
+  if (!c.text.hf_tokenizer_name.empty()) text["hf_tokenizer_name"] = c.text.hf_tokenizer_name;
+  if (!c.text.tokenizer_kwargs.empty()) text["tokenizer_kwargs"] = Json::parse(c.text.tokenizer_kwargs);
   Json model{{"embed_dim", c.embed_dim}, {"vision_cfg", vision}, {"text_cfg", text}};
   if (c.quick_gelu) model["quick_gelu"] = true;
   const Json preprocess{{"mean", c.preprocess.mean},

@@ -11,6 +11,7 @@
 
 #include "twinlens/clip/evaluation.h"
 #include "twinlens/clip/pretrained.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
@@ -51,7 +52,7 @@ void Training::prepare_model() {
       !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
   model_ = std::make_unique<Clip>(find_model_config(source), o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
-  tokenizer_ = tokenizer_of(model_->config);
+  tokenizer_ = tokenizer_of(model_->config, o_.pretrained.empty() ? o_.model : o_.pretrained);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
   move_to(*model_, device_);
   const Collector all = collect(*model_);
@@ -142,6 +143,7 @@ void Training::note_skipped() {
 void Training::finish() {
   if (ema_ != nullptr) ema_->swap(*parameters_);
   save_model(*model_, (folder_ / "model").string());
+  copy_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained, (folder_ / "model").string());
   write_run_report(folder_, o_, *model_, *tokenizer_, validation_.get(), state_);
   if (ema_ != nullptr) ema_->swap(*parameters_);
 }

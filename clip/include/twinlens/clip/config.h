@@ -30,6 +30,8 @@ struct TextConfig {
   int heads = 8;
   int layers = 12;
   double mlp_ratio = 4.0;
+  std::string hf_tokenizer_name;  // empty: CLIP's own tokenizer
+  std::string tokenizer_kwargs;   // the JSON object of that key, or empty
 };
 
 // What open_clip_config.json calls preprocess_cfg.
