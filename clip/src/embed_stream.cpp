@@ -31,7 +31,8 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
   }
 }
 
-void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const EmbedOptions& options, const TakeFeatures& take) {
+void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const EmbedOptions& options,
+                 const TakeFeatures& take) {
   std::vector<std::string> batch;
   std::string line;
   bool more = true;

@@ -24,7 +24,8 @@ EvalTransform eval_transform_of(const ModelConfig& config) {
 }
 
 std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config, const std::string& model) {
-  auto tokenizer = find_tokenizer(tokenizer_folder(model), {config.text.hf_tokenizer_name, config.text.tokenizer_kwargs, config.text.vocab_size});
+  auto tokenizer =
+      find_tokenizer(tokenizer_folder(model), {config.text.hf_tokenizer_name, config.text.tokenizer_kwargs, config.text.vocab_size});
   if (tokenizer->vocab_size() > config.text.vocab_size) {
     throw ConfigError("the tokenizer has " + std::to_string(tokenizer->vocab_size()) + " tokens, the model's vocab_size is " +
                       std::to_string(config.text.vocab_size) + "; " + (model.empty() ? "model config" : model) + "; make them fit");

@@ -58,8 +58,8 @@ void EmbeddingWriter::append(const Tensor& rows) {
 
 void EmbeddingWriter::finish() {
   const std::uint64_t bytes = static_cast<std::uint64_t>(count_) * static_cast<std::uint64_t>(width_) * sizeof(float);
-  std::string header = std::string(R"({"__metadata__":{"format":"pt"},")") + kName + R"(":{"dtype":"F32","shape":[)" + std::to_string(count_) + "," +
-                       std::to_string(width_) + R"(],"data_offsets":[0,)" + std::to_string(bytes) + "]}}";
+  std::string header = std::string(R"({"__metadata__":{"format":"pt"},")") + kName + R"(":{"dtype":"F32","shape":[)" +
+                       std::to_string(count_) + "," + std::to_string(width_) + R"(],"data_offsets":[0,)" + std::to_string(bytes) + "]}}";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = header.size();
   AtomicFile file(path_);

@@ -11,7 +11,8 @@ namespace twinlens {
 
 namespace {
 
-// The pictures of samples [begin, end), each once, with the samples that show it. Those that repeat `last`, the picture before, are left out.
+// The pictures of samples [begin, end), each once, with the samples that show it. Those that repeat `last`, the picture before, are left
+// out.
 struct Gathered {
   std::vector<std::string> bytes, names;
   std::vector<std::vector<std::int64_t>> samples;

@@ -25,7 +25,8 @@ double cosine(const float* a, const float* b, std::int64_t n) {
 
 Classification knn_metrics(const Tensor& items, const std::vector<std::int64_t>& item_labels, const Tensor& queries,
                            const std::vector<std::int64_t>& label_of, std::int64_t classes, int k) {
-  check(items.size(0) == static_cast<std::int64_t>(item_labels.size()) && queries.size(0) == static_cast<std::int64_t>(label_of.size()) && k > 0,
+  check(items.size(0) == static_cast<std::int64_t>(item_labels.size()) && queries.size(0) == static_cast<std::int64_t>(label_of.size()) &&
+            k > 0,
         "knn", "needs one label for each item and query, and k of at least 1", {{"items", items}, {"queries", queries}});
   const NoGrad guard;
   const Tensor a = dense(items), b = dense(queries);

@@ -43,7 +43,8 @@ Vector direction(const std::deque<Curvature>& pairs, const Vector& gradient) {
     alpha[k] = pairs[k].rho * dot(pairs[k].s, q);
     add(q, -alpha[k], pairs[k].y);
   }
-  const double scale = pairs.empty() ? 1.0 / std::max(1.0, std::sqrt(dot(gradient, gradient))) : 1.0 / (pairs.back().rho * dot(pairs.back().y, pairs.back().y));
+  const double scale = pairs.empty() ? 1.0 / std::max(1.0, std::sqrt(dot(gradient, gradient)))
+                                     : 1.0 / (pairs.back().rho * dot(pairs.back().y, pairs.back().y));
   for (double& v : q) v *= scale;
   for (std::size_t k = 0; k < pairs.size(); ++k) add(q, alpha[k] - pairs[k].rho * dot(pairs[k].y, q), pairs[k].s);
   for (double& v : q) v = -v;
@@ -57,7 +58,7 @@ struct Point {
 
 // The next point along d; false when none improves the value.
 bool search(const Objective& objective, const Point& from, const Vector& d, Point& to) {
-  constexpr double kDecrease = 1e-4, kCurvature = 0.9;
+  constexpr double kDecrease = 1e-4, kCurvature = 0.9, kNoise = 1e-6;
   constexpr int kTries = 40;
   const double slope = dot(from.gradient, d);
   double low = 0.0, high = std::numeric_limits<double>::infinity(), t = 1.0;
@@ -65,9 +66,13 @@ bool search(const Objective& objective, const Point& from, const Vector& d, Poin
     to.x = from.x;
     add(to.x, t, d);
     to.value = objective(to.x, to.gradient);
-    if (!(to.value <= from.value + kDecrease * t * slope)) {
+    const double slope_there = dot(to.gradient, d);
+    // Near the minimum, where values drown in rounding, the slope says whether they fell (Hager and Zhang 2005).
+    const bool fell = to.value <= from.value + kDecrease * t * slope ||
+                      (to.value <= from.value + kNoise * std::abs(from.value) && slope_there <= (2.0 * kDecrease - 1.0) * slope);
+    if (!fell) {
       high = t;
-    } else if (dot(to.gradient, d) < kCurvature * slope) {
+    } else if (slope_there < kCurvature * slope) {
       low = t;
     } else {
       return true;

@@ -73,7 +73,8 @@ Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std
 Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::vector<std::int64_t>>& texts_of,
                             const std::vector<bool>& asked) {
   const std::int64_t n = images.size(0), m = texts.size(0);
-  check(static_cast<std::int64_t>(texts_of.size()) == n, "retrieval_metrics", "one list of texts per image is needed", {{"images", images}});
+  check(static_cast<std::int64_t>(texts_of.size()) == n, "retrieval_metrics", "one list of texts per image is needed",
+        {{"images", images}});
   check(asked.empty() || static_cast<std::int64_t>(asked.size()) == m, "retrieval_metrics", "one flag per text is needed",
         {{"texts", texts}});
   const auto is_asked = [&](std::int64_t text) { return asked.empty() || asked[static_cast<std::size_t>(text)]; };

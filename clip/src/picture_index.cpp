@@ -39,9 +39,9 @@ const std::string& existing(const std::string& folder) {
 
 }  // namespace
 
-IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name, const std::vector<std::string>& sources,
-                        const std::string& folder, const EmbedOptions& options, const std::function<bool()>& stop,
-                        const std::function<void(const SkippedSample&)>& skip) {
+IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
+                        const std::vector<std::string>& sources, const std::string& folder, const EmbedOptions& options,
+                        const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw FileError("folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
@@ -71,7 +71,8 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
         });
     result.count = features.count();
     if (result.count == 0)
-      throw FileError("no usable picture; " + (sources.empty() ? std::string("no source") : sources.front()) + "; name folders, tars or pictures");
+      throw FileError("no usable picture; " + (sources.empty() ? std::string("no source") : sources.front()) +
+                      "; name folders, tars or pictures");
     fs::remove(within(folder, kFacts), error);  // until all is there, this is no index
     features.finish();
     names.commit();

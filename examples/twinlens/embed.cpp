@@ -69,8 +69,10 @@ int embed(const Flags& flags) {
   EmbeddingWriter out(flags.output);
   const Result result = embed_all(flags, m, out);
   if (flags.json) {
-    const nlohmann::ordered_json json{{"output", flags.output},      {"count", out.count()},
-                                      {"dim", out.width()},          {"skipped", result.skipped},
+    const nlohmann::ordered_json json{{"output", flags.output},
+                                      {"count", out.count()},
+                                      {"dim", out.width()},
+                                      {"skipped", result.skipped},
                                       {"stopped_early", result.stopped}};
     std::printf("%s\n", json.dump().c_str());
   } else {

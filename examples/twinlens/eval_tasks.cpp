@@ -184,7 +184,8 @@ Json evaluate_linear_probe(const EvalFlags& flags, const EvalData& d, const Eval
 Json evaluate_knn(const EvalFlags& flags, const EvalData& d, const EvalData* train) {
   const Split s = split_of(flags, d, train);
   Json out;
-  add_rates(out, "knn", s, knn_metrics(s.train, s.train_labels, s.test, s.test_labels, static_cast<std::int64_t>(s.names.size()), flags.knn_k));
+  add_rates(out, "knn", s,
+            knn_metrics(s.train, s.train_labels, s.test, s.test_labels, static_cast<std::int64_t>(s.names.size()), flags.knn_k));
   out["knn_k"] = flags.knn_k;
   return out;
 }

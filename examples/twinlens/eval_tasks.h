@@ -29,8 +29,8 @@ struct EvalData {
 nlohmann::ordered_json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen);
 nlohmann::ordered_json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d,
                                          const std::optional<SeenWords>& seen);
-// Fitted on `train`; when that is absent, on four of five pictures of each class of `d` and measured on the fifth. The probe's features are not
-// normalised, as in OpenAI's README.
+// Fitted on `train`; when that is absent, on four of five pictures of each class of `d` and measured on the fifth. The probe's features are
+// not normalised, as in OpenAI's README.
 nlohmann::ordered_json evaluate_linear_probe(const EvalFlags& flags, const EvalData& d, const EvalData* train);
 // The same split for k nearest neighbours by cosine.
 nlohmann::ordered_json evaluate_knn(const EvalFlags& flags, const EvalData& d, const EvalData* train);

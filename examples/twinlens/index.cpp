@@ -25,7 +25,8 @@ int index(const Flags& flags) {
       *m.clip, *m.tokenizer, flags.model, flags.sources, flags.index, options, [] { return stop_requested().load(); },
       [](const SkippedSample& s) { std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str()); });
   if (flags.json) {
-    const nlohmann::ordered_json out{{"index", flags.index}, {"count", result.count}, {"skipped", result.skipped}, {"stopped_early", result.stopped}};
+    const nlohmann::ordered_json out{
+        {"index", flags.index}, {"count", result.count}, {"skipped", result.skipped}, {"stopped_early", result.stopped}};
     std::printf("%s\n", out.dump().c_str());
   } else {
     fmt::print("{} pictures{}: {}\n", result.count, result.stopped ? ", stopped early" : "", flags.index);

@@ -18,13 +18,13 @@ struct Flags {
 };
 
 int search(const Flags& flags) {
-  if (flags.text.empty() == flags.image.empty())
-    throw ConfigError("give either a text or --image; command line; not both and not none");
+  if (flags.text.empty() == flags.image.empty()) throw ConfigError("give either a text or --image; command line; not both and not none");
   const LoadedModel m = load(flags.model, flags.device);
   const PictureIndex index(flags.index, *m.clip, *m.tokenizer);
   EmbedOptions options;
   flags.pictures.apply_to(options);
-  const Tensor query = flags.text.empty() ? embed_image_files(*m.clip, {flags.image}, options) : embed_texts(*m.clip, *m.tokenizer, {flags.text});
+  const Tensor query =
+      flags.text.empty() ? embed_image_files(*m.clip, {flags.image}, options) : embed_texts(*m.clip, *m.tokenizer, {flags.text});
   const std::string& asked = flags.text.empty() ? flags.image : flags.text;
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const Found& found : index.search(query, flags.top, m.clip->logit_scale_value())) {

@@ -41,7 +41,8 @@ std::shared_ptr<const Tokenizer> tokenizer_for(const Flags& flags, int& context,
   if (no_model && !std::filesystem::exists(std::filesystem::path(flags.model) / "vocab.json")) config.text.hf_tokenizer_name = flags.model;
   if (!context_given && !no_model) context = config.text.context_length;
   if (!flags.cleaning.empty()) {
-    nlohmann::json kwargs = config.text.tokenizer_kwargs.empty() ? nlohmann::json::object() : nlohmann::json::parse(config.text.tokenizer_kwargs);
+    nlohmann::json kwargs =
+        config.text.tokenizer_kwargs.empty() ? nlohmann::json::object() : nlohmann::json::parse(config.text.tokenizer_kwargs);
     kwargs["clean"] = flags.cleaning;
     config.text.tokenizer_kwargs = kwargs.dump();
   }
@@ -105,8 +106,9 @@ Action add_tokenize(CLI::App& app) {
   CLI::Option* context = app.add_option("--context-length", flags->context_length, "Longer lines are cut, keeping the end-of-text token")
                              ->capture_default_str()
                              ->check(CLI::Range(2, 1 << 20));
-  app.add_option("--cleaning", flags->cleaning,
-                 "none, ftfy (as open_clip), whitespace or canonicalize; default: the model's, which is ftfy for CLIP; without --model none")
+  app.add_option(
+         "--cleaning", flags->cleaning,
+         "none, ftfy (as open_clip), whitespace or canonicalize; default: the model's, which is ftfy for CLIP; without --model none")
       ->check(CLI::IsMember({"none", "ftfy", "lower", "whitespace", "canonicalize"}));
   app.add_option("--train", flags->train, "Trains a byte-pair vocabulary on the lines of this file instead");
   app.add_option("--vocab-size", flags->vocab_size, "--train: 512 byte symbols, the merges, start and end")->capture_default_str();

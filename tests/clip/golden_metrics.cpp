@@ -37,7 +37,8 @@ TEST_CASE("retrieval with several captions a picture: CLIP_benchmark's rates", "
   for (std::size_t t = 0; t < image_of.size(); ++t) texts_of[static_cast<std::size_t>(image_of[t])].push_back(static_cast<std::int64_t>(t));
   const auto report = retrieval_report(retrieval_metrics(images, texts, texts_of));
   int seen = 0;
-  for (const auto& [name, value] : truth("retrieval").items()) {
+  const nlohmann::json expected = truth("retrieval");
+  for (const auto& [name, value] : expected.items()) {
     for (const auto& [ours, got] : report) {
       if (ours != name) continue;
       CAPTURE(name);
@@ -61,7 +62,8 @@ TEST_CASE("the linear probe is scikit-learn's logistic regression", "[golden]") 
   const Tensor x = file().tensor("probe.features");
   const std::vector<std::int64_t> labels = integers("classify.labels");
   const nlohmann::json expected = truth("probe");
-  const LinearProbe probe = fit_linear_probe(x.slice(0, 0, 150), part(labels, 0, 150), 8, {.c = 0.316, .max_steps = 1000, .tolerance = 1e-7});
+  const LinearProbe probe =
+      fit_linear_probe(x.slice(0, 0, 150), part(labels, 0, 150), 8, {.c = 0.316, .max_steps = 1000, .tolerance = 5e-7});
   CHECK(probe.converged);
   CHECK(probe.loss == Approx(expected["loss"].get<double>()).epsilon(1e-6));
   const std::vector<double> w = file().doubles("probe.w");

@@ -51,7 +51,8 @@ const Fixture& fixture() {
 }
 std::string hash_of(const Image& image) {
   const test::TemporaryFolder folder;
-  std::ofstream(folder / "bytes", std::ios::binary).write(reinterpret_cast<const char*>(image.rgb.data()), static_cast<std::streamsize>(image.rgb.size()));
+  std::ofstream(folder / "bytes", std::ios::binary)
+      .write(reinterpret_cast<const char*>(image.rgb.data()), static_cast<std::streamsize>(image.rgb.size()));
   return program::sha256_of_file(folder / "bytes").substr(0, 16);
 }
 nlohmann::json cases() { return nlohmann::json::parse(read_bytes(kData + "resize.json")); }

@@ -20,16 +20,16 @@ namespace {
 using Text = std::u32string;
 using Texts = std::vector<Text>;
 
-const Texts kJoints = {U" ",   U"  ",     U", ",     U"-",        U"/",  U"\t",
-                       U" & ", U"'s ",    U"\u00a0", U"\u3000",   U" \u2019", U". "};
-const Texts kEntities = {U"&amp;",  U"&lt;",   U"&gt;",      U"&quot;",  U"&#39;",    U"&eacute;", U"&EACUTE;",  U"&Eacute",
-                         U"&nbsp;", U"&#233;", U"&#xE9;",    U"&amp;amp;", U"&notit;", U"&hellip;", U"&frac12;",  U"&#128;",
-                         U"&#x1F600;", U"<b>", U"</b>",      U"&AMP;lt;", U"&copy",    U"&unknown;", U"&#0;",     U"&;"};
+const Texts kJoints = {U" ", U"  ", U", ", U"-", U"/", U"\t", U" & ", U"'s ", U"\u00a0", U"\u3000", U" \u2019", U". "};
+const Texts kEntities = {U"&amp;",     U"&lt;",   U"&gt;",   U"&quot;",    U"&#39;",   U"&eacute;",  U"&EACUTE;", U"&Eacute",
+                         U"&nbsp;",    U"&#233;", U"&#xE9;", U"&amp;amp;", U"&notit;", U"&hellip;",  U"&frac12;", U"&#128;",
+                         U"&#x1F600;", U"<b>",    U"</b>",   U"&AMP;lt;",  U"&copy",   U"&unknown;", U"&#0;",     U"&;"};
 const Texts kMarks = {U"\u200d",     U"\ufe0f",     U"\ufe0e",     U"\U0001f3fb", U"\U0001f3ff", U"\u20e3",
                       U"\U0001f1e9", U"\U0001f1ea", U"\U000e0067", U"\U000e007f", U"#",          U"1"};
-const Texts kOdd = {U"\r\n",   U"\n",     U"\x85",   U"\x1b[3;4m", Text(1, U'\0'), U"\ufeff", U"\ufffd",
-                    U"\u2018", U"\u201d", U"\ufb01", U"\u0149",    U"\uff21",      U"\uff76", U"\u0130",
-                    U"\u03a3", U"<start_of_text>", U"<|endoftext|>", U"\u212b",    U"e\u0301", U"\xc3 ", U"?"};
+const Texts kOdd = {U"\r\n",    U"\n",     U"\x85",   U"\x1b[3;4m",       Text(1, U'\0'),   U"\ufeff",
+                    U"\ufffd",  U"\u2018", U"\u201d", U"\ufb01",          U"\u0149",        U"\uff21",
+                    U"\uff76",  U"\u0130", U"\u03a3", U"<start_of_text>", U"<|endoftext|>", U"\u212b",
+                    U"e\u0301", U"\xc3 ",  U"?"};
 
 // splitmix64 (Steele, Lea, Flood 2014).
 class Random {

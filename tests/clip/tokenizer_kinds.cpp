@@ -55,7 +55,8 @@ TEST_CASE("SentencePiece: the ids of SigLIP's tokenizer, from a .model and from 
     }
     CHECK(tokenizer->decode(tokenizer->encode("A grinning face!")) == "a grinning face");
   }
-  CHECK_THROWS_WITH(sentence_piece_tokenizer("nonsense", "x.model"), Catch::Contains("not a SentencePiece model") && Catch::Contains("x.model"));
+  CHECK_THROWS_WITH(sentence_piece_tokenizer("nonsense", "x.model"),
+                    Catch::Contains("not a SentencePiece model") && Catch::Contains("x.model"));
 }
 
 TEST_CASE("WordPiece: the ids of BERT's tokenizer as CLIPA runs it", "[tokenizer]") {

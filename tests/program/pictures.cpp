@@ -102,7 +102,8 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   write_text(folder / "tree/b/broken.png", "no picture either");
   write_tar(folder / "some.tar", {{"x/2.png", read_file(picture(2))}, {"x/2.txt", "a caption"}, {"bad.jpg", "nothing"}}, false);
   write_tar(folder / "more.tar.gz", {{"3.PNG", read_file(picture(3))}}, true);
-  Words words{"embed", "--model", model, "--output", folder / "out", "--batch-size", "2", "--names", folder / "names", "--json", "--images"};
+  Words words{"embed",   "--model",        model,    "--output", folder / "out", "--batch-size", "2",
+              "--names", folder / "names", "--json", "--images"};
   words.insert(words.end(), {folder / "tree", picture(4), folder / "some.tar", folder / "more.tar.gz"});
   const Outcome o = run(words);
   INFO(o.err);
@@ -113,9 +114,11 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   CHECK_THAT(o.err, Contains("skipped " + (folder / "tree/b/broken.png")) && Contains("skipped " + (folder / "some.tar") + ":bad.jpg"));
   CHECK(lines_of(folder / "names") == Words{folder / "tree/a.png", folder / "tree/b/0.png", picture(4), (folder / "some.tar") + ":x/2.png",
                                             (folder / "more.tar.gz") + ":3.PNG"});
-  REQUIRE(run({"embed", "--model", model, "--output", folder / "same", "--images", picture(1), picture(0), picture(4), picture(2), picture(3)})
-              .status == 0);
-  CHECK(SafetensorsFile(folder / "out").tensor("embeddings").to_vector() == SafetensorsFile(folder / "same").tensor("embeddings").to_vector());
+  REQUIRE(
+      run({"embed", "--model", model, "--output", folder / "same", "--images", picture(1), picture(0), picture(4), picture(2), picture(3)})
+          .status == 0);
+  CHECK(SafetensorsFile(folder / "out").tensor("embeddings").to_vector() ==
+        SafetensorsFile(folder / "same").tensor("embeddings").to_vector());
   for (const std::string& name : folder.names()) CHECK(name.find("twinlens-rows") == std::string::npos);
 
   // A picture that was asked for by name is an error, and so is nothing at all.

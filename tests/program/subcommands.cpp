@@ -282,8 +282,8 @@ TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]")
   CHECK(given["num_train_images"] == 12);
   CHECK(given["num_images"] == 30);
   CHECK(given["linear_probe_top1"] == 1.0);
-  const Json near = json_of({"eval", "--model", model, "--data", folder / "data", "--train-data", folder / "train", "--task", "knn", "--knn-k", "3",
-                             "--json"});
+  const Json near = json_of(
+      {"eval", "--model", model, "--data", folder / "data", "--train-data", folder / "train", "--task", "knn", "--knn-k", "3", "--json"});
   CHECK(near["knn_top1"] == 1.0);
   CHECK(near["num_train_images"] == 12);
   fs::rename(folder / "train/red", folder / "train/old");

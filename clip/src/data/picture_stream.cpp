@@ -77,7 +77,8 @@ bool PictureStream::next_of_tar(EncodedPicture& picture) {
     // By pieces: the size in the header is only a claim.
     char block[1 << 16];
     la_ssize_t got = 0;
-    while ((got = archive_read_data(tar_->reader.get(), block, sizeof block)) > 0) picture.bytes.append(block, static_cast<std::size_t>(got));
+    while ((got = archive_read_data(tar_->reader.get(), block, sizeof block)) > 0)
+      picture.bytes.append(block, static_cast<std::size_t>(got));
     if (got < 0) tar_->fail("the tar is damaged");
     return true;
   }

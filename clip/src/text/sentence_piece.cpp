@@ -34,7 +34,9 @@ class SentencePiece final : public Tokenizer {
     return ids;
   }
 
-  Tokens tokenize(std::string_view text, std::int64_t context_length) const override { return framed(encode(text), context_length, -1, end_); }
+  Tokens tokenize(std::string_view text, std::int64_t context_length) const override {
+    return framed(encode(text), context_length, -1, end_);
+  }
 
   std::string decode(const std::vector<std::int32_t>& ids) const override {
     for (const std::int32_t id : ids) {

@@ -26,7 +26,8 @@ Options options_of(const TokenizerChoice& choice) {
   Options options{choice.hf_tokenizer_name.empty() ? Cleaning::ftfy : Cleaning::whitespace};
   if (choice.tokenizer_kwargs.empty()) return options;
   try {
-    for (const auto& [key, value] : Json::parse(choice.tokenizer_kwargs).items()) {
+    const Json kwargs = Json::parse(choice.tokenizer_kwargs);
+    for (const auto& [key, value] : kwargs.items()) {
       if (key == "clean") {
         options.cleaning = parse_cleaning(value.get<std::string>());
       } else if (key == "strip_sep_token") {
@@ -77,7 +78,8 @@ ClipTokenizerOptions clip_options(const Options& options) {
 std::shared_ptr<const Tokenizer> from_json_bpe(const Json& json, const std::string& source, const Options& options) {
   const Json& model = json.at("model");
   if (model.value("end_of_word_suffix", Json()) != "</w>") {
-    throw ConfigError("the BPE of this tokenizer does not end words by </w>, as CLIP's does; " + source + "; only CLIP's kind is supported");
+    throw ConfigError("the BPE of this tokenizer does not end words by </w>, as CLIP's does; " + source +
+                      "; only CLIP's kind is supported");
   }
   auto ids = ids_of(model.at("vocab"));
   for (const Json& token : json.value("added_tokens", Json::array())) {
@@ -99,7 +101,8 @@ std::shared_ptr<const Tokenizer> from_json_word_piece(const Json& json, const st
     tokens[at] = token;
   }
   const Json normalizer = json.value("normalizer", Json::object());
-  return word_piece_tokenizer(tokens, source, {options.cleaning, normalizer.is_object() && normalizer.value("lowercase", true), options.strip_sep_token});
+  return word_piece_tokenizer(tokens, source,
+                              {options.cleaning, normalizer.is_object() && normalizer.value("lowercase", true), options.strip_sep_token});
 }
 
 std::shared_ptr<const Tokenizer> from_tokenizer_json(const fs::path& path, const Options& options) {
@@ -119,7 +122,8 @@ std::shared_ptr<const Tokenizer> from_tokenizer_json(const fs::path& path, const
 std::shared_ptr<const Tokenizer> from_vocab_and_merges(const fs::path& folder, const Options& options) {
   const fs::path vocabulary = folder / "vocab.json";
   try {
-    return clip_tokenizer(ids_of(parse_file(vocabulary)), read_file((folder / "merges.txt").string()), vocabulary.string(), clip_options(options));
+    return clip_tokenizer(ids_of(parse_file(vocabulary)), read_file((folder / "merges.txt").string()), vocabulary.string(),
+                          clip_options(options));
   } catch (const Json::exception& e) {
     throw FileError("not a vocabulary: " + std::string(e.what()) + "; " + vocabulary.string() + "; use an object of tokens and ids");
   }
@@ -173,7 +177,8 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const std::string& folder, const
   }
   if (any && sentence_piece_available()) {
     for (const char* name : kSentencePieceNames) {
-      if (is_file(path / name)) return sentence_piece_tokenizer(read_file((path / name).string()), (path / name).string(), {options.cleaning});
+      if (is_file(path / name))
+        return sentence_piece_tokenizer(read_file((path / name).string()), (path / name).string(), {options.cleaning});
     }
   }
   if (any && is_file(path / "vocab.txt")) return from_vocab_txt(path / "vocab.txt", choice, options);

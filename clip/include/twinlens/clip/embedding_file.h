@@ -9,7 +9,8 @@
 
 namespace twinlens {
 
-// Writes it row by row. Rows lie in an unnamed file in the folder of `path` until finish() knows their number; then the file is written atomically.
+// Writes it row by row. Rows lie in an unnamed file in the folder of `path` until finish() knows their number; then the file is written
+// atomically.
 class EmbeddingWriter {
  public:
   explicit EmbeddingWriter(std::string path);

@@ -12,12 +12,12 @@
 namespace twinlens {
 
 struct EmbeddedDataset {
-  Tensor images;                         // (N, E) unit, f32, CPU
-  Tensor texts;                          // (M, E) of the distinct captions
-  std::vector<std::string> captions;     // M
-  std::vector<std::int64_t> caption_of;  // N, the first of each
+  Tensor images;                                    // (N, E) unit, f32, CPU
+  Tensor texts;                                     // (M, E) of the distinct captions
+  std::vector<std::string> captions;                // M
+  std::vector<std::int64_t> caption_of;             // N, the first of each
   std::vector<std::vector<std::int64_t>> texts_of;  // N, all captions of each
-  std::vector<std::int64_t> samples;     // N, index in the dataset, of the first caption
+  std::vector<std::int64_t> samples;                // N, index in the dataset, of the first caption
   std::vector<SkippedSample> skipped;
 };
 

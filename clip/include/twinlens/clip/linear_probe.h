@@ -1,9 +1,9 @@
 #pragma once
 // Linear probe: multinomial logistic regression on frozen features (Radford et al. 2021, section 3.2 and appendix A.3).
 //
-// Minimises what scikit-learn's LogisticRegression does,  sum_i CE(W x_i + b, y_i) + |W|^2 / (2 C),  the bias free, over all features at once by
-// L-BFGS (Liu and Nocedal 1989; ten pairs) from zero: no learning rate to choose, the same bits on every run. Products are f32, sums and the
-// optimizer's state f64. Classes without a picture get no weights and never win.
+// Minimises what scikit-learn's LogisticRegression does,  sum_i CE(W x_i + b, y_i) + |W|^2 / (2 C),  the bias free, over all features at
+// once by L-BFGS (Liu and Nocedal 1989; ten pairs) from zero: no learning rate to choose, the same bits on every run. Products are f32,
+// sums and the optimizer's state f64. Classes without a picture get no weights and never win.
 
 #include <cstdint>
 #include <vector>
@@ -13,7 +13,7 @@
 namespace twinlens {
 
 struct ProbeOptions {
-  double c = 0.316;         // inverse strength of the regularisation; OpenAI's
+  double c = 0.316;  // inverse strength of the regularisation; OpenAI's
   int max_steps = 1000;
   double tolerance = 1e-5;  // converged when no element of the gradient (divided by N) is larger
 };

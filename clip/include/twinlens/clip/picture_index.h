@@ -1,9 +1,8 @@
 #pragma once
 // An index of pictures for search: a folder with their unit features and names. Search is exact and reads the features in parts.
 //
-//   index.json               what made it: model, count, embed dim, and a probe, the features of one text, by which another model is recognised
-//   embeddings.safetensors   `embeddings` (N, E) f32
-//   names.txt                a name a line, in the order of the rows
+//   index.json               what made it: model, count, embed dim, and a probe, the features of one text, by which another model is
+//   recognised embeddings.safetensors   `embeddings` (N, E) f32 names.txt                a name a line, in the order of the rows
 
 #include <string>
 #include <vector>
@@ -18,11 +17,11 @@ struct IndexResult {
   bool stopped = false;
 };
 
-// Embeds the pictures of `sources` (PictureStream) into `folder`, which is made when it is missing; an index that is there is replaced. `stop` is asked
-// after each batch; what there is until then becomes the index. Throws FileError when there is no usable picture.
-IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name, const std::vector<std::string>& sources,
-                        const std::string& folder, const EmbedOptions& options, const std::function<bool()>& stop,
-                        const std::function<void(const SkippedSample&)>& skip);
+// Embeds the pictures of `sources` (PictureStream) into `folder`, which is made when it is missing; an index that is there is replaced.
+// `stop` is asked after each batch; what there is until then becomes the index. Throws FileError when there is no usable picture.
+IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
+                        const std::vector<std::string>& sources, const std::string& folder, const EmbedOptions& options,
+                        const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip);
 
 struct Found {
   std::string image;

@@ -9,14 +9,14 @@
 namespace twinlens {
 
 struct EncodedPicture {
-  std::string name;   // path of the file, or "shard.tar:member"
-  std::string bytes;  // of the file, whole
+  std::string name;    // path of the file, or "shard.tar:member"
+  std::string bytes;   // of the file, whole
   bool named = false;  // it was given by its own path, not found in a folder or a tar
 };
 
 // Goes through the sources in order. A folder is walked with all that lies beneath it, names in order of their bytes; a tar (.tar, .tar.gz,
-// .tgz, .tar.zst, ...) is read from its front. There, files count whose names end like a picture's (.jpg .jpeg .png .webp .bmp .gif); a source that
-// is a file itself always counts. Memory: one picture and the names in one folder. One thread at a time.
+// .tgz, .tar.zst, ...) is read from its front. There, files count whose names end like a picture's (.jpg .jpeg .png .webp .bmp .gif); a
+// source that is a file itself always counts. Memory: one picture and the names in one folder. One thread at a time.
 class PictureStream {
  public:
   explicit PictureStream(std::vector<std::string> sources);

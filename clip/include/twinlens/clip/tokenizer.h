@@ -73,16 +73,16 @@ struct ClipTokenizerOptions {
 std::shared_ptr<const Tokenizer> clip_tokenizer(const ClipTokenizerOptions& options = {});
 
 // A byte-level BPE of Hugging Face's files: `ids` gives the id of every token by its spelling (vocab.json), `merges` has a pair a line
-// (merges.txt, with or without its first line "#version"). Start and end are <|startoftext|> and <|endoftext|> or open_clip's names for them,
-// else the last two ids; a symbol without an id becomes the end, as CLIP's unknown token is. options.vocab_size is not used.
-// Throws FileError naming `source`.
+// (merges.txt, with or without its first line "#version"). Start and end are <|startoftext|> and <|endoftext|> or open_clip's names for
+// them, else the last two ids; a symbol without an id becomes the end, as CLIP's unknown token is. options.vocab_size is not used. Throws
+// FileError naming `source`.
 std::shared_ptr<const Tokenizer> clip_tokenizer(const std::unordered_map<std::string, std::int32_t>& ids, std::string_view merges,
                                                 const std::string& source, const ClipTokenizerOptions& options = {});
 
 // BERT's WordPiece as Hugging Face runs it for uncased vocabularies (Devlin et al. 2019): [CLS] body [SEP]. `tokens` in order of their ids.
 struct WordPieceOptions {
   Cleaning cleaning = Cleaning::whitespace;
-  bool lower_case = true;       // and accents away
+  bool lower_case = true;        // and accents away
   bool strip_sep_token = false;  // CLIPA: 0 in the place of [SEP]
 };
 // Throws FileError naming `source` when [UNK], [CLS] or [SEP] is missing.
@@ -90,7 +90,8 @@ std::shared_ptr<const Tokenizer> word_piece_tokenizer(const std::vector<std::str
                                                       const WordPieceOptions& options = {});
 
 // SigLIP's: a SentencePiece model (the bytes of a .model file; Kudo and Richardson 2018, arXiv:1808.06226), body and </s>, padded with the
-// model's pad, or </s> as SigLIP does. Throws FileError naming `source` when the model cannot be read, ConfigError in a build without libsentencepiece.
+// model's pad, or </s> as SigLIP does. Throws FileError naming `source` when the model cannot be read, ConfigError in a build without
+// libsentencepiece.
 struct SentencePieceOptions {
   Cleaning cleaning = Cleaning::canonicalize;
 };

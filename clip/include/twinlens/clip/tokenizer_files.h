@@ -21,8 +21,8 @@ struct TokenizerChoice {
 };
 
 // The tokenizer in `folder` (empty: none): vocab.json with merges.txt, vocab.txt, a SentencePiece model (spiece.model, sentencepiece.model,
-// tokenizer.model) or tokenizer.json, whichever the choice calls for. CLIP's own needs no files. Throws ConfigError when the choice names a tokenizer
-// that the folder does not hold or an option that is not understood, FileError for damaged files.
+// tokenizer.model) or tokenizer.json, whichever the choice calls for. CLIP's own needs no files. Throws ConfigError when the choice names a
+// tokenizer that the folder does not hold or an option that is not understood, FileError for damaged files.
 std::shared_ptr<const Tokenizer> find_tokenizer(const std::string& folder, const TokenizerChoice& choice);
 
 // The names of the files above that exist in a folder: what must go along when a model is copied.
@@ -32,9 +32,9 @@ std::string tokenizer_folder(const std::string& model);
 // Copies them into the model folder `to`, each atomically.
 void copy_tokenizer_files(const std::string& model, const std::string& to);
 
-// Trains a byte-level BPE: CLIP's word splitting, then the most frequent pair of neighbouring symbols is merged, again and again. Of equally frequent
-// pairs the one with the smaller left symbol goes first, then that with the smaller right one, in the numbering of BytePairs: 256 bytes, 256 bytes
-// that end a word, merges in order. Memory is that of the distinct words.
+// Trains a byte-level BPE: CLIP's word splitting, then the most frequent pair of neighbouring symbols is merged, again and again. Of
+// equally frequent pairs the one with the smaller left symbol goes first, then that with the smaller right one, in the numbering of
+// BytePairs: 256 bytes, 256 bytes that end a word, merges in order. Memory is that of the distinct words.
 class BpeTrainer {
  public:
   explicit BpeTrainer(Cleaning cleaning = Cleaning::ftfy) : cleaning_(cleaning) {}
@@ -48,8 +48,8 @@ class BpeTrainer {
   std::unordered_map<std::string, std::int64_t> words_;
 };
 
-// vocab.json and merges.txt as Hugging Face's CLIPTokenizer reads them, each written atomically. The folder is made when it is missing. Returns the
-// number of tokens.
+// vocab.json and merges.txt as Hugging Face's CLIPTokenizer reads them, each written atomically. The folder is made when it is missing.
+// Returns the number of tokens.
 std::int64_t write_bpe(const std::string& folder, const std::vector<std::pair<std::string, std::string>>& merges);
 
 }  // namespace twinlens
