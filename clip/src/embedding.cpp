@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "twinlens/clip/image.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/file.h"
@@ -22,14 +23,18 @@ EvalTransform eval_transform_of(const ModelConfig& config) {
   return t;
 }
 
-std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config) {
-  ClipTokenizerOptions options;
-  options.vocab_size = config.text.vocab_size;
-  return clip_tokenizer(options);
+std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config, const std::string& model) {
+  auto tokenizer =
+      find_tokenizer(tokenizer_folder(model), {config.text.hf_tokenizer_name, config.text.tokenizer_kwargs, config.text.vocab_size});
+  if (tokenizer->vocab_size() > config.text.vocab_size) {
+    throw ConfigError("the tokenizer has " + std::to_string(tokenizer->vocab_size()) + " tokens, the model's vocab_size is " +
+                      std::to_string(config.text.vocab_size) + "; " + (model.empty() ? "model config" : model) + "; make them fit");
+  }
+  return tokenizer;
 }
 
 LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
-                             std::int64_t max_image_pixels) {
+                             const DecodeOptions& decode) {
   const EvalTransform transform = eval_transform_of(config);
   LoadedPictures out;
   const auto n = static_cast<std::int64_t>(bytes.size());
@@ -39,7 +44,7 @@ LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::s
     for (std::int64_t i = begin; i < end; ++i) {
       const auto at = static_cast<std::size_t>(i);
       try {
-        images[at] = apply(transform, decode_image(bytes[at], names[at], {max_image_pixels}));
+        images[at] = apply(transform, decode_image(bytes[at], names[at], decode));
       } catch (const std::exception& e) {  // nothing may leave a parallel region
         errors[at] = e.what();
       }
@@ -78,7 +83,7 @@ Tensor embed_image_files(const Clip& model, const std::vector<std::string>& path
                                          paths.begin() + static_cast<std::ptrdiff_t>(end));
     std::vector<std::string> bytes;
     for (const std::string& name : names) bytes.push_back(read_file(name));
-    const LoadedPictures pictures = load_pictures(model.config, bytes, names, options.max_image_pixels);
+    const LoadedPictures pictures = load_pictures(model.config, bytes, names, {options.max_image_pixels, options.exif_orientation});
     if (!pictures.skipped.empty()) throw FileError(pictures.skipped.front().reason);
     parts.push_back(embed_pictures(model, pictures.pixels, options));
   }

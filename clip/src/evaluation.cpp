@@ -9,34 +9,68 @@
 
 namespace twinlens {
 
+namespace {
+
+// The pictures of samples [begin, end), each once, with the samples that show it. Those that repeat `last`, the picture before, are left
+// out.
+struct Gathered {
+  std::vector<std::string> bytes, names;
+  std::vector<std::vector<std::int64_t>> samples;
+  std::vector<std::int64_t> of_last;
+};
+
+Gathered gather(const Dataset& data, std::int64_t begin, std::int64_t end, std::string& last, std::vector<SkippedSample>& skipped) {
+  Gathered out;
+  for (std::int64_t i = begin; i < end; ++i) {
+    try {
+      std::string bytes = data.image_bytes(i);
+      if (bytes == last && !bytes.empty()) {
+        (out.samples.empty() ? out.of_last : out.samples.back()).push_back(i);
+        continue;
+      }
+      last = bytes;
+      out.bytes.push_back(std::move(bytes));
+      out.names.push_back(data.key(i));
+      out.samples.push_back({i});
+    } catch (const FileError& e) {
+      skipped.push_back({data.key(i), e.what()});
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options) {
   const NoGrad guard;
   EmbeddedDataset out;
   out.skipped = data.skipped();
   std::vector<Tensor> parts;
   std::unordered_map<std::int64_t, std::int64_t> text_of;
+  const auto text = [&](std::int64_t sample) {
+    const auto [it, is_new] = text_of.try_emplace(data.caption_id(sample), static_cast<std::int64_t>(out.captions.size()));
+    if (is_new) out.captions.push_back(data.caption(sample));
+    return it->second;
+  };
+  std::string last;
+  bool last_kept = false;
   for (std::int64_t begin = 0; begin < data.size(); begin += options.batch_size) {
     const std::int64_t end = std::min(data.size(), begin + options.batch_size);
-    std::vector<std::string> bytes, names;
-    std::vector<std::int64_t> samples;
-    for (std::int64_t i = begin; i < end; ++i) {
-      try {
-        bytes.push_back(data.image_bytes(i));
-        names.push_back(data.key(i));
-        samples.push_back(i);
-      } catch (const FileError& e) {
-        out.skipped.push_back({data.key(i), e.what()});
-      }
+    const Gathered g = gather(data, begin, end, last, out.skipped);
+    for (const std::int64_t sample : g.of_last) {
+      if (last_kept) out.texts_of.back().push_back(text(sample));
     }
-    const LoadedPictures pictures = load_pictures(model.config, bytes, names, options.max_image_pixels);
+    if (g.bytes.empty()) continue;
+    const LoadedPictures pictures = load_pictures(model.config, g.bytes, g.names, {options.max_image_pixels, options.exif_orientation});
     out.skipped.insert(out.skipped.end(), pictures.skipped.begin(), pictures.skipped.end());
     for (const std::int64_t k : pictures.kept) {
-      const std::int64_t sample = samples[static_cast<std::size_t>(k)];
-      const auto [it, is_new] = text_of.try_emplace(data.caption_id(sample), static_cast<std::int64_t>(out.captions.size()));
-      if (is_new) out.captions.push_back(data.caption(sample));
-      out.caption_of.push_back(it->second);
-      out.samples.push_back(sample);
+      const auto& samples = g.samples[static_cast<std::size_t>(k)];
+      out.samples.push_back(samples.front());
+      out.texts_of.emplace_back();
+      for (const std::int64_t sample : samples) out.texts_of.back().push_back(text(sample));
+      out.caption_of.push_back(out.texts_of.back().front());
     }
+    last_kept = !pictures.kept.empty() && pictures.kept.back() + 1 == static_cast<std::int64_t>(g.bytes.size());
     if (!pictures.kept.empty()) parts.push_back(embed_pictures(model, pictures.pixels, options));
   }
   if (parts.empty())

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "clip/src/lbfgs.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -10,27 +12,68 @@
 namespace twinlens {
 namespace {
 
-// A block of unknowns with its look-ahead point, where gradients are taken.
-struct Unknown {
-  Tensor value, ahead;
+// The objective over the classes that occur, of weights (K, E) and biases (K) in one vector.
+class ProbeObjective {
+ public:
+  ProbeObjective(const Tensor& features, std::vector<std::int64_t> labels, std::int64_t classes, double c)
+      : x_(dense(features)), labels_(std::move(labels)), k_(classes), e_(features.size(1)), c_(c) {}
 
-  explicit Unknown(const Shape& shape) : value(zeros(shape)), ahead(zeros(shape)) { ahead.set_requires_grad(true); }
-  void step(double rate, double momentum) {
-    const NoGrad guard;
-    const Tensor next = sub(ahead, affine(ahead.grad(), rate, 0.0));
-    ahead.copy_(add(next, affine(sub(next, value), momentum, 0.0)));
-    value = next;
-    ahead.set_grad({});
+  double operator()(const std::vector<double>& at, std::vector<double>& gradient) const {
+    constexpr std::int64_t kChunk = 4096;
+    const auto n = static_cast<std::int64_t>(labels_.size());
+    const auto weights = static_cast<std::size_t>(k_ * e_);
+    std::vector<float> rounded(at.size());
+    std::transform(at.begin(), at.end(), rounded.begin(), [](double v) { return static_cast<float>(v); });
+    const auto end_of_w = rounded.begin() + static_cast<std::ptrdiff_t>(weights);
+    const Tensor w = from_vector(std::vector<float>(rounded.begin(), end_of_w), {k_, e_});
+    const Tensor b = from_vector(std::vector<float>(end_of_w, rounded.end()), {k_});
+    std::fill(gradient.begin(), gradient.end(), 0.0);
+    double loss = 0.0;
+    for (std::int64_t begin = 0; begin < n; begin += kChunk) {
+      const Tensor x = x_.slice(0, begin, std::min(n, begin + kChunk));
+      Tensor logits = dense(linear(x, w, b));
+      loss += softmax_minus_labels(logits, begin, gradient.data() + weights);
+      const std::vector<float> dw = matmul(logits, x, {.transpose_a = true}).to_vector();  // (K, E)
+      for (std::size_t i = 0; i < weights; ++i) gradient[i] += static_cast<double>(dw[i]);
+    }
+    double squares = 0.0;
+    for (std::size_t i = 0; i < weights; ++i) {
+      squares += at[i] * at[i];
+      gradient[i] += at[i] / c_;
+    }
+    for (double& g : gradient) g /= static_cast<double>(n);
+    return (loss + squares / (2.0 * c_)) / static_cast<double>(n);
   }
-};
 
-double norm_of(const Tensor& a, const Tensor& b) {
-  return std::hypot(static_cast<double>(norm2(a).item()), static_cast<double>(norm2(b).item()));
-}
+ private:
+  // Logits to softmax minus one-hot labels, in place; the sums over rows are added to db. Returns the sum of cross-entropies.
+  double softmax_minus_labels(Tensor& logits, std::int64_t first, double* db) const {
+    float* row = logits.data<float>();
+    double loss = 0.0;
+    for (std::int64_t i = 0; i < logits.size(0); ++i, row += k_) {
+      const auto label = labels_[static_cast<std::size_t>(first + i)];
+      const auto top = static_cast<double>(*std::max_element(row, row + k_));
+      double total = 0.0;
+      for (std::int64_t j = 0; j < k_; ++j) total += std::exp(static_cast<double>(row[j]) - top);
+      loss += top + std::log(total) - static_cast<double>(row[label]);
+      for (std::int64_t j = 0; j < k_; ++j) {
+        const double d = std::exp(static_cast<double>(row[j]) - top) / total - (j == label ? 1.0 : 0.0);
+        row[j] = static_cast<float>(d);
+        db[j] += d;
+      }
+    }
+    return loss;
+  }
+
+  Tensor x_;
+  std::vector<std::int64_t> labels_;
+  std::int64_t k_, e_;
+  double c_;
+};
 
 }  // namespace
 
-Tensor LinearProbe::inputs(const Tensor& features) const { return concat({sub(features, centre), full({features.size(0), 1}, 1.0)}, 1); }
+Tensor LinearProbe::inputs(const Tensor& features) const { return concat({features, full({features.size(0), 1}, 1.0)}, 1); }
 
 Tensor LinearProbe::classes() const { return concat({w, b.reshape({b.size(0), 1})}, 1); }
 
@@ -38,34 +81,28 @@ LinearProbe fit_linear_probe(const Tensor& features, const std::vector<std::int6
                              const ProbeOptions& options) {
   check(features.rank() == 2 && features.size(0) == static_cast<std::int64_t>(labels.size()) && !labels.empty() && classes > 0,
         "linear_probe", "needs one label for each of at least one features", {{"features", features}});
+  const NoGrad guard;
+  std::vector<std::int64_t> present = labels;
+  std::sort(present.begin(), present.end());
+  present.erase(std::unique(present.begin(), present.end()), present.end());
+  check(present.front() >= 0 && present.back() < classes, "linear_probe", "labels must be in [0, classes)", {{"features", features}});
+  std::vector<std::int64_t> compact;
+  for (const std::int64_t label : labels) compact.push_back(std::lower_bound(present.begin(), present.end(), label) - present.begin());
+  const auto k = static_cast<std::int64_t>(present.size());
+  const std::int64_t e = features.size(1);
+  std::vector<double> at(static_cast<std::size_t>(k * e + k), 0.0);
+  const LbfgsResult result = minimize_lbfgs(ProbeObjective(features, compact, k, options.c), at, options.max_steps, options.tolerance);
   LinearProbe probe;
-  Tensor x;
-  double curvature = options.l2;
-  {
-    const NoGrad guard;
-    probe.centre = mean(features, {.dims = {0}});
-    x = sub(features, probe.centre);
-    // The curvature of softmax cross-entropy is at most half the largest squared length of an input (1 for the bias).
-    const std::vector<float> lengths = sum(square(x), {.dims = {1}}).to_vector();
-    curvature += 0.5 * (1.0 + static_cast<double>(*std::max_element(lengths.begin(), lengths.end())));
+  probe.steps = result.steps;
+  probe.converged = result.converged;
+  probe.loss = result.value;
+  probe.w = zeros({classes, e});
+  probe.b = full({classes}, -1e30);
+  for (std::int64_t j = 0; j < k; ++j) {
+    float* row = probe.w.data<float>() + present[static_cast<std::size_t>(j)] * e;
+    for (std::int64_t i = 0; i < e; ++i) row[i] = static_cast<float>(at[static_cast<std::size_t>(j * e + i)]);
+    probe.b.data<float>()[present[static_cast<std::size_t>(j)]] = static_cast<float>(at[static_cast<std::size_t>(k * e + j)]);
   }
-  const Tensor targets = from_vector(labels, {static_cast<std::int64_t>(labels.size())});
-  const double rate = 1.0 / curvature, root = std::sqrt(options.l2 / curvature), momentum = (1.0 - root) / (1.0 + root);
-  Unknown w({classes, features.size(1)}), b({classes});
-  double first = 0.0;
-  for (probe.steps = 0; probe.steps < options.max_steps && !probe.converged; ++probe.steps) {
-    const Tensor squares = add(sum(square(w.ahead)), sum(square(b.ahead)));
-    const Tensor loss = add(cross_entropy(linear(x, w.ahead, b.ahead), targets), affine(squares, 0.5 * options.l2, 0.0));
-    backward(loss);
-    probe.loss = static_cast<double>(loss.item());
-    const double norm = norm_of(w.ahead.grad(), b.ahead.grad());
-    if (probe.steps == 0) first = norm;
-    probe.converged = norm <= options.tolerance * first;
-    w.step(rate, momentum);
-    b.step(rate, momentum);
-  }
-  probe.w = w.value;
-  probe.b = b.value;
   return probe;
 }
 

@@ -34,6 +34,12 @@ std::int64_t rank_of(const float* scores, std::int64_t m, std::int64_t target) {
   return rank;
 }
 
+std::int64_t best_rank(const float* scores, std::int64_t m, const std::vector<std::int64_t>& targets) {
+  std::int64_t best = m;
+  for (const std::int64_t target : targets) best = std::min(best, rank_of(scores, m, target));
+  return best;
+}
+
 RecallAtK recall(std::vector<std::int64_t> ranks) {
   RecallAtK r;
   if (ranks.empty()) return r;
@@ -59,23 +65,34 @@ RecallAtK recall(std::vector<std::int64_t> ranks) {
 
 Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::int64_t>& caption_of,
                             const std::vector<bool>& asked) {
+  std::vector<std::vector<std::int64_t>> texts_of;
+  for (const std::int64_t c : caption_of) texts_of.push_back({c});
+  return retrieval_metrics(images, texts, texts_of, asked);
+}
+
+Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::vector<std::int64_t>>& texts_of,
+                            const std::vector<bool>& asked) {
   const std::int64_t n = images.size(0), m = texts.size(0);
-  check(static_cast<std::int64_t>(caption_of.size()) == n, "retrieval_metrics", "one caption per image is needed", {{"images", images}});
+  check(static_cast<std::int64_t>(texts_of.size()) == n, "retrieval_metrics", "one list of texts per image is needed",
+        {{"images", images}});
   check(asked.empty() || static_cast<std::int64_t>(asked.size()) == m, "retrieval_metrics", "one flag per text is needed",
         {{"texts", texts}});
   const auto is_asked = [&](std::int64_t text) { return asked.empty() || asked[static_cast<std::size_t>(text)]; };
   std::vector<std::vector<std::int64_t>> images_of(static_cast<std::size_t>(m));
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t c = caption_of[static_cast<std::size_t>(i)];
-    check(c >= 0 && c < m, "retrieval_metrics", "caption " + std::to_string(c) + " of image " + std::to_string(i) + " does not exist",
-          {{"texts", texts}});
-    images_of[static_cast<std::size_t>(c)].push_back(i);
+    const auto& shown = texts_of[static_cast<std::size_t>(i)];
+    check(!shown.empty(), "retrieval_metrics", "image " + std::to_string(i) + " has no text", {{"images", images}});
+    for (const std::int64_t c : shown) {
+      check(c >= 0 && c < m, "retrieval_metrics", "text " + std::to_string(c) + " of image " + std::to_string(i) + " does not exist",
+            {{"texts", texts}});
+      images_of[static_cast<std::size_t>(c)].push_back(i);
+    }
   }
   Retrieval result;
   std::vector<std::int64_t> ranks;
   for_scores(images, texts, [&](std::int64_t i, const float* scores) {
-    const std::int64_t caption = caption_of[static_cast<std::size_t>(i)];
-    if (is_asked(caption)) ranks.push_back(rank_of(scores, m, caption));
+    const auto& shown = texts_of[static_cast<std::size_t>(i)];
+    if (is_asked(shown.front())) ranks.push_back(best_rank(scores, m, shown));
   });
   result.image_to_text = recall(ranks);
   result.images = asked.empty() ? n : static_cast<std::int64_t>(ranks.size());
@@ -84,9 +101,7 @@ Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std
   for_scores(texts, images, [&](std::int64_t j, const float* scores) {
     const auto& correct = images_of[static_cast<std::size_t>(j)];
     if (correct.empty() || !is_asked(j)) return;
-    std::int64_t best = n;
-    for (const std::int64_t i : correct) best = std::min(best, rank_of(scores, n, i));
-    ranks.push_back(best);
+    ranks.push_back(best_rank(scores, n, correct));
   });
   result.text_to_image = recall(ranks);
   return result;

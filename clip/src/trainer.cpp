@@ -12,6 +12,7 @@
 
 #include "twinlens/clip/evaluation.h"
 #include "twinlens/clip/pretrained.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
@@ -82,7 +83,7 @@ void Training::prepare_model() {
   }
   model_ = std::make_unique<Clip>(config, o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
-  tokenizer_ = tokenizer_of(model_->config);
+  tokenizer_ = tokenizer_of(model_->config, o_.pretrained.empty() ? o_.model : o_.pretrained);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
   model_->text.pooled_last_block = o_.prune_last_block;
   if (auto* resnet = std::get_if<ModifiedResNet>(&model_->visual.body)) {
@@ -204,6 +205,7 @@ void Training::note_skipped() {
 void Training::finish() {
   if (ema_ != nullptr) ema_->swap(*parameters_);
   save_model(*model_, (folder_ / "model").string());
+  copy_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained, (folder_ / "model").string());
   write_run_report(folder_, o_, *model_, *tokenizer_, validation_.get(), state_, data_health_.table(loader_->skipped()));
   if (ema_ != nullptr) ema_->swap(*parameters_);
 }

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdio>
 #include <fmt/format.h>
 #include <numeric>
@@ -16,6 +15,7 @@ struct Flags {
   std::string model, classes, templates = "photo", device = "cpu";
   std::vector<std::string> images;
   int top = 5;
+  PictureFlags pictures;
   bool json = false;
 };
 
@@ -23,7 +23,9 @@ int classify(const Flags& flags) {
   const LoadedModel m = load(flags.model, flags.device);
   const std::vector<std::string> names = read_lines(flags.classes);
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates));
-  const Tensor images = embed_image_files(*m.clip, flags.images);
+  EmbedOptions options;
+  flags.pictures.apply_to(options);
+  const Tensor images = embed_image_files(*m.clip, flags.images, options);
   const double scale = m.clip->logit_scale_value();
   const std::vector<float> i = images.to_vector(), c = classes.to_vector();
   const auto d = static_cast<std::size_t>(images.size(1));
@@ -36,12 +38,8 @@ int classify(const Flags& flags) {
       logits[k] = scale * scores[k];
     }
     const std::vector<double> p = probabilities(logits);
-    std::vector<std::size_t> order(names.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
-    order.resize(std::min(order.size(), static_cast<std::size_t>(flags.top)));
     if (!flags.json) fmt::print("{}\n", flags.images[n]);
-    for (const std::size_t k : order) {
+    for (const std::size_t k : best_first(scores, static_cast<std::size_t>(flags.top))) {
       if (flags.json) {
         results.push_back({{"image", flags.images[n]}, {"label", names[k]}, {"score", scores[k]}, {"probability", p[k]}});
       } else {
@@ -63,6 +61,7 @@ Action add_classify(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  flags->pictures.add_to(app);
   app.add_option("images", flags->images, "Image files")->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Example:\n  twinlens classify --model logs/quickstart/model --classes names.txt --top 3 cat.png dog.jpg");

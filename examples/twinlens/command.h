@@ -17,6 +17,9 @@ Action add_convert(CLI::App& app);
 Action add_embed(CLI::App& app);
 Action add_classify(CLI::App& app);
 Action add_rank(CLI::App& app);
+Action add_index(CLI::App& app);
+Action add_search(CLI::App& app);
+Action add_preprocess(CLI::App& app);
 Action add_tokenize(CLI::App& app);
 Action add_info(CLI::App& app);
 

@@ -1,39 +1,82 @@
 #include <cstdio>
 #include <fmt/format.h>
+#include <fstream>
+#include <optional>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
 
-#include "twinlens/core/safetensors.h"
+#include "twinlens/clip/embed_stream.h"
+#include "twinlens/clip/embedding_file.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
 namespace {
 
 struct Flags {
-  std::string model, texts, output, device = "cpu", precision = "fp32";
+  std::string model, texts, output, names, device = "cpu", precision = "fp32";
   std::vector<std::string> images;
+  PictureFlags pictures;
   int batch_size = 64;
   bool normalize = true, json = false;
 };
 
-Tensor features(const Flags& flags, const LoadedModel& m) {
+struct Result {
+  std::int64_t skipped = 0;
+  bool stopped = false;
+};
+
+// Everything goes to the files batch by batch; they appear under their names at the end.
+Result embed_all(const Flags& flags, const LoadedModel& m, EmbeddingWriter& out) {
   EmbedOptions options = embed_options(flags.batch_size, flags.precision);
   options.normalize = flags.normalize;
-  if (!flags.texts.empty()) return embed_texts(*m.clip, *m.tokenizer, read_lines(flags.texts), options);
-  return embed_image_files(*m.clip, flags.images, options);
+  flags.pictures.apply_to(options);
+  std::optional<AtomicFile> names;
+  if (!flags.names.empty()) names.emplace(flags.names);
+  Result result;
+  const auto take = [&](const Tensor& rows, const std::vector<std::string>& batch) {
+    out.append(rows);
+    for (const std::string& name : batch) {
+      if (names.has_value()) names->write((name + "\n").data(), name.size() + 1);
+    }
+    result.stopped = stop_requested();
+    return !result.stopped;
+  };
+  if (!flags.texts.empty()) {
+    std::ifstream lines(flags.texts);
+    if (!lines) throw FileError("cannot be read; " + flags.texts + "; check the path and its permissions");
+    embed_lines(*m.clip, *m.tokenizer, lines, options, take);
+  } else {
+    PictureStream pictures(flags.images);
+    embed_stream(*m.clip, pictures, options, take, [&](const SkippedSample& s) {
+      ++result.skipped;
+      std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str());
+    });
+  }
+  if (out.count() == 0) {
+    const std::string& source = flags.texts.empty() ? flags.images.front() : flags.texts;
+    throw FileError((flags.texts.empty() ? "no usable picture; " : "file has no lines; ") + source + "; check the path");
+  }
+  out.finish();
+  if (names.has_value()) names->commit();
+  return result;
 }
 
 int embed(const Flags& flags) {
   if (flags.images.empty() == flags.texts.empty())
     throw ConfigError("give either --images or --texts; command line; not both and not none");
   const LoadedModel m = load(flags.model, flags.device);
-  const Tensor out = features(flags, m);
-  write_safetensors(flags.output, {{"embeddings", out}});
+  EmbeddingWriter out(flags.output);
+  const Result result = embed_all(flags, m, out);
   if (flags.json) {
-    std::printf("%s\n", nlohmann::ordered_json{{"output", flags.output}, {"count", out.size(0)}, {"dim", out.size(1)}}.dump().c_str());
+    const nlohmann::ordered_json json{{"output", flags.output},
+                                      {"count", out.count()},
+                                      {"dim", out.width()},
+                                      {"skipped", result.skipped},
+                                      {"stopped_early", result.stopped}};
+    std::printf("%s\n", json.dump().c_str());
   } else {
-    fmt::print("{} embeddings of {} numbers: {}\n", out.size(0), out.size(1), flags.output);
+    fmt::print("{} embeddings of {} numbers{}: {}\n", out.count(), out.width(), result.stopped ? ", stopped early" : "", flags.output);
   }
   return 0;
 }
@@ -43,18 +86,22 @@ int embed(const Flags& flags) {
 Action add_embed(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.add_option("--model", flags->model, "Model folder")->required();
-  app.add_option("--images", flags->images, "Image files");
+  app.add_option("--images", flags->images, "Image files, folders or tars, of any size: memory is that of a batch");
   app.add_option("--texts", flags->texts, "File with one text a line");
   app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32")->required();
+  app.add_option("--names", flags->names,
+                 "File for the names of the rows, one a line. In folders and tars, pictures that cannot be used are left out");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  flags->pictures.add_to(app);
   app.add_flag("!--no-normalize", flags->normalize, "Leave the features at their length");
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer(
       "Examples:\n  twinlens embed --model logs/quickstart/model --images *.png --output images.safetensors\n"
+      "  twinlens embed --model logs/quickstart/model --images pictures/ shard-000.tar --names names.txt --output images.safetensors\n"
       "  twinlens embed --model logs/quickstart/model --texts captions.txt --output texts.safetensors");
   return [flags] { return embed(*flags); };
 }

@@ -39,7 +39,10 @@ DatasetOptions data_options(const EvalFlags& flags) {
 EvalData embedded(const EvalFlags& flags, const LoadedModel& m, const std::string& spec) {
   EvalData d;
   d.data = open_dataset(spec, data_options(flags));
-  d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, embed_options(flags.batch_size, flags.precision));
+  EmbedOptions options = embed_options(flags.batch_size, flags.precision);
+  flags.pictures.apply_to(options);
+  options.normalize = flags.task != "linear-probe";
+  d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, options);
   for (const SkippedSample& s : d.embedded.skipped) std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str());
   d.rows = chosen(flags, *d.data, d.embedded);
   return d;
@@ -71,7 +74,8 @@ Json results(const EvalFlags& flags) {
   } else {
     std::optional<EvalData> train;
     if (!flags.train_data.empty()) train = embedded(flags, m, flags.train_data);
-    out = evaluate_linear_probe(flags, d, train.has_value() ? &*train : nullptr);
+    const auto evaluate = flags.task == "knn" ? evaluate_knn : evaluate_linear_probe;
+    out = evaluate(flags, d, train.has_value() ? &*train : nullptr);
   }
   out["skipped"] = d.embedded.skipped.size();
   return out;
@@ -99,24 +103,26 @@ Action add_eval(CLI::App& app) {
   auto flags = std::make_shared<EvalFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--data", flags->data, "Shards, CSV/TSV or folder, as for train")->required();
-  app.add_option("--task", flags->task, "retrieval, zeroshot or linear-probe")
+  app.add_option("--task", flags->task, "retrieval, zeroshot, linear-probe or knn")
       ->capture_default_str()
-      ->check(CLI::IsMember({"retrieval", "zeroshot", "linear-probe"}));
+      ->check(CLI::IsMember({"retrieval", "zeroshot", "linear-probe", "knn"}));
   app.add_option("--dataset-type", flags->dataset_type, "auto, webdataset, csv or folder")->capture_default_str();
   app.add_option("--csv-separator", flags->csv_separator, "Sniffed when not given");
   app.add_option("--csv-img-key", flags->csv_img_key, "Column of image paths");
   app.add_option("--csv-caption-key", flags->csv_caption_key, "Column of captions");
-  app.add_option("--classes", flags->classes, "zeroshot, linear-probe: file with one class a line; default: the labels of the data");
-  app.add_option("--label", flags->label, "zeroshot, linear-probe: metadata field that holds the label")->capture_default_str();
+  app.add_option("--classes", flags->classes, "zeroshot, linear-probe, knn: file with one class a line; default: the labels of the data");
+  app.add_option("--label", flags->label, "zeroshot, linear-probe, knn: metadata field that holds the label")->capture_default_str();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file")->capture_default_str();
   app.add_option("--seen-words", flags->seen_words,
                  "retrieval, zeroshot: the training data (as --data) or a .txt of its captions; results are also given apart, with _seen "
                  "for queries whose caption has no other words and _unseen for the rest");
   app.add_option("--train-data", flags->train_data,
-                 "linear-probe: pictures to fit on; default: four of five pictures of each class of --data, the fifth is measured");
-  app.add_option("--probe-l2", flags->probe_l2, "linear-probe: weight of (|W|^2 + |b|^2) / 2 beside the mean loss")
+                 "linear-probe, knn: pictures to fit on; default: four of five pictures of each class of --data, the fifth is measured");
+  app.add_option("--probe-c", flags->probe_c, "linear-probe: inverse strength of the regularisation, as scikit-learn's C")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  app.add_option("--knn-k", flags->knn_k, "knn: how many neighbours vote")->capture_default_str()->check(CLI::PositiveNumber);
+  flags->pictures.add_to(app);
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "twinlens/clip/knn.h"
 #include "twinlens/clip/linear_probe.h"
 #include "twinlens/clip/templates.h"
 #include "twinlens/clip/zero_shot.h"
@@ -65,11 +66,16 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
 }  // namespace
 
 Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen) {
-  std::vector<std::int64_t> texts, captions;
-  for (const std::int64_t r : d.rows) texts.push_back(caption_of(d, r));
+  const auto shown_by = [&](std::int64_t row) -> const auto& { return d.embedded.texts_of[static_cast<std::size_t>(row)]; };
+  std::vector<std::int64_t> texts;
+  for (const std::int64_t r : d.rows) texts.insert(texts.end(), shown_by(r).begin(), shown_by(r).end());
   std::sort(texts.begin(), texts.end());
   texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
-  for (const std::int64_t r : d.rows) captions.push_back(std::lower_bound(texts.begin(), texts.end(), caption_of(d, r)) - texts.begin());
+  std::vector<std::vector<std::int64_t>> captions;
+  for (const std::int64_t r : d.rows) {
+    captions.emplace_back();
+    for (const std::int64_t t : shown_by(r)) captions.back().push_back(std::lower_bound(texts.begin(), texts.end(), t) - texts.begin());
+  }
   const Tensor images = rows_of(d.embedded.images, d.rows), candidates = rows_of(d.embedded.texts, texts);
   Json out = json_of(retrieval_metrics(images, candidates, captions));
   for (const bool part : {true, false}) {
@@ -79,6 +85,7 @@ Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen)
     const Retrieval r = retrieval_metrics(images, candidates, captions, asked);
     add_part(out, part ? "_seen" : "_unseen", json_of(r), r.images > 0);
   }
+  out["protocol"] = "texts are the distinct captions; a hit at k is any correct item among the first k";
   return out;
 }
 
@@ -111,42 +118,76 @@ Json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalD
     values["num_texts"] = std::unique(captions.begin(), captions.end()) - captions.begin();
     add_part(out, part ? "_seen" : "_unseen", values, !captions.empty());
   }
+  out["templates"] = flags.templates;
   return out;
 }
 
-Json evaluate_linear_probe(const EvalFlags& flags, const EvalData& d, const EvalData* train) {
+namespace {
+
+// Pictures to fit on and pictures to measure on, with labels.
+struct Split {
   std::vector<std::string> names;
-  std::vector<std::int64_t> train_labels, train_rows, test_labels, test_rows;
+  std::vector<std::int64_t> train_labels, test_labels;
+  Tensor train, test;
+};
+
+Split split_of(const EvalFlags& flags, const EvalData& d, const EvalData* train) {
+  Split s;
+  std::vector<std::int64_t> train_rows, test_rows;
   const EvalData& from = train == nullptr ? d : *train;
-  const std::vector<std::int64_t> labels = labels_of(flags, from, names);
+  const std::vector<std::int64_t> labels = labels_of(flags, from, s.names);
   if (train != nullptr) {
-    train_labels = labels;
+    s.train_labels = labels;
     train_rows = train->rows;
-    test_labels = labels_of(flags, d, names);
+    s.test_labels = labels_of(flags, d, s.names);
     test_rows = d.rows;
   } else {
-    std::vector<int> count(names.size(), 0);
+    std::vector<int> count(s.names.size(), 0);
     for (std::size_t i = 0; i < labels.size(); ++i) {
       const bool held_out = count[static_cast<std::size_t>(labels[i])]++ % 5 == 4;
-      (held_out ? test_labels : train_labels).push_back(labels[i]);
+      (held_out ? s.test_labels : s.train_labels).push_back(labels[i]);
       (held_out ? test_rows : train_rows).push_back(d.rows[i]);
     }
-    if (test_rows.empty()) throw ConfigError("linear probe: no class has five pictures to hold one out; --data; give --train-data");
+    if (test_rows.empty()) throw ConfigError(flags.task + ": no class has five pictures to hold one out; --data; give --train-data");
   }
+  s.train = rows_of(from.embedded.images, train_rows);
+  s.test = rows_of(d.embedded.images, test_rows);
+  return s;
+}
+
+// `name`_top1, ... and the counts.
+void add_rates(Json& out, const std::string& name, const Split& s, const Classification& c) {
+  out[name + "_top1"] = c.top1;
+  out[name + "_top5"] = c.top5;
+  out[name + "_mean_per_class_recall"] = c.mean_per_class_recall;
+  out["num_train_images"] = s.train_labels.size();
+  out["num_images"] = c.images;
+  out["num_texts"] = c.classes;
+  out["chance"] = 1.0 / static_cast<double>(c.classes);
+}
+
+}  // namespace
+
+Json evaluate_linear_probe(const EvalFlags& flags, const EvalData& d, const EvalData* train) {
+  const Split s = split_of(flags, d, train);
   ProbeOptions options;
-  options.l2 = flags.probe_l2;
-  const auto classes = static_cast<std::int64_t>(names.size());
-  const LinearProbe probe = fit_linear_probe(rows_of(from.embedded.images, train_rows), train_labels, classes, options);
-  const Classification c = classification_metrics(probe.inputs(rows_of(d.embedded.images, test_rows)), probe.classes(), test_labels);
-  return {{"linear_probe_top1", c.top1},
-          {"linear_probe_top5", c.top5},
-          {"linear_probe_mean_per_class_recall", c.mean_per_class_recall},
-          {"linear_probe_steps", probe.steps},
-          {"linear_probe_converged", probe.converged},
-          {"num_train_images", train_rows.size()},
-          {"num_images", c.images},
-          {"num_texts", c.classes},
-          {"chance", 1.0 / static_cast<double>(c.classes)}};
+  options.c = flags.probe_c;
+  const LinearProbe probe = fit_linear_probe(s.train, s.train_labels, static_cast<std::int64_t>(s.names.size()), options);
+  Json out;
+  add_rates(out, "linear_probe", s, classification_metrics(probe.inputs(s.test), probe.classes(), s.test_labels));
+  out["linear_probe_c"] = options.c;
+  out["linear_probe_steps"] = probe.steps;
+  out["linear_probe_converged"] = probe.converged;
+  return out;
+}
+
+Json evaluate_knn(const EvalFlags& flags, const EvalData& d, const EvalData* train) {
+  const Split s = split_of(flags, d, train);
+  Json out;
+  add_rates(out, "knn", s,
+            knn_metrics(s.train, s.train_labels, s.test, s.test_labels, static_cast<std::int64_t>(s.names.size()), flags.knn_k));
+  out["knn_k"] = flags.knn_k;
+  return out;
 }
 
 }  // namespace twinlens::program

@@ -13,7 +13,9 @@ struct EvalFlags {
   std::string model, data, train_data, task = "retrieval", dataset_type = "auto", classes, templates = "photo", label = "class";
   std::string csv_separator, csv_img_key, csv_caption_key, device = "cpu", precision = "fp32", where, seen_words;
   int batch_size = 64;
-  double probe_l2 = 1e-4;
+  double probe_c = 0.316;
+  int knn_k = 20;
+  PictureFlags pictures;
   bool json = false;
 };
 
@@ -27,7 +29,10 @@ struct EvalData {
 nlohmann::ordered_json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen);
 nlohmann::ordered_json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d,
                                          const std::optional<SeenWords>& seen);
-// Fitted on `train`; when that is absent, on four of five pictures of each class of `d` and measured on the fifth.
+// Fitted on `train`; when that is absent, on four of five pictures of each class of `d` and measured on the fifth. The probe's features are
+// not normalised, as in OpenAI's README.
 nlohmann::ordered_json evaluate_linear_probe(const EvalFlags& flags, const EvalData& d, const EvalData* train);
+// The same split for k nearest neighbours by cosine.
+nlohmann::ordered_json evaluate_knn(const EvalFlags& flags, const EvalData& d, const EvalData* train);
 
 }  // namespace twinlens::program

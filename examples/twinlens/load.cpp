@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <numeric>
 
 #include "twinlens/kernels/error.h"
 
@@ -14,8 +15,28 @@ LoadedModel load(const std::string& model, const std::string& device) {
   LoadedModel loaded;
   loaded.clip = load_model(model);
   move_to(*loaded.clip, where);
-  loaded.tokenizer = tokenizer_of(loaded.clip->config);
+  loaded.tokenizer = tokenizer_of(loaded.clip->config, model);
   return loaded;
+}
+
+void PictureFlags::add_to(CLI::App& app) {
+  app.add_option("--max-image-pixels", max_image_pixels, "Pictures whose header promises more are refused before decoding; 0: no limit")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--exif-orientation", exif_orientation, "Turn pictures upright as their EXIF tag says; CLIP models are trained without");
+}
+
+void PictureFlags::apply_to(EmbedOptions& options) const {
+  options.max_image_pixels = max_image_pixels;
+  options.exif_orientation = exif_orientation;
+}
+
+std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count) {
+  std::vector<std::size_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+  order.resize(std::min(order.size(), count));
+  return order;
 }
 
 EmbedOptions embed_options(int batch_size, const std::string& precision, std::int64_t max_image_pixels) {

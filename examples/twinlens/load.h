@@ -1,6 +1,7 @@
 #pragma once
 // What the subcommands share: a model with its tokenizer, and JSON of ranked results.
 
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -23,6 +24,17 @@ EmbedOptions embed_options(int batch_size, const std::string& precision, std::in
 
 // The lines of a text file, empty ones left out. Throws FileError, and ConfigError when none is left.
 std::vector<std::string> read_lines(const std::string& path);
+
+// The flags of every subcommand that reads pictures.
+struct PictureFlags {
+  std::int64_t max_image_pixels = 25'000'000;
+  bool exif_orientation = false;
+  void add_to(CLI::App& app);
+  void apply_to(EmbedOptions& options) const;
+};
+
+// Indices of the `count` largest scores, the largest first, equal ones in order.
+std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count);
 
 // softmax of logits
 std::vector<double> probabilities(const std::vector<double>& logits);

@@ -68,7 +68,10 @@ int run_program(int argc, char** argv) {
   add("embed", "Embeddings of images or texts to a safetensors file", add_embed);
   add("classify", "Zero-shot labels for images", add_classify);
   add("rank", "Order images by how well they fit a caption", add_rank);
-  add("tokenize", "Lines of stdin to token ids, one JSON array a line", add_tokenize);
+  add("index", "Index pictures of folders and tars for search", add_index);
+  add("search", "Pictures of an index that fit a text or a picture", add_search);
+  add("preprocess", "A picture as the model's input", add_preprocess);
+  add("tokenize", "Lines of stdin to token ids, one JSON array a line; or train a vocabulary", add_tokenize);
   add("convert", "Rewrite a model in the OpenAI, open_clip or Hugging Face layout, bit for bit", add_convert);
   add("info", "Configuration, parameter counts and forward GFLOPs of a model", add_info);
 

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdio>
 #include <fmt/format.h>
 #include <numeric>
@@ -12,13 +11,17 @@ namespace {
 struct Flags {
   std::string model, text, device = "cpu";
   std::vector<std::string> images;
+  PictureFlags pictures;
+  int top = 0;
   bool json = false;
 };
 
 int rank(const Flags& flags) {
   const LoadedModel m = load(flags.model, flags.device);
   const std::vector<float> text = embed_texts(*m.clip, *m.tokenizer, {flags.text}).to_vector();
-  const std::vector<float> images = embed_image_files(*m.clip, flags.images).to_vector();
+  EmbedOptions options;
+  flags.pictures.apply_to(options);
+  const std::vector<float> images = embed_image_files(*m.clip, flags.images, options).to_vector();
   const double scale = m.clip->logit_scale_value();
   std::vector<double> scores(flags.images.size()), logits(flags.images.size());
   for (std::size_t i = 0; i < scores.size(); ++i) {
@@ -26,11 +29,9 @@ int rank(const Flags& flags) {
     logits[i] = scale * scores[i];
   }
   const std::vector<double> p = probabilities(logits);
-  std::vector<std::size_t> order(scores.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  for (const std::size_t i : order) {
+  const std::size_t count = flags.top > 0 ? static_cast<std::size_t>(flags.top) : scores.size();
+  for (const std::size_t i : best_first(scores, count)) {
     if (flags.json) {
       results.push_back({{"image", flags.images[i]}, {"text", flags.text}, {"score", scores[i]}, {"probability", p[i]}});
     } else {
@@ -48,6 +49,8 @@ Action add_rank(CLI::App& app) {
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--text", flags->text, "The caption")->required();
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  app.add_option("--top", flags->top, "Only so many, the best; default: all")->check(CLI::PositiveNumber);
+  flags->pictures.add_to(app);
   app.add_option("images", flags->images, "Image files")->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Example:\n  twinlens rank --model logs/quickstart/model --text 'red heart' generated/*.png");

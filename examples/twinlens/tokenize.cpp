@@ -1,35 +1,100 @@
 #include <cstdio>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
 
 #include "twinlens/clip/embedding.h"
+#include "twinlens/clip/tokenizer_files.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
 namespace {
 
 struct Flags {
-  std::string model;
+  std::string model, cleaning, train, output;
   int context_length = 77;
+  std::int64_t vocab_size = 49408;
   bool json = false;
 };
 
-int tokenize(const Flags& flags, bool context_given) {
-  int context = flags.context_length;
-  if (!flags.model.empty() && !context_given) context = find_model_config(flags.model).text.context_length;
-  const auto tokenizer = flags.model.empty() ? clip_tokenizer() : tokenizer_of(find_model_config(flags.model));
-  std::string line;
-  nlohmann::json all = nlohmann::json::array();
-  while (std::getline(std::cin, line)) {
-    nlohmann::json ids = tokenizer->tokenize(line, context).ids;
-    if (flags.json) {
-      all.push_back(std::move(ids));
-    } else {
-      std::printf("%s\n", ids.dump().c_str());
-    }
+bool is_model(const std::string& folder) {
+  std::error_code ignored;
+  return std::filesystem::exists(std::filesystem::path(folder) / "open_clip_config.json", ignored) ||
+         std::filesystem::exists(std::filesystem::path(folder) / "config.json", ignored);
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_for(const Flags& flags, int& context, bool context_given) {
+  if (flags.model.empty()) {
+    ClipTokenizerOptions options;
+    if (!flags.cleaning.empty()) options.cleaning = parse_cleaning(flags.cleaning);
+    return clip_tokenizer(options);
   }
-  if (flags.json) std::printf("%s\n", all.dump().c_str());
+  // A folder that holds a vocabulary and no model will do.
+  const bool no_model = !tokenizer_files_in(flags.model).empty() && !is_model(flags.model);
+  ModelConfig config;
+  if (!no_model) config = find_model_config(flags.model);
+  // Without a vocabulary of CLIP's kind, whatever is there.
+  if (no_model && !std::filesystem::exists(std::filesystem::path(flags.model) / "vocab.json")) config.text.hf_tokenizer_name = flags.model;
+  if (!context_given && !no_model) context = config.text.context_length;
+  if (!flags.cleaning.empty()) {
+    nlohmann::json kwargs =
+        config.text.tokenizer_kwargs.empty() ? nlohmann::json::object() : nlohmann::json::parse(config.text.tokenizer_kwargs);
+    kwargs["clean"] = flags.cleaning;
+    config.text.tokenizer_kwargs = kwargs.dump();
+  }
+  if (no_model) return find_tokenizer(flags.model, {config.text.hf_tokenizer_name, config.text.tokenizer_kwargs, config.text.vocab_size});
+  return tokenizer_of(config, flags.model);
+}
+
+void append(std::string& out, const std::vector<std::int32_t>& ids) {
+  out += '[';
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (i != 0) out += ',';
+    fmt::format_to(std::back_inserter(out), "{}", ids[i]);
+  }
+  out += ']';
+}
+
+int tokenize(const Flags& flags, bool context_given) {
+  constexpr std::size_t kBlock = 1 << 16;
+  int context = flags.context_length;
+  const auto tokenizer = tokenizer_for(flags, context, context_given);
+  std::ios::sync_with_stdio(false);
+  std::string line, out = flags.json ? "[" : "";
+  bool first = true;
+  while (std::getline(std::cin, line)) {
+    if (flags.json && !first) out += ',';
+    first = false;
+    append(out, tokenizer->tokenize(line, context).ids);
+    if (!flags.json) out += '\n';
+    if (out.size() < kBlock) continue;
+    std::fwrite(out.data(), 1, out.size(), stdout);
+    out.clear();
+  }
+  if (flags.json) out += "]\n";
+  std::fwrite(out.data(), 1, out.size(), stdout);
+  return 0;
+}
+
+int train(const Flags& flags) {
+  if (flags.output.empty()) throw ConfigError("--train needs --output; command line; name the folder for vocab.json and merges.txt");
+  std::ifstream corpus(flags.train);
+  if (!corpus) throw FileError("cannot be read; " + flags.train + "; check the path and its permissions");
+  BpeTrainer trainer(flags.cleaning.empty() ? Cleaning::ftfy : parse_cleaning(flags.cleaning));
+  for (std::string line; std::getline(corpus, line);) trainer.add(line);
+  const auto merges = trainer.train(flags.vocab_size);
+  const std::int64_t tokens = write_bpe(flags.output, merges);
+  if (flags.json) {
+    const nlohmann::ordered_json out{
+        {"output", flags.output}, {"vocab_size", tokens}, {"merges", merges.size()}, {"distinct_words", trainer.distinct_words()}};
+    std::printf("%s\n", out.dump().c_str());
+  } else {
+    fmt::print("{} tokens, {} merges, of {} distinct words: {}\n", tokens, merges.size(), trainer.distinct_words(), flags.output);
+  }
   return 0;
 }
 
@@ -37,13 +102,23 @@ int tokenize(const Flags& flags, bool context_given) {
 
 Action add_tokenize(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
-  app.add_option("--model", flags->model, "Takes the context length from this model");
+  app.add_option("--model", flags->model, "Takes tokenizer and context length from this model, or the vocabulary from this folder");
   CLI::Option* context = app.add_option("--context-length", flags->context_length, "Longer lines are cut, keeping the end-of-text token")
                              ->capture_default_str()
                              ->check(CLI::Range(2, 1 << 20));
+  app.add_option(
+         "--cleaning", flags->cleaning,
+         "none, ftfy (as open_clip), whitespace or canonicalize; default: the model's, which is ftfy for CLIP; without --model none")
+      ->check(CLI::IsMember({"none", "ftfy", "lower", "whitespace", "canonicalize"}));
+  app.add_option("--train", flags->train, "Trains a byte-pair vocabulary on the lines of this file instead");
+  app.add_option("--vocab-size", flags->vocab_size, "--train: 512 byte symbols, the merges, start and end")->capture_default_str();
+  app.add_option("--output", flags->output, "--train: folder for vocab.json and merges.txt");
   app.add_flag("--json", flags->json, "One array of arrays");
-  app.footer("Example:\n  echo 'a photo of a cat' | twinlens tokenize");
-  return [flags, context] { return tokenize(*flags, context->count() > 0); };
+  app.footer(
+      "Examples:\n  echo 'a photo of a cat' | twinlens tokenize\n"
+      "  twinlens tokenize --train captions.txt --vocab-size 4096 --output vocabulary/\n"
+      "  twinlens tokenize --model vocabulary/ < captions.txt");
+  return [flags, context] { return flags->train.empty() ? tokenize(*flags, context->count() > 0) : train(*flags); };
 }
 
 }  // namespace twinlens::program

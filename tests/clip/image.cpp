@@ -7,6 +7,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "examples/twinlens/sha256.h"
+#include "tests/support/temporary_folder.h"
+
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
 
@@ -45,6 +48,12 @@ struct Fixture {
 const Fixture& fixture() {
   static const Fixture f;
   return f;
+}
+std::string hash_of(const Image& image) {
+  const test::TemporaryFolder folder;
+  std::ofstream(folder / "bytes", std::ios::binary)
+      .write(reinterpret_cast<const char*>(image.rgb.data()), static_cast<std::streamsize>(image.rgb.size()));
+  return program::sha256_of_file(folder / "bytes").substr(0, 16);
 }
 nlohmann::json cases() { return nlohmann::json::parse(read_bytes(kData + "resize.json")); }
 
@@ -195,6 +204,41 @@ TEST_CASE("decode: WebP") {
   const std::string webp = read_bytes(kPictures + "gradient.webp");
   CHECK_THROWS_WITH(decode_image(webp.substr(0, webp.size() / 2), "half.webp"),
                     Catch::Contains("damaged WebP") && Catch::Contains("half.webp"));
+}
+
+TEST_CASE("decode: EXIF orientation when asked for, as Pillow's exif_transpose") {
+  struct Case {
+    const char *name, *hash;
+  };
+  const bool jpeg = image_formats().find("libjpeg") != std::string::npos, webp = image_formats().find("WebP") != std::string::npos;
+  for (const Case& c : std::initializer_list<Case>{{"exif_1.jpg", "51a44752945c6cbc"},
+                                                   {"exif_2.jpg", "f769632020d48255"},
+                                                   {"exif_3.jpg", "95fdbb7e7c95ee23"},
+                                                   {"exif_4.jpg", "269d29754d72b710"},
+                                                   {"exif_5.jpg", "574f7a79702d2d75"},
+                                                   {"exif_6.jpg", "d45ffe50bc0b715d"},
+                                                   {"exif_7.jpg", "4bd0b1ea574d88eb"},
+                                                   {"exif_8.jpg", "8652764564057d9d"},
+                                                   {"exif_8.png", "a8237aaaab6bd005"},
+                                                   {"exif_8.webp", "a8237aaaab6bd005"}}) {
+    const std::string name = c.name;
+    CAPTURE(name);
+    if (name.ends_with("webp") && !webp) continue;
+    const Image upright = read_image(kPictures + name, {1000, true}), stored = read_image(kPictures + name);
+    CHECK((stored.width == 24 && stored.height == 16));
+    CHECK((upright.width == 24) == (name[5] < '5'));
+    if (!name.ends_with("jpg") || jpeg) CHECK(hash_of(upright) == c.hash);
+  }
+  // Damaged tags are no tags: every byte of the header once.
+  const std::string file = read_bytes(kPictures + "exif_6.jpg");
+  for (std::size_t i = 2; i < 120; ++i) {
+    std::string broken = file;
+    broken[i] = static_cast<char>(broken[i] ^ 0x7F);
+    try {
+      (void)decode_image(broken, "broken.jpg", {1000, true});
+    } catch (const FileError&) {
+    }
+  }
 }
 
 }  // namespace

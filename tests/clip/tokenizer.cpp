@@ -128,6 +128,9 @@ TEST_CASE("tokenizer: bytes that are not UTF-8 and long texts") {
   CHECK(standard().encode("a \xff\xfe b") == standard().encode("a \uFFFD\uFFFD b"));
   CHECK(standard().encode("\xe2\x82") == standard().encode("\uFFFD"));
   CHECK(standard().encode(std::string(100000, 'z')).size() > 10000);
+  CHECK(clean_text("It\u2019s &EACUTE;COLE &lt; sch\u00c3\u00b6n \ufb01ne", Cleaning::ftfy) == "it's école < schön fine");
+  CHECK(clean_text("It_is A&amp;B (x).", Cleaning::whitespace) == "It_is A&B (x).");
+  CHECK(clean_text("It_is A&amp;B (x).", Cleaning::canonicalize) == "it is ab x");
   CHECK(clean_text("&amp;lt;  B&eacute; ΑΣ &#x80;\x1c&notit;", Cleaning::none) == "< bé ας € ¬it;");
 }
 

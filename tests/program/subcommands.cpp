@@ -68,7 +68,7 @@ void write_class_folders(const std::string& folder, int per_class) {
 
 TEST_CASE("--help of every subcommand is exit status 0 and shows an example", "[program]") {
   CHECK(run({"--help"}).status == 0);
-  for (const char* name : {"train", "eval", "embed", "classify", "rank", "tokenize", "info"}) {
+  for (const char* name : {"train", "eval", "embed", "classify", "rank", "index", "search", "preprocess", "tokenize", "info"}) {
     const Outcome o = run({name, "--help"});
     INFO(name);
     CHECK(o.status == 0);
@@ -282,6 +282,10 @@ TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]")
   CHECK(given["num_train_images"] == 12);
   CHECK(given["num_images"] == 30);
   CHECK(given["linear_probe_top1"] == 1.0);
+  const Json near = json_of(
+      {"eval", "--model", model, "--data", folder / "data", "--train-data", folder / "train", "--task", "knn", "--knn-k", "3", "--json"});
+  CHECK(near["knn_top1"] == 1.0);
+  CHECK(near["num_train_images"] == 12);
   fs::rename(folder / "train/red", folder / "train/old");
   fs::rename(folder / "train/green", folder / "train/red");
   fs::rename(folder / "train/old", folder / "train/green");

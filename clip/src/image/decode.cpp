@@ -2,6 +2,7 @@
 #include <iterator>
 
 #include "clip/src/image/decoders.h"
+#include "clip/src/image/exif.h"
 
 #include "twinlens/kernels/error.h"
 
@@ -35,7 +36,9 @@ std::vector<std::uint8_t> on_white(const std::uint8_t* pixels, std::int64_t coun
   return rgb;
 }
 
-Image decode_image(std::string_view bytes, std::string_view source, const DecodeOptions& options) {
+namespace {
+
+Image decode_as_stored(std::string_view bytes, std::string_view source, const DecodeOptions& options) {
   if (bytes.empty()) throw FileError("the file is empty; " + std::string(source) + "; replace the file or leave it out");
 #if defined(TWINLENS_WITH_JPEG)
   if (bytes.starts_with("\xFF\xD8\xFF")) return decode_jpeg(bytes, source, options);
@@ -48,6 +51,13 @@ Image decode_image(std::string_view bytes, std::string_view source, const Decode
 #endif
   }
   return decode_stb(bytes, source, options);
+}
+
+}  // namespace
+
+Image decode_image(std::string_view bytes, std::string_view source, const DecodeOptions& options) {
+  Image image = decode_as_stored(bytes, source, options);
+  return options.exif_orientation ? upright(std::move(image), exif_orientation(bytes)) : image;
 }
 
 Image read_image(const std::string& path, const DecodeOptions& options) {

@@ -1,8 +1,11 @@
+#include <algorithm>
+
 #include "clip/src/text/ftfy.h"
 #include "clip/src/text/html.h"
 #include "clip/src/text/unicode.h"
 
 #include "twinlens/clip/tokenizer.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
@@ -26,14 +29,35 @@ std::string collapse_space(std::string_view text) {
   return out;
 }
 
+// string.punctuation of Python.
+bool is_ascii_punctuation(char c) {
+  return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
+}
+
+std::string without_punctuation(std::string text) {
+  for (char& c : text) c = c == '_' ? ' ' : c;
+  text.erase(std::remove_if(text.begin(), text.end(), is_ascii_punctuation), text.end());
+  return text;
+}
+
 }  // namespace
+
+Cleaning parse_cleaning(std::string_view name) {
+  if (name == "none") return Cleaning::none;
+  if (name == "ftfy" || name == "lower") return Cleaning::ftfy;
+  if (name == "whitespace") return Cleaning::whitespace;
+  if (name == "canonicalize") return Cleaning::canonicalize;
+  throw ConfigError("unknown cleaning '" + std::string(name) + "'; tokenizer; use none, ftfy (or lower), whitespace or canonicalize");
+}
 
 std::string clean_text(std::string_view text, Cleaning cleaning) {
   std::string clean = valid_utf8(text);
-  if (cleaning == Cleaning::ftfy) clean = fix_text(clean);
+  if (cleaning != Cleaning::none) clean = fix_text(clean);
   // Twice, because captions scraped from the web are often escaped twice; OpenAI's tokenizer does so.
   for (int pass = 0; pass < 2 && clean.find('&') != std::string::npos; ++pass) clean = html_unescape(clean);
-  return lower_case(collapse_space(clean));
+  if (cleaning == Cleaning::canonicalize) clean = without_punctuation(std::move(clean));
+  clean = collapse_space(clean);
+  return cleaning == Cleaning::whitespace ? clean : lower_case(clean);
 }
 
 }  // namespace twinlens

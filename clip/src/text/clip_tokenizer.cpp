@@ -5,6 +5,7 @@
 
 #include "clip/src/embedded.h"
 #include "clip/src/text/bpe.h"
+#include "clip/src/text/framed.h"
 #include "clip/src/text/unicode.h"
 #include "clip/src/text/words.h"
 
@@ -68,9 +69,12 @@ std::vector<Special> specials_of(SpecialNames names) {
 
 class ClipTokenizer final : public Tokenizer {
  public:
-  ClipTokenizer(const ClipTokenizerOptions& options, std::string_view merges)
+  ClipTokenizer(const ClipTokenizerOptions& options, BytePairs pairs, std::int64_t vocab_size, std::int32_t start, std::int32_t end)
       : options_(options),
-        pairs_(merges, options.vocab_size - kByteSymbols - 2, "built-in vocabulary bpe_simple_vocab_16e6"),
+        pairs_(std::move(pairs)),
+        vocab_size_(vocab_size),
+        start_(start),
+        end_(end),
         specials_(specials_of(options.special_names)) {
     for (const Special& special : specials_) special_names_.push_back(special.name);
   }
@@ -84,17 +88,7 @@ class ClipTokenizer final : public Tokenizer {
   }
 
   Tokens tokenize(std::string_view text, std::int64_t context_length) const override {
-    if (context_length < 2) {
-      throw ConfigError("context length " + std::to_string(context_length) + " is too short; tokenize; use at least 2 (start and end)");
-    }
-    Tokens tokens;
-    tokens.ids = encode(text);
-    const auto room = static_cast<std::size_t>(context_length - 2);
-    tokens.truncated = tokens.ids.size() > room;
-    if (tokens.truncated) tokens.ids.resize(room);
-    tokens.ids.insert(tokens.ids.begin(), start_id());
-    tokens.ids.push_back(end_id());
-    return tokens;
+    return framed(encode(text), context_length, start_, end_);
   }
 
   std::string decode(const std::vector<std::int32_t>& ids) const override {
@@ -106,8 +100,8 @@ class ClipTokenizer final : public Tokenizer {
         throw ConfigError("token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(vocab_size()) +
                           "; decode; use the tokenizer that made the ids");
       }
-      if (id >= start_id()) {
-        bytes += id == start_id() ? start : end;
+      if (id == start_ || id == end_) {
+        bytes += id == start_ ? start : end;
       } else {
         bytes += pairs_.bytes(id);
         if (pairs_.ends_word(id)) bytes += ' ';
@@ -116,15 +110,15 @@ class ClipTokenizer final : public Tokenizer {
     return valid_utf8(bytes);
   }
 
-  std::int64_t vocab_size() const override { return options_.vocab_size; }
-  std::int32_t start_id() const override { return static_cast<std::int32_t>(options_.vocab_size - 2); }
-  std::int32_t end_id() const override { return static_cast<std::int32_t>(options_.vocab_size - 1); }
+  std::int64_t vocab_size() const override { return vocab_size_; }
+  std::int32_t start_id() const override { return start_; }
+  std::int32_t end_id() const override { return end_; }
 
  private:
   void append_word(std::string_view word, std::vector<std::int32_t>& ids) const {
     for (const Special& special : specials_) {
       if (word != special.name) continue;
-      ids.push_back(special.starts ? start_id() : end_id());
+      ids.push_back(special.starts ? start_ : end_);
       return;
     }
     if (cache_.find(word, ids)) return;
@@ -135,6 +129,8 @@ class ClipTokenizer final : public Tokenizer {
 
   ClipTokenizerOptions options_;
   BytePairs pairs_;
+  std::int64_t vocab_size_;
+  std::int32_t start_, end_;
   std::vector<Special> specials_;
   std::vector<std::string_view> special_names_;
   mutable WordCache cache_;
@@ -150,7 +146,26 @@ std::shared_ptr<const Tokenizer> clip_tokenizer(const ClipTokenizerOptions& opti
   }
   const std::string text = gunzip(embedded(Embedded::bpe_vocabulary_gz), "built-in vocabulary bpe_simple_vocab_16e6");
   const std::string_view merges = std::string_view(text).substr(text.find('\n') + 1);  // line 0 is a header
-  return std::make_shared<ClipTokenizer>(options, merges);
+  BytePairs pairs(merges, options.vocab_size - kByteSymbols - 2, "built-in vocabulary bpe_simple_vocab_16e6");
+  const auto last = static_cast<std::int32_t>(options.vocab_size - 1);
+  return std::make_shared<ClipTokenizer>(options, std::move(pairs), options.vocab_size, last - 1, last);
+}
+
+std::shared_ptr<const Tokenizer> clip_tokenizer(const std::unordered_map<std::string, std::int32_t>& ids, std::string_view merges,
+                                                const std::string& source, const ClipTokenizerOptions& options) {
+  std::int32_t last = 1;
+  for (const auto& [spelling, id] : ids) {
+    if (id < 0) throw FileError("token '" + spelling + "' has the id " + std::to_string(id) + "; " + source + "; use ids from 0");
+    last = std::max(last, id);
+  }
+  const auto named = [&](std::initializer_list<const char*> names, std::int32_t otherwise) {
+    for (const char* name : names) {
+      if (const auto found = ids.find(name); found != ids.end()) return found->second;
+    }
+    return otherwise;
+  };
+  const std::int32_t start = named({"<|startoftext|>", "<start_of_text>"}, last - 1), end = named({"<|endoftext|>", "<end_of_text>"}, last);
+  return std::make_shared<ClipTokenizer>(options, BytePairs(merges, ids, end, source), std::int64_t{last} + 1, start, end);
 }
 
 }  // namespace twinlens

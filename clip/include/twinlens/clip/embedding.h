@@ -16,14 +16,16 @@ struct EmbedOptions {
   int batch_size = 64;
   bool normalize = true;  // to unit length
   std::int64_t max_image_pixels = 25'000'000;
+  bool exif_orientation = false;
   Context context;
 };
 
 // What a model sees of a picture when it is evaluated.
 EvalTransform eval_transform_of(const ModelConfig& config);
 
-// The tokenizer a model was made for.
-std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config);
+// The tokenizer a model was made for, with the cleaning that open_clip gives it (ftfy, unless the configuration says otherwise). `model` is
+// what --model named: files of the tokenizer are looked for in that folder, or beside that file (tokenizer_files.h).
+std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config, const std::string& model = {});
 
 // (N, E) f32 on the CPU. Throws ShapeError when there is no text.
 Tensor embed_texts(const Clip& model, const Tokenizer& tokenizer, const std::vector<std::string>& texts, const EmbedOptions& options = {});
@@ -39,7 +41,7 @@ struct LoadedPictures {
   std::vector<SkippedSample> skipped;
 };
 LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
-                             std::int64_t max_image_pixels);
+                             const DecodeOptions& decode);
 
 // Features of loaded pictures, on the CPU.
 Tensor embed_pictures(const Clip& model, const Tensor& pixels, const EmbedOptions& options);

@@ -12,14 +12,16 @@
 namespace twinlens {
 
 struct EmbeddedDataset {
-  Tensor images;                         // (N, E) unit, f32, CPU
-  Tensor texts;                          // (M, E) of the distinct captions
-  std::vector<std::string> captions;     // M
-  std::vector<std::int64_t> caption_of;  // N
-  std::vector<std::int64_t> samples;     // N, index in the dataset
+  Tensor images;                                    // (N, E) unit, f32, CPU
+  Tensor texts;                                     // (M, E) of the distinct captions
+  std::vector<std::string> captions;                // M
+  std::vector<std::int64_t> caption_of;             // N, the first of each
+  std::vector<std::vector<std::int64_t>> texts_of;  // N, all captions of each
+  std::vector<std::int64_t> samples;                // N, index in the dataset, of the first caption
   std::vector<SkippedSample> skipped;
 };
 
+// Samples that follow each other with the very same picture are one picture with several captions.
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options);
 
 // Names and values as they stand in metrics.jsonl: image_to_text_R@1 ... text_to_image_R@10, mean and median ranks, counts, chance.

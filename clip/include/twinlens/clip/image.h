@@ -2,8 +2,8 @@
 // Pictures: decoding, Pillow-exact resizing, and the evaluation transform. A picture is RGB in 8 bits, rows from the top, dense.
 //
 // Decoding has one meaning for every format: palette and gray become RGB, 16-bit channels keep their high byte, CMYK is converted, and
-// whatever has transparency is composited on white, (c * a + 255 * (255 - a) + 127) / 255 in integers. EXIF orientation is not applied.
-// Animations give their first frame.
+// whatever has transparency is composited on white, (c * a + 255 * (255 - a) + 127) / 255 in integers. EXIF orientation is
+// applied only when asked for: CLIP models were trained without it. Animations give their first frame.
 //
 // All functions are pure and may be called from any thread. Errors about a file are FileError and name `source`.
 
@@ -23,6 +23,7 @@ struct Image {
 struct DecodeOptions {
   // A picture whose header promises more is refused before anything is decoded; 0 for no limit.
   std::int64_t max_pixels = 25'000'000;
+  bool exif_orientation = false;  // turn the picture upright, as cameras and phones mark it
 };
 
 // JPEG, PNG, WebP (when built with libwebp), BMP, GIF, PNM, TGA, PSD. `bytes` is a whole file. Throws FileError when the format is

@@ -19,9 +19,13 @@ struct Retrieval {
   std::int64_t images = 0, texts = 0;  // queries and candidates of each direction; queries only when some were left out
 };
 
-// images (N, d), texts (M, d): unit features, f32 on the CPU; texts are distinct captions; caption_of[i] is the text that image i shows.
-// A query is a hit at k when any correct item is among the first k; ties go to the lower index. Texts that no image shows are candidates,
-// not queries. `asked` (a flag per text, empty for all) leaves queries out, images of other captions too; candidates stay all.
+// images (N, d), texts (M, d): unit features, f32 on the CPU; texts are distinct captions; texts_of[i] are the texts that image i shows, at
+// least one. A query is a hit at k when any correct item is among the first k; ties go to the lower index. Texts that no image shows are
+// candidates, not queries. `asked` (a flag per text, empty for all) leaves queries out, images whose first text it is too; candidates stay
+// all.
+Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::vector<std::int64_t>>& texts_of,
+                            const std::vector<bool>& asked = {});
+// One text an image.
 Retrieval retrieval_metrics(const Tensor& images, const Tensor& texts, const std::vector<std::int64_t>& caption_of,
                             const std::vector<bool>& asked = {});
 

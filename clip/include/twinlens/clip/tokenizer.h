@@ -1,6 +1,7 @@
 #pragma once
 // Text to token ids and back. `Tokenizer` is what the rest of the library knows; `clip_tokenizer()` makes CLIP's byte-level BPE
-// (Radford et al. 2021, section 2.4; Sennrich et al. 2016, arXiv:1508.07909), id for id the one of OpenAI and open_clip.
+// (Radford et al. 2021, section 2.4; Sennrich et al. 2016, arXiv:1508.07909), id for id the one of OpenAI and open_clip; the others are
+// those of SigLIP (SentencePiece) and CLIPA (WordPiece). tokenizer_files.h finds the one that a model folder holds.
 //
 // A tokenizer is immutable but for an internal word cache that locks itself: one object serves all threads.
 // Text is UTF-8; bytes that are not become U+FFFD. No text is an error.
@@ -9,12 +10,13 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace twinlens {
 
 struct Tokens {
-  std::vector<std::int32_t> ids;  // [start, body..., end], not padded
+  std::vector<std::int32_t> ids;  // [start, body..., end], not padded; without start where the tokenizer has none
   bool truncated = false;         // the body did not fit and was cut
 };
 
@@ -31,8 +33,9 @@ class Tokenizer {
   virtual std::string decode(const std::vector<std::int32_t>& ids) const = 0;
 
   virtual std::int64_t vocab_size() const = 0;
-  virtual std::int32_t start_id() const = 0;
+  virtual std::int32_t start_id() const = 0;  // -1: none
   virtual std::int32_t end_id() const = 0;
+  virtual std::int32_t pad_id() const { return 0; }  // what fills a row up to the context length
 
  protected:
   Tokenizer() = default;
@@ -40,11 +43,16 @@ class Tokenizer {
   Tokenizer& operator=(const Tokenizer&) = default;
 };
 
-// What is done to a text before it is split into words:
-//   none   HTML character references resolved twice, white space collapsed and stripped, full Unicode lower-casing
-//   ftfy   before that what ftfy.fix_text does, as OpenAI's and open_clip's tokenizers run it: captions that were decoded by a wrong encoding
-//          are repaired, quotes uncurled, ligatures and full-width forms undone, control characters removed, normal form C
-enum class Cleaning { none, ftfy };
+// What is done to a text before it is split into words. All but `none` begin with what ftfy.fix_text does: captions that were decoded by a
+// wrong encoding are repaired, quotes uncurled, ligatures and full-width forms undone, control characters removed, normal form C.
+enum class Cleaning {
+  none,          // HTML character references resolved twice, white space collapsed and stripped, full Unicode lower-casing
+  ftfy,          // the same after ftfy: what OpenAI's and open_clip's tokenizers run; open_clip calls it `lower`
+  whitespace,    // ftfy, without lower-casing
+  canonicalize,  // ftfy, then `_` to a space and ASCII punctuation away: SigLIP
+};
+// By these names, and `lower` for ftfy. Throws ConfigError for another.
+Cleaning parse_cleaning(std::string_view name);
 
 // Names in a caption that mean the start and end of text themselves. open_clip knows the first pair, OpenAI the second.
 enum class SpecialNames {
@@ -63,6 +71,33 @@ struct ClipTokenizerOptions {
 
 // CLIP's tokenizer with the built-in vocabulary. Throws ConfigError when vocab_size is not in [514, 49408].
 std::shared_ptr<const Tokenizer> clip_tokenizer(const ClipTokenizerOptions& options = {});
+
+// A byte-level BPE of Hugging Face's files: `ids` gives the id of every token by its spelling (vocab.json), `merges` has a pair a line
+// (merges.txt, with or without its first line "#version"). Start and end are <|startoftext|> and <|endoftext|> or open_clip's names for
+// them, else the last two ids; a symbol without an id becomes the end, as CLIP's unknown token is. options.vocab_size is not used. Throws
+// FileError naming `source`.
+std::shared_ptr<const Tokenizer> clip_tokenizer(const std::unordered_map<std::string, std::int32_t>& ids, std::string_view merges,
+                                                const std::string& source, const ClipTokenizerOptions& options = {});
+
+// BERT's WordPiece as Hugging Face runs it for uncased vocabularies (Devlin et al. 2019): [CLS] body [SEP]. `tokens` in order of their ids.
+struct WordPieceOptions {
+  Cleaning cleaning = Cleaning::whitespace;
+  bool lower_case = true;        // and accents away
+  bool strip_sep_token = false;  // CLIPA: 0 in the place of [SEP]
+};
+// Throws FileError naming `source` when [UNK], [CLS] or [SEP] is missing.
+std::shared_ptr<const Tokenizer> word_piece_tokenizer(const std::vector<std::string>& tokens, const std::string& source,
+                                                      const WordPieceOptions& options = {});
+
+// SigLIP's: a SentencePiece model (the bytes of a .model file; Kudo and Richardson 2018, arXiv:1808.06226), body and </s>, padded with the
+// model's pad, or </s> as SigLIP does. Throws FileError naming `source` when the model cannot be read, ConfigError in a build without
+// libsentencepiece.
+struct SentencePieceOptions {
+  Cleaning cleaning = Cleaning::canonicalize;
+};
+std::shared_ptr<const Tokenizer> sentence_piece_tokenizer(std::string_view model, const std::string& source,
+                                                          const SentencePieceOptions& options = {});
+bool sentence_piece_available();
 
 // The text as the word splitter sees it.
 std::string clean_text(std::string_view text, Cleaning cleaning);

@@ -1,0 +1,25 @@
+#pragma once
+// Features of more pictures, or lines of text, than memory holds: batch by batch.
+
+#include <functional>
+#include <istream>
+#include <string>
+#include <vector>
+
+#include "twinlens/clip/embedding.h"
+#include "twinlens/clip/picture_stream.h"
+
+namespace twinlens {
+
+// What is done with a batch: features (n, E) f32 on the CPU, in the order of the stream, and the names of the rows. False stops.
+using TakeFeatures = std::function<bool(const Tensor& features, const std::vector<std::string>& names)>;
+
+// Embeds all that the stream gives. A picture that cannot be used goes to `skip` when it was found in a folder or a tar, and is a FileError
+// when it was given by its own path. Memory is that of options.batch_size pictures.
+void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions& options, const TakeFeatures& take,
+                  const std::function<void(const SkippedSample&)>& skip);
+
+// The same for lines of text, empty ones left out; the names are the lines.
+void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const EmbedOptions& options, const TakeFeatures& take);
+
+}  // namespace twinlens

@@ -1,0 +1,48 @@
+#pragma once
+// Embeddings on disk, more than memory holds: a safetensors file with one tensor `embeddings` (N, E) f32.
+
+#include <cstdint>
+#include <string>
+
+#include "twinlens/core/file.h"
+#include "twinlens/core/tensor.h"
+
+namespace twinlens {
+
+// Writes it row by row. Rows lie in an unnamed file in the folder of `path` until finish() knows their number; then the file is written
+// atomically.
+class EmbeddingWriter {
+ public:
+  explicit EmbeddingWriter(std::string path);
+  ~EmbeddingWriter();  // without finish(): nothing is left behind
+  EmbeddingWriter(const EmbeddingWriter&) = delete;
+  EmbeddingWriter& operator=(const EmbeddingWriter&) = delete;
+
+  // (n, E) f32 on the CPU; E is that of the first call.
+  void append(const Tensor& rows);
+  std::int64_t count() const { return count_; }
+  std::int64_t width() const { return width_; }
+  void finish();
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+  std::int64_t count_ = 0, width_ = 0;
+};
+
+// Reads such a file in parts. Throws FileError when it is not one.
+class EmbeddingReader {
+ public:
+  explicit EmbeddingReader(const std::string& path);
+  std::int64_t count() const { return count_; }
+  std::int64_t width() const { return width_; }
+  // Rows [begin, end): (end - begin, E).
+  Tensor rows(std::int64_t begin, std::int64_t end) const;
+
+ private:
+  InputFile file_;
+  std::uint64_t data_ = 0;
+  std::int64_t count_ = 0, width_ = 0;
+};
+
+}  // namespace twinlens

@@ -1,0 +1,43 @@
+#pragma once
+// Encoded pictures one after another, from files, folders and tars: for work on more of them than memory holds.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace twinlens {
+
+struct EncodedPicture {
+  std::string name;    // path of the file, or "shard.tar:member"
+  std::string bytes;   // of the file, whole
+  bool named = false;  // it was given by its own path, not found in a folder or a tar
+};
+
+// Goes through the sources in order. A folder is walked with all that lies beneath it, names in order of their bytes; a tar (.tar, .tar.gz,
+// .tgz, .tar.zst, ...) is read from its front. There, files count whose names end like a picture's (.jpg .jpeg .png .webp .bmp .gif); a
+// source that is a file itself always counts. Memory: one picture and the names in one folder. One thread at a time.
+class PictureStream {
+ public:
+  explicit PictureStream(std::vector<std::string> sources);
+  ~PictureStream();
+  PictureStream(const PictureStream&) = delete;
+  PictureStream& operator=(const PictureStream&) = delete;
+
+  // False at the end. Throws FileError for a source that does not exist or a tar that is damaged.
+  bool next(EncodedPicture& picture);
+
+ private:
+  struct Tar;
+  bool next_of_tar(EncodedPicture& picture);
+  void open(const std::string& path);  // a folder or a tar
+
+  struct Entry {
+    std::string path;
+    bool named;
+  };
+  std::vector<Entry> left_;  // the next one last
+  std::unique_ptr<Tar> tar_;
+};
+
+}  // namespace twinlens

@@ -1,0 +1,103 @@
+#include "twinlens/clip/picture_stream.h"
+
+#include <algorithm>
+#include <archive.h>
+#include <archive_entry.h>
+#include <filesystem>
+
+#include "twinlens/core/file.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool ends_like(std::string name, std::initializer_list<const char*> endings) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
+}
+bool is_picture(const std::string& name) { return ends_like(name, {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}); }
+bool is_tar(const std::string& name) { return ends_like(name, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"}); }
+
+}  // namespace
+
+struct PictureStream::Tar {
+  std::string path;
+  std::unique_ptr<archive, int (*)(archive*)> reader{archive_read_new(), archive_read_free};
+
+  explicit Tar(const std::string& name) : path(name) {
+    archive_read_support_format_tar(reader.get());
+    archive_read_support_filter_all(reader.get());
+    if (archive_read_open_filename(reader.get(), path.c_str(), 1 << 18) != ARCHIVE_OK) fail("the tar cannot be read");
+  }
+  [[noreturn]] void fail(const char* what) const {
+    const char* reason = archive_error_string(reader.get());
+    throw FileError(std::string(what) + ": " + (reason == nullptr ? "damaged" : reason) + "; " + path + "; fetch it again");
+  }
+};
+
+PictureStream::PictureStream(std::vector<std::string> sources) {
+  for (auto it = sources.rbegin(); it != sources.rend(); ++it) left_.push_back({*it, true});
+}
+PictureStream::~PictureStream() = default;
+
+void PictureStream::open(const std::string& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(path, error)) names.push_back(entry.path().string());
+    if (error) throw FileError("the folder cannot be read: " + error.message() + "; " + path + "; check its permissions");
+    std::sort(names.begin(), names.end(), std::greater<>());
+    for (const std::string& name : names) {
+      // Links to folders could lead round in a circle.
+      const bool is_link = fs::is_symlink(name, error), is_folder = fs::is_directory(name, error);
+      if (is_folder ? !is_link : is_picture(name) || is_tar(name)) left_.push_back({name, false});
+    }
+  } else {
+    tar_ = std::make_unique<Tar>(path);
+  }
+}
+
+bool PictureStream::next_of_tar(EncodedPicture& picture) {
+  archive_entry* entry = nullptr;
+  while (true) {
+    const int status = archive_read_next_header(tar_->reader.get(), &entry);
+    if (status == ARCHIVE_EOF) {
+      tar_.reset();
+      return false;
+    }
+    if (status < ARCHIVE_WARN) tar_->fail("the tar is damaged");
+    const char* utf8 = archive_entry_pathname_utf8(entry);
+    const std::string member = utf8 != nullptr ? utf8 : archive_entry_pathname(entry);
+    if (archive_entry_filetype(entry) != AE_IFREG || !is_picture(member)) continue;
+    picture.name = tar_->path + ":" + member;
+    picture.named = false;
+    picture.bytes.clear();
+    // By pieces: the size in the header is only a claim.
+    char block[1 << 16];
+    la_ssize_t got = 0;
+    while ((got = archive_read_data(tar_->reader.get(), block, sizeof block)) > 0)
+      picture.bytes.append(block, static_cast<std::size_t>(got));
+    if (got < 0) tar_->fail("the tar is damaged");
+    return true;
+  }
+}
+
+bool PictureStream::next(EncodedPicture& picture) {
+  while (true) {
+    if (tar_ != nullptr && next_of_tar(picture)) return true;
+    if (left_.empty()) return false;
+    const Entry entry = left_.back();
+    left_.pop_back();
+    std::error_code ignored;
+    if (fs::is_directory(entry.path, ignored) || is_tar(entry.path)) {
+      open(entry.path);
+      continue;
+    }
+    picture = {entry.path, read_file(entry.path), entry.named};
+    return true;
+  }
+}
+
+}  // namespace twinlens

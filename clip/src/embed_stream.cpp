@@ -1,0 +1,49 @@
+#include "twinlens/clip/embed_stream.h"
+
+#include <set>
+
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+
+void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions& options, const TakeFeatures& take,
+                  const std::function<void(const SkippedSample&)>& skip) {
+  bool more = true;
+  while (more) {
+    std::vector<std::string> bytes, names;
+    std::set<std::string> by_name;
+    EncodedPicture picture;
+    while (bytes.size() < static_cast<std::size_t>(options.batch_size) && (more = pictures.next(picture))) {
+      bytes.push_back(std::move(picture.bytes));
+      names.push_back(picture.name);
+      if (picture.named) by_name.insert(picture.name);
+    }
+    if (bytes.empty()) return;
+    const LoadedPictures loaded = load_pictures(model.config, bytes, names, {options.max_image_pixels, options.exif_orientation});
+    for (const SkippedSample& s : loaded.skipped) {
+      if (by_name.count(s.key) != 0) throw FileError(s.reason);
+      skip(s);
+    }
+    if (loaded.kept.empty()) continue;
+    std::vector<std::string> kept;
+    for (const std::int64_t k : loaded.kept) kept.push_back(names[static_cast<std::size_t>(k)]);
+    if (!take(embed_pictures(model, loaded.pixels, options), kept)) return;
+  }
+}
+
+void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const EmbedOptions& options,
+                 const TakeFeatures& take) {
+  std::vector<std::string> batch;
+  std::string line;
+  bool more = true;
+  while (more) {
+    more = static_cast<bool>(std::getline(lines, line));
+    if (more && line.ends_with('\r')) line.pop_back();
+    if (more && !line.empty()) batch.push_back(line);
+    if (batch.empty() || (more && batch.size() < static_cast<std::size_t>(options.batch_size))) continue;
+    if (!take(embed_texts(model, tokenizer, batch, options), batch)) return;
+    batch.clear();
+  }
+}
+
+}  // namespace twinlens

@@ -1,0 +1,141 @@
+#include "twinlens/clip/picture_index.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char *kFacts = "index.json", *kFeatures = "embeddings.safetensors", *kNames = "names.txt", *kProbe = "a photo";
+
+std::string within(const std::string& folder, const char* name) { return (fs::path(folder) / name).string(); }
+
+Json facts_of(const std::string& folder) {
+  std::error_code ignored;
+  if (!fs::exists(within(folder, kFacts), ignored))
+    throw FileError("not an index: index.json is missing; " + folder + "; make it by twinlens index");
+  try {
+    return Json::parse(read_file(within(folder, kFacts)));
+  } catch (const Json::exception& e) {
+    throw FileError("the index is damaged: " + std::string(e.what()) + "; " + within(folder, kFacts) + "; make it anew by twinlens index");
+  }
+}
+
+const std::string& existing(const std::string& folder) {
+  (void)facts_of(folder);
+  return folder;
+}
+
+}  // namespace
+
+IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
+                        const std::vector<std::string>& sources, const std::string& folder, const EmbedOptions& options,
+                        const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw FileError("folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
+  EmbedOptions unit = options;
+  unit.normalize = true;
+  IndexResult result;
+  {
+    EmbeddingWriter features(within(folder, kFeatures));
+    AtomicFile names(within(folder, kNames));
+    PictureStream pictures(sources);
+    embed_stream(
+        model, pictures, unit,
+        [&](const Tensor& rows, const std::vector<std::string>& batch) {
+          features.append(rows);
+          std::string lines;
+          for (std::string name : batch) {
+            std::replace(name.begin(), name.end(), '\n', '?');
+            lines += name + "\n";
+          }
+          names.write(lines.data(), lines.size());
+          result.stopped = stop();
+          return !result.stopped;
+        },
+        [&](const SkippedSample& s) {
+          ++result.skipped;
+          skip(s);
+        });
+    result.count = features.count();
+    if (result.count == 0)
+      throw FileError("no usable picture; " + (sources.empty() ? std::string("no source") : sources.front()) +
+                      "; name folders, tars or pictures");
+    fs::remove(within(folder, kFacts), error);  // until all is there, this is no index
+    features.finish();
+    names.commit();
+  }
+  const Json facts{{"model", model_name},
+                   {"count", result.count},
+                   {"embed_dim", model.config.embed_dim},
+                   {"probe", embed_texts(model, tokenizer, {kProbe}).to_vector()}};
+  atomic_write(within(folder, kFacts), facts.dump() + "\n");
+  return result;
+}
+
+PictureIndex::PictureIndex(const std::string& folder, const Clip& model, const Tokenizer& tokenizer)
+    : folder_(existing(folder)), reader_(within(folder, kFeatures)) {
+  const Json facts = facts_of(folder);
+  const std::vector<float> now = embed_texts(model, tokenizer, {kProbe}).to_vector();
+  const auto then = facts.value("probe", std::vector<float>());
+  double distance = then.size() == now.size() ? 0.0 : 2.0;
+  for (std::size_t i = 0; i < std::min(then.size(), now.size()); ++i) {
+    const double d = static_cast<double>(then[i]) - static_cast<double>(now[i]);
+    distance += d * d;
+  }
+  if (!(std::sqrt(distance) < 0.05)) {
+    throw ConfigError("the index was made by another model (" + facts.value("model", std::string("unknown")) + "); " + folder +
+                      "; give that --model or make the index anew");
+  }
+  if (facts.value("count", std::int64_t{-1}) != reader_.count())
+    throw FileError("the index is damaged: index.json and the embeddings differ in number; " + folder + "; make it anew by twinlens index");
+}
+
+std::vector<Found> PictureIndex::search(const Tensor& query, int k, double logit_scale) const {
+  constexpr std::int64_t kRows = 8192;
+  const NoGrad guard;
+  using Scored = std::pair<double, std::int64_t>;  // minus the score, row: the best is the least
+  std::vector<Scored> best;
+  double top = -1e30, total = 0.0;  // log-sum-exp under way
+  for (std::int64_t begin = 0; begin < count(); begin += kRows) {
+    const std::int64_t end = std::min(count(), begin + kRows);
+    const std::vector<float> scores = matmul(reader_.rows(begin, end), query, {.transpose_b = true}).to_vector();
+    for (std::size_t i = 0; i < scores.size(); ++i) {
+      const double score = static_cast<double>(scores[i]), logit = logit_scale * score;
+      total = logit > top ? total * std::exp(top - logit) + 1.0 : total + std::exp(logit - top);
+      top = std::max(top, logit);
+      best.emplace_back(-score, begin + static_cast<std::int64_t>(i));
+    }
+    std::sort(best.begin(), best.end());
+    best.resize(std::min(best.size(), static_cast<std::size_t>(k)));
+  }
+  std::map<std::int64_t, std::size_t> wanted;
+  std::vector<Found> out(best.size());
+  for (std::size_t i = 0; i < best.size(); ++i) {
+    wanted[best[i].second] = i;
+    out[i].score = -best[i].first;
+    out[i].probability = std::exp(logit_scale * out[i].score - top) / total;
+  }
+  std::ifstream names(within(folder_, kNames));
+  std::string line;
+  std::int64_t row = 0;
+  for (auto it = wanted.begin(); it != wanted.end(); ++row) {
+    if (!std::getline(names, line)) throw FileError("the index is damaged: too few names; " + within(folder_, kNames) + "; make it anew");
+    if (row == it->first) out[(it++)->second].image = line;
+  }
+  return out;
+}
+
+}  // namespace twinlens

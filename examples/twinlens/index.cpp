@@ -1,0 +1,55 @@
+#include <cstdio>
+#include <fmt/format.h>
+
+#include "examples/twinlens/command.h"
+#include "examples/twinlens/load.h"
+
+#include "twinlens/clip/picture_index.h"
+
+namespace twinlens::program {
+namespace {
+
+struct Flags {
+  std::string model, index, device = "cpu", precision = "fp32";
+  std::vector<std::string> sources;
+  PictureFlags pictures;
+  int batch_size = 64;
+  bool json = false;
+};
+
+int index(const Flags& flags) {
+  const LoadedModel m = load(flags.model, flags.device);
+  EmbedOptions options = embed_options(flags.batch_size, flags.precision);
+  flags.pictures.apply_to(options);
+  const IndexResult result = build_index(
+      *m.clip, *m.tokenizer, flags.model, flags.sources, flags.index, options, [] { return stop_requested().load(); },
+      [](const SkippedSample& s) { std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str()); });
+  if (flags.json) {
+    const nlohmann::ordered_json out{
+        {"index", flags.index}, {"count", result.count}, {"skipped", result.skipped}, {"stopped_early", result.stopped}};
+    std::printf("%s\n", out.dump().c_str());
+  } else {
+    fmt::print("{} pictures{}: {}\n", result.count, result.stopped ? ", stopped early" : "", flags.index);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Action add_index(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--index,--output", flags->index, "Folder of the index; it is made, or replaced")->required();
+  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
+  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  flags->pictures.add_to(app);
+  app.add_option("pictures", flags->sources, "Folders, tars or picture files")->required();
+  app.add_flag("--json", flags->json, "One JSON document");
+  app.footer("Example:\n  twinlens index --model logs/quickstart/model --index holiday.index ~/Pictures/holiday");
+  return [flags] { return index(*flags); };
+}
+
+}  // namespace twinlens::program

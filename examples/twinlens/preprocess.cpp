@@ -1,0 +1,49 @@
+#include <algorithm>
+#include <cstdio>
+#include <fmt/format.h>
+
+#include "examples/twinlens/command.h"
+#include "examples/twinlens/load.h"
+
+#include "twinlens/core/safetensors.h"
+
+namespace twinlens::program {
+namespace {
+
+struct Flags {
+  std::string model, output, image;
+  PictureFlags pictures;
+  bool json = false;
+};
+
+int preprocess(const Flags& flags) {
+  const ModelConfig config = find_model_config(flags.model);
+  const EvalTransform transform = eval_transform_of(config);
+  const Image image = apply(transform, read_image(flags.image, {flags.pictures.max_image_pixels, flags.pictures.exif_orientation}));
+  const std::vector<float> values = to_chw_float(image, config.preprocess.mean, config.preprocess.std);
+  const std::int64_t size = transform.size;
+  write_safetensors(flags.output, {{"pixels", from_vector(values, {3, size, size})}});
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  if (flags.json) {
+    const nlohmann::ordered_json out{{"output", flags.output}, {"shape", {3, size, size}}, {"min", *low}, {"max", *high}};
+    std::printf("%s\n", out.dump().c_str());
+  } else {
+    fmt::print("3 x {0} x {0}, {1:.4f} to {2:.4f}: {3}\n", size, *low, *high, flags.output);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Action add_preprocess(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("--model", flags->model, "Built-in name, open_clip config .json, or model folder")->required();
+  app.add_option("--output", flags->output, "safetensors file; tensor `pixels` (3, S, S) f32")->required();
+  flags->pictures.add_to(app);
+  app.add_option("image", flags->image, "Image file")->required();
+  app.add_flag("--json", flags->json, "One JSON document");
+  app.footer("Example:\n  twinlens preprocess --model ViT-B-32 --output pixels.safetensors cat.jpg");
+  return [flags] { return preprocess(*flags); };
+}
+
+}  // namespace twinlens::program

@@ -1,0 +1,59 @@
+#include <cstdio>
+#include <fmt/format.h>
+
+#include "examples/twinlens/command.h"
+#include "examples/twinlens/load.h"
+
+#include "twinlens/clip/picture_index.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens::program {
+namespace {
+
+struct Flags {
+  std::string model, index, text, image, device = "cpu";
+  PictureFlags pictures;
+  int top = 10;
+  bool json = false;
+};
+
+int search(const Flags& flags) {
+  if (flags.text.empty() == flags.image.empty()) throw ConfigError("give either a text or --image; command line; not both and not none");
+  const LoadedModel m = load(flags.model, flags.device);
+  const PictureIndex index(flags.index, *m.clip, *m.tokenizer);
+  EmbedOptions options;
+  flags.pictures.apply_to(options);
+  const Tensor query =
+      flags.text.empty() ? embed_image_files(*m.clip, {flags.image}, options) : embed_texts(*m.clip, *m.tokenizer, {flags.text});
+  const std::string& asked = flags.text.empty() ? flags.image : flags.text;
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();
+  for (const Found& found : index.search(query, flags.top, m.clip->logit_scale_value())) {
+    if (flags.json) {
+      results.push_back({{"image", found.image}, {"text", asked}, {"score", found.score}, {"probability", found.probability}});
+    } else {
+      fmt::print("{:>8.2f} %  {:.4f}  {}\n", 100 * found.probability, found.score, found.image);
+    }
+  }
+  if (flags.json) std::printf("%s\n", nlohmann::ordered_json{{"results", results}}.dump().c_str());
+  return 0;
+}
+
+}  // namespace
+
+Action add_search(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  app.add_option("--model", flags->model, "The model folder that made the index")->required();
+  app.add_option("--index", flags->index, "Folder made by twinlens index")->required();
+  app.add_option("--image", flags->image, "Search by this picture instead of a text");
+  app.add_option("--top", flags->top, "How many pictures")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  flags->pictures.add_to(app);
+  app.add_option("--text,text", flags->text, "What to search for");
+  app.add_flag("--json", flags->json, "One JSON document");
+  app.footer(
+      "Examples:\n  twinlens search --model logs/quickstart/model --index holiday.index 'a boat at sunset'\n"
+      "  twinlens search --model logs/quickstart/model --index holiday.index --image boat.jpg --top 3");
+  return [flags] { return search(*flags); };
+}
+
+}  // namespace twinlens::program

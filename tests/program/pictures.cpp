@@ -1,0 +1,208 @@
+// Subcommands over many pictures: preprocess, embed from folders and tars, index and search; and training a vocabulary.
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/program/program.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
+
+#include "twinlens/clip/image.h"
+#include "twinlens/core/file.h"
+#include "twinlens/core/safetensors.h"
+
+namespace twinlens::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Catch::Contains;
+using Json = nlohmann::json;
+using Words = std::vector<std::string>;
+
+Json json_of(const Words& arguments) {
+  const Outcome o = run(arguments);
+  INFO(o.err);
+  REQUIRE(o.status == 0);
+  return Json::parse(o.out);
+}
+
+std::string picture(int i) { return trained_model().data + "/" + (i < 10 ? "0" : "") + std::to_string(i) + ".png"; }
+
+std::vector<std::string> lines_of(const std::string& path) {
+  std::istringstream text(read_file(path));
+  std::vector<std::string> out;
+  for (std::string line; std::getline(text, line);) out.push_back(line);
+  return out;
+}
+
+void write_tar(const std::string& path, const std::vector<std::pair<std::string, std::string>>& members, bool zipped) {
+  const std::unique_ptr<archive, int (*)(archive*)> writer(archive_write_new(), archive_write_free);
+  archive_write_set_format_ustar(writer.get());
+  if (zipped) archive_write_add_filter_gzip(writer.get());
+  REQUIRE(archive_write_open_filename(writer.get(), path.c_str()) == ARCHIVE_OK);
+  for (const auto& [name, bytes] : members) {
+    const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(), archive_entry_free);
+    archive_entry_set_pathname(entry.get(), name.c_str());
+    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(bytes.size()));
+    archive_entry_set_filetype(entry.get(), AE_IFREG);
+    archive_entry_set_perm(entry.get(), 0644);
+    REQUIRE(archive_write_header(writer.get(), entry.get()) == ARCHIVE_OK);
+    REQUIRE(archive_write_data(writer.get(), bytes.data(), bytes.size()) == static_cast<la_ssize_t>(bytes.size()));
+  }
+  archive_write_close(writer.get());
+}
+
+TEST_CASE("preprocess writes the model's input", "[program]") {
+  const TemporaryFolder folder;
+  const Json json = json_of({"preprocess", "--model", "ViT-B-32", "--output", folder / "p", picture(1), "--json"});
+  CHECK(json["shape"] == Json({3, 224, 224}));
+  const Tensor pixels = SafetensorsFile(folder / "p").tensor("pixels");
+  REQUIRE(pixels.dtype() == DType::f32);
+  REQUIRE(pixels.shape() == Shape{3, 224, 224});
+  const Image image = apply(EvalTransform{}, read_image(picture(1)));
+  CHECK(pixels.to_vector() == to_chw_float(image, kClipMean, kClipStd));
+  // A model folder, without its weights being read; text for people.
+  CHECK_THAT(run({"preprocess", "--model", trained_model().model, "--output", folder / "q", picture(0)}).out, Contains("3 x 32 x 32"));
+
+  const Outcome bomb = run({"preprocess", "--model", "ViT-B-32", "--output", folder / "r", "--max-image-pixels", "100", picture(1)});
+  CHECK(bomb.status == 1);
+  CHECK_THAT(bomb.err, Contains("more than 100; " + picture(1)) && Contains("--max-image-pixels"));
+  CHECK_FALSE(fs::exists(folder / "r"));
+  const Outcome typo = run({"preprocess", "--model", "ViT-B-32", "--ouput", "x", picture(1)});
+  CHECK(typo.status == 2);
+  CHECK_THAT(typo.err, Contains("unknown flag --ouput; did you mean --output?"));
+}
+
+TEST_CASE("preprocess --exif-orientation turns the picture upright", "[program]") {
+  const TemporaryFolder folder;
+  const std::string lying = std::string(TWINLENS_SOURCE_DIR) + "/tests/clip/data/exif_6.jpg";
+  for (const bool upright : {false, true}) {
+    Words words{"preprocess", "--model", trained_model().model, "--output", folder / "p", lying};
+    if (upright) words.emplace_back("--exif-orientation");
+    REQUIRE(run(words).status == 0);
+    Image image = read_image(lying, {1000, upright});
+    CHECK((upright ? image.height > image.width : image.width > image.height));
+    const EvalTransform transform{32, ResizeMode::shortest, Filter::bicubic, 0, {}};
+    CHECK(SafetensorsFile(folder / "p").tensor("pixels").to_vector() == to_chw_float(apply(transform, image), kClipMean, kClipStd));
+  }
+}
+
+TEST_CASE("embed goes through files, folders and tars and leaves bad pictures there out", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  fs::create_directories(folder / "tree/b");
+  fs::copy(picture(0), folder / "tree/b/0.png");
+  fs::copy(picture(1), folder / "tree/a.png");
+  write_text(folder / "tree/notes.txt", "no picture");
+  write_text(folder / "tree/b/broken.png", "no picture either");
+  write_tar(folder / "some.tar", {{"x/2.png", read_file(picture(2))}, {"x/2.txt", "a caption"}, {"bad.jpg", "nothing"}}, false);
+  write_tar(folder / "more.tar.gz", {{"3.PNG", read_file(picture(3))}}, true);
+  Words words{"embed",   "--model",        model,    "--output", folder / "out", "--batch-size", "2",
+              "--names", folder / "names", "--json", "--images"};
+  words.insert(words.end(), {folder / "tree", picture(4), folder / "some.tar", folder / "more.tar.gz"});
+  const Outcome o = run(words);
+  INFO(o.err);
+  REQUIRE(o.status == 0);
+  const Json json = Json::parse(o.out);
+  CHECK(json["count"] == 5);
+  CHECK(json["skipped"] == 2);
+  CHECK_THAT(o.err, Contains("skipped " + (folder / "tree/b/broken.png")) && Contains("skipped " + (folder / "some.tar") + ":bad.jpg"));
+  CHECK(lines_of(folder / "names") == Words{folder / "tree/a.png", folder / "tree/b/0.png", picture(4), (folder / "some.tar") + ":x/2.png",
+                                            (folder / "more.tar.gz") + ":3.PNG"});
+  REQUIRE(
+      run({"embed", "--model", model, "--output", folder / "same", "--images", picture(1), picture(0), picture(4), picture(2), picture(3)})
+          .status == 0);
+  CHECK(SafetensorsFile(folder / "out").tensor("embeddings").to_vector() ==
+        SafetensorsFile(folder / "same").tensor("embeddings").to_vector());
+  for (const std::string& name : folder.names()) CHECK(name.find("twinlens-rows") == std::string::npos);
+
+  // A picture that was asked for by name is an error, and so is nothing at all.
+  const Outcome bad = run({"embed", "--model", model, "--output", folder / "none", "--images", picture(0), folder / "tree/b/broken.png"});
+  CHECK(bad.status == 1);
+  CHECK_THAT(bad.err, Contains("error: ") && Contains(folder / "tree/b/broken.png"));
+  CHECK_FALSE(fs::exists(folder / "none"));
+  fs::create_directories(folder / "empty");
+  const Outcome nothing = run({"embed", "--model", model, "--output", folder / "none", "--images", folder / "empty"});
+  CHECK(nothing.status == 1);
+  CHECK_THAT(nothing.err, Contains("no usable picture; " + (folder / "empty")));
+}
+
+TEST_CASE("index and search", "[program]") {
+  const TemporaryFolder folder;
+  const std::string &model = trained_model().model, &data = trained_model().data;
+  const Json built = json_of({"index", "--model", model, "--index", folder / "index", data, "--json"});
+  CHECK(built["count"] == 24);
+  CHECK(built["skipped"] == 0);
+  const Words base{"search", "--model", model, "--index", folder / "index", "--json"};
+  Words by_text = base;
+  by_text.insert(by_text.end(), {"--top", "24", "a red square"});
+  const Json results = json_of(by_text)["results"];
+  REQUIRE(results.size() == 24);
+  // The same order, scores and probabilities as rank gives.
+  Words ranking{"rank", "--model", model, "--text", "a red square", "--json"};
+  for (int i = 0; i < 24; ++i) ranking.push_back(picture(i));
+  const Json ranked = json_of(ranking)["results"];
+  double total = 0.0;
+  for (std::size_t i = 0; i < 24; ++i) {
+    CHECK(results[i]["text"] == "a red square");
+    CHECK(results[i]["image"] == ranked[i]["image"]);
+    CHECK(results[i]["score"].get<double>() == Approx(ranked[i]["score"].get<double>()).margin(1e-6));
+    CHECK(results[i]["probability"].get<double>() == Approx(ranked[i]["probability"].get<double>()).margin(1e-6));
+    total += results[i]["probability"].get<double>();
+  }
+  CHECK(total == Approx(1.0));
+  // A picture finds itself.
+  Words by_image = base;
+  by_image.insert(by_image.end(), {"--top", "1", "--image", picture(7)});
+  const Json itself = json_of(by_image)["results"];
+  REQUIRE(itself.size() == 1);
+  CHECK(itself[0]["image"] == picture(7));
+  CHECK(itself[0]["score"].get<double>() == Approx(1.0).margin(1e-5));
+
+  CHECK_THAT(run({"search", "--model", model, "--index", folder / "index"}).err, Contains("either a text or --image"));
+  const Outcome none = run({"search", "--model", model, "--index", folder.path(), "x"});
+  CHECK(none.status == 1);
+  CHECK_THAT(none.err, Contains("not an index: index.json is missing; " + folder.path()));
+  // Weights of another run.
+  fs::copy(model, folder / "other");
+  auto weights = read_safetensors(folder / "other/open_clip_model.safetensors");
+  Tensor projection = weights.at("text_projection");
+  for (int i = 0; i < 64; ++i) projection.data<float>()[i] = -3.0F * projection.data<float>()[i] + 0.5F;
+  write_safetensors(folder / "other/open_clip_model.safetensors", weights);
+  const Outcome other = run({"search", "--model", folder / "other", "--index", folder / "index", "x"});
+  CHECK(other.status == 1);
+  CHECK_THAT(other.err, Contains("the index was made by another model (" + model + ")"));
+}
+
+TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") {
+  const TemporaryFolder folder;
+  const std::string curly = "it\xE2\x80\x99s";  // it’s
+  const std::string plain = run(Start{{"tokenize"}, curly + "\n", {}, 0}).out;
+  const std::string fixed = run(Start{{"tokenize", "--cleaning", "ftfy"}, curly + "\n", {}, 0}).out;
+  CHECK(plain != fixed);
+  CHECK(fixed == run(Start{{"tokenize"}, "it's\n", {}, 0}).out);
+  CHECK(run(Start{{"tokenize", "--model", "ViT-B-32"}, curly + "\n", {}, 0}).out == fixed);  // a model: as open_clip
+
+  std::string lines;
+  for (int i = 0; i < 50; ++i) lines += "a photo of a cat\nthe cats sat\n";
+  write_text(folder / "corpus.txt", lines);
+  const Json json = json_of({"tokenize", "--train", folder / "corpus.txt", "--vocab-size", "530", "--output", folder / "made", "--json"});
+  CHECK(json["vocab_size"] == 530);
+  CHECK(json["merges"] == 16);
+  CHECK(lines_of(folder / "made/merges.txt").size() == 17);
+  const Json ids = Json::parse(run(Start{{"tokenize", "--model", folder / "made"}, "a cat\n", {}, 0}).out);
+  CHECK(ids.front() == 528);
+  CHECK(ids.back() == 529);
+  CHECK(ids.size() < 7);
+  const Outcome none = run({"tokenize", "--train", folder / "corpus.txt"});
+  CHECK(none.status == 1);
+  CHECK_THAT(none.err, Contains("--train needs --output"));
+}
+
+}  // namespace
+}  // namespace twinlens::test
