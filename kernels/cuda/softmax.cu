@@ -1,6 +1,7 @@
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/device/softmax_row.cuh"
+#include "kernels/cuda/device/softmax_whole_rows.cuh"
 
 #include "twinlens/kernels/softmax.h"
 
@@ -59,6 +60,16 @@ void launch(Cuda, Stream& stream, const SoftmaxForward& a) {
   if (geometry.blocks == 0) return;
   const int pack = pack_of(a.x.dtype);
   const bool aligned = rows_are_aligned(a.x, pack) && rows_are_aligned(a.y, pack);
+  if (aligned && a.x.cols % pack == 0 && a.x.cols <= kWidestWholeRow) {
+    return visit_row_shape(
+        a.x.cols, [&]<int kGroup, int kColumns>(std::integral_constant<int, kGroup>, std::integral_constant<int, kColumns>) {
+          constexpr int kRows = kSoftmaxWarps / kGroup;
+          const auto blocks = static_cast<unsigned>(ceil_div(a.x.rows, kRows));
+          visit_cuda_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
+            softmax_whole_rows_kernel<kGroup, kColumns, T><<<blocks, dim3(kGroup * kWarp, kRows), 0, native(stream)>>>(a);
+          });
+        });
+  }
   visit_threads(geometry, [&]<int kThreads>(Threads<kThreads>) {
     visit_cuda_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
       forward_kernel<kThreads, T><<<geometry.blocks, threads_of(geometry), 0, native(stream)>>>(a, aligned);

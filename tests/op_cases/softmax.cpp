@@ -45,7 +45,8 @@ OpCase fixed(const std::string& name, const Shape& shape, const std::vector<doub
 OpCases op_cases_softmax() {
   OpCases op;
   for (const bool log : {false, true}) {
-    for (const Shape& shape : {Shape{1, 1}, Shape{0, 8}, Shape{5}, Shape{3, 7}, Shape{2, 3, 17}, Shape{5, 65}, Shape{3, 197}}) {
+    for (const Shape& shape : {Shape{1, 1}, Shape{0, 8}, Shape{5}, Shape{3, 7}, Shape{2, 3, 17}, Shape{5, 65}, Shape{3, 197}, Shape{5, 200},
+                               Shape{3, 1000}, Shape{2, 2504}}) {
       op.cases.push_back(make(shape, log));
     }
     op.cases.push_back(make({4, 100}, log, 30.0));  // logits of a trained CLIP: a few columns hold all the mass
