@@ -1,4 +1,4 @@
-# The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16dot` compiles it for avx512bf16 too. From it come the mirrored paths
+# The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16dot` compiles it for avx512bf16 and avx512amx too. From it come the mirrored paths
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate+cuda
@@ -13,6 +13,7 @@ set(TWINLENS_OPS
     dropout+cuda
     im2col+cuda
     index_select+cuda
+    info_nce+cuda
     l2_normalize+cuda
     layer_norm+cuda
     matmul+cuda+bf16dot

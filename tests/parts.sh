@@ -67,7 +67,7 @@ clang_part() {
 # and the best one; the other tests are run again on scalar. Middle sets are left to --full.
 address_part() {
   local sets="avx512;avx512bf16"
-  is_full && sets="avx2;avx512;avx512bf16;neon"
+  is_full && sets="avx2;avx512;avx512bf16;avx512amx;neon"
   configure address -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
     "-DTWINLENS_ISAS=$sets" || return
   build address || return
@@ -108,6 +108,19 @@ cuda_part() {
   else
     run_tests cuda --tests-regex '^test_kernels:'
   fi
+}
+
+# NEON: compiled with a cross compiler, and every op case run on it by an emulator. Some minutes more than .ci/run has.
+neon_part() {
+  needs aarch64-linux-gnu-g++ qemu-aarch64 || return 0
+  # (Libraries of the clip floor are found as this machine has them; nothing that is built here links them.)
+  local libraries
+  libraries=/usr/lib/$(uname -m)-linux-gnu
+  configure neon "-DCMAKE_LIBRARY_PATH=$libraries" "-Dfmt_DIR=$libraries/cmake/fmt" -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu" \
+    -DTWINLENS_CUDA=OFF -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
+  build neon test_ops test_kernels || return
+  run_tests neon --tests-regex '^test_(ops|kernels):'
 }
 
 # Every benchmark row runs once: this looks for rows that fail, not at times.

@@ -34,5 +34,5 @@ ctest --test-dir "$build" --parallel "$cores" --output-on-failure --no-tests=err
 
 if [[ $full == 1 ]]; then
   source tests/parts.sh
-  TWINLENS_FULL=1 run_parts format_part clang_part address_part thread_part cuda_part bench_part
+  TWINLENS_FULL=1 run_parts format_part clang_part address_part thread_part cuda_part neon_part bench_part
 fi

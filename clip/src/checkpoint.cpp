@@ -1,11 +1,12 @@
 #include "clip/src/checkpoint.h"
 
 #include <algorithm>
-#include <fstream>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
-#include <sstream>
+#include <utility>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/crc32c.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/safetensors.h"
 #include "twinlens/kernels/error.h"
@@ -19,6 +20,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kState = "state.json";
+constexpr const char* kChecksums = "checksums.json";
 constexpr const char* kPrefix = "step_";
 
 std::int64_t step_of(const fs::path& folder) {
@@ -53,6 +55,55 @@ void make_folder(const fs::path& folder) {
   }
 }
 
+// Copies on the host, into the tensors that are there from the last time.
+void copy_tensors(const StateDict& from, StateDict& to) {
+  const NoGrad guard;
+  for (const auto& [name, tensor] : from) {
+    Tensor& copy = to[name];
+    if (!copy.defined() || copy.shape() != tensor.shape() || copy.dtype() != tensor.dtype()) copy = empty(tensor.shape(), tensor.dtype());
+    copy.copy_(tensor.device().is_cuda() ? tensor.to(kCpu) : tensor);
+  }
+}
+
+std::string state_text(const TrainState& state) {
+  const Json json{{"step", state.step},
+                  {"samples", state.samples},
+                  {"epoch", state.epoch},
+                  {"batch", state.batch},
+                  {"seed", state.seed},
+                  {"instruction_set", state.instruction_set},
+                  {"max_chunk", state.max_chunk},
+                  {"evaluation_due", state.evaluation_due},
+                  {"best_step", state.best_step},
+                  {"best_value", state.best_value},
+                  {"loss_scale", state.scaler.scale},
+                  {"loss_scale_good_steps", state.scaler.good_steps},
+                  {"data", state.data_fingerprint},
+                  {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
+  return json.dump(2) + "\n";
+}
+
+Json sums_of(const fs::path& folder) {
+  Json sums;
+  for (const char* name : {kModel, kOptimizer, kState}) {
+    const std::string path = (folder / name).string();
+    sums[name] = {{"bytes", InputFile(path).size()}, {"crc32c", fmt::format("{:08x}", crc32c_of_file(path))}};
+  }
+  return sums;
+}
+
+// Throws FileError when a file of the checkpoint is not the one that was written.
+void check_sums(const fs::path& folder) {
+  const Json sums = Json::parse(read_file((folder / kChecksums).string()), nullptr, false);
+  if (!sums.is_object()) throw FileError("checkpoint: checksums.json is damaged; " + folder.string() + "; use an older checkpoint");
+  const Json all = sums_of(folder);
+  for (const auto& [name, found] : all.items()) {
+    if (sums.contains(name) && sums[name] == found) continue;
+    throw FileError("checkpoint: " + name + " is damaged (its size or CRC-32C is not that in checksums.json); " + folder.string() +
+                    "; use an older checkpoint");
+  }
+}
+
 }  // namespace
 
 std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
@@ -65,45 +116,114 @@ std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
   return found;
 }
 
-void save_checkpoint(const fs::path& checkpoints, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema,
-                     std::int64_t keep_last) {
+void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema) {
+  snapshot.state = state;
+  copy_tensors(state_dict(collect(model)), snapshot.model);
+  copy_tensors(optimizer_tensors(parameters, ema), snapshot.optimizer);
+}
+
+void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last) {
+  const TrainState& state = snapshot.state;
   const fs::path final_folder = checkpoints / (kPrefix + std::to_string(state.step));
   const fs::path temporary = checkpoints / ("tmp_" + std::to_string(state.step));
   std::error_code ignored;
   remove_leftovers(checkpoints);
   make_folder(temporary);
   try {
-    write_safetensors((temporary / kModel).string(), state_dict(collect(model)));
-    write_safetensors((temporary / kOptimizer).string(), optimizer_tensors(parameters, ema));
-    const Json json{{"step", state.step},
-                    {"samples", state.samples},
-                    {"epoch", state.epoch},
-                    {"batch", state.batch},
-                    {"seed", state.seed},
-                    {"instruction_set", state.instruction_set},
-                    {"max_chunk", state.max_chunk},
-                    {"data", state.data_fingerprint},
-                    {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
-    atomic_write((temporary / kState).string(), json.dump(2) + "\n");
-    fs::remove_all(final_folder, ignored);
-    rename_synced(temporary.string(), final_folder.string());
+    write_safetensors((temporary / kModel).string(), snapshot.model);
+    write_safetensors((temporary / kOptimizer).string(), snapshot.optimizer);
+    atomic_write((temporary / kState).string(), state_text(state));
+    atomic_write((temporary / kChecksums).string(), sums_of(temporary).dump(2) + "\n");
+    replace_folder(temporary.string(), final_folder.string());
   } catch (...) {
     fs::remove_all(temporary, ignored);
     throw;
   }
   atomic_write((checkpoints / "latest").string(), final_folder.filename().string() + "\n");
   const std::vector<fs::path> all = list_checkpoints(checkpoints);
-  for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep_last)); i < all.size(); ++i) fs::remove_all(all[i], ignored);
+  for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep_last)); i < all.size(); ++i) {
+    if (step_of(all[i]) != state.best_step) fs::remove_all(all[i], ignored);
+  }
+}
+
+CheckpointWriter::CheckpointWriter(fs::path checkpoints, std::int64_t keep_last, bool background)
+    : checkpoints_(std::move(checkpoints)), keep_last_(keep_last) {
+  if (background) thread_ = std::thread([this] { work(); });
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void CheckpointWriter::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] { return busy_ || stop_; });
+    if (!busy_) return;
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      write_checkpoint(checkpoints_, snapshot_, keep_last_);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    busy_ = false;
+    error_ = error;
+    if (error == nullptr) written_ = snapshot_.state.step;
+    changed_.notify_all();
+  }
+}
+
+void CheckpointWriter::save(const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema) {
+  wait();
+  take_snapshot(snapshot_, state, model, parameters, ema);
+  if (!thread_.joinable()) {
+    write_checkpoint(checkpoints_, snapshot_, keep_last_);
+    written_ = state.step;
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    busy_ = true;
+  }
+  changed_.notify_all();
+}
+
+void CheckpointWriter::poll() {
+  const std::lock_guard lock(mutex_);
+  if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void CheckpointWriter::wait() {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !busy_; });
+  }
+  poll();
+}
+
+std::int64_t CheckpointWriter::written() const {
+  const std::lock_guard lock(mutex_);
+  return written_;
+}
+
+void CheckpointWriter::set_written(std::int64_t step) {
+  const std::lock_guard lock(mutex_);
+  written_ = step;
 }
 
 TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema) {
   const fs::path state_file = checkpoint / kState;
-  std::ifstream file(state_file);
-  std::stringstream text;
-  text << file.rdbuf();
-  const Json json = Json::parse(text.str(), nullptr, false);
-  if (!file || !json.is_object())
-    throw FileError("checkpoint: state.json is missing or damaged; " + state_file.string() + "; use an older checkpoint");
+  check_sums(checkpoint);
+  const Json json = Json::parse(read_file(state_file.string()), nullptr, false);
+  if (!json.is_object()) throw FileError("checkpoint: state.json is damaged; " + state_file.string() + "; use an older checkpoint");
   TrainState state;
   try {
     state.step = json.at("step");
@@ -114,6 +234,11 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.instruction_set = json.at("instruction_set");
     state.max_chunk = json.value("max_chunk", std::int64_t{0});
     state.planned = json.contains("max_chunk");
+    state.evaluation_due = json.value("evaluation_due", false);
+    state.best_step = json.value("best_step", std::int64_t{-1});
+    state.best_value = json.value("best_value", 0.0);
+    state.scaler.scale = json.value("loss_scale", LossScaler::kFirst);
+    state.scaler.good_steps = json.value("loss_scale_good_steps", std::int64_t{0});
     state.data_fingerprint = json.at("data");
     state.settings = json.at("settings").dump();
   } catch (const Json::exception& e) {

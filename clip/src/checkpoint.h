@@ -1,11 +1,18 @@
 #pragma once
 // LOGS/NAME/checkpoints/: step_N/ holds everything that exact resume needs, `latest` names the newest. A checkpoint is written into a
-// temporary folder, synced, and renamed; a damaged one is passed over in favour of the one before.
+// temporary folder, synced, and renamed; checksums.json holds size and CRC-32C of each of its files. A damaged one is passed over in favour
+// of the one before.
 
+#include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
+
+#include "clip/src/loss_scaler.h"
 
 #include "twinlens/clip/model.h"
 #include "twinlens/nn/optimizer.h"
@@ -24,11 +31,56 @@ struct TrainState {
   std::string settings;          // JSON of what must not change between runs
   std::int64_t max_chunk = 0;    // pairs encoded at once: chosen by free memory, and part of the plan
   bool planned = false;          // max_chunk has been chosen
+  bool evaluation_due = false;   // saved before the evaluation of this step was made
+  std::int64_t best_step = -1;   // of --save-best; -1: none yet
+  double best_value = 0.0;
+  LossScaler scaler;  // --precision amp
 };
 
-// Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last`.
-void save_checkpoint(const std::filesystem::path& checkpoints, const TrainState& state, Clip& model, const FlatParameters& parameters,
-                     const Ema* ema, std::int64_t keep_last);
+// A copy on the host of all that a checkpoint holds. Taken again, it uses its memory again.
+struct CheckpointSnapshot {
+  TrainState state;
+  StateDict model, optimizer;
+};
+void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema);
+
+// Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last` and the best.
+void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last);
+
+// Writes checkpoints while training goes on. Used from one thread.
+class CheckpointWriter {
+ public:
+  // With `background` off, save() returns when the checkpoint is on the disk.
+  CheckpointWriter(std::filesystem::path checkpoints, std::int64_t keep_last, bool background);
+  ~CheckpointWriter();  // finishes what is being written
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  // Allocates the copy, so that it counts as resident before memory is planned.
+  void reserve(Clip& model, const FlatParameters& parameters, const Ema* ema) { take_snapshot(snapshot_, {}, model, parameters, ema); }
+  // Copies everything and returns; a thread writes the copy. A checkpoint that is still being written is waited for first.
+  void save(const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema);
+  // Throws what the writing of a checkpoint threw (disk full, ...), once.
+  void poll();
+  // Until nothing is being written; then as poll().
+  void wait();
+  // Step of the newest checkpoint that is on the disk; -1: none.
+  std::int64_t written() const;
+  void set_written(std::int64_t step);  // by an earlier part of the run
+
+ private:
+  void work();
+
+  std::filesystem::path checkpoints_;
+  std::int64_t keep_last_;
+  CheckpointSnapshot snapshot_;  // the thread's while busy_
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::exception_ptr error_;
+  std::int64_t written_ = -1;
+  bool busy_ = false, stop_ = false;
+  std::thread thread_;  // absent without background
+};
 
 // Restores everything. Throws FileError when a file is missing or damaged, ConfigError when it is of another model.
 TrainState load_checkpoint(const std::filesystem::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema);

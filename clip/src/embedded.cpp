@@ -14,18 +14,23 @@ asm(".pushsection .rodata\n"
     "/bpe_simple_vocab_16e6.txt.gz\"\n"
     "twinlens_embedded_html: .incbin \"" TWINLENS_CLIP_DATA
     "/html_entities.txt\"\n"
+    "twinlens_embedded_mojibake: .incbin \"" TWINLENS_CLIP_DATA
+    "/mojibake.txt\"\n"
     "twinlens_embedded_openai: .incbin \"" TWINLENS_CLIP_DATA
     "/templates/openai.txt\"\n"
     "twinlens_embedded_simple: .incbin \"" TWINLENS_CLIP_DATA
     "/templates/simple.txt\"\n"
     "twinlens_embedded_end: .byte 0\n"
-    ".globl twinlens_embedded_bpe, twinlens_embedded_html, twinlens_embedded_openai, twinlens_embedded_simple, twinlens_embedded_end\n"
-    ".hidden twinlens_embedded_bpe, twinlens_embedded_html, twinlens_embedded_openai, twinlens_embedded_simple, twinlens_embedded_end\n"
+    ".globl twinlens_embedded_bpe, twinlens_embedded_html, twinlens_embedded_mojibake, twinlens_embedded_openai\n"
+    ".globl twinlens_embedded_simple, twinlens_embedded_end\n"
+    ".hidden twinlens_embedded_bpe, twinlens_embedded_html, twinlens_embedded_mojibake, twinlens_embedded_openai\n"
+    ".hidden twinlens_embedded_simple, twinlens_embedded_end\n"
     ".popsection\n");
 
 extern "C" {
 extern const char begin_bpe[] asm("twinlens_embedded_bpe");
 extern const char begin_html[] asm("twinlens_embedded_html");
+extern const char begin_mojibake[] asm("twinlens_embedded_mojibake");
 extern const char begin_openai[] asm("twinlens_embedded_openai");
 extern const char begin_simple[] asm("twinlens_embedded_simple");
 extern const char end_of_data[] asm("twinlens_embedded_end");
@@ -37,7 +42,8 @@ std::string_view embedded(Embedded file) {
   const auto between = [](const char* begin, const char* end) { return std::string_view(begin, static_cast<std::size_t>(end - begin)); };
   switch (file) {
     case Embedded::bpe_vocabulary_gz: return between(begin_bpe, begin_html);
-    case Embedded::html_entities: return between(begin_html, begin_openai);
+    case Embedded::html_entities: return between(begin_html, begin_mojibake);
+    case Embedded::mojibake: return between(begin_mojibake, begin_openai);
     case Embedded::templates_openai: return between(begin_openai, begin_simple);
     case Embedded::templates_simple: return between(begin_simple, end_of_data);
   }

@@ -6,7 +6,7 @@
 
 namespace twinlens {
 
-enum class Embedded { bpe_vocabulary_gz, html_entities, templates_openai, templates_simple };
+enum class Embedded { bpe_vocabulary_gz, html_entities, mojibake, templates_openai, templates_simple };
 
 std::string_view embedded(Embedded file);
 

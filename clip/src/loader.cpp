@@ -4,7 +4,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -20,39 +19,23 @@
 namespace twinlens {
 
 std::vector<std::int64_t> epoch_order(const Dataset& data, std::int64_t global_batch, std::uint64_t seed, std::int64_t epoch, bool apart) {
-  const std::int64_t n = data.size();
-  const Permutation shuffled(n, seed, static_cast<std::uint64_t>(epoch));
-  std::vector<std::int64_t> order;
-  if (!apart) {
-    const std::int64_t used = n / global_batch * global_batch;
-    for (std::int64_t i = 0; i < used; ++i) order.push_back(shuffled(i));
-    return order;
-  }
-  std::deque<std::int64_t> waiting;
-  std::int64_t next = 0;
-  while (true) {
-    std::unordered_set<std::int64_t> captions;
-    std::vector<std::int64_t> batch;
-    const auto take = [&](std::int64_t sample) {
-      if (!captions.insert(data.caption_id(sample)).second) return false;
-      batch.push_back(sample);
-      return true;
-    };
-    std::deque<std::int64_t> still_waiting;
-    while (!waiting.empty()) {
-      const std::int64_t sample = waiting.front();
-      waiting.pop_front();
-      if (static_cast<std::int64_t>(batch.size()) == global_batch || !take(sample)) still_waiting.push_back(sample);
-    }
-    waiting = std::move(still_waiting);
-    while (static_cast<std::int64_t>(batch.size()) < global_batch && next < n) {
-      const std::int64_t sample = shuffled(next++);
-      if (!take(sample)) waiting.push_back(sample);
-    }
-    if (static_cast<std::int64_t>(batch.size()) < global_batch) return order;
-    order.insert(order.end(), batch.begin(), batch.end());
-  }
+  const EpochOrder order(data, {.global_batch = global_batch, .seed = seed, .apart = apart}, epoch);
+  std::vector<std::int64_t> out(static_cast<std::size_t>(order.size()));
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = order[static_cast<std::int64_t>(i)];
+  return out;
 }
+
+OrderOptions order_options(const LoaderOptions& o) {
+  return {o.batch_size * o.world, o.seed, o.equal_captions_apart, o.draw_captions, o.shuffle_buffer};
+}
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
 
 // What the workers share.
 struct Loader::Work {
@@ -69,11 +52,12 @@ struct Loader::Work {
 
   std::mutex mutex;
   std::condition_variable room, ready;
-  std::map<std::pair<std::int64_t, std::int64_t>, Made> done;                       // by (epoch, index)
-  std::map<std::int64_t, std::shared_ptr<const std::vector<std::int64_t>>> orders;  // by epoch
-  std::pair<std::int64_t, std::int64_t> claim;                                      // next batch a worker takes
-  std::pair<std::int64_t, std::int64_t> wanted;                                     // next batch next() gives
-  std::int64_t ahead = 0;                                                           // batches claimed and not given yet
+  std::map<std::pair<std::int64_t, std::int64_t>, Made> done;        // by (epoch, index)
+  std::map<std::int64_t, std::shared_ptr<const EpochOrder>> orders;  // by epoch
+  std::pair<std::int64_t, std::int64_t> claim;                       // next batch a worker takes
+  std::pair<std::int64_t, std::int64_t> wanted;                      // next batch next() gives
+  std::pair<std::int64_t, std::int64_t> announced;                   // (epoch, place) up to which the dataset has been told
+  std::int64_t ahead = 0;                                            // batches claimed and not given yet
   bool stop = false;
   std::vector<SkippedSample> reported;
   std::set<std::string> reported_keys;
@@ -82,16 +66,15 @@ struct Loader::Work {
   std::int64_t global_batch() const { return options.batch_size * options.world; }
 
   // The order of an epoch; made once, kept while it is in use. Called with the lock held.
-  std::shared_ptr<const std::vector<std::int64_t>> order(std::int64_t epoch) {
+  std::shared_ptr<const EpochOrder> order(std::int64_t epoch) {
     auto& slot = orders[epoch];
     if (slot == nullptr) {
-      slot = std::make_shared<const std::vector<std::int64_t>>(
-          epoch_order(*data, global_batch(), options.seed, epoch, options.equal_captions_apart));
+      slot = std::make_shared<const EpochOrder>(*data, order_options(options), epoch);
       while (!orders.empty() && orders.begin()->first < wanted.first) orders.erase(orders.begin());
     }
     return slot;
   }
-  std::int64_t batches(std::int64_t epoch) { return static_cast<std::int64_t>(order(epoch)->size()) / global_batch(); }
+  std::int64_t batches(std::int64_t epoch) { return order(epoch)->size() / global_batch(); }
 
   void advance(std::pair<std::int64_t, std::int64_t>& at) {
     if (++at.second >= batches(at.first)) at = {at.first + 1, 0};
@@ -108,23 +91,37 @@ struct Loader::Work {
   }
 
   void worker();
-  void make(Made& made, std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples) const;
-  std::optional<Image> picture(std::int64_t sample, std::int64_t epoch, std::vector<SkippedSample>& bad) const;
+  std::vector<std::vector<std::int64_t>> blocks_to_announce(std::int64_t epoch, std::int64_t index);
+  void make(Made& made, std::int64_t epoch, std::int64_t index, const EpochOrder& epoch_samples) const;
+  std::optional<Image> picture(std::int64_t sample, std::int64_t epoch, Made& made) const;
+  std::int64_t caption_id(std::int64_t sample, std::int64_t epoch) const {
+    return options.draw_captions ? data->drawn_caption_id(sample, caption_draw(options.seed, epoch, sample)) : data->caption_id(sample);
+  }
+  std::string caption(std::int64_t sample, std::int64_t epoch) const {
+    return options.draw_captions ? data->drawn_caption(sample, caption_draw(options.seed, epoch, sample)) : data->caption(sample);
+  }
 };
 
 // The augmented picture, or nothing when the sample cannot be used (and is noted).
-std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch, std::vector<SkippedSample>& bad) const {
+std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch, Made& made) const {
+  const auto start = std::chrono::steady_clock::now();
   const std::string key = data->key(sample);
+  double reading = 0.0;
+  std::optional<Image> out;
   try {
-    const Image image = decode_image(data->image_bytes(sample), key, {options.max_image_pixels});
-    return augment(image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
+    const std::string bytes = data->image_bytes(sample);
+    reading = seconds_since(start);
+    const Image image = decode_image(bytes, key, {options.max_image_pixels});
+    out = augment(image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
   } catch (const FileError& e) {
-    bad.push_back({key, e.what()});
-    return {};
+    made.bad.push_back({key, e.what()});
   }
+  made.batch.read_seconds += reading;
+  made.batch.decode_seconds += seconds_since(start) - reading;
+  return out;
 }
 
-void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, const std::vector<std::int64_t>& epoch_samples) const {
+void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, const EpochOrder& epoch_samples) const {
   LoadedBatch& batch = made.batch;
   batch.epoch = epoch;
   batch.index = index;
@@ -134,10 +131,10 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
   // What a replacement must differ from.
   std::unordered_set<std::int64_t> captions;
   for (std::int64_t i = 0; options.equal_captions_apart && i < global_batch(); ++i)
-    captions.insert(data->caption_id(epoch_samples[static_cast<std::size_t>(first + i)]));
+    captions.insert(caption_id(epoch_samples[first + i], epoch));
   for (std::int64_t i = 0; i < options.batch_size; ++i) {
-    std::int64_t sample = epoch_samples[static_cast<std::size_t>(first + options.rank * options.batch_size + i)];
-    std::optional<Image> image = picture(sample, epoch, made.bad);
+    std::int64_t sample = epoch_samples[first + options.rank * options.batch_size + i];
+    std::optional<Image> image = picture(sample, epoch, made);
     // Bounded: give up after as many neighbours as may be bad.
     for (std::int64_t tries = 1; !image.has_value(); ++tries) {
       if (tries >= std::min<std::int64_t>(1000, data->size())) {
@@ -145,17 +142,47 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
                         "; mend the data (see skipped.tsv)");
       }
       sample = (sample + 1) % data->size();
-      if (options.equal_captions_apart && captions.count(data->caption_id(sample)) > 0) continue;
-      image = picture(sample, epoch, made.bad);
-      if (image.has_value() && options.equal_captions_apart) captions.insert(data->caption_id(sample));
+      if (options.equal_captions_apart && captions.count(caption_id(sample, epoch)) > 0) continue;
+      image = picture(sample, epoch, made);
+      if (image.has_value() && options.equal_captions_apart) captions.insert(caption_id(sample, epoch));
     }
     std::memcpy(pixels + i * bytes, image->rgb.data(), static_cast<std::size_t>(bytes));
-    Tokens tokens = tokenizer->tokenize(data->caption(sample), options.context_length);
+    const auto start = std::chrono::steady_clock::now();
+    const std::string text = caption(sample, epoch);
+    const double reading = seconds_since(start);
+    Tokens tokens = tokenizer->tokenize(text, options.context_length);
+    batch.read_seconds += reading;
+    batch.decode_seconds += seconds_since(start) - reading;
     batch.truncated += tokens.truncated ? 1 : 0;
     batch.captions.push_back(std::move(tokens.ids));
-    batch.caption_ids.push_back(data->caption_id(sample));
+    batch.caption_ids.push_back(caption_id(sample, epoch));
     batch.samples.push_back(sample);
   }
+}
+
+// The blocks that the dataset should know of when this batch is begun and does not yet: those it touches, and one more. Of each, the
+// samples of this rank, in storage order. Called with the lock held.
+std::vector<std::vector<std::int64_t>> Loader::Work::blocks_to_announce(std::int64_t epoch, std::int64_t index) {
+  std::vector<std::vector<std::int64_t>> out;
+  std::shared_ptr<const EpochOrder> samples = order(epoch);
+  if (samples->buffer() == 0) return out;
+  const std::int64_t first = index * global_batch(), block = (first + global_batch() - 1) / samples->buffer();
+  std::pair<std::int64_t, std::int64_t> until{epoch, std::min((block + 2) * samples->buffer(), samples->size())};
+  if ((block + 1) * samples->buffer() >= samples->size()) until = {epoch + 1, std::min(samples->buffer(), order(epoch + 1)->size())};
+  if (announced < std::make_pair(epoch, first)) announced = {epoch, first};
+  while (announced < until) {
+    samples = order(announced.first);
+    const std::int64_t end = std::min((announced.second / samples->buffer() + 1) * samples->buffer(), samples->size());
+    std::vector<std::int64_t> mine;
+    for (std::int64_t place = announced.second; place < end; ++place) {
+      if (place % global_batch() / options.batch_size == options.rank) mine.push_back((*samples)[place]);
+    }
+    std::sort(mine.begin(), mine.end());
+    if (!mine.empty()) out.push_back(std::move(mine));
+    announced.second = end;
+    if (end >= samples->size()) announced = {announced.first + 1, 0};
+  }
+  return out;
 }
 
 void Loader::Work::worker() {
@@ -167,9 +194,11 @@ void Loader::Work::worker() {
     advance(claim);
     ++ahead;
     const auto samples = order(epoch);
+    const auto blocks = blocks_to_announce(epoch, index);
     lock.unlock();
     Made made;
     try {
+      for (const auto& block : blocks) data->read_ahead(block);
       make(made, epoch, index, *samples);
     } catch (...) {
       made.error = std::current_exception();
@@ -186,7 +215,8 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   work_->data = std::move(data);
   work_->tokenizer = std::move(tokenizer);
   work_->options = options;
-  work_->claim = work_->wanted = {first_epoch, first_batch};
+  work_->claim = work_->wanted = work_->announced = {first_epoch, first_batch};
+  work_->announced.second *= work_->global_batch();
   work_->reported = work_->data->skipped();
   const std::int64_t batches = work_->batches(first_epoch);
   if (batches == 0) {
@@ -194,7 +224,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
                       std::to_string(work_->global_batch()) + (options.equal_captions_apart ? " with all captions different" : "") +
                       "; --batch-size; choose a smaller batch");
   }
-  if (first_batch >= batches) work_->claim = work_->wanted = {first_epoch + 1, 0};
+  if (first_batch >= batches) work_->claim = work_->wanted = work_->announced = {first_epoch + 1, 0};
   for (int i = 0; i < std::max(1, options.workers); ++i) work_->threads.emplace_back([work = work_.get()] { work->worker(); });
 }
 

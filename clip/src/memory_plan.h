@@ -1,29 +1,40 @@
 #pragma once
-// How many pairs a step may encode at once within a limit of tensor memory (what memory_report counts: parameters, optimizer state,
-// activations, batches that wait; not the program itself, nor blocks kept for reuse).
+// How a step fits into a limit of tensor memory (what memory_report counts: parameters, optimizer state, activations, batches that wait;
+// not the program itself, nor blocks kept for reuse). Of three ways the first that fits is taken, the cheaper one first:
+//   store       the whole batch at once, every activation kept (3 forward passes' worth of work)
+//   checkpoint  the whole batch at once, Transformer blocks recomputed in backward (4)
+//   cached      features of the whole batch, then chunk by chunk with everything kept (4); with recomputing as well when not even one
+//               pair fits (5)
+// All three give the same gradient; docs/large-batches.md.
 //
-// A few small steps on made-up pairs with captions of full length are measured, and a straight line is drawn through them; the loss,
-// which sees the whole batch whatever the chunk, is measured apart and may grow with the square. Parameters, running statistics and
-// random numbers are not touched; gradients are.
+// Small steps on made-up pairs are measured, twice as large each time while they are cheap and fit, and a straight line goes on from the
+// last two. The loss, which sees the whole batch whatever the chunk, is measured apart. Parameters, running statistics and random numbers
+// are not touched; gradients are.
+
+#include <vector>
 
 #include "twinlens/clip/train_step.h"
 
 namespace twinlens {
 
 struct MemoryPlan {
-  std::int64_t chunk = 0;       // pairs encoded at once; 0: the whole batch
-  std::size_t resident = 0;     // bytes that are there between steps
-  std::size_t step = 0;         // estimated peak of a step with this chunk
-  std::size_t whole_batch = 0;  // and of one with the whole batch
+  std::int64_t chunk = 0;          // pairs encoded at once; 0: the whole batch
+  bool checkpoint_blocks = false;  // recompute Transformer blocks in backward
+  std::size_t resident = 0;        // bytes that are there between steps
+  std::size_t step = 0;            // estimated peak of a step done this way
+  std::size_t whole_batch = 0;     // and of one that keeps everything of the whole batch
 };
 
 struct MemoryBudget {
-  std::int64_t pairs = 0;    // of a step
-  std::int64_t waiting = 0;  // batches of pictures that the loader holds, in the same memory
-  std::size_t limit = 0;     // bytes
+  std::int64_t pairs = 0;                       // of a step
+  std::int64_t waiting = 0;                     // batches of pictures that the loader holds, in the same memory
+  std::size_t limit = 0;                        // bytes
+  std::vector<std::int64_t> caption_lengths{};  // tokens of some captions, as they will come; none: the context length
+  double probe_gflops = 600.0;                  // of the measured steps: a few seconds on a small machine
 };
 
-// The largest chunk that fits, `options.max_chunk` at most. Throws ConfigError when not even one pair at a time fits.
+// The way that fits, with chunks of `options.max_chunk` at most. With context.checkpoint_blocks set, blocks are recomputed in any case.
+// Throws ConfigError when not even one pair at a time fits.
 MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& context, Communicator& communicator,
                        const MemoryBudget& budget);
 

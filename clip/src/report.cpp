@@ -32,6 +32,15 @@ struct Curve {
   std::vector<std::pair<double, double>> points;  // (step, value)
 };
 
+// At most kMostPoints of them, evenly: a long run's page stays small. The last stays.
+constexpr std::size_t kMostPoints = 800;
+std::vector<std::pair<double, double>> thinned(const std::vector<std::pair<double, double>>& points) {
+  if (points.size() <= kMostPoints) return points;
+  std::vector<std::pair<double, double>> out;
+  for (std::size_t k = 0; k < kMostPoints; ++k) out.push_back(points[k * (points.size() - 1) / (kMostPoints - 1)]);
+  return out;
+}
+
 // The curves worth a picture, in this order; keys that never occur are left out.
 std::vector<Curve> read_curves(const std::filesystem::path& metrics_jsonl) {
   std::vector<Curve> curves{{"loss", "Training loss", {}},
@@ -41,6 +50,7 @@ std::vector<Curve> read_curves(const std::filesystem::path& metrics_jsonl) {
                             {"logit_scale", "Logit scale", {}},
                             {"lr", "Learning rate", {}},
                             {"grad_norm", "Gradient norm", {}},
+                            {"data_wait_share", "Share of time spent waiting for data", {}},
                             {"samples_per_second", "Pairs per second", {}}};
   std::ifstream file(metrics_jsonl);
   std::string line;
@@ -52,6 +62,7 @@ std::vector<Curve> read_curves(const std::filesystem::path& metrics_jsonl) {
       if (it != json.end() && it->is_number()) curve.points.emplace_back(json["step"].get<double>(), it->get<double>());
     }
   }
+  for (Curve& curve : curves) curve.points = thinned(curve.points);
   curves.erase(std::remove_if(curves.begin(), curves.end(), [](const Curve& c) { return c.points.size() < 2; }), curves.end());
   return curves;
 }
@@ -116,10 +127,10 @@ details{margin-top:2rem}code{font-size:.88rem})";
 }  // namespace
 
 void write_report(const std::filesystem::path& page, const Report& r, const std::filesystem::path& metrics_jsonl) {
-  std::string html =
-      "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>" +
-      escape(r.title) + "</title><style>" + kStyle + "</style></head><body><h1>" + escape(r.title) + "</h1><p>" + escape(r.summary) +
-      "</p>";
+  std::string html = "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>" +
+                     (r.refresh_seconds > 0 ? fmt::format("<meta http-equiv='refresh' content='{}'>", r.refresh_seconds) : std::string()) +
+                     "<title>" + escape(r.title) + "</title><style>" + kStyle + "</style></head><body><h1>" + escape(r.title) + "</h1><p>" +
+                     escape(r.summary) + "</p>";
   for (const ReportTable& t : r.tables) html += table(t);
   if (const std::vector<Curve> curves = read_curves(metrics_jsonl); !curves.empty()) {
     html += "<h2>Curves</h2><div class='curves'>";

@@ -28,11 +28,14 @@ std::string clock(double seconds) {
   return s >= 3600 ? fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60) : fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
+bool is_evaluation(const nlohmann::ordered_json& line) { return !line.contains("loss"); }
+
 }  // namespace
 
-RunLog::RunLog(const std::filesystem::path& folder)
+RunLog::RunLog(const std::filesystem::path& folder, bool tensorboard)
     : log_(open_for_append(folder / "out.log")),
       metrics_(open_for_append(folder / "metrics.jsonl")),
+      events_(tensorboard ? std::make_unique<EventFile>(folder / "tensorboard") : nullptr),
       terminal_(isatty(STDERR_FILENO) != 0) {}
 
 RunLog::~RunLog() { clear_progress(); }
@@ -53,6 +56,13 @@ void RunLog::metrics(const nlohmann::ordered_json& object) {
   metrics_ << object.dump() << "\n" << std::flush;
   if (!metrics_)
     throw FileError("metrics.jsonl: a line could not be written; run folder; free some disk space and resume with --resume latest");
+  if (events_ == nullptr) return;
+  Scalars scalars;
+  const std::string group = is_evaluation(object) ? "val/" : "train/";
+  for (const auto& [name, value] : object.items()) {
+    if (name != "step" && value.is_number()) scalars.emplace_back(group + name, value.get<double>());
+  }
+  events_->add(object.value("step", std::int64_t{0}), scalars);
 }
 
 void RunLog::progress(std::int64_t step, std::int64_t total, const std::string& text) {
@@ -72,14 +82,17 @@ void RunLog::progress(std::int64_t step, std::int64_t total, const std::string& 
   drawn_ = true;
 }
 
-void RunLog::rewind_metrics(const std::filesystem::path& folder, std::int64_t step) {
+void RunLog::rewind_metrics(const std::filesystem::path& folder, std::int64_t step, bool evaluation_due) {
+  EventFile::rewind(folder / "tensorboard", step, evaluation_due ? "val/" : "");
   const std::filesystem::path path = folder / "metrics.jsonl";
   std::ifstream file(path);
   if (!file) return;
   std::string kept, text;
   while (std::getline(file, text)) {
-    const auto json = nlohmann::json::parse(text, nullptr, false);
-    if (json.is_object() && json.value("step", std::int64_t{0}) <= step) kept += text + "\n";
+    const auto json = nlohmann::ordered_json::parse(text, nullptr, false);
+    if (!json.is_object()) continue;  // a line that a killed run left half written
+    const auto at = json.value("step", std::int64_t{0});
+    if (at < step || (at == step && !(evaluation_due && is_evaluation(json)))) kept += text + "\n";
   }
   atomic_write(path.string(), kept);
 }

@@ -75,14 +75,17 @@ std::string text_of(const std::vector<double>& value) { return fmt::format("{}",
 
 }  // namespace
 
+std::string one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
+  return text;
+}
+
 void write_skipped(const std::filesystem::path& file, const std::vector<SkippedSample>& skipped) {
   if (skipped.empty()) return;
   std::string text;
   for (const SkippedSample& s : skipped) {
-    std::string reason = s.reason;
-    std::replace_if(
-        reason.begin(), reason.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
-    text += s.key + "\t" + reason + "\n";
+    text += one_line(s.key) + "\t" + one_line(s.reason) + "\n";
   }
   atomic_write(file.string(), text);
 }
@@ -116,7 +119,7 @@ double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
 }
 
 void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,
-                      const Dataset* validation, const TrainState& state) {
+                      const Dataset* validation, const TrainState& state, const ReportTable& data) {
   Report report;
   report.title = "twinlens: " + options.name;
   report.summary = fmt::format("{} steps, {} pairs seen, {} epochs done; logit scale {:.2f}.", state.step, state.samples, state.epoch,
@@ -128,6 +131,7 @@ void write_run_report(const std::filesystem::path& folder, const TrainOptions& o
     embed.max_image_pixels = options.max_image_pixels;
     add_validation(report, model, *validation, embed_dataset(model, tokenizer, *validation, embed));
   }
+  report.tables.push_back(data);
   write_report(folder / "report.html", report, folder / "metrics.jsonl");
 }
 
@@ -140,6 +144,14 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("csv-separator", o.csv_separator);
   add("csv-img-key", o.csv_img_key);
   add("csv-caption-key", o.csv_caption_key);
+  add("image-key", o.image_key);
+  add("text-key", o.text_key);
+  add("json-text-key", o.json_text_key);
+  add("json-text-key-probs", o.json_text_key_probs);
+  add("captions", o.captions);
+  add("train-data-upsampling-factors", o.train_data_upsampling_factors);
+  add("compressed-shards", o.compressed_shards);
+  add("shuffle-buffer", o.shuffle_buffer);
   add("model", o.model);
   add("pretrained", o.pretrained);
   add("logs", o.logs);
@@ -164,6 +176,11 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("grad-clip-norm", o.grad_clip_norm);
   add("label-smoothing", o.label_smoothing);
   add("ema", o.ema);
+  add("on-nonfinite", o.on_nonfinite);
+  add("spike-factor", o.spike_factor);
+  add("max-bad-steps", o.max_bad_steps);
+  add("siglip", o.siglip);
+  add("stream-loss", o.stream_loss);
   add("seed", o.seed);
   add("workers", o.workers);
   add("threads", o.threads);
@@ -192,6 +209,10 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("save-frequency", o.save_frequency);
   add("save-every-steps", o.save_every_steps);
   add("keep-last", o.keep_last);
+  add("save-best", o.save_best);
+  add("async-save", o.async_save);
+  add("report-to", o.report_to);
+  add("report-seconds", o.report_seconds);
   add("val-frequency", o.val_frequency);
   add("log-every-n-steps", o.log_every_n_steps);
   add("max-skipped", o.max_skipped);

@@ -1,6 +1,7 @@
 #include "clip/src/train_settings.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <fmt/format.h>
@@ -36,6 +37,22 @@ AugmentOptions augment_options(const TrainOptions& o, const ModelConfig& config)
   return a;
 }
 
+// "1::2::0.5"
+std::vector<double> factors_of(const std::string& text) {
+  std::vector<double> out;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find("::", begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    char* rest = nullptr;
+    out.push_back(std::strtod(word.c_str(), &rest));
+    if (word.empty() || *rest != '\0') {
+      throw ConfigError("'" + text + "' is no list of numbers; --train-data-upsampling-factors; give one for each source, as 1::2::0.5");
+    }
+    begin = end + 2;
+  }
+  return out;
+}
+
 }  // namespace
 
 void force_config(const TrainOptions& o, ModelConfig& config) {
@@ -55,6 +72,7 @@ Compute compute_of(const std::string& precision, Device device) {
   if (precision == "fp32") return Compute::fp32;
   if (precision == "tf32") return device.is_cuda() ? Compute::tf32 : Compute::fp32;
   if (precision == "amp_bf16" || precision == "bf16") return Compute::bf16;
+  if (precision == "amp" && device.is_cuda()) return Compute::f16;
   throw ConfigError("precision '" + precision + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
 }
 
@@ -64,6 +82,21 @@ DatasetOptions dataset_options(const TrainOptions& o) {
   d.csv_separator = o.csv_separator;
   d.csv_img_key = o.csv_img_key;
   d.csv_caption_key = o.csv_caption_key;
+  d.image_key = o.image_key;
+  d.text_key = o.text_key;
+  d.json_text_key = o.json_text_key;
+  d.json_text_key_probs = o.json_text_key_probs;
+  d.captions = o.captions;
+  d.upsampling = factors_of(o.train_data_upsampling_factors);
+  d.compressed = o.compressed_shards;
+  return d;
+}
+
+DatasetOptions validation_data_options(const TrainOptions& o) {
+  DatasetOptions d = dataset_options(o);
+  d.captions = "first";
+  d.json_text_key_probs.clear();
+  d.upsampling.clear();
   return d;
 }
 
@@ -94,6 +127,8 @@ LoaderOptions loader_options(const TrainOptions& o, const ModelConfig& config) {
   l.equal_captions_apart = o.equal_captions == "apart";
   l.max_image_pixels = o.max_image_pixels;
   l.max_skipped = o.max_skipped;
+  l.draw_captions = o.captions == "random" || !o.json_text_key_probs.empty();
+  l.shuffle_buffer = o.shuffle_buffer;
   return l;
 }
 
@@ -101,8 +136,13 @@ StepOptions step_options(const TrainOptions& o) {
   StepOptions s;
   s.equal_captions = o.equal_captions == "negatives" ? EqualCaptions::negatives : EqualCaptions::positives;
   s.max_chunk = o.max_chunk > 0 ? o.max_chunk : (o.accum_freq > 1 ? o.batch_size : 0);
+  s.loss = o.siglip ? LossKind::sigmoid : LossKind::softmax;
+  s.stream_loss = o.stream_loss;
   s.encode_equal_once = o.encode_equal_once;
   s.pack_captions = o.pack_captions;
+  if (o.siglip && o.label_smoothing > 0.0) {
+    throw ConfigError("label smoothing is defined for the softmax loss only; --label-smoothing with --siglip; leave one out");
+  }
   s.label_smoothing = o.label_smoothing;
   return s;
 }
@@ -156,7 +196,16 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"affine", o.affine},
                              {"grad_clip_norm", o.grad_clip_norm},
                              {"ema", o.ema},
-                             {"seed", o.seed}};
+                             {"seed", o.seed},
+                             {"image_key", o.image_key},
+                             {"text_key", o.text_key},
+                             {"json_text_key", o.json_text_key},
+                             {"json_text_key_probs", o.json_text_key_probs},
+                             {"captions", o.captions},
+                             {"train_data_upsampling_factors", o.train_data_upsampling_factors},
+                             {"compressed_shards", o.compressed_shards},
+                             {"shuffle_buffer", o.shuffle_buffer}};
+  if (o.siglip) out["siglip"] = true;
   return out;
 }
 

@@ -53,9 +53,13 @@ Features encode(const Clip& model, const Chunk& chunk, const Context& context) {
 Tensor loss_of(const Clip& model, const PairBatch& batch, const Features& f, const StepOptions& options, Communicator& communicator) {
   const Scope scope("loss");
   const Tensor ids = from_vector(batch.caption_ids, {static_cast<std::int64_t>(batch.caption_ids.size())}).to(f.image.device());
-  const ClipLossInputs in{f.image, f.text, model.logit_scale.value, ids};
-  const Tensor loss = clip_loss(in, options.equal_captions, communicator);
+  const ClipLossInputs in{f.image, f.text, model.logit_scale.value, ids, model.logit_bias.value};
+  const Tensor loss = clip_loss(in, {options.equal_captions, options.loss, options.stream_loss}, communicator);
   return options.label_smoothing > 0.0 ? add(loss, affine(label_smoothing_term(in, communicator), options.label_smoothing, 0.0)) : loss;
+}
+
+Tensor scaled(const Tensor& loss, const StepOptions& options) {
+  return options.loss_scale == 1.0 ? loss : affine(loss, options.loss_scale, 0.0);
 }
 
 std::int64_t pairs_of(const PairBatch& batch) {
@@ -63,6 +67,20 @@ std::int64_t pairs_of(const PairBatch& batch) {
   check(n > 0 && static_cast<std::int64_t>(batch.captions.size()) == n && static_cast<std::int64_t>(batch.caption_ids.size()) == n,
         "train_step", "a batch needs one caption and one caption id per picture", {{"pixels", batch.pixels}});
   return n;
+}
+
+// Mean cosine of different rows, of unit rows x (n, E): (|sum of rows|^2 - n) / n (n - 1).
+double mean_cosine(const Tensor& x) {
+  const auto n = static_cast<double>(x.size(0));
+  if (n < 2.0) return 0.0;
+  const auto length = static_cast<double>(norm2(sum(x, {{0}, false})).item());
+  return (length * length - n) / (n * (n - 1.0));
+}
+
+FeatureFigures figures_of(const Features& f) {
+  const NoGrad guard;
+  const double own = static_cast<double>(sum(mul(f.image, f.text)).item()) / static_cast<double>(f.image.size(0));
+  return {own, mean_cosine(f.image), mean_cosine(f.text)};
 }
 
 // Features of all chunks, nothing recorded.
@@ -81,20 +99,22 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
 
 }  // namespace
 
-double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
-                        Communicator& communicator) {
+double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator,
+                        FeatureFigures* figures) {
   const std::int64_t n = pairs_of(batch);
   if (options.max_chunk <= 0 || options.max_chunk >= n) {
     const Features f = encode(model, make_chunk(model, batch, 0, n, options), context);
+    if (figures != nullptr) *figures = figures_of(f);
     const Tensor loss = loss_of(model, batch, f, options, communicator);
-    backward(loss);
+    backward(scaled(loss, options));
     return static_cast<double>(loss.item());
   }
   Features all = encode_all(model, batch, options.max_chunk, options, context);
+  if (figures != nullptr) *figures = figures_of(all);
   all.image.set_requires_grad(true);
   all.text.set_requires_grad(true);
   const Tensor loss = loss_of(model, batch, all, options, communicator);
-  backward(loss);
+  backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
   for (std::int64_t begin = 0; begin < n; begin += options.max_chunk) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <fmt/format.h>
 
 #include "clip/src/memory_plan.h"
@@ -23,6 +24,25 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+// A run that was ended before its first checkpoint is begun again by --resume latest.
+bool begins_anew(const fs::path& folder, const std::string& resume) {
+  if (resume != "latest" || !fs::exists(folder / "params.json") || !list_checkpoints(folder / "checkpoints").empty()) return false;
+  std::fprintf(stderr, "note: the run has no checkpoint yet and begins at step 0; %s\n", folder.string().c_str());
+  return true;
+}
+
+// What a process that was killed while writing left behind.
+void remove_half_written(const fs::path& folder) {
+  std::error_code ignored;
+  for (const char* place : {"", "model", "best", "tensorboard"}) {
+    std::vector<fs::path> found;
+    for (const auto& entry : fs::directory_iterator(folder / place, ignored)) {
+      if (entry.path().filename().string().find(".tmp-") != std::string::npos) found.push_back(entry.path());
+    }
+    for (const fs::path& path : found) fs::remove(path, ignored);
+  }
+}
+
 }  // namespace
 
 Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) : o_(options), stop_(stop) {
@@ -36,14 +56,19 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
                       "; choose another --name, or continue it with --resume latest");
   }
   tokenizer_ = nullptr;
+  if (!o_.report_to.empty() && o_.report_to != "tensorboard") {
+    throw ConfigError("'" + o_.report_to + "' is not there; --report-to; use tensorboard, or read metrics.jsonl");
+  }
+  if (!o_.save_best.empty() && o_.val_data.empty()) throw ConfigError("nothing is evaluated; --save-best; give --val-data");
   data_ = open_dataset(o_.train_data, dataset_options(o_));
-  if (!o_.val_data.empty()) validation_ = open_dataset(o_.val_data, dataset_options(o_));
+  if (!o_.val_data.empty()) validation_ = open_dataset(o_.val_data, validation_data_options(o_));
   prepare_model();
   prepare_steps();
   std::error_code error;
   fs::create_directories(folder_, error);
   if (error) throw FileError("run folder cannot be made: " + error.message() + "; " + folder_.string() + "; choose another --logs");
-  log_ = std::make_unique<RunLog>(folder_);
+  log_ = std::make_unique<RunLog>(folder_, o_.report_to == "tensorboard");
+  live_report_ = std::make_unique<LiveReport>(folder_, o_.report_seconds);
 }
 
 void Training::prepare_model() {
@@ -51,6 +76,10 @@ void Training::prepare_model() {
       !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
   ModelConfig config = find_model_config(source);
   force_config(o_, config);
+  if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
+    config.init_logit_scale = std::log(10.0);
+    config.init_logit_bias = -10.0;
+  }
   model_ = std::make_unique<Clip>(config, o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
   tokenizer_ = tokenizer_of(model_->config);
@@ -65,6 +94,10 @@ void Training::prepare_model() {
   context_.training = true;
   context_.compute = compute_of(o_.precision, device_);
   context_.step = &block_;
+  if (device_.is_cuda()) {
+    device_block_ = step_block_on(block_, device_);
+    context_.step = static_cast<const StepBlock*>(device_block_.raw());
+  }
   context_.checkpoint_blocks = o_.grad_checkpointing;
   parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16);
   if (o_.image_layer_decay != 1.0 || o_.text_layer_decay != 1.0) {
@@ -75,7 +108,7 @@ void Training::prepare_model() {
 
 void Training::prepare_steps() {
   const LoaderOptions l = loader_options(o_, model_->config);
-  steps_per_epoch_ = static_cast<std::int64_t>(epoch_order(*data_, l.batch_size, o_.seed, 0, l.equal_captions_apart).size()) / l.batch_size;
+  steps_per_epoch_ = EpochOrder(*data_, order_options(l), 0).size() / l.batch_size;
   total_steps_ = std::max<std::int64_t>(1, steps_per_epoch_ * o_.epochs);
   if (o_.warmup < 0) o_.warmup = std::min<std::int64_t>(10'000, total_steps_ / 20);
   schedule_ = schedule_of(o_, steps_per_epoch_);
@@ -86,15 +119,21 @@ void Training::prepare_steps() {
   state_.instruction_set = name_of(active_isa());
   state_.data_fingerprint = data_->fingerprint();
   state_.settings = resume_settings(o_, model_->config).dump();
+  writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save);
   if (!o_.resume.empty()) {
-    state_ = resume_run(folder_, o_.resume, state_, *model_, *parameters_, ema_.get());
-    saved_step_ = state_.step;
+    if (!begins_anew(folder_, o_.resume)) {
+      state_ = resume_run(folder_, o_.resume, state_, *model_, *parameters_, ema_.get());
+      saved_step_ = state_.step;
+      writer_->set_written(state_.step);
+    }
+    remove_half_written(folder_);
     skipped_before_ = read_skipped(folder_ / "skipped.tsv");
     skipped_logged_ = skipped_before_.size();
-    RunLog::rewind_metrics(folder_, state_.step);
+    RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
   }
   // What was chosen first stays chosen, for the same bits.
   if (state_.planned && o_.max_chunk == 0) step_options_.max_chunk = state_.max_chunk;
+  if (o_.async_save) writer_->reserve(*model_, *parameters_, ema_.get());  // before planning: it is part of what is resident
   if (o_.memory_limit > 0) plan_chunks();
   state_.max_chunk = step_options_.max_chunk;
   state_.planned = true;
@@ -107,6 +146,12 @@ void Training::plan_chunks() {
   budget.pairs = o_.batch_size * o_.accum_freq;
   budget.waiting = std::max(1, o_.workers) + 3;
   budget.limit = static_cast<std::size_t>(o_.memory_limit);
+  // Captions spread over the data say how long packed text will be.
+  const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), o_.pack_captions ? 512 : 0);
+  for (std::int64_t i = 0; i < looked_at; ++i) {
+    const auto tokens = tokenizer_->encode(data_->caption(i * data_->size() / looked_at));
+    budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens.size()) + 2);
+  }
   const MemoryPlan plan = plan_memory(*model_, step_options_, context_, *communicator_, budget);
   plan_ = to_string(plan, budget);
   if (state_.planned) {
@@ -115,19 +160,21 @@ void Training::plan_chunks() {
   } else {
     step_options_.max_chunk = plan.chunk;
   }
+  context_.checkpoint_blocks = plan.checkpoint_blocks;  // (changes no bits)
   if (plan.chunk > 0 && model_->config.vision.is_resnet()) {
     plan_ += "; batch norm takes its statistics from each chunk, so the result is that of a smaller batch there";
   }
 }
 
 void Training::save() {
+  writer_->poll();
   if (saved_step_ == state_.step) return;
   if (!std::isfinite(norm2(parameters_->values).item())) {
     throw NumericError(
         fmt::format("the weights are not finite after step {}; they are not saved; lower --lr; the last good checkpoint is {}", state_.step,
                     last_good()));
   }
-  save_checkpoint(folder_ / "checkpoints", state_, *model_, *parameters_, ema_.get(), o_.keep_last);
+  writer_->save(state_, *model_, *parameters_, ema_.get());
   saved_step_ = state_.step;
   note_skipped();
 }
@@ -136,7 +183,7 @@ void Training::save() {
 void Training::note_skipped() {
   std::vector<SkippedSample> all = skipped_before_;
   for (const SkippedSample& s : loader_->skipped()) {
-    const auto same = [&](const SkippedSample& before) { return before.key == s.key; };
+    const auto same = [&](const SkippedSample& before) { return before.key == one_line(s.key); };
     if (std::none_of(skipped_before_.begin(), skipped_before_.end(), same)) all.push_back(s);
   }
   write_skipped(folder_ / "skipped.tsv", all);
@@ -148,7 +195,7 @@ void Training::note_skipped() {
 void Training::finish() {
   if (ema_ != nullptr) ema_->swap(*parameters_);
   save_model(*model_, (folder_ / "model").string());
-  write_run_report(folder_, o_, *model_, *tokenizer_, validation_.get(), state_);
+  write_run_report(folder_, o_, *model_, *tokenizer_, validation_.get(), state_, data_health_.table(loader_->skipped()));
   if (ema_ != nullptr) ema_->swap(*parameters_);
 }
 
@@ -176,22 +223,55 @@ TrainResult Training::run() {
   return result;
 }
 
+// Evaluates the step that is done. What is the best so far is kept.
+void Training::evaluate_now() {
+  const Json metrics = evaluate();
+  state_.evaluation_due = false;
+  if (!is_best(metrics)) return;
+  state_.best_step = state_.step;
+  state_.best_value = metrics[o_.save_best];
+  if (ema_ != nullptr) ema_->swap(*parameters_);
+  save_model(*model_, (folder_ / "best").string());
+  if (ema_ != nullptr) ema_->swap(*parameters_);
+  saved_step_ = -1;  // also when this step has been saved: the checkpoint says that it is the best
+  save();
+}
+
+bool Training::is_best(const Json& metrics) {
+  if (o_.save_best.empty()) return false;
+  if (!metrics.contains(o_.save_best)) {
+    std::string known;
+    for (const auto& [name, value] : metrics.items()) known += (known.empty() ? "" : ", ") + name;
+    throw ConfigError("no metric '" + o_.save_best + "'; --save-best; use one of " + known);
+  }
+  const double value = metrics[o_.save_best];
+  const bool lower = o_.save_best.find("loss") != std::string::npos || o_.save_best.find("rank") != std::string::npos;
+  return state_.best_step < 0 || (lower ? value < state_.best_value : value > state_.best_value);
+}
+
 void Training::run_steps(TrainResult& result) {
+  if (state_.evaluation_due) evaluate_now();
   while (state_.step < total_steps_) {
     step();
+    writer_->poll();
     const bool epoch_ended = state_.batch == 0, last = state_.step == total_steps_;
     const bool stopping = stop_ != nullptr && stop_->load();
-    if (o_.val_frequency > 0 && ((epoch_ended && state_.epoch % o_.val_frequency == 0) || last)) evaluate();
+    state_.evaluation_due =
+        validation_ != nullptr && o_.val_frequency > 0 && ((epoch_ended && state_.epoch % o_.val_frequency == 0) || last);
+    // Saving comes first: an evaluation may take longer than the time that a signal leaves.
     if ((epoch_ended && o_.save_frequency > 0 && state_.epoch % o_.save_frequency == 0) ||
         (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stopping || last) {
       save();
     }
     if (stopping && !last) {
+      writer_->wait();
       log_->line("stopped; continue with --resume latest");
       result.stopped_early = true;
       return;
     }
+    if (state_.evaluation_due) evaluate_now();
   }
+  writer_->wait();
 }
 
 TrainResult train(const TrainOptions& options, const std::atomic<bool>* stop) { return Training(options, stop).run(); }

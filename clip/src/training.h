@@ -8,6 +8,10 @@
 #include <vector>
 
 #include "clip/src/checkpoint.h"
+#include "clip/src/data_health.h"
+#include "clip/src/live_report.h"
+#include "clip/src/loss_scaler.h"
+#include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
 
@@ -28,8 +32,15 @@ class Training {
   void plan_chunks();
   void step();
   void check_finite(const LoadedBatch& batch, double loss, double norm) const;
+  std::string keys_of(const LoadedBatch& batch) const;
+  bool guard(const LoadedBatch& batch, double loss, double norm, bool logged);
+  bool statistics_are_finite() const;
+  void roll_back(std::int64_t bad_steps);
+  bool is_logged(std::int64_t step) const { return step % o_.log_every_n_steps == 0 || step == total_steps_; }
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
-  void evaluate();
+  nlohmann::ordered_json evaluate();
+  void evaluate_now();
+  bool is_best(const nlohmann::ordered_json& metrics);
   void save();
   void note_skipped();
   std::string last_good() const;
@@ -47,10 +58,13 @@ class Training {
   std::unique_ptr<FlatParameters> parameters_;
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<Loader> loader_;
+  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<LiveReport> live_report_;
   std::unique_ptr<Communicator> communicator_ = solo_communicator();
   AdamWOptions adamw_;
   Schedule schedule_;
   StepBlock block_;
+  Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
   Context context_;
   StepOptions step_options_;
   TrainState state_;
@@ -60,9 +74,9 @@ class Training {
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0;
-  // since the last log line
-  double wait_ = 0.0, busy_ = 0.0;
-  std::int64_t truncated_ = 0, seen_ = 0;
+  RunHealth health_{o_};
+  std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
+  DataHealth data_health_;
 };
 
 }  // namespace twinlens

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <fmt/format.h>
+#include <thread>
 
 #include "clip/src/run_report.h"
 #include "clip/src/training.h"
@@ -21,17 +22,22 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 }  // namespace
 
-void Training::check_finite(const LoadedBatch& batch, double loss, double norm) const {
-  if (std::isfinite(loss) && std::isfinite(norm)) return;
+std::string Training::keys_of(const LoadedBatch& batch) const {
   std::string keys;
   for (std::size_t i = 0; i < batch.samples.size() && i < 8; ++i) keys += (i > 0 ? ", " : "") + data_->key(batch.samples[i]);
+  return keys + (batch.samples.size() > 8 ? ", ..." : "");
+}
+
+void Training::check_finite(const LoadedBatch& batch, double loss, double norm) const {
+  if (std::isfinite(loss) && std::isfinite(norm)) return;
   throw NumericError(fmt::format(
-      "{} is not finite at step {}; samples {}{}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
-      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys, batch.samples.size() > 8 ? ", ..." : "", last_good()));
+      "{} is not finite at step {}; samples {}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
+      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys_of(batch), last_good()));
 }
 
 std::string Training::last_good() const {
-  return saved_step_ >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(saved_step_))).string() : "none yet";
+  const std::int64_t step = writer_->written();
+  return step >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(step))).string() : "none yet";
 }
 
 void Training::step() {
@@ -39,57 +45,76 @@ void Training::step() {
   const LoadedBatch batch = loader_->next();
   block_.step = static_cast<std::uint64_t>(state_.step);
   block_.learning_rate = static_cast<float>(schedule_(state_.step));
+  const bool scales = context_.compute == Compute::f16;
+  if (scales) step_options_.loss_scale = state_.scaler.scale;
+  block_.loss_scale = static_cast<float>(step_options_.loss_scale);
+  if (device_block_.defined()) copy_step_block(block_, device_block_);
   parameters_->zero_gradients();
-  const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_);
-  const double norm = parameters_->gradient_norm();
-  check_finite(batch, loss, norm);
-  block_.clip_factor = clip_factor(norm, o_.grad_clip_norm);
-  adamw_step(*parameters_, block_, adamw_);
+  const bool logged = is_logged(state_.step + 1);
+  FeatureFigures figures;
+  const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_,
+                                       logged ? &figures : nullptr);
+  const double norm = parameters_->gradient_norm() / step_options_.loss_scale;
+  // An overflow of scaled gradients is met with a smaller scale; the guard is for what remains.
+  const bool overflow = scales && std::isfinite(loss) && !std::isfinite(norm) && state_.scaler.may_halve();
+  block_.skip = overflow || !guard(batch, loss, norm, logged) ? 1 : 0;
+  if (scales) state_.scaler.count(!overflow);
+  if (logged) health_.look(*parameters_, figures, step_options_.loss_scale);
+  block_.clip_factor = overflow ? 1.0F : clip_factor(norm, o_.grad_clip_norm);
+  if (device_block_.defined()) {
+    copy_step_block(block_, device_block_);
+    adamw_step(*parameters_, device_block_, adamw_);
+  } else {
+    adamw_step(*parameters_, block_, adamw_);
+  }
   model_->clamp_logit_scale();
-  if (ema_ != nullptr) ema_->update(*parameters_);
+  if (ema_ != nullptr && block_.skip == 0) ema_->update(*parameters_);
   const auto pairs = static_cast<std::int64_t>(batch.samples.size());
   state_.step += 1;
   state_.samples += pairs;
   state_.epoch = batch.epoch + (batch.last ? 1 : 0);
   state_.batch = batch.last ? 0 : batch.index + 1;
-  last_loss_ = loss;
+  if (block_.skip == 0) last_loss_ = loss;
   log_step(batch, loss, norm, seconds_since(start));
 }
 
 void Training::log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds) {
-  wait_ += batch.wait_seconds;
-  busy_ += batch_seconds;
-  truncated_ += batch.truncated;
-  seen_ += static_cast<std::int64_t>(batch.samples.size());
-  const double rate = static_cast<double>(seen_) / busy_;
+  data_health_.add(batch, batch_seconds);
+  const double rate = data_health_.pairs_per_second();
   log_->progress(state_.step, total_steps_, fmt::format("loss {:.3f}  {:.0f} pairs/s", loss, rate));
-  if (state_.step % o_.log_every_n_steps != 0 && state_.step != total_steps_) return;
+  if (!is_logged(state_.step)) return;
   const auto n = static_cast<double>(batch.samples.size());
-  const double scale = model_->logit_scale_value(), wait_share = wait_ / busy_;
+  const double scale = model_->logit_scale_value(), wait_share = data_health_.wait_share();
   log_->line(fmt::format(
       "step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait "
-      "{:.0f} %",
+      "{:.0f} %{}",
       state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
-      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share));
-  if (wait_share > 0.2) log_->line("warning: the model waits for data; raise --workers, or store smaller pictures");
-  log_->metrics({{"step", state_.step},
-                 {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
-                 {"samples", state_.samples},
-                 {"loss", loss},
-                 {"lr", static_cast<double>(block_.learning_rate)},
-                 {"logit_scale", scale},
-                 {"samples_per_second", rate},
-                 {"data_time", batch.wait_seconds},
-                 {"batch_time", batch_seconds},
-                 {"grad_norm", norm},
-                 {"ln_n", std::log(n)},
-                 {"truncated_share", static_cast<double>(truncated_) / static_cast<double>(seen_)}});
-  wait_ = busy_ = 0.0;
-  truncated_ = seen_ = 0;
+      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share, health_.text()));
+  for (const std::string& hint : health_.hints(state_.step, loss, std::log(n), o_.warmup, static_cast<double>(block_.learning_rate))) {
+    log_->line(hint);
+  }
+  if (const std::string warning = data_health_.warning(o_.workers, static_cast<int>(std::thread::hardware_concurrency())); !warning.empty())
+    log_->line(warning);
+  Json line{{"step", state_.step},
+            {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
+            {"samples", state_.samples},
+            {"loss", loss},
+            {"lr", static_cast<double>(block_.learning_rate)},
+            {"logit_scale", scale},
+            {"samples_per_second", rate},
+            {"data_time", batch.wait_seconds},
+            {"batch_time", batch_seconds},
+            {"grad_norm", norm},
+            {"ln_n", std::log(n)}};
+  data_health_.fields(line, static_cast<std::int64_t>(loader_->skipped().size()),
+                      data_->size() + static_cast<std::int64_t>(data_->skipped().size()));
+  health_.fields(line, scale);
+  log_->metrics(line);
+  data_health_.restart();
+  live_report_->update(o_, state_, total_steps_, data_health_, loader_->skipped());
 }
 
-void Training::evaluate() {
-  if (validation_ == nullptr) return;
+Json Training::evaluate() {
   if (ema_ != nullptr) ema_->swap(*parameters_);
   EmbedOptions options;
   options.context.compute = context_.compute;
@@ -107,6 +132,7 @@ void Training::evaluate() {
   log_->line(fmt::format("validation: loss {:.4f}  image to text R@1 {:.1f} %  R@5 {:.1f} %  text to image R@1 {:.1f} %  (chance {:.2f} %)",
                          line["clip_val_loss"].get<double>(), 100 * r.image_to_text.r1, 100 * r.image_to_text.r5, 100 * r.text_to_image.r1,
                          100.0 / static_cast<double>(std::max<std::int64_t>(1, r.texts))));
+  return line;
 }
 
 }  // namespace twinlens

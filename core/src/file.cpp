@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
@@ -108,10 +110,11 @@ InputFile::InputFile(std::string path) : path_(std::move(path)), descriptor_(::o
     fail_with_errno("cannot open the file", path_);
   }
   size_ = static_cast<std::uint64_t>(status.st_size);
+  modified_ = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
 }
 
 InputFile::InputFile(InputFile&& other) noexcept
-    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)), size_(other.size_) {}
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)), size_(other.size_), modified_(other.modified_) {}
 
 InputFile::~InputFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
@@ -133,9 +136,47 @@ void InputFile::read_at(std::uint64_t offset, void* to, std::size_t count) const
   }
 }
 
+void InputFile::will_need(std::uint64_t offset, std::uint64_t count) const {
+  ::posix_fadvise(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(count), POSIX_FADV_WILLNEED);
+}
+
+MappedFile::MappedFile(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail_with_errno("cannot open the file", path);
+  struct stat status {};
+  int error = ::fstat(descriptor, &status) != 0 ? errno : 0;
+  if (error == 0 && !S_ISREG(status.st_mode)) error = EISDIR;
+  if (error == 0 && status.st_size > 0) {
+    size_ = static_cast<std::size_t>(status.st_size);
+    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
+    if (mapped == MAP_FAILED) error = errno;
+    else data_ = static_cast<const char*>(mapped);
+  }
+  ::close(descriptor);
+  if (error != 0) {
+    errno = error;
+    fail_with_errno("cannot map the file", path);
+  }
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<char*>(data_), size_);
+}
+
 void rename_synced(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_with_errno("cannot be renamed to '" + to + "'", from);
   if (!sync_folder(folder_of(to))) fail_with_errno("is renamed but its folder cannot be brought to the disk", to);
+}
+
+void replace_folder(const std::string& from, const std::string& to) {
+  std::error_code ignored;
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
+    if (!sync_folder(folder_of(to))) fail_with_errno("is renamed but its folder cannot be brought to the disk", to);
+    std::filesystem::remove_all(from, ignored);
+    return;
+  }
+  std::filesystem::remove_all(to, ignored);
+  rename_synced(from, to);
 }
 
 std::string read_file(const std::string& path) {

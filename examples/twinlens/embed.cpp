@@ -47,9 +47,9 @@ Action add_embed(CLI::App& app) {
   app.add_option("--texts", flags->texts, "File with one text a line");
   app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32")->required();
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
+  app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
+      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   app.add_flag("!--no-normalize", flags->normalize, "Leave the features at their length");
   app.add_flag("--json", flags->json, "One JSON document");

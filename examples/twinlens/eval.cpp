@@ -119,9 +119,9 @@ Action add_eval(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
+  app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
+      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   app.add_flag("--json", flags->json, "One flat JSON object");
   app.footer(

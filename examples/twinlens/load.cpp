@@ -22,7 +22,10 @@ EmbedOptions embed_options(int batch_size, const std::string& precision, std::in
   EmbedOptions options;
   options.batch_size = batch_size;
   options.max_image_pixels = max_image_pixels;
-  options.context.compute = precision == "amp_bf16" || precision == "bf16" ? Compute::bf16 : Compute::fp32;
+  options.context.compute = precision == "amp_bf16" || precision == "bf16" ? Compute::bf16
+                            : precision == "amp"                           ? Compute::f16
+                            : precision == "tf32"                          ? Compute::tf32
+                                                                           : Compute::fp32;
   return options;
 }
 

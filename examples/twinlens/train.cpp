@@ -18,6 +18,32 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--csv-separator", o.csv_separator, "Sniffed when not given")->group(group);
   app.add_option("--csv-img-key", o.csv_img_key, "Column of image paths (filepath and common aliases)")->group(group);
   app.add_option("--csv-caption-key", o.csv_caption_key, "Column of captions (title and common aliases)")->group(group);
+  app.add_option("--image-key", o.image_key, "Shards: extensions of pictures, best first")->group(group)->capture_default_str();
+  app.add_option("--text-key", o.text_key, "Shards: extensions of captions, best first")->group(group)->capture_default_str();
+  app.add_option("--json-text-key", o.json_text_key,
+                 "Shards: captions from these fields of the .json member instead, best first ('a;b'); a list gives several")
+      ->group(group);
+  app.add_option("--json-text-key-probs", o.json_text_key_probs, "Weights by which a caption is drawn from these fields each epoch")
+      ->group(group)
+      ->expected(1, 200);
+  app.add_option("--captions", o.captions,
+                 "Of several captions of a picture: first, random (another one each epoch), all (a pair for each)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"first", "random", "all"}));
+  app.add_option("--train-data-upsampling-factors", o.train_data_upsampling_factors,
+                 "How often an epoch goes through each source between ::, as 1::2::0.5")
+      ->group(group);
+  app.add_option("--shuffle-buffer", o.shuffle_buffer,
+                 "Samples shuffled together, read in sequence (for hard disks, network); 0: the whole epoch, 5000 for streamed shards")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--compressed-shards", o.compressed_shards,
+                 ".tar.gz and .tar.zst: unpack (to TMPDIR), stream (in order, through the shuffle buffer), auto (unpack up to 256 MB)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "unpack", "stream"}));
   app.add_option("--workers", o.workers, "Threads that read and decode")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--max-skipped", o.max_skipped, "Share of samples that may be unusable before training stops")
       ->group(group)
@@ -76,6 +102,7 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
                "Batch norms of a locked image tower keep and use their running statistics")
       ->group(group);
   app.add_flag("--lock-text", o.lock_text, "Freeze the text tower")->group(group);
+  app.add_flag("--siglip", o.siglip, "SigLIP's sigmoid loss; a model without a logit bias starts with scale 10 and bias -10")->group(group);
   app.add_option("--lock-text-unlocked-layers", o.lock_text_unlocked_layers, "The same for a locked text tower")
       ->group(group)
       ->check(CLI::NonNegativeNumber);
@@ -118,6 +145,19 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--ema", o.ema, "Decay of the averaged weights used for evaluation and model/; 0: off")
       ->group(group)
       ->capture_default_str();
+  app.add_option("--on-nonfinite", o.on_nonfinite,
+                 "A loss or gradient that is NaN or infinite: stop, or skip the step and count it (and steps with a spike)")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"stop", "skip"}));
+  app.add_option("--spike-factor", o.spike_factor,
+                 "A gradient norm above so many times its running size is a spike: noted, and skipped with --on-nonfinite skip; 0: off")
+      ->group(group)
+      ->capture_default_str();
+  app.add_option("--max-bad-steps", o.max_bad_steps, "With --on-nonfinite skip: so many in a row lead back to the last checkpoint")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--seed", o.seed)->group(group)->capture_default_str();
 }
 
@@ -135,6 +175,7 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
          "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below, by measuring small ones; 0: none")
       ->group(group)
       ->transform(CLI::AsSizeValue(false));
+  app.add_flag("!--no-stream-loss", o.stream_loss, "All logits in memory instead of tiles (slower, the same numbers)")->group(group);
   app.add_flag("!--no-pack-captions", o.pack_captions, "Compute padding too (slower, the same numbers)")->group(group);
   app.add_flag("!--no-prune-last-block", o.prune_last_block, "Compute all of the last block (slower, the same numbers)")->group(group);
   app.add_flag("!--no-encode-equal-once", o.encode_equal_once, "Encode equal captions again and again (slower, the same numbers)")
@@ -149,6 +190,23 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; 0: none")->group(group)->capture_default_str();
   app.add_option("--save-every-steps", o.save_every_steps, "Steps between checkpoints; 0: none")->group(group)->capture_default_str();
   app.add_option("--keep-last", o.keep_last, "Checkpoints kept")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--save-best", o.save_best,
+                 "Keep the checkpoint that is best by this metric of the evaluation (image_to_text_R@1, clip_val_loss, ...), and write its "
+                 "model to best/")
+      ->group(group);
+  app.add_flag_callback(
+         "--save-most-recent", [] {}, "As open_clip; the newest checkpoint is always kept")
+      ->group(group);
+  app.add_flag_callback(
+         "--delete-previous-checkpoint", [&o] { o.keep_last = 1; }, "As open_clip; the same as --keep-last 1")
+      ->group(group);
+  app.add_flag("!--no-async-save", o.async_save, "Wait for checkpoints to be written (less memory, the same files)")->group(group);
+  app.add_option("--report-to", o.report_to, "tensorboard: event files in LOGS/NAME/tensorboard")
+      ->group(group)
+      ->check(CLI::IsMember({"tensorboard"}));
+  app.add_option("--report-seconds", o.report_seconds, "Between two states of report.html; 0: only at the end")
+      ->group(group)
+      ->capture_default_str();
   app.add_option("--val-frequency", o.val_frequency, "Epochs between evaluations")->group(group)->capture_default_str();
   app.add_option("--log-every-n-steps", o.log_every_n_steps)->group(group)->capture_default_str()->check(CLI::PositiveNumber);
 }

@@ -69,6 +69,51 @@ TEST_CASE("InfoNCE and its gradients follow float64 PyTorch", "[golden]") {
   }
 }
 
+// The sigmoid loss and the loss against a teacher, in tiles, and the first with all logits in memory too.
+TEST_CASE("SigLIP's loss and distillation follow float64 open_clip", "[golden]") {
+  const Golden file("loss_siglip");
+  const nlohmann::json cases = golden_json("loss_siglip");
+  for (const auto& [name, about] : cases.items()) {
+    for (const bool stream : {true, false}) {
+      INFO("case " << name << (stream ? ", in tiles" : ", all logits"));
+      const std::string prefix = name + ".in.";
+      const bool siglip = about["kind"] == "siglip";
+      if (!siglip && !stream) continue;
+      std::vector<std::pair<std::string, Tensor>> in;
+      for (const char* input : {"image", "text", "log_scale", "log_bias"}) {
+        if (!siglip && std::string(input) == "log_bias") continue;
+        in.emplace_back(input, file.tensor(prefix + input));
+        in.back().second.set_requires_grad(true);
+      }
+      Tensor loss;
+      if (siglip) {
+        loss = clip_loss({in[0].second, in[1].second, in[2].second, {}, in[3].second}, {EqualCaptions::negatives, LossKind::sigmoid, stream},
+                         *solo_communicator());
+      } else {
+        InfoNceOptions o;
+        o.teacher_rows = file.tensor(prefix + "teacher_image");
+        o.teacher_columns = file.tensor(prefix + "teacher_text");
+        o.teacher_logit_scale = scalar(static_cast<float>(std::log(about["teacher_scale"].get<double>())));
+        loss = info_nce(in[0].second, in[1].second, in[2].second, o);
+      }
+      backward(loss);
+      const double scale = about["scale"].get<double>();
+      const auto check_tensor = [&](const Tensor& got, const std::string& kind) {
+        INFO(kind);
+        const Golden::Distance d = file.distance(got.to_vector(), name + "." + kind, name + ".err." + kind);
+        double norm = 0.0;
+        for (const double v : file.truth(name + "." + kind)) norm += v * v;
+        CHECK(d.distance <= 2.0 * std::max(file.number(name + ".err." + kind), 0x1p-24 * std::max(std::sqrt(norm), scale)));
+      };
+      check_tensor(loss, "out.loss");
+      for (const auto& [input, tensor] : in) {
+        // With all logits in memory the scale's gradient is one f32 sum of terms of both signs, and has that sum's rounding.
+        if (stream || input != "log_scale") check_tensor(tensor.grad(), "grad_in." + input);
+      }
+    }
+  }
+}
+
 struct Doubles {
   std::vector<double> image, text;  // (n, d)
   double log_scale = 0.0;
@@ -149,7 +194,7 @@ TEST_CASE("label smoothing: the term without logits is the soft cross-entropy to
     const auto communicator = solo_communicator();
     const ClipLossInputs of{in.image, in.text, in.log_scale, in.caption_ids};
     const Tensor got =
-        add(clip_loss(of, EqualCaptions::negatives, *communicator), affine(label_smoothing_term(of, *communicator), share, 0.0));
+        add(clip_loss(of, {EqualCaptions::negatives}, *communicator), affine(label_smoothing_term(of, *communicator), share, 0.0));
     CHECK(got.item() == Approx(want.item()).epsilon(1e-6).margin(1e-6));
     backward(want);
     backward(got);
@@ -173,7 +218,10 @@ TEST_CASE("the logit scale is held in [0, ln 100]") {
   config.vision.layers = {1};
   config.vision.width = config.vision.head_width = 8;
   config.vision.image_size = config.vision.patch_size = 4;
-  config.text = {4, 16, 8, 1, 1, 4.0};
+  config.text.context_length = 4;
+  config.text.vocab_size = 16;
+  config.text.width = 8;
+  config.text.heads = config.text.layers = 1;
   Clip model(config, 0);
   CHECK(model.logit_scale_value() == Approx(1 / 0.07));  // the start
   for (const auto& [given, held] : {std::pair{5.0, 100.0}, {-1.0, 1.0}, {2.0, std::exp(2.0)}}) {

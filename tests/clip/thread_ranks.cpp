@@ -18,6 +18,7 @@ constexpr int kSteps = 3;
 ModelConfig tiny() {
   ModelConfig c;
   c.embed_dim = 24;
+  c.init_logit_bias = -3.0;  // (has no part in the softmax loss)
   c.vision.layers = {2};
   c.vision.width = 48;
   c.vision.head_width = 24;
@@ -127,6 +128,16 @@ TEST_CASE("ranks: several with a share of the batch are one with all of it", "[r
   }
   SECTION("cached features: chunks of a rank's share") {
     options.max_chunk = 4;
+    check_against_one_rank(2, options);
+  }
+  SECTION("all logits in memory") {
+    options.stream_loss = false;
+    check_against_one_rank(2, options);
+  }
+  SECTION("SigLIP's loss") {
+    options.loss = LossKind::sigmoid;
+    check_against_one_rank(3, options);
+    options.equal_captions = EqualCaptions::positives;
     check_against_one_rank(2, options);
   }
   SECTION("every caption encoded, padded") {

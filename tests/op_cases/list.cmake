@@ -10,6 +10,7 @@ set(TWINLENS_OP_CASES
     cross_entropy
     dropout
     index
+    info_nce
     l2_normalize
     layer_norm
     linear

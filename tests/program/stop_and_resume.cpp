@@ -1,9 +1,11 @@
 // Stopped by a signal or killed while saving, a resumed run ends with the bytes of one that was left alone.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <random>
 #include <thread>
 
 #include "tests/program/program.h"
@@ -56,6 +58,7 @@ class Run {
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }
+  std::string data() const { return folder_ / "data"; }
   fs::path of(const std::string& name) const { return fs::path(folder_ / "logs") / name; }
   // Weights, moments and averages after `step`, and the exported model.
   void check_equal(const std::string& a, const std::string& b, int step) const {
@@ -143,6 +146,55 @@ TEST_CASE("kill -9 while a checkpoint is being written leaves the one before, an
     CHECK((entry.path().filename() == "latest" || entry.path().filename().string().rfind("step_", 0) == 0));
   }
 }
+
+// A run is killed at random moments, taken up with another number of workers and threads each time, until it is done; its weights are
+// then those of the run that was never killed. Saves are frequent and in the background, so that many kills fall into one.
+void check_kills(int kills, unsigned seed) {
+  const Run runs(GENERATE(true, false) ? toy_vit_json() : large_config());
+  const std::vector<std::string> more{"--save-every-steps", "3", "--val-data", runs.data(), "--val-frequency", "4", "--save-best", "clip_val_loss"};
+  constexpr int kSteps = 100;  // 20 epochs of 5 steps
+  REQUIRE(run(runs.arguments("whole", "20", more)).status == 0);
+  std::mt19937 random(seed);
+  int killed = 0, finished = 0;
+  bool fresh = true;
+  while (killed < kills || finished == 0) {
+    std::vector<std::string> flags = more;
+    const std::string workers = std::to_string(1 + random() % 4), threads = "OMP_NUM_THREADS=" + std::to_string(1 + random() % 2);
+    flags.insert(flags.end(), {"--workers", workers});
+    if (!fresh) flags.insert(flags.end(), {"--resume", "latest"});
+    Running program(Start{runs.arguments("killed", "20", flags), {}, {threads}, 0});
+    // Enough kills, or enough of waiting: this one may finish.
+    const bool spare = killed >= kills;
+    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(20'000 + random() % 1'500'000);
+    while (!program.ended() && (spare || std::chrono::steady_clock::now() < until)) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    if (!program.ended()) program.signal(SIGKILL);
+    const Outcome outcome = program.wait();
+    INFO(outcome.err);
+    fresh = !fs::exists(runs.of("killed") / "params.json");  // killed before it had begun: nothing to resume
+    if (outcome.status == -SIGKILL) {
+      ++killed;
+      continue;
+    }
+    REQUIRE(outcome.status == 0);
+    ++finished;
+    runs.check_equal("whole", "killed", kSteps);
+    CHECK(read_file((runs.of("whole") / "best/open_clip_model.safetensors").string()) ==
+          read_file((runs.of("killed") / "best/open_clip_model.safetensors").string()));
+    // Every step and evaluation is in the log once.
+    const auto lines = [&](const std::string& name) {
+      const std::string text = read_file((runs.of(name) / "metrics.jsonl").string());
+      return std::count(text.begin(), text.end(), '\n');
+    };
+    CHECK(lines("whole") == lines("killed"));
+    fs::remove_all(runs.of("killed"));
+    fresh = true;
+  }
+  CHECK(killed >= kills);
+}
+
+TEST_CASE("kill -9 at any moment, then --resume latest: the same bytes", "[train]") { check_kills(4, 1); }
+
+TEST_CASE("kill -9 at 100 random moments, then --resume latest: the same bytes", "[.full]") { check_kills(100, 2); }
 
 }  // namespace
 }  // namespace twinlens::test

@@ -2,9 +2,9 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
-#include <random>
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/kernels/error.h"
@@ -15,17 +15,6 @@
 
 namespace twinlens::test {
 namespace {
-
-CaseInput filled(const Shape& shape, const std::string& seed, double scale, double shift) {
-  CaseInput input;
-  input.values = Array(shape);
-  std::seed_seq sequence(seed.begin(), seed.end());
-  std::mt19937_64 engine(sequence);
-  std::normal_distribution<double> normal;
-  // Values are exactly representable in f32, so the op and the reference see the same numbers.
-  for (double& x : input.values.v) x = static_cast<double>(static_cast<float>(scale * normal(engine) + shift));
-  return input;
-}
 
 struct Result {
   Tensor y;
@@ -73,7 +62,7 @@ std::vector<Array> reference_inputs(const OpCase& c, DType float_dtype) {
   return out;
 }
 
-Array upstream_gradient(const Shape& shape) { return filled(shape, "upstream", 1.0, 0.0).values; }
+Array upstream_gradient(const Shape& shape) { return random_input(shape, "upstream").values; }
 
 Tensor as_tensor(const Array& a, Device device) { return from_vector(std::vector<float>(a.v.begin(), a.v.end()), a.shape).to(device); }
 
@@ -217,8 +206,20 @@ void check_on_cuda(const OpCase& c, Expected& f32, Expected& bf16) {
   }
 }
 
+// TWINLENS_OP_CASES=cuda leaves the CPU out: tests/gpu.sh has compute-sanitizer look at the card alone.
+bool only_on_cuda() {
+  const char* which = std::getenv("TWINLENS_OP_CASES");
+  return which != nullptr && std::string(which) == "cuda";
+}
+
 void check_case(const OpCase& c) {
   INFO("case " << c.name);
+  if (only_on_cuda()) {
+    Expected on_f32, on_bf16;
+    REQUIRE(cuda_device_count() > 0);
+    if (c.cuda) check_on_cuda(c, on_f32, on_bf16);
+    return;
+  }
   Isa sets[5];
   const int set_count = available_isas(sets);
   const Isa best = active_isa();
@@ -252,41 +253,6 @@ void check_case(const OpCase& c) {
 }
 
 }  // namespace
-
-CaseInput random_input(const Shape& shape, const std::string& seed, double scale, double shift) {
-  return filled(shape, seed, scale, shift);
-}
-
-CaseInput parameter_input(const Shape& shape, const std::string& seed, double scale, double shift) {
-  CaseInput input = filled(shape, seed, scale, shift);
-  input.parameter = true;
-  return input;
-}
-
-CaseInput int_input(const Shape& shape, const std::vector<std::int64_t>& values) {
-  CaseInput input;
-  input.values = Array(shape);
-  REQUIRE(values.size() == input.values.v.size());
-  for (std::size_t i = 0; i < values.size(); ++i) input.values.v[i] = static_cast<double>(values[i]);
-  input.dtype = DType::i64;
-  input.differentiable = false;
-  return input;
-}
-
-CaseInput bool_input(const Shape& shape, const std::vector<std::int64_t>& values) {
-  CaseInput input = int_input(shape, values);
-  input.dtype = DType::boolean;
-  return input;
-}
-
-Tensor tensor_of(const CaseInput& input, DType float_dtype, Device device) {
-  if (input.dtype == DType::i64) {  // sample ids do not fit into a float
-    return from_vector(std::vector<std::int64_t>(input.values.v.begin(), input.values.v.end()), input.values.shape).to(device);
-  }
-  const Tensor x = from_vector(std::vector<float>(input.values.v.begin(), input.values.v.end()), input.values.shape);
-  const DType dtype = input.dtype == DType::f32 && !input.parameter ? float_dtype : input.dtype;
-  return x.to(dtype).to(device);
-}
 
 double relative_error(const std::vector<float>& got, const std::vector<double>& want, double absolute) {
   if (got.size() != want.size()) return std::numeric_limits<double>::infinity();

@@ -2,10 +2,10 @@
 
 #include <filesystem>
 
+#include "clip/src/data/captions.h"
 #include "clip/src/data/dataset_base.h"
 
 #include "twinlens/kernels/error.h"
-#include "twinlens/kernels/philox.h"
 
 namespace twinlens {
 namespace {
@@ -24,7 +24,12 @@ void expand(const std::string& text, std::vector<std::string>& out) {
       last.size() > 18) {
     throw ConfigError("brace range '" + text.substr(open, close - open + 1) + "' is not of numbers; " + text + "; write {000..012}");
   }
-  for (long long i = std::stoll(first); i <= std::stoll(last); ++i) {
+  const long long from = std::stoll(first), to = std::stoll(last);
+  if (to < from || to - from >= 1'000'000) {
+    throw ConfigError("brace range '" + text.substr(open, close - open + 1) + "' is empty or has more than a million numbers; " + text +
+                      "; write {000..012}");
+  }
+  for (long long i = from; i <= to; ++i) {
     std::string number = std::to_string(i);
     if (number.size() < first.size()) number.insert(0, first.size() - number.size(), '0');
     expand(text.substr(0, open) + number + text.substr(close + 1), out);
@@ -32,7 +37,7 @@ void expand(const std::string& text, std::vector<std::string>& out) {
 }
 
 bool is_tar(const std::string& path) {
-  for (const std::string ending : {".tar", ".tar.gz", ".tgz"}) {
+  for (const std::string ending : {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"}) {
     if (path.size() > ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0) return true;
   }
   return false;
@@ -48,15 +53,28 @@ bool has_extension(const std::string& path, std::initializer_list<const char*> e
 
 }  // namespace
 
-std::vector<std::string> expand_braces(const std::string& spec) {
-  std::vector<std::string> out;
+std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double>& weights) {
+  std::vector<SpecPart> out;
   std::size_t begin = 0;
   while (true) {
     const auto end = spec.find("::", begin);
-    expand(spec.substr(begin, end == std::string::npos ? std::string::npos : end - begin), out);
-    if (end == std::string::npos) return out;
+    out.emplace_back();
+    expand(spec.substr(begin, end == std::string::npos ? std::string::npos : end - begin), out.back().paths);
+    if (end == std::string::npos) break;
     begin = end + 2;
   }
+  if (weights.empty()) return out;
+  if (weights.size() != out.size()) {
+    throw ConfigError(std::to_string(weights.size()) + " factors for " + std::to_string(out.size()) +
+                      " sources; --train-data-upsampling-factors; give one for each part between ::");
+  }
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    if (!(weights[i] > 0.0) || weights[i] > 1e6) {
+      throw ConfigError("factor " + std::to_string(weights[i]) + "; --train-data-upsampling-factors; give factors above 0, as 1::2::0.5");
+    }
+    out[i].weight = weights[i];
+  }
+  return out;
 }
 
 std::string trimmed(const std::string& text) {
@@ -65,25 +83,26 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t\r\n\f\v") - first + 1);
 }
 
+std::int64_t IndexedDataset::caption_id(std::int64_t i) const { return caption_id_of(*captions_.at(static_cast<std::size_t>(i))); }
+
 bool IndexedDataset::add_sample(const std::string& key, const std::string& caption) {
-  const std::string text = trimmed(caption);
+  std::string text = trimmed(caption);
   if (text.empty()) {
     skip(key, "the caption is empty");
     return false;
   }
-  const auto [it, is_new] = id_of_.try_emplace(text, static_cast<std::int64_t>(captions_.size()));
-  if (is_new) captions_.push_back(text);
-  caption_ids_.push_back(it->second);
   note_source(key + "\n" + text);
+  captions_.push_back(&*distinct_.insert(std::move(text)).first);
   return true;
 }
 
-void IndexedDataset::note_source(const std::string& fact) { hash_ = mix(hash_, site_hash(fact.c_str())); }
+void IndexedDataset::note_source(const std::string& fact) { hash_ = hash_bytes(fact.data(), fact.size(), hash_); }
 
 std::string IndexedDataset::fingerprint() const { return std::to_string(size()) + "-" + std::to_string(hash_); }
 
 std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const DatasetOptions& options) {
-  const std::vector<std::string> paths = expand_braces(spec);
+  const std::vector<SpecPart> parts = parts_of(spec, options.upsampling);
+  const std::vector<std::string>& paths = parts[0].paths;
   std::string type = options.type;
   if (type == "auto") {
     std::error_code ignored;
@@ -100,8 +119,8 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
                         "; use .tar shards, .csv, .tsv or a folder, or say --dataset-type");
     }
   }
-  if (type == "webdataset") return open_tars(paths);
-  if (paths.size() > 1) throw ConfigError("only webdataset shards can be joined by ::; " + spec + "; give one file or folder");
+  if (type == "webdataset") return open_tars(parts, options);
+  if (parts.size() > 1 || paths.size() > 1) throw ConfigError("only webdataset shards can be joined by ::; " + spec + "; give one file or folder");
   if (type == "csv") return open_table(paths[0], options);
   if (type == "folder") return open_folder(paths[0], options);
   throw ConfigError("unknown dataset type '" + type + "'; --dataset-type; use auto, webdataset, csv or folder");

@@ -1,9 +1,8 @@
 #pragma once
-// What the dataset forms share: captions with ids, keys, fields, skipped samples.
+// What the dataset forms share. IndexedDataset holds captions in memory: for folders.
 
-#include <map>
 #include <string>
-#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "twinlens/clip/dataset.h"
@@ -12,9 +11,9 @@ namespace twinlens {
 
 class IndexedDataset : public Dataset {
  public:
-  std::int64_t size() const override { return static_cast<std::int64_t>(caption_ids_.size()); }
-  std::string caption(std::int64_t i) const override { return captions_[static_cast<std::size_t>(caption_id(i))]; }
-  std::int64_t caption_id(std::int64_t i) const override { return caption_ids_.at(static_cast<std::size_t>(i)); }
+  std::int64_t size() const override { return static_cast<std::int64_t>(captions_.size()); }
+  std::string caption(std::int64_t i) const override { return *captions_.at(static_cast<std::size_t>(i)); }
+  std::int64_t caption_id(std::int64_t i) const override;
   const std::vector<SkippedSample>& skipped() const override { return skipped_; }
   std::string fingerprint() const override;
 
@@ -22,23 +21,27 @@ class IndexedDataset : public Dataset {
   // Adds a sample with this caption; false (and noted as skipped) when the caption is empty.
   bool add_sample(const std::string& key, const std::string& caption);
   void skip(const std::string& key, const std::string& reason) { skipped_.push_back({key, reason}); }
-  // Mixes a fact about the source (size, time) into the fingerprint.
+  // Mixes a fact about the source (its size) into the fingerprint.
   void note_source(const std::string& fact);
 
  private:
-  std::vector<std::string> captions_;
-  std::unordered_map<std::string, std::int64_t> id_of_;
-  std::vector<std::int64_t> caption_ids_;
+  std::unordered_set<std::string> distinct_;
+  std::vector<const std::string*> captions_;  // into distinct_
   std::vector<SkippedSample> skipped_;
   std::uint64_t hash_ = 0;
 };
 
 std::string trimmed(const std::string& text);
 
-std::shared_ptr<const Dataset> open_tars(const std::vector<std::string>& paths);
+// A part of a spec between `::`.
+struct SpecPart {
+  std::vector<std::string> paths;
+  double weight = 1.0;
+};
+std::shared_ptr<const Dataset> open_tars(const std::vector<SpecPart>& parts, const DatasetOptions& options);
 std::shared_ptr<const Dataset> open_table(const std::string& path, const DatasetOptions& options);
 std::shared_ptr<const Dataset> open_folder(const std::string& path, const DatasetOptions& options);
-// `a{000..012}b` and `::` written out.
-std::vector<std::string> expand_braces(const std::string& spec);
+// `a{000..012}b` and `::` written out. Throws ConfigError for what is no range, and for weights that do not fit the parts.
+std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double>& weights);
 
 }  // namespace twinlens

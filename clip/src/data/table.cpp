@@ -1,8 +1,9 @@
-// CSV and TSV by RFC 4180: quotes may hold separators and line breaks, "" is a quote.
+// CSV and TSV by RFC 4180: quotes may hold separators and line breaks, "" is a quote. The text stays on the disk.
 
 #include <algorithm>
 #include <filesystem>
 
+#include "clip/src/data/captions.h"
 #include "clip/src/data/dataset_base.h"
 
 #include "twinlens/core/file.h"
@@ -14,17 +15,19 @@ namespace {
 namespace fs = std::filesystem;
 using Row = std::vector<std::string>;
 
-// The row that begins at `at`, which moves behind it.
-Row read_row(const std::string& text, std::size_t& at, char separator) {
-  Row row(1);
+constexpr std::size_t kLongestRow = std::size_t{1} << 20;
+
+// The row that begins at `at`, which moves behind it. False when the text ends first (and more of the file may follow).
+bool read_row(std::string_view text, std::size_t& at, char separator, Row& row) {
+  row.assign(1, {});
   bool quoted = false;
-  while (at < text.size()) {
-    const char c = text[at++];
+  for (std::size_t i = at; i < text.size();) {
+    const char c = text[i++];
     if (quoted) {
       if (c != '"') {
         row.back() += c;
-      } else if (at < text.size() && text[at] == '"') {
-        row.back() += text[at++];
+      } else if (i < text.size() && text[i] == '"') {
+        row.back() += text[i++];
       } else {
         quoted = false;
       }
@@ -33,18 +36,55 @@ Row read_row(const std::string& text, std::size_t& at, char separator) {
     } else if (c == separator) {
       row.emplace_back();
     } else if (c == '\n') {
-      break;
+      at = i;
+      return true;
     } else if (c != '\r') {
       row.back() += c;
     }
   }
-  return row;
+  return false;
 }
 
-char sniff(const std::string& text, const std::string& given) {
+// Rows of a file in order, a piece of it in memory at a time.
+class RowReader {
+ public:
+  explicit RowReader(const InputFile& file) : file_(file) { fill(); }
+  std::string_view start() const { return window_; }
+  void skip(std::size_t bytes) { at_ += bytes; }
+  // Where the next row begins.
+  std::uint64_t position() const { return window_begin_ + at_; }
+  bool next(Row& row, char separator) {
+    if (position() >= file_.size()) return false;
+    if (read_row(window_, at_, separator, row)) return true;
+    fill();
+    if (read_row(window_, at_, separator, row)) return true;
+    if (window_begin_ + window_.size() < file_.size()) {
+      throw FileError("a row is longer than " + std::to_string(kLongestRow) + " bytes; " + file_.path() + " at byte " +
+                      std::to_string(position()) + "; close the quote, or shorten it");
+    }
+    at_ = window_.size();  // the last row, without a line break
+    return true;
+  }
+
+ private:
+  // Moves the window to the next row.
+  void fill() {
+    window_begin_ += at_;
+    at_ = 0;
+    window_.resize(static_cast<std::size_t>(std::min<std::uint64_t>(kLongestRow, file_.size() - window_begin_)));
+    file_.read_at(window_begin_, window_.data(), window_.size());
+  }
+
+  const InputFile& file_;
+  std::string window_;
+  std::uint64_t window_begin_ = 0;
+  std::size_t at_ = 0;
+};
+
+char sniff(std::string_view text, const std::string& given) {
   if (given == "\\t" || given == "tab") return '\t';
   if (!given.empty()) return given[0];
-  const std::string header = text.substr(0, text.find('\n'));
+  const std::string_view header = text.substr(0, text.find('\n'));
   char best = ',';
   std::ptrdiff_t most = 0;
   for (const char c : {'\t', ',', ';', '|'}) {
@@ -73,53 +113,99 @@ std::size_t column(const Row& header, const std::string& wanted, std::initialize
                     " has the columns " + found + "; name one with " + flag);
 }
 
-class TableDataset final : public IndexedDataset {
+// Where every row stands and what its caption's id is: 24 bytes a row. Rows are read again when they are asked for.
+class TableDataset final : public Dataset {
  public:
   TableDataset(const std::string& path, const DatasetOptions& options)
-      : name_(fs::path(path).filename().string()), folder_(fs::path(path).parent_path()) {
-    const std::string text = read_file(path);
-    note_source(name_ + std::to_string(text.size()));
-    const char separator = sniff(text, options.csv_separator);
-    std::size_t at = text.rfind("\xEF\xBB\xBF", 0) == 0 ? 3 : 0;
-    header_ = read_row(text, at, separator);
-    const std::size_t image = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"},
-                                     "image paths", "--csv-img-key", path);
-    const std::size_t caption =
+      : file_(path), name_(fs::path(path).filename().string()), folder_(fs::path(path).parent_path()) {
+    RowReader rows(file_);
+    separator_ = sniff(rows.start(), options.csv_separator);
+    if (rows.start().substr(0, 3) == "\xEF\xBB\xBF") rows.skip(3);
+    rows.next(header_, separator_);
+    image_ = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"}, "image paths",
+                    "--csv-img-key", path);
+    caption_ =
         column(header_, options.csv_caption_key, {"title", "caption", "text", "description"}, "captions", "--csv-caption-key", path);
-    for (std::int64_t line = 2; at < text.size(); ++line) {
-      Row row = read_row(text, at, separator);
-      if (row.size() == 1 && row[0].empty()) continue;
-      const std::string key = name_ + ":" + std::to_string(line);
-      if (row.size() <= std::max(image, caption)) {
-        skip(key, "the row has " + std::to_string(row.size()) + " of " + std::to_string(header_.size()) + " columns");
-      } else if (row[image].empty()) {
-        skip(key, "the image path is empty");
-      } else if (add_sample(key, row[caption])) {
-        image_ = image;
-        keys_.push_back(key);
-        rows_.push_back(std::move(row));
-      }
+    note(name_ + std::to_string(file_.size()));
+    Row row;
+    std::uint64_t begin = rows.position();
+    for (std::uint32_t number = 2; rows.next(row, separator_); ++number, begin = rows.position()) {
+      add(row, begin, static_cast<std::uint32_t>(rows.position() - begin), number);
     }
+    if (!places_.empty()) check_pictures(path);
   }
 
-  std::string key(std::int64_t i) const override { return keys_.at(static_cast<std::size_t>(i)); }
-  std::string image_bytes(std::int64_t i) const override {
-    return read_file((folder_ / rows_.at(static_cast<std::size_t>(i))[image_]).string());
-  }
+  std::int64_t size() const override { return static_cast<std::int64_t>(places_.size()); }
+  std::string key(std::int64_t i) const override { return label(at(i).number); }
+  std::string image_bytes(std::int64_t i) const override { return read_file((folder_ / row(i)[image_]).string()); }
+  std::string caption(std::int64_t i) const override { return trimmed(row(i)[caption_]); }
+  std::int64_t caption_id(std::int64_t i) const override { return at(i).caption_id; }
   std::string field(std::int64_t i, const std::string& name) const override {
     const auto it = std::find(header_.begin(), header_.end(), name);
-    const Row& row = rows_.at(static_cast<std::size_t>(i));
-    const auto at = static_cast<std::size_t>(it - header_.begin());
-    return it == header_.end() || at >= row.size() ? std::string() : row[at];
+    const auto which = static_cast<std::size_t>(it - header_.begin());
+    if (it == header_.end()) return {};
+    const Row cells = row(i);
+    return which < cells.size() ? cells[which] : std::string();
   }
+  const std::vector<SkippedSample>& skipped() const override { return skipped_; }
+  std::string fingerprint() const override { return std::to_string(size()) + "-" + std::to_string(hash_); }
 
  private:
+  struct Place {
+    std::uint64_t begin = 0;
+    std::int64_t caption_id = 0;
+    std::uint32_t bytes = 0, number = 0;
+  };
+
+  void add(const Row& row, std::uint64_t begin, std::uint32_t bytes, std::uint32_t number) {
+    if (row.size() == 1 && row[0].empty()) return;
+    const std::string key = label(number);
+    if (row.size() <= std::max(image_, caption_)) {
+      skipped_.push_back({key, "the row has " + std::to_string(row.size()) + " of " + std::to_string(header_.size()) + " columns"});
+    } else if (row[image_].empty()) {
+      skipped_.push_back({key, "the image path is empty"});
+    } else if (const std::string text = trimmed(row[caption_]); text.empty()) {
+      skipped_.push_back({key, "the caption is empty"});
+    } else {
+      note(row[image_] + "\n" + text);
+      places_.push_back({begin, caption_id_of(text), bytes, number});
+    }
+  }
+  // Paths that lead nowhere are found before the first step, not in the middle of it.
+  void check_pictures(const std::string& path) const {
+    const std::int64_t some = std::min<std::int64_t>(size(), 100);
+    std::error_code ignored;
+    for (std::int64_t i = 0; i < some; ++i) {
+      if (fs::exists(folder_ / row(i)[image_], ignored)) return;
+    }
+    throw FileError("none of the first " + std::to_string(some) + " pictures exists; " + path + " names " +
+                    (folder_ / row(0)[image_]).string() + "; paths are relative to the folder of the table");
+  }
+  void note(const std::string& fact) { hash_ = hash_bytes(fact.data(), fact.size(), hash_); }
+  std::string label(std::uint32_t number) const { return name_ + ":" + std::to_string(number); }
+  const Place& at(std::int64_t i) const { return places_.at(static_cast<std::size_t>(i)); }
+  Row row(std::int64_t i) const {
+    const Place& place = at(i);
+    std::string text(place.bytes, '\0');
+    file_.read_at(place.begin, text.data(), text.size());
+    std::size_t begin = 0;
+    Row cells;
+    read_row(text, begin, separator_, cells);
+    if (cells.size() <= std::max(image_, caption_)) {
+      throw FileError("a row is not what it was; " + key(i) + "; the table was changed while it was in use: start again");
+    }
+    return cells;
+  }
+
+  InputFile file_;
   std::string name_;
   fs::path folder_;
+  char separator_ = ',';
   Row header_;
-  std::size_t image_ = 0;
-  std::vector<std::string> keys_;
-  std::vector<Row> rows_;
+  std::size_t image_ = 0, caption_ = 0;
+  std::vector<Place> places_;
+  std::vector<SkippedSample> skipped_;
+  std::uint64_t hash_ = 0;
 };
 
 }  // namespace

@@ -1,16 +1,17 @@
-// WebDataset tars: one pass over the headers by libarchive (ustar, pax, GNU names) gives offsets; samples are read by pread.
+// WebDataset tars: indices give offsets; samples are read by pread, or out of a stream where a shard is compressed.
 
 #include <algorithm>
 #include <archive.h>
 #include <archive_entry.h>
-#include <array>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "clip/src/data/dataset_base.h"
+#include "clip/src/data/file_pool.h"
+#include "clip/src/data/shard_stream.h"
+#include "clip/src/data/tar_index.h"
 
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -18,62 +19,15 @@
 namespace twinlens {
 namespace {
 
-struct Member {
-  std::uint64_t offset = 0, size = 0;
-};
+namespace fs = std::filesystem;
 
-struct Sample {
-  std::string key;                        // path up to the first dot of the base name
-  std::map<std::string, Member> members;  // by lower-case extension
-};
+constexpr std::uint64_t kUnpackLimit = 256'000'000;  // bytes of compressed shards that `auto` unpacks
 
-// The bytes of a member's name. (A pax name that the locale cannot express is there as UTF-8 only.)
-std::string name_of(archive_entry* entry) {
-  for (const char* name : {archive_entry_pathname_utf8(entry), archive_entry_pathname(entry)}) {
-    if (name != nullptr) return name;
-  }
-  return {};
-}
-
-// Index of one tar, in file order; errors call it `name`.
-std::vector<Sample> index_tar(const std::string& path, const std::string& name) {
-  const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
-  archive_read_support_format_tar(reader.get());
-  if (archive_read_open_filename(reader.get(), path.c_str(), 1 << 18) != ARCHIVE_OK) {
-    throw FileError("shard cannot be read: " + std::string(archive_error_string(reader.get())) + "; " + name + "; check that it is a tar");
-  }
-  std::vector<Sample> samples;
-  archive_entry* entry = nullptr;
-  while (true) {
-    const int status = archive_read_next_header(reader.get(), &entry);
-    if (status == ARCHIVE_EOF) break;
-    if (status < ARCHIVE_WARN) {
-      throw FileError("shard is damaged: " + std::string(archive_error_string(reader.get())) + "; " + name + " after " +
-                      std::to_string(samples.size()) + " samples; fetch it again");
-    }
-    if (archive_entry_filetype(entry) != AE_IFREG) continue;
-    const std::string member = name_of(entry);
-    const auto slash = member.rfind('/');
-    const std::size_t base = slash == std::string::npos ? 0 : slash + 1;
-    const auto dot = member.find('.', base);
-    if (dot == std::string::npos || dot == base || member.compare(base, 2, "__") == 0) continue;
-    const std::string key = member.substr(0, dot);
-    std::string extension = member.substr(dot + 1);
-    std::transform(extension.begin(), extension.end(), extension.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    if (samples.empty() || samples.back().key != key || samples.back().members.count(extension) > 0) samples.push_back({key, {}});
-    // After a header has been read, what libarchive has consumed is where the data begins.
-    samples.back().members[extension] = {static_cast<std::uint64_t>(archive_filter_bytes(reader.get(), 0)),
-                                         static_cast<std::uint64_t>(archive_entry_size(entry))};
-  }
-  return samples;
-}
-
-// What a .tar.gz holds, in a file that goes away when it is closed: samples are read at random, which gzip does not allow.
+// What a compressed shard holds, in a file that goes away when it is closed: samples are read at random, which compression does not allow.
 class Unpacked {
  public:
   explicit Unpacked(const std::string& path) {
-    std::string temporary = (std::filesystem::temp_directory_path() / "twinlens-XXXXXX").string();
+    std::string temporary = (fs::temp_directory_path() / "twinlens-XXXXXX").string();
     const int descriptor = ::mkstemp(temporary.data());
     if (descriptor < 0) throw FileError("shard cannot be unpacked; " + temporary + "; set TMPDIR to a place with room, or unpack " + path);
     ::close(descriptor);
@@ -92,18 +46,21 @@ class Unpacked {
 
  private:
   void copy(const std::string& from) const {
-    const std::unique_ptr<gzFile_s, int (*)(gzFile)> in(gzopen(from.c_str(), "rb"), gzclose);
+    const std::unique_ptr<archive, int (*)(archive*)> in(archive_read_new(), archive_read_free);
+    archive_read_support_format_raw(in.get());
+    archive_read_support_filter_gzip(in.get());
+    archive_read_support_filter_zstd(in.get());
+    archive_entry* entry = nullptr;
     std::ofstream out(path_, std::ios::binary | std::ios::trunc);
     std::string block(1 << 18, '\0');
-    int got = 1;
-    while (in != nullptr && out && got > 0) {
-      got = gzread(in.get(), block.data(), static_cast<unsigned>(block.size()));
+    bool good = archive_read_open_filename(in.get(), from.c_str(), block.size()) == ARCHIVE_OK &&
+                archive_read_next_header(in.get(), &entry) == ARCHIVE_OK;
+    for (la_ssize_t got = 1; good && out && got > 0;) {
+      got = archive_read_data(in.get(), block.data(), block.size());
       if (got > 0) out.write(block.data(), got);
+      good = got >= 0;
     }
-    int code = Z_OK;
-    if (in == nullptr || got < 0 || (gzerror(in.get(), &code), code != Z_OK)) {
-      throw FileError("shard is damaged: the gzip data is cut short or wrong; " + from + "; fetch it again");
-    }
+    if (!good) throw FileError("shard is damaged: the compressed data is cut short or wrong; " + from + "; fetch it again");
     out.close();
     if (!out)
       throw FileError("shard cannot be unpacked to " + path_ + "; " + from + "; set TMPDIR to a place with room, or unpack it yourself");
@@ -112,82 +69,207 @@ class Unpacked {
   std::string path_;
 };
 
-bool is_gzip(const InputFile& file) {
-  std::array<unsigned char, 2> magic{};
-  if (file.size() < magic.size()) return false;
-  file.read_at(0, magic.data(), magic.size());
-  return magic[0] == 0x1F && magic[1] == 0x8B;
-}
-
-class TarDataset final : public IndexedDataset {
+class TarDataset final : public Dataset {
  public:
-  explicit TarDataset(const std::vector<std::string>& paths) {
-    for (const std::string& path : paths) {
-      InputFile file(path);
-      names_.push_back(std::filesystem::path(path).filename().string());
-      note_source(names_.back() + std::to_string(file.size()));
-      if (is_gzip(file)) {
-        const Unpacked unpacked(path);
-        add_all(unpacked.path(), path);
-      } else {
-        add_all(path, path);
-      }
+  TarDataset(const std::vector<SpecPart>& parts, const DatasetOptions& options) : rules_(options) {
+    std::vector<std::size_t> part_begins;
+    for (const SpecPart& part : parts) {
+      part_begins.push_back(paths_.size());
+      paths_.insert(paths_.end(), part.paths.begin(), part.paths.end());
     }
-    if (size() == 0)
-      throw FileError("no samples; " + paths.front() + "; a sample is KEY.jpg (png, jpeg, webp) and KEY.txt, next to each other");
+    part_begins.push_back(paths_.size());
+    choose_form(options.compressed);
+    streamed_ ? open_streams() : open_plain();
+    begins_.push_back(0);
+    for (std::size_t s = 0; s < paths_.size(); ++s) {
+      begins_.push_back(begins_.back() + (rules_.all() ? indices_[s]->captions() : indices_[s]->samples()));
+      for (SkippedSample& skipped : indices_[s]->skipped()) skipped_.push_back({label(s, skipped.key), std::move(skipped.reason)});
+    }
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      const std::int64_t begin = begins_[part_begins[p]];
+      sources_.push_back({begin, begins_[part_begins[p + 1]] - begin, parts[p].weight});
+    }
+    if (size() == 0) {
+      throw FileError("no samples; " + paths_.front() + (skipped_.empty() ? "" : " (" + skipped_[0].key + ": " + skipped_[0].reason + ")") +
+                      "; a sample is KEY.jpg (png, jpeg, webp) and KEY.txt, next to each other");
+    }
   }
 
-  std::string key(std::int64_t i) const override { return label(at(i).file, at(i).key); }
-  std::string image_bytes(std::int64_t i) const override { return read(at(i).file, at(i).image); }
+  std::int64_t size() const override { return begins_.back(); }
+  std::string key(std::int64_t i) const override {
+    const Place p = at(i);
+    return label(p.shard, indices_[p.shard]->key(p.sample));
+  }
+  std::string image_bytes(std::int64_t i) const override {
+    const Place p = at(i);
+    if (streamed_) return streams_->read_image(p.shard, p.sample);
+    const ShardRecord& r = indices_[p.shard]->record(p.sample);
+    return read(p.shard, {r.image, r.image_size});
+  }
+  std::string caption(std::int64_t i) const override {
+    const Place p = at(i);
+    return text_of(p, p.caption);
+  }
+  std::int64_t caption_id(std::int64_t i) const override {
+    const Place p = at(i);
+    return indices_[p.shard]->caption_ids(p.sample)[p.caption];
+  }
+  std::string drawn_caption(std::int64_t i, std::uint64_t draw) const override {
+    const Place p = at(i);
+    return text_of(p, drawn(p, draw));
+  }
+  std::int64_t drawn_caption_id(std::int64_t i, std::uint64_t draw) const override {
+    const Place p = at(i);
+    return indices_[p.shard]->caption_ids(p.sample)[drawn(p, draw)];
+  }
   std::string field(std::int64_t i, const std::string& name) const override {
-    const Record& r = at(i);
-    if (r.json.size == 0) return {};
-    const auto json = nlohmann::json::parse(read(r.file, r.json), nullptr, false);
+    const Place p = at(i);
+    const ShardRecord& r = indices_[p.shard]->record(p.sample);
+    if (r.json_size == 0) return {};
+    const auto json = nlohmann::json::parse(read(p.shard, {r.json, r.json_size}), nullptr, false);
     if (!json.is_object() || !json.contains(name)) return {};
     return json[name].is_string() ? json[name].get<std::string>() : json[name].dump();
   }
+  const std::vector<SkippedSample>& skipped() const override { return skipped_; }
+  std::string fingerprint() const override {
+    std::uint64_t h = rules_.all() ? 1 : 0;
+    for (std::size_t s = 0; s < paths_.size(); ++s) {
+      const std::string name = fs::path(paths_[s]).filename().string() + std::to_string(fs::file_size(paths_[s]));
+      h = hash_bytes(name.data(), name.size(), h ^ indices_[s]->content());
+    }
+    return std::to_string(size()) + "-" + std::to_string(h);
+  }
+  std::vector<DataSource> sources() const override { return sources_; }
+  std::vector<std::int64_t> file_bounds() const override { return begins_; }
+  bool sequential() const override { return streamed_; }
+  void read_ahead(const std::vector<std::int64_t>& samples) const override;
 
  private:
-  struct Record {
-    std::size_t file = 0;
-    std::string key;
-    Member image, json;
+  struct Place {
+    std::size_t shard = 0;
+    std::int64_t sample = 0;  // in the shard
+    std::size_t caption = 0;  // of the sample
   };
 
-  void add_all(const std::string& tar, const std::string& name) {
-    files_.emplace_back(tar);
-    for (const Sample& sample : index_tar(tar, name)) add(sample);
-  }
-  void add(const Sample& sample) {
-    const std::size_t file = files_.size() - 1;
-    const std::string name = label(file, sample.key);
-    Record record{file, sample.key, {}, {}};
-    for (const char* extension : {"jpg", "png", "jpeg", "webp"}) {
-      const auto it = sample.members.find(extension);
-      if (it != sample.members.end() && record.image.size == 0) record.image = it->second;
+  void choose_form(const std::string& wanted) {
+    if (wanted != "auto" && wanted != "unpack" && wanted != "stream") {
+      throw ConfigError("unknown form '" + wanted + "'; --compressed-shards; use auto, unpack or stream");
     }
-    const auto text = sample.members.find("txt");
-    if (record.image.size == 0) return skip(name, "no picture (jpg, png, jpeg or webp)");
-    if (text == sample.members.end()) return skip(name, "no caption (txt)");
-    if (const auto json = sample.members.find("json"); json != sample.members.end()) record.json = json->second;
-    if (add_sample(name, read(file, text->second))) records_.push_back(std::move(record));
+    std::uint64_t bytes = 0;
+    for (const std::string& path : paths_) {
+      const InputFile file(path);
+      compressed_.push_back(is_compressed(file));
+      if (compressed_.back()) bytes += file.size();
+    }
+    streamed_ = bytes > 0 && (wanted == "stream" || (wanted == "auto" && bytes > kUnpackLimit));
+  }
+  void open_streams() {
+    indices_ = open_indices(paths_, rules_);
+    for (std::size_t s = 0; s < paths_.size(); ++s) files_.add(paths_[s], indices_[s]->shard_size(), indices_[s]->shard_modified());
+    streams_ = std::make_unique<ShardStreams>(paths_, indices_);
+  }
+  void open_plain() {
+    std::vector<std::string> plain;
+    for (std::size_t s = 0; s < paths_.size(); ++s) {
+      if (!compressed_[s]) plain.push_back(paths_[s]);
+    }
+    auto indices = open_indices(plain, rules_);
+    std::size_t next = 0;
+    for (std::size_t s = 0; s < paths_.size(); ++s) {
+      if (!compressed_[s]) {
+        indices_.push_back(std::move(indices[next++]));
+        files_.add(paths_[s], indices_[s]->shard_size(), indices_[s]->shard_modified());
+      } else {
+        const Unpacked unpacked(paths_[s]);
+        indices_.push_back(ShardIndex::from_bytes(index_tar(unpacked.path(), paths_[s], rules_), paths_[s]));
+        files_.add_open(InputFile(unpacked.path()));
+      }
+    }
   }
 
-  const Record& at(std::int64_t i) const { return records_.at(static_cast<std::size_t>(i)); }
-  std::string label(std::size_t file, const std::string& key) const { return names_[file] + ":" + key; }
-  std::string read(std::size_t file, const Member& member) const {
+  Place at(std::int64_t i) const {
+    if (i < 0 || i >= size()) throw std::out_of_range("dataset: no sample " + std::to_string(i));
+    const auto after = std::upper_bound(begins_.begin(), begins_.end(), i);
+    Place p;
+    p.shard = static_cast<std::size_t>(after - begins_.begin()) - 1;
+    p.sample = i - begins_[p.shard];
+    if (rules_.all()) {
+      const std::int64_t caption = p.sample;
+      p.sample = indices_[p.shard]->sample_of_caption(caption);
+      p.caption = static_cast<std::size_t>(caption - std::int64_t{indices_[p.shard]->record(p.sample).caption});
+    }
+    return p;
+  }
+  std::size_t drawn(const Place& p, std::uint64_t draw) const {
+    if (rules_.all()) return p.caption;
+    const ShardIndex& index = *indices_[p.shard];
+    return rules_.pick(index.caption_keys(p.sample), index.caption_count(p.sample), draw);
+  }
+  std::string text_of(const Place& p, std::size_t which) const {
+    const ShardIndex& index = *indices_[p.shard];
+    const ShardRecord& r = index.record(p.sample);
+    const std::vector<Caption> captions =
+        rules_.read(index.compressed() ? std::string(index.text(p.sample)) : read(p.shard, {r.text, r.text_size}));
+    if (which >= captions.size()) {
+      throw FileError("the caption is not what was indexed; " + label(p.shard, index.key(p.sample)) + "; the shard was changed: start again");
+    }
+    return captions[which].text;
+  }
+  std::string label(std::size_t shard, const std::string& key) const { return fs::path(paths_[shard]).filename().string() + ":" + key; }
+  std::string read(std::size_t shard, const Member& member) const {
+    if (streamed_ && compressed_[shard]) return streams_->read(shard, member);
     std::string bytes(member.size, '\0');
-    files_[file].read_at(member.offset, bytes.data(), bytes.size());
+    files_.open(shard)->read_at(member.offset, bytes.data(), bytes.size());
     return bytes;
   }
 
-  std::vector<InputFile> files_;
-  std::vector<std::string> names_;
-  std::vector<Record> records_;
+  CaptionRules rules_;
+  std::vector<std::string> paths_;
+  std::vector<bool> compressed_;
+  bool streamed_ = false;
+  std::vector<std::shared_ptr<const ShardIndex>> indices_;
+  std::vector<std::int64_t> begins_;  // first sample of each shard
+  std::vector<DataSource> sources_;
+  std::vector<SkippedSample> skipped_;
+  FilePool files_;
+  std::unique_ptr<ShardStreams> streams_;
 };
+
+void TarDataset::read_ahead(const std::vector<std::int64_t>& samples) const {
+  if (streamed_) {
+    std::vector<std::pair<std::size_t, std::int64_t>> wanted;
+    for (const std::int64_t i : samples) {
+      const Place p = at(i);
+      if (wanted.empty() || wanted.back() != std::make_pair(p.shard, p.sample)) wanted.emplace_back(p.shard, p.sample);
+    }
+    return streams_->read_ahead(wanted);
+  }
+  // Ranges that lie close together are one.
+  constexpr std::uint64_t kGap = 1 << 20;
+  std::size_t shard = 0;
+  std::uint64_t begin = 0, end = 0;
+  const auto announce = [&] {
+    if (end > begin) files_.open(shard)->will_need(begin, end - begin);
+  };
+  for (const std::int64_t i : samples) {
+    const Place p = at(i);
+    const ShardRecord& r = indices_[p.shard]->record(p.sample);
+    const std::uint64_t from = std::min(r.image, r.text), to = std::max(r.image + r.image_size, r.text + r.text_size);
+    if (end == begin || p.shard != shard || from < begin || from > end + kGap) {
+      announce();
+      shard = p.shard;
+      begin = from;
+      end = to;
+    }
+    end = std::max(end, to);
+  }
+  announce();
+}
 
 }  // namespace
 
-std::shared_ptr<const Dataset> open_tars(const std::vector<std::string>& paths) { return std::make_shared<TarDataset>(paths); }
+std::shared_ptr<const Dataset> open_tars(const std::vector<SpecPart>& parts, const DatasetOptions& options) {
+  return std::make_shared<TarDataset>(parts, options);
+}
 
 }  // namespace twinlens

@@ -1,3 +1,4 @@
+#include "clip/src/text/ftfy.h"
 #include "clip/src/text/html.h"
 #include "clip/src/text/unicode.h"
 
@@ -6,8 +7,7 @@
 namespace twinlens {
 namespace {
 
-// Runs of white space become one space, none at the ends. White space as Python's str.split knows it: White_Space and the four
-// information separators U+001C to U+001F.
+// Runs of white space become one space, none at the ends.
 std::string collapse_space(std::string_view text) {
   std::string out;
   out.reserve(text.size());
@@ -15,7 +15,7 @@ std::string collapse_space(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const std::size_t begin = i;
     const std::uint32_t c = next_code_point(text, i);
-    if (class_of(c) == CharClass::space || (c >= 0x1C && c <= 0x1F)) {
+    if (is_python_space(c)) {
       pending = !out.empty();
       continue;
     }
@@ -28,8 +28,9 @@ std::string collapse_space(std::string_view text) {
 
 }  // namespace
 
-std::string clean_text(std::string_view text, Cleaning) {
+std::string clean_text(std::string_view text, Cleaning cleaning) {
   std::string clean = valid_utf8(text);
+  if (cleaning == Cleaning::ftfy) clean = fix_text(clean);
   // Twice, because captions scraped from the web are often escaped twice; OpenAI's tokenizer does so.
   for (int pass = 0; pass < 2 && clean.find('&') != std::string::npos; ++pass) clean = html_unescape(clean);
   return lower_case(collapse_space(clean));

@@ -100,6 +100,11 @@ std::size_t named_reference(std::string_view s, std::string& out) {
 
 }  // namespace
 
+const std::string* html_entity(std::string_view name) {
+  const auto found = entities().find(name);
+  return found == entities().end() ? nullptr : &found->second;
+}
+
 std::string html_unescape(std::string_view text) {
   std::string out;
   out.reserve(text.size());

@@ -65,6 +65,30 @@ std::string lower_case(std::string_view text) {
   return U_SUCCESS(status) ? out : std::string(text);
 }
 
+std::string upper_case(std::string_view text) {
+  UErrorCode status = U_ZERO_ERROR;
+  std::string out;
+  icu::StringByteSink<std::string> sink(&out);
+  icu::CaseMap::utf8ToUpper("", 0, icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())), sink, nullptr, status);
+  return U_SUCCESS(status) ? out : std::string(text);
+}
+
+std::u32string to_utf32(std::string_view text) {
+  std::u32string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size();) out += static_cast<char32_t>(next_code_point(text, i));
+  return out;
+}
+
+std::string to_utf8(std::u32string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char32_t c : text) append_utf8(out, static_cast<std::uint32_t>(c));
+  return out;
+}
+
+bool is_python_space(std::uint32_t c) { return class_of(c) == CharClass::space || (c >= 0x1C && c <= 0x1F); }
+
 CharClass class_of(std::uint32_t c) {
   if (c < 0x80) {
     if ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') return CharClass::letter;

@@ -16,6 +16,15 @@ std::string valid_utf8(std::string_view text);
 // Full lower-casing independent of language: final sigma in context, capital I with dot to i + U+0307.
 std::string lower_case(std::string_view text);
 
+// Full upper-casing, likewise.
+std::string upper_case(std::string_view text);
+
+std::u32string to_utf32(std::string_view text);
+std::string to_utf8(std::u32string_view text);
+
+// White space as Python's str.split and `\s` know it: White_Space and the four information separators U+001C to U+001F.
+bool is_python_space(std::uint32_t code_point);
+
 enum class CharClass : std::uint8_t { other, letter, number, space };
 // Unicode categories L and N, property White_Space.
 CharClass class_of(std::uint32_t code_point);

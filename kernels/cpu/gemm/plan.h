@@ -12,7 +12,9 @@ namespace twinlens::gemm {
 inline constexpr std::int64_t kMaxBlockWords = 1536;
 // Rows and columns of c whose panels are packed at one time; multiples of every register tile. Bounds the scratch.
 inline constexpr std::int64_t kGroupRows = 2048, kGroupCols = 3072;
-inline constexpr std::int64_t kPadding = 64;  // no tile is longer
+inline constexpr std::int64_t kPadding = 64;      // no tile is longer
+inline constexpr std::int64_t kWordPadding = 16;  // the words of a block may be padded to a multiple of this (TileShape::kRowWords)
+static_assert(kMaxBlockWords % kWordPadding == 0);
 // A product of at most this many multiply-adds is packed and computed by one thread; a batch of them goes over the threads.
 inline constexpr std::int64_t kSmallProduct = 1 << 20;
 inline constexpr std::int64_t kMaxSlots = 64;
@@ -43,7 +45,8 @@ struct ScratchPlan {
 
 [[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m) {
   const std::int64_t rows = m.c.rows < kGroupRows ? m.c.rows : kGroupRows, cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
-  const std::int64_t words = m.depth < kMaxBlockWords ? m.depth : kMaxBlockWords;
+  // Padded pairs need no more than words of one depth, but for the shortest depths.
+  const std::int64_t depths = m.depth < kWordPadding ? kWordPadding : m.depth, words = depths < kMaxBlockWords ? depths : kMaxBlockWords;
   const std::int64_t blocks = depth_blocks(m.depth, 1).blocks;
   ScratchPlan p{};
   p.small = m.depth <= kMaxBlockWords && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;

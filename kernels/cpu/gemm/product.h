@@ -51,8 +51,9 @@ struct Packer {
 template <class I, bool Pairs>
 struct Product {
   static constexpr std::int64_t kDepths = Pairs ? 2 : 1;
-  static constexpr int kVectors = TileShape<I>::kVectors;
-  static constexpr std::int64_t kTileRows = TileShape<I>::kRows, kTileCols = kVectors * I::kWidth;
+  using Shape = TileShape<I, Pairs>;
+  static constexpr int kVectors = Shape::kVectors;
+  static constexpr std::int64_t kTileRows = Shape::kRows, kTileCols = kVectors * I::kWidth;
   // What one task computes: a panel of b stays in L2 while the rows of a task pass by, and the panels of its rows fit beside it.
   static constexpr std::int64_t kTaskRows = 64, kTaskCols = 192;
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
@@ -63,21 +64,29 @@ struct Product {
   Rows sums;  // f32, between blocks of the depth: c itself or scratch with the rows and columns of the region
 
   Product(const Matmul& args, std::int64_t item, float* scratch_sums) : m(args), c(args.c) {
-    a = packer<least(kTileRows, I::kWidth)>(m.a, item, m.a.transposed);
-    b = packer<I::kWidth>(m.b, item, !m.b.transposed);
+    a = packer(m.a, item, m.a.transposed);
+    if constexpr (Shape::kRowWords > 1) {
+      a.pack = pack_row_words_function<I, Shape::kRowWords>(m.a.dtype);
+    } else {
+      a.pack = pack_function<I, least(kTileRows, I::kWidth), Pairs, 1>(m.a.dtype, m.compute == Compute::bf16);
+    }
+    b = packer(m.b, item, !m.b.transposed);
+    b.pack = pack_function<I, I::kWidth, Pairs, Shape::kRowWords>(m.b.dtype, m.compute == Compute::bf16);
     c.data = static_cast<char*>(m.c.data) + item * m.c_batch_stride * size_of(m.c.dtype);
     sums = c;
     if (c.dtype != DType::f32) sums = {scratch_sums, DType::f32, kGroupRows, kGroupCols, least(c.cols, kGroupCols), nullptr};
   }
-  template <int W>
+  // Without its function.
   Packer<I> packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
     const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * size_of(x.dtype);
     return {{base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1},
             x.dtype,
-            pack_function<I, W, Pairs>(x.dtype, m.compute == Compute::bf16),
+            nullptr,
             kDepths,
             x.is_windows() ? &x.windows : nullptr};
   }
+
+  static std::int64_t words_of(std::int64_t depths) { return parts(parts(depths, kDepths), Shape::kRowWords) * Shape::kRowWords; }
 
   // Calls f.template operator()<Vectors>() with the registers that `cols` <= kTileCols columns need.
   template <int Vectors = kVectors, class F>
@@ -102,6 +111,7 @@ struct Product {
   // The part `task` of region r, from packed panels.
   void compute(const Region& r, const Region& task, const Block& k, const float* a_panels, const float* b_panels) const {
     alignas(64) float buffer[kTileRows * kTileCols];
+    [[maybe_unused]] const TileRegisters<I, Pairs> registers;
     for (std::int64_t col = task.col; col < task.col + task.cols; col += kTileCols) {
       const std::int64_t cols = least(kTileCols, task.col + task.cols - col);
       const float* b_panel = b_panels + (col - r.col) * k.words;
@@ -148,7 +158,7 @@ void multiply_block(const P& product, const Region& all, const Block& k, float* 
 // Products too small to share.
 template <class P>
 void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* b_panels) {
-  const Block k{0, m.depth, parts(m.depth, P::kDepths), true, true};
+  const Block k{0, m.depth, P::words_of(m.depth), true, true};
   multiply_block<P>(P(m, item, nullptr), {0, m.c.rows, 0, m.c.cols}, k, a_panels, b_panels);
 }
 
@@ -180,7 +190,7 @@ void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
   const auto block = [&](std::int64_t i) {
     const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
-    return Block{depth, depths, parts(depths, P::kDepths), i == 0, i == blocks.blocks - 1};
+    return Block{depth, depths, P::words_of(depths), i == 0, i == blocks.blocks - 1};
   };
   float* const c_sums = scratch + plan.slots * (plan.a + plan.b);
   const auto sums_of = [&](std::int64_t i) {
@@ -232,8 +242,7 @@ void multiply(const Matmul& m) {
         const Region r{row, least(kGroupRows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
         for (std::int64_t i = 0; i < blocks.blocks; ++i) {
           const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
-          multiply_region(product, r, {depth, depths, parts(depths, P::kDepths), i == 0, i == blocks.blocks - 1}, scratch,
-                          scratch + plan.a);
+          multiply_region(product, r, {depth, depths, P::words_of(depths), i == 0, i == blocks.blocks - 1}, scratch, scratch + plan.a);
         }
       }
     }

@@ -5,29 +5,46 @@
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
+#if defined(__AMX_BF16__)
+#include "kernels/cpu/gemm/amx.h"
+#endif
 
 namespace twinlens::gemm {
 
 // Rows and registers per row of a tile. The accumulators, a row of b and one broadcast of a fill the register file, and there are
 // enough independent chains to hide the latency of the multiply-add.
-template <class I>
+//
+// kRowWords: a panel of a is stored in pieces of so many words of the depth, in each the words of a row side by side; with 1 the rows of
+// a word are. The depth is padded with zeros to a multiple of it.
+template <class I, bool Pairs>
 struct TileShape;
-template <>
-struct TileShape<Scalar> {
+template <bool Pairs>
+struct TileShape<Scalar, Pairs> {
+  static constexpr int kRowWords = 1;
   static constexpr int kRows = 4, kVectors = 2;  // 16 registers, and a product needs one when there is no fused multiply-add
 };
-template <>
-struct TileShape<Avx2> {
+template <bool Pairs>
+struct TileShape<Avx2, Pairs> {
+  static constexpr int kRowWords = 1;
   static constexpr int kRows = 4, kVectors = 3;  // 16 registers
 };
-template <>
-struct TileShape<Avx512> {
+template <bool Pairs>
+struct TileShape<Avx512, Pairs> {
+  static constexpr int kRowWords = 1;
   static constexpr int kRows = 8, kVectors = 3;  // 32 registers
 };
+template <bool Pairs>
+struct TileShape<Avx512Bf16, Pairs> : TileShape<Avx512, Pairs> {};
 template <>
-struct TileShape<Avx512Bf16> : TileShape<Avx512> {};
+struct TileShape<Avx512Amx, false> : TileShape<Avx512, false> {};
 template <>
-struct TileShape<Neon> {
+struct TileShape<Avx512Amx, true> {
+  static constexpr int kRowWords = 16;
+  static constexpr int kRows = 32, kVectors = 2;  // 8 tile registers of 16 x 16 words: four sums, two of a, two of b
+};
+template <bool Pairs>
+struct TileShape<Neon, Pairs> {
+  static constexpr int kRowWords = 1;
   static constexpr int kRows = 8, kVectors = 3;  // 32 registers
 };
 
@@ -47,10 +64,30 @@ TWINLENS_INLINE typename Vec<I>::Raw multiply_add(typename Vec<I>::Raw a, typena
   return a * b + c;
 }
 
+// While one is alive the thread's tile registers are set up for micro_kernel(); nothing to do for other sets.
+template <class I, bool Pairs>
+struct TileRegisters {
+  TWINLENS_INLINE TileRegisters() {
+#if defined(__AMX_BF16__)
+    if constexpr (Pairs) configure_tiles();
+#endif
+  }
+  TWINLENS_INLINE ~TileRegisters() {
+#if defined(__AMX_BF16__)
+    if constexpr (Pairs) _tile_release();
+#endif
+  }
+  TileRegisters(const TileRegisters&) = delete;
+  TileRegisters& operator=(const TileRegisters&) = delete;
+};
+
 // tile[kRows][Vectors * width] = sum over words of a[word][row] * b[word][column].
 template <class I, bool Pairs, int Vectors>
 void micro_kernel(std::int64_t words, const float* a, const float* b, float* tile) {
-  constexpr int rows = TileShape<I>::kRows, width = I::kWidth;
+#if defined(__AMX_BF16__)
+  if constexpr (Pairs) return multiply_tiles<Vectors>(words, a, b, tile);
+#endif
+  constexpr int rows = TileShape<I, Pairs>::kRows, width = I::kWidth;
   using Raw = typename Vec<I>::Raw;
   Raw sum[rows][Vectors] = {};
   for (std::int64_t k = 0; k < words; ++k) {

@@ -60,7 +60,7 @@ TWINLENS_INLINE void gather_window(const ConvGeometry& g, const T* map, const Wi
 template <class I, class T>
 void pack_windows(PackPanel pack, const ConvGeometry& g, const T* map, std::int64_t line, std::int64_t count, std::int64_t depth,
                   std::int64_t depths, std::int64_t depths_per_word, std::int64_t width, float* panel) {
-  constexpr std::int64_t kMostLines = 16, kAtOnce = 512;  // lines of a panel of a, columns
+  constexpr std::int64_t kMostLines = 32, kAtOnce = 256;  // lines of a panel of a, columns
   alignas(64) T buffer[kMostLines * kAtOnce];
   for (std::int64_t d = 0; d < depths; d += kAtOnce) {
     const std::int64_t n = depths - d < kAtOnce ? depths - d : kAtOnce;

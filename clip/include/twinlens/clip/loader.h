@@ -2,8 +2,9 @@
 // Loader: batches of decoded, augmented pictures and tokenised captions, made by worker threads ahead of need.
 //
 // Batch b of epoch e is a pure function of (seed, e, b): any number of workers gives the same batches in the same order, and a run can be
-// taken up at any (epoch, batch). The order of an epoch is a stateless permutation of the data. The number of ranks is a parameter: rank r
-// of P takes rows [r B, (r + 1) B) of each global batch of P B pairs; incomplete global batches at the end of an epoch are left out.
+// taken up at any (epoch, batch). The order of an epoch is an EpochOrder. The number of ranks is a parameter: rank r of P takes rows
+// [r B, (r + 1) B) of each global batch of P B pairs; incomplete global batches at the end of an epoch are left out. Where the order goes
+// in blocks, the block after the one in use is announced to the dataset, which reads it meanwhile.
 //
 // A picture that cannot be used is replaced by the next sample in storage order, counted and reported once; when more than `max_skipped`
 // of the data is bad, next() throws. One thread calls next(); errors of workers surface there.
@@ -15,6 +16,7 @@
 
 #include "twinlens/clip/augment.h"
 #include "twinlens/clip/dataset.h"
+#include "twinlens/clip/epoch_order.h"
 #include "twinlens/clip/tokenizer.h"
 #include "twinlens/core/tensor.h"
 
@@ -30,7 +32,9 @@ struct LoaderOptions {
   int rank = 0, world = 1;
   bool equal_captions_apart = false;  // no two equal captions in one global batch
   std::int64_t max_image_pixels = 25'000'000;
-  double max_skipped = 0.01;  // of the data
+  double max_skipped = 0.01;        // of the data
+  bool draw_captions = false;       // of several captions of a picture, another one each epoch (drawn by seed, epoch and sample)
+  std::int64_t shuffle_buffer = 0;  // OrderOptions::buffer
 };
 
 struct LoadedBatch {
@@ -42,6 +46,8 @@ struct LoadedBatch {
   std::vector<std::int64_t> samples;                // B, global sample ids (indices into the dataset)
   std::int64_t truncated = 0;                       // captions cut to the context length
   double wait_seconds = 0.0;                        // how long next() waited
+  double read_seconds = 0.0;                        // of the worker: getting at the bytes of pictures and captions,
+  double decode_seconds = 0.0;                      // and decoding, augmenting, tokenising them
 };
 
 class Loader {
@@ -64,8 +70,8 @@ class Loader {
   std::unique_ptr<Work> work_;
 };
 
-// Sample indices of every full global batch of an epoch, in order: what a Loader follows. For `apart`, a sample whose caption already
-// stands in the batch being filled waits for a later one; what never fits is left out.
+// The EpochOrder of whole global batches (buffer 0), written out.
 std::vector<std::int64_t> epoch_order(const Dataset& data, std::int64_t global_batch, std::uint64_t seed, std::int64_t epoch, bool apart);
+OrderOptions order_options(const LoaderOptions& options);
 
 }  // namespace twinlens

@@ -1,5 +1,6 @@
 #pragma once
-// The symmetric InfoNCE loss of CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3) over the features of all ranks.
+// The symmetric InfoNCE loss of CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3) and SigLIP's sigmoid loss (Zhai et al. 2023,
+// arXiv:2303.15343) over the features of all ranks.
 
 #include "twinlens/nn/communicator.h"
 
@@ -13,15 +14,29 @@ enum class EqualCaptions : std::uint8_t {
               // and its gradients are those of `negatives`; docs/decisions/0003-equal-captions.md.)
 };
 
+enum class LossKind : std::uint8_t { softmax, sigmoid };
+
 struct ClipLossInputs {
-  Tensor image;        // (n, d) unit features of this rank
-  Tensor text;         // (n, d)
-  Tensor logit_scale;  // rank 0, the logarithm
-  Tensor caption_ids;  // (n) i64; needed for positives
+  Tensor image;         // (n, d) unit features of this rank
+  Tensor text;          // (n, d)
+  Tensor logit_scale;   // rank 0, the logarithm
+  Tensor caption_ids;   // (n) i64; needed for positives
+  Tensor logit_bias{};  // rank 0; needed for the sigmoid loss
 };
 
-// Mean over this rank's rows, both directions halved. Averaged over ranks it is the loss of the whole batch, and so are its gradients.
-Tensor clip_loss(const ClipLossInputs& in, EqualCaptions equal, Communicator& communicator);
+struct LossOptions {
+  EqualCaptions equal_captions = EqualCaptions::negatives;
+  LossKind kind = LossKind::softmax;
+  bool stream = true;  // tiles of logits (info_nce, sigmoid_loss); off: the textbook form with all (n, N) logits in memory
+};
+
+// Mean over this rank's rows; of the softmax loss both directions halved. Averaged over ranks it is the loss of the whole batch, and so are
+// its gradients, provided every rank calls backward with the same upstream gradient.
+Tensor clip_loss(const ClipLossInputs& in, const LossOptions& options, Communicator& communicator);
+
+inline Tensor clip_loss(const ClipLossInputs& in, EqualCaptions equal, Communicator& communicator) {
+  return clip_loss(in, LossOptions{equal, LossKind::softmax, true}, communicator);
+}
 
 // What label smoothing (Szegedy et al. 2016, arXiv:1512.00567) adds to the loss, to be multiplied by its share. Targets of
 // (1 - share) on the own pair and share / N on every pair of the batch give

@@ -37,6 +37,7 @@ struct Report {
   std::vector<ReportQuery> queries;
   std::vector<ReportMistake> mistakes;
   std::vector<std::pair<std::string, std::string>> settings;
+  int refresh_seconds = 0;  // above 0: the page loads itself again, for a run under way
 };
 
 // Reads LOGS/NAME/metrics.jsonl beside the page for the curves and writes the page atomically. Throws FileError.

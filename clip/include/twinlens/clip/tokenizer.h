@@ -42,7 +42,9 @@ class Tokenizer {
 
 // What is done to a text before it is split into words:
 //   none   HTML character references resolved twice, white space collapsed and stripped, full Unicode lower-casing
-enum class Cleaning { none };
+//   ftfy   before that what ftfy.fix_text does, as OpenAI's and open_clip's tokenizers run it: captions that were decoded by a wrong encoding
+//          are repaired, quotes uncurled, ligatures and full-width forms undone, control characters removed, normal form C
+enum class Cleaning { none, ftfy };
 
 // Names in a caption that mean the start and end of text themselves. open_clip knows the first pair, OpenAI the second.
 enum class SpecialNames {

@@ -22,15 +22,25 @@ struct PairBatch {
 
 struct StepOptions {
   EqualCaptions equal_captions = EqualCaptions::negatives;
-  std::int64_t max_chunk = 0;     // pairs encoded at once; 0: all
+  std::int64_t max_chunk = 0;  // pairs encoded at once; 0: all
+  LossKind loss = LossKind::softmax;
+  bool stream_loss = true;        // tiles of logits instead of all of them (design.md 5.3)
   bool encode_equal_once = true;  // a caption that stands several times is encoded once (design.md 5.5)
+  double loss_scale = 1.0;        // gradients come multiplied by it (f16)
   double label_smoothing = 0.0;   // share of every target spread over the batch
   bool pack_captions = true;      // no work on padding (design.md 5.1); off: every caption padded to the context length
 };
 
+// How the features of a step lie, by the mean cosine: of own pairs, and of different rows of one tower, where 1 means that the tower gives
+// everything the same feature (collapse). Of this rank's rows.
+struct FeatureFigures {
+  double own_pairs = 0.0, images = 0.0, texts = 0.0;
+};
+
 // Adds the gradient of the mean loss over all ranks' rows (before averaging over ranks) to the parameters and returns this rank's loss.
-double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
-                        Communicator& communicator);
+// Figures are computed when asked for (a pass over the features, and a read from the device).
+double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator,
+                        FeatureFigures* figures = nullptr);
 
 // After forward_backward on every rank: the gradients of the whole batch, the same bits on all ranks.
 void average_gradients(FlatParameters& parameters, Communicator& communicator);

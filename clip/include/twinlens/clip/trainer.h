@@ -1,5 +1,6 @@
 #pragma once
-// The training program as a function: data in, LOGS/NAME out (params.json, out.log, metrics.jsonl, checkpoints/, model/, report.html).
+// The training program as a function: data in, LOGS/NAME out (params.json, out.log, metrics.jsonl, checkpoints/, model/, report.html;
+// best/ and tensorboard/ when asked for).
 
 #include <atomic>
 #include <cstdint>
@@ -15,6 +16,12 @@ struct TrainOptions {
   std::string train_data, val_data;
   std::string dataset_type = "auto";
   std::string csv_separator, csv_img_key, csv_caption_key;
+  std::string image_key = "jpg;png;jpeg;webp", text_key = "txt", json_text_key;  // see DatasetOptions
+  std::vector<double> json_text_key_probs;
+  std::string captions = "first";             // of several: first, random, all
+  std::string train_data_upsampling_factors;  // 1::2::0.5, one for each `::` part
+  std::string compressed_shards = "auto";
+  std::int64_t shuffle_buffer = 0;  // samples; 0: whole epochs, 5000 where shards are streamed
   std::string model = "ViT-B-32";
   std::string pretrained;
   std::string logs = "./logs";
@@ -31,10 +38,15 @@ struct TrainOptions {
   double lr_cooldown_end = 0.0, lr_cooldown_power = 1.0;
   double grad_clip_norm = 0.0;
   double label_smoothing = 0.0;
-  double ema = 0.0;  // decay; 0: off
+  double ema = 0.0;                   // decay; 0: off
+  std::string on_nonfinite = "stop";  // or skip
+  double spike_factor = 10.0;         // a gradient norm above so many times its running size is a spike; 0: none is
+  std::int64_t max_bad_steps = 5;     // with skip: so many bad steps in a row lead back to the last checkpoint
   std::uint64_t seed = 0;
   int workers = 2, threads = 0;
   bool grad_checkpointing = false, lock_image = false, lock_text = false;
+  bool siglip = false;                                                // SigLIP's sigmoid loss
+  bool stream_loss = true;                                            // the loss from tiles of logits
   int lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;  // the last groups of a locked tower that are trained all the same
   bool lock_image_freeze_bn_stats = false;
   double image_layer_decay = 1.0, text_layer_decay = 1.0;  // of the learning rate, per group from the head down
@@ -51,6 +63,10 @@ struct TrainOptions {
   std::vector<double> affine;       // degrees, translate, scale low, scale high
   std::int64_t save_frequency = 1;  // epochs
   std::int64_t save_every_steps = 0, keep_last = 3;
+  std::string save_best;           // a metric of the evaluation: its best checkpoint is kept, and best/ holds that model
+  bool async_save = true;          // write checkpoints while training goes on
+  std::string report_to;           // tensorboard, or nothing
+  double report_seconds = 30.0;    // between two states of report.html; 0: only at the end
   std::int64_t val_frequency = 1;  // epochs
   std::int64_t log_every_n_steps = 10;
   double max_skipped = 0.01;

@@ -43,16 +43,39 @@ class InputFile {
 
   const std::string& path() const { return path_; }
   std::uint64_t size() const { return size_; }  // when it was opened
+  std::int64_t modified() const { return modified_; }  // nanoseconds since 1970, when it was opened
   void read_at(std::uint64_t offset, void* to, std::size_t count) const;
+  // A hint: these bytes will be read soon. Returns at once.
+  void will_need(std::uint64_t offset, std::uint64_t count) const;
 
  private:
   std::string path_;
   int descriptor_ = -1;
   std::uint64_t size_ = 0;
+  std::int64_t modified_ = 0;
+};
+
+// The bytes of a file, mapped and shared with every process that maps it; pages come from the disk when they are touched. The file must
+// not be cut short while it is mapped (one that is replaced by AtomicFile stays whole).
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::string_view bytes() const { return {data_, size_}; }
+
+ private:
+  const char* data_ = nullptr;
+  std::size_t size_ = 0;
 };
 
 // Renames a finished file or folder and syncs the folder that holds it.
 void rename_synced(const std::string& from, const std::string& to);
+// The same when a folder `to` may be there already: it is exchanged for the new one in one operation, where the file system can, and then
+// removed.
+void replace_folder(const std::string& from, const std::string& to);
 
 // All bytes of a file.
 std::string read_file(const std::string& path);

@@ -8,6 +8,7 @@
 // Sizes: B batch, T tokens, C channels, H heads, D head dim, N M K matrices, (H W) image height and width.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -101,6 +102,34 @@ struct Max {
 // Largest elements along a dimension, which must not be empty: the first of equals, which also gets the gradient; NaN above all.
 Max max(const Tensor& x, int dim, bool keep = false);
 Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the same in all parts
+
+// --- contrastive losses without the N x N logits (info_nce.cpp, sigmoid_loss.cpp) --------------------------------------------------------
+// What the ranks of a run say to each other in the middle of info_nce. Empty functions: there is one rank.
+struct InfoNceRanks {
+  std::function<Tensor(const Tensor& own)> gather{};             // (n) -> (N), in rank order
+  std::function<void(Tensor& max, Tensor& sum)> merge_columns{};  // (N) of this rank's rows -> of all: max, and sum of sum e^(max - new max)
+};
+struct InfoNceOptions {
+  std::int64_t offset = 0;        // row i's own column is i + offset
+  Tensor row_ids{}, column_ids{};  // (n), (N) i64, or absent: other columns with the row's id are left out
+  // Given all three: the targets are the softmax of these features' logits, in both directions, instead of the own pairs
+  // (distillation; no gradient for the teacher).
+  Tensor teacher_rows{}, teacher_columns{}, teacher_logit_scale{};
+  InfoNceRanks ranks{};
+  // Memory is that of a few tiles; other sizes give other roundings. 0: 512 x 1024 on the CPU, 4096 x 4096 on CUDA.
+  std::int64_t tile_rows = 0, tile_columns = 0;
+};
+// The symmetric InfoNCE of unit features: rows (n, d), columns (N, d) f32, logit_scale (1 element f32, the logarithm) -> scalar f32,
+//   sum_i [logsumexp_j S_ij - S_i,own + logsumexp_j S_j,own - S_i,own] / 2n,   S = e^logit_scale rows columns^T,
+// where the second log-sum-exp is over the rows of all ranks. Extra memory O(n + N) and a few tiles, 2 n N d FLOPs forward and 6 n N d
+// backward; the gradient of `columns` is this rank's share. The loss keeps its relative accuracy when the pairs match. Backward checks
+// that the gradient of the logits sums to 0 and that both forms of the scale's gradient agree: NumericError when not (on CUDA, which is
+// not waited for, the scale's gradient becomes NaN).
+Tensor info_nce(const Tensor& rows, const Tensor& columns, const Tensor& logit_scale, const InfoNceOptions& options = {});
+// SigLIP's loss (Zhai et al. 2023, arXiv:2303.15343): -sum_ij log sigmoid(y_ij (S_ij + bias)) / n with y = 1 for own pairs, -1 for others.
+// The same frame; options.teacher_* and options.ranks are not for it (a rank's rows need nothing of other ranks but `columns`).
+Tensor sigmoid_loss(const Tensor& rows, const Tensor& columns, const Tensor& logit_scale, const Tensor& logit_bias,
+                    const InfoNceOptions& options = {});
 
 // --- products (matmul.cpp, linear.cpp) --------------------------------------------------------------------------------------------------
 // `compute` says what a product is computed in (twinlens/kernels/compute.h).

@@ -1,7 +1,7 @@
 #pragma once
 // Instruction sets as types. Kernels are templates over one of these tags and are compiled once per set with its compiler flags; the tag
 // in the mangled name keeps the variants apart. The choice is made once at run time and capped by TWINLENS_MAX_ISA
-// (scalar | avx2 | avx512 | avx512bf16 | neon).
+// (scalar | avx2 | avx512 | avx512bf16 | avx512amx | neon).
 
 namespace twinlens {
 
@@ -21,12 +21,16 @@ struct Avx512Bf16 {
   static constexpr int kWidth = 16;
   static constexpr bool kBf16Dot = true;
 };
+struct Avx512Amx {  // bf16 products in tile registers; what is left is Avx512Bf16
+  static constexpr int kWidth = 16;
+  static constexpr bool kBf16Dot = true;
+};
 struct Neon {
   static constexpr int kWidth = 4;
   static constexpr bool kBf16Dot = false;
 };
 
-enum class Isa : unsigned char { scalar, avx2, avx512, avx512bf16, neon };
+enum class Isa : unsigned char { scalar, avx2, avx512, avx512bf16, avx512amx, neon };
 
 const char* name_of(Isa isa);
 // The best set this build has code for and this processor runs, no better than TWINLENS_MAX_ISA.
@@ -34,10 +38,10 @@ Isa active_isa();
 // Caps the set from now on (tests and benchmarks compare sets in one process). Throws ConfigError when the build or processor lacks it.
 void set_active_isa(Isa isa);
 // Sets that are compiled in and that this processor runs, worst first.
-int available_isas(Isa (&out)[5]);
+int available_isas(Isa (&out)[5]);  // no processor has more than five
 
-// Calls f(tag) with the tag type of the active set. Kernels without bf16 dot products are not compiled for Avx512Bf16: `Bf16Dot` false
-// gives them the Avx512 body there.
+// Calls f(tag) with the tag type of the active set. Kernels without bf16 products are not compiled for Avx512Bf16 and
+// Avx512Amx: `Bf16Dot` false gives them the Avx512 body there.
 template <bool Bf16Dot, class F>
 inline void with_isa(F&& f) {
   switch (active_isa()) {
@@ -51,6 +55,14 @@ inline void with_isa(F&& f) {
     case Isa::avx512bf16:
       if constexpr (Bf16Dot) {
         return f(Avx512Bf16{});
+      } else {
+        return f(Avx512{});
+      }
+#endif
+#if defined(TWINLENS_HAS_AVX512AMX)
+    case Isa::avx512amx:
+      if constexpr (Bf16Dot) {
+        return f(Avx512Amx{});
       } else {
         return f(Avx512{});
       }

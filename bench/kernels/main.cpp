@@ -1,0 +1,55 @@
+// twinlens_bench: every kernel at named shapes of CLIP. Flags are Google Benchmark's.
+
+#include <benchmark/benchmark.h>
+
+#include "bench/kernels/rows.h"
+#include "bench/measure/peak.h"
+
+#include "twinlens/kernels/isa.h"
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens::bench {
+
+const Peaks& peaks() {
+  static const Peaks measured{cpu_peak_gflops(false), cpu_peak_gflops(true), cpu_copy_gigabytes()};
+  return measured;
+}
+
+void add_row(const std::string& name, const Work& work, const std::function<void()>& call) {
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [work, call](benchmark::State& state) {
+                                 try {
+                                   for (auto _ : state) call();
+                                 } catch (const std::exception& error) {
+                                   state.SkipWithError(error.what());
+                                   return;
+                                 }
+                                 const double flop_share = 1e-7 * work.flops / (work.bf16 ? peaks().bf16_gflops : peaks().fp32_gflops);
+                                 const double byte_share = 1e-7 * work.bytes / peaks().copy_gigabytes;
+                                 const auto rate = benchmark::Counter::kIsIterationInvariantRate;
+                                 state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * work.flops, rate);
+                                 state.counters["GB/s"] = benchmark::Counter(1e-9 * work.bytes, rate);
+                                 state.counters["%peak"] = benchmark::Counter(flop_share > byte_share ? flop_share : byte_share, rate);
+                               })
+      ->UseRealTime()
+      ->MeasureProcessCPUTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+
+}  // namespace twinlens::bench
+
+int main(int argc, char** argv) {
+  using namespace twinlens::bench;
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::AddCustomContext("instruction_set", twinlens::name_of(twinlens::active_isa()));
+  benchmark::AddCustomContext("threads", std::to_string(twinlens::thread_count()));
+  benchmark::AddCustomContext("peak_fp32_gflops", std::to_string(peaks().fp32_gflops));
+  benchmark::AddCustomContext("peak_bf16_gflops", std::to_string(peaks().bf16_gflops));
+  benchmark::AddCustomContext("copy_gigabytes", std::to_string(peaks().copy_gigabytes));
+  add_op_case_rows();
+  add_shape_rows();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}

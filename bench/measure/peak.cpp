@@ -1,0 +1,81 @@
+#include "bench/measure/peak.h"
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <vector>
+
+#include "bench/measure/peak_loop.h"
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens::bench {
+namespace {
+
+template <class F>
+double seconds_of(F&& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+constexpr int kRounds = 8;
+
+// Time on the processor, of one of the threads: other programs do not count. What has worked on all threads alike for this long.
+template <class F>
+double processor_seconds_of(F&& f) {
+  const std::clock_t start = std::clock();
+  f();
+  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC / thread_count();
+}
+
+}  // namespace
+
+double cpu_peak_gflops(bool bf16) {
+  std::vector<float> sums(static_cast<std::size_t>(thread_count()));
+  double flops = 0.0, best = 0.0;
+  PeakLoop loop{thread_count(), 300'000, bf16, sums.data(), &flops};
+  for (int i = 0; i < kRounds; ++i) {
+    const double seconds = processor_seconds_of([&] { run(current_stream(kCpu), loop); });
+    best = std::max(best, flops * static_cast<double>(loop.threads) / seconds * 1e-9);
+  }
+  return best;
+}
+
+double cpu_copy_gigabytes() {
+  constexpr std::int64_t kCount = 16 << 20;
+  std::vector<float> x(kCount, 1.0F), y(kCount, 2.0F);
+  double best = 0.0;
+  for (int i = 0; i < kRounds; ++i) {
+    const double seconds = seconds_of([&] { run(current_stream(kCpu), CopyLoop{x.data(), y.data(), kCount}); });
+    best = std::max(best, 8.0 * static_cast<double>(kCount) / seconds * 1e-9);
+  }
+  return best;
+}
+
+double cuda_product_gflops(Device device, Compute compute) {
+  constexpr std::int64_t kSide = 8192;
+  const NoGrad guard;
+  double best = 0.0;
+  try {
+    const DType dtype = compute == Compute::bf16 ? DType::bf16 : DType::f32;
+    const Tensor x = full({kSide, kSide}, 0.5, dtype, device);
+    MatmulOptions options;
+    options.compute = compute;
+    for (int i = 0; i < kRounds; ++i) {
+      synchronize(current_stream(device));
+      const double seconds = seconds_of([&] {
+        const Tensor y = matmul(x, x, options);
+        synchronize(current_stream(device));
+      });
+      best = std::max(best, 2.0 * kSide * kSide * kSide / seconds * 1e-9);
+    }
+  } catch (const Error&) {
+    return 0.0;
+  }
+  return best;
+}
+
+}  // namespace twinlens::bench

@@ -1,0 +1,85 @@
+#include "bench/measure/peak_loop.h"
+
+#include "kernels/cpu/gemm/tile.h"
+
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens::bench {
+namespace {
+
+// Enough chains to hide the latency of a multiply-add on two ports, few enough for the registers.
+template <class I>
+constexpr int kChains = I::kWidth == 16 ? 24 : 10;
+
+template <class I, bool Pairs>
+float multiply_adds(std::int64_t rounds) {
+  using Raw = typename Vec<I>::Raw;
+  Raw sum[kChains<I>], x = Vec<I>(0.5F).raw, y = Vec<I>(0.25F).raw;
+  for (int i = 0; i < kChains<I>; ++i) sum[i] = Vec<I>(static_cast<float>(i)).raw;
+  for (std::int64_t k = 0; k < rounds; ++k) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kChains<I>; ++i) {
+      // In f32 the chain goes through a factor: a product of two constants would be taken out of the loop.
+      sum[i] = Pairs ? gemm::multiply_add<I, Pairs>(x, y, sum[i]) : sum[i] * x + y;
+    }
+  }
+  Raw total = sum[0];
+  for (int i = 1; i < kChains<I>; ++i) total += sum[i];
+  return total[0];
+}
+
+#if defined(__AMX_BF16__)
+constexpr double kTileFlops = 4.0 * 16 * 16 * 32 * 2;  // of a round
+
+void multiply_tiles(std::int64_t rounds) {
+  const gemm::TileRegisters<Avx512Amx, true> registers;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  for (std::int64_t k = 0; k < rounds; ++k) {
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_dpbf16ps(1, 4, 5);
+    _tile_dpbf16ps(2, 4, 5);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+}
+#endif
+
+}  // namespace
+
+template <class I>
+void kernel(I, const PeakLoop& a) {
+#if defined(__AMX_BF16__)
+  if (a.bf16) {
+    *a.flops = static_cast<double>(a.rounds) * kTileFlops;
+    parallel_for(a.threads, 1, [&](std::int64_t, std::int64_t) { multiply_tiles(a.rounds); });
+    return;
+  }
+#endif
+  const bool pairs = I::kBf16Dot && a.bf16;
+  *a.flops = static_cast<double>(a.rounds) * kChains<I> * I::kWidth * (pairs ? 4.0 : 2.0);
+  parallel_for(a.threads, 1, [&](std::int64_t thread, std::int64_t) {
+    if constexpr (I::kBf16Dot) {
+      if (pairs) {
+        a.sums[thread] = multiply_adds<I, true>(a.rounds);
+        return;
+      }
+    }
+    a.sums[thread] = multiply_adds<I, false>(a.rounds);
+  });
+}
+template void kernel(TWINLENS_ISA, const PeakLoop&);
+
+template <class I>
+void kernel(I, const CopyLoop& a) {
+  parallel_for(a.count, 1 << 16, [&](std::int64_t begin, std::int64_t end) {
+    for_lanes<I>(end - begin,
+                 [&](std::int64_t i, std::int64_t n) { store_lanes<I>(load_lanes<I>(a.x + begin + i, n), a.y + begin + i, n); });
+  });
+}
+template void kernel(TWINLENS_ISA, const CopyLoop&);
+
+}  // namespace twinlens::bench

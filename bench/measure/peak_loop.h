@@ -1,0 +1,32 @@
+#pragma once
+// Loops that do nothing but what a processor is fastest at: multiply-adds between registers, and copying memory.
+
+#include "twinlens/kernels/run.h"
+
+namespace twinlens::bench {
+
+// `rounds` rounds of independent multiply-adds on each of `threads` threads, in f32 or by bf16 dot products (where the set has them).
+struct PeakLoop {
+  static constexpr const char* kName = "peak_loop";
+  static constexpr bool kCuda = false;
+  static constexpr bool kBf16Dot = true;
+  std::int64_t threads = 1, rounds = 0;
+  bool bf16 = false;
+  float* sums = nullptr;    // (threads)
+  double* flops = nullptr;  // of one thread; written
+};
+template <class I>
+void kernel(I, const PeakLoop&);
+
+// y = x
+struct CopyLoop {
+  static constexpr const char* kName = "copy_loop";
+  static constexpr bool kCuda = false;
+  const float* x = nullptr;
+  float* y = nullptr;
+  std::int64_t count = 0;
+};
+template <class I>
+void kernel(I, const CopyLoop&);
+
+}  // namespace twinlens::bench

@@ -1,0 +1,153 @@
+#include "bench/step/runner.h"
+
+#include <chrono>
+#include <unordered_map>
+
+#include "bench/step/batch.h"
+
+#include "twinlens/clip/loss.h"
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/scope.h"
+#include "twinlens/nn/communicator.h"
+
+namespace twinlens::bench {
+namespace {
+
+Compute compute_of(const std::string& precision) {
+  if (precision == "fp32") return Compute::fp32;
+  if (precision == "tf32") return Compute::tf32;
+  if (precision == "bf16" || precision == "amp_bf16") return Compute::bf16;
+  if (precision == "amp") return Compute::f16;
+  throw ConfigError("unknown precision '" + precision + "'; --precision; use fp32, tf32 or bf16");
+}
+
+// Adds the time since it was made, or since the last part, to a part. Does nothing without a place to put it.
+class Stopwatch {
+ public:
+  Stopwatch(const Runner& runner, PhaseSeconds* phases) : runner_(runner), phases_(phases), last_(std::chrono::steady_clock::now()) {}
+  void part(std::size_t phase) {
+    if (phases_ == nullptr) return;
+    runner_.wait();
+    const auto now = std::chrono::steady_clock::now();
+    phases_->of[phase] += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  const Runner& runner_;
+  PhaseSeconds* phases_;
+  std::chrono::steady_clock::time_point last_;
+};
+
+// The captions that are encoded, and which of them each pair has (empty when each has its own).
+struct Captions {
+  std::vector<std::vector<std::int32_t>> tokens;
+  std::vector<std::int64_t> row;
+};
+
+Captions distinct(const PairBatch& batch, bool equal_once) {
+  Captions c;
+  std::unordered_map<std::int64_t, std::int64_t> row_of;
+  for (std::size_t i = 0; i < batch.captions.size(); ++i) {
+    const auto next = static_cast<std::int64_t>(c.tokens.size());
+    const auto [it, is_new] = row_of.try_emplace(equal_once ? batch.caption_ids[i] : static_cast<std::int64_t>(i), next);
+    if (is_new) c.tokens.push_back(batch.captions[i]);
+    c.row.push_back(it->second);
+  }
+  if (c.tokens.size() == c.row.size()) c.row.clear();
+  return c;
+}
+
+}  // namespace
+
+Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device(options.device)) {
+  if (device_.is_cuda() && cuda_device_count() <= device_.index) throw DeviceError(cuda_unavailable_reason());
+  model_ = std::make_unique<Clip>(find_model_config(o_.model), o_.seed);
+  if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
+  batch_ = make_batch(model_->config, o_.batch_size, o_.captions, o_.seed);
+  move_to(*model_, device_);
+  batch_.pixels = batch_.pixels.to(device_);
+  block_.seed = o_.seed;
+  block_.learning_rate = static_cast<float>(o_.learning_rate);
+  context_.training = true;
+  context_.compute = compute_of(o_.precision);
+  context_.step = &block_;
+  if (device_.is_cuda()) {
+    device_block_ = step_block_on(block_, device_);
+    context_.step = static_cast<const StepBlock*>(device_block_.raw());
+  }
+  context_.checkpoint_blocks = o_.checkpoint_blocks;
+  parameters_ = std::make_unique<FlatParameters>(collect(*model_), context_.compute == Compute::bf16);
+}
+
+std::int64_t Runner::text_rows() const {
+  std::int64_t rows = 0;
+  for (const auto& caption : distinct(batch_, o_.step.encode_equal_once).tokens) {
+    rows += o_.step.pack_captions ? static_cast<std::int64_t>(caption.size()) : model_->config.text.context_length;
+  }
+  return rows;
+}
+
+Tensor Runner::encode_text() const {
+  const Captions captions = distinct(batch_, o_.step.encode_equal_once);
+  TokenBatch tokens = pack_captions(captions.tokens, o_.step.pack_captions ? 0 : model_->config.text.context_length).to(device_);
+  tokens.packed = tokens.packed && o_.prune_last_block;
+  Tensor text = model_->encode_text(tokens, context_);
+  if (captions.row.empty()) return text;
+  return index_select(text, 0, from_vector(captions.row, {static_cast<std::int64_t>(captions.row.size())}).to(device_));
+}
+
+Tensor Runner::loss_and_gradients(PhaseSeconds* phases) {
+  Stopwatch watch(*this, phases);
+  if (o_.step.max_chunk > 0) {
+    const double loss = forward_backward(*model_, batch_, o_.step, context_, *communicator_);
+    watch.part(3);
+    return scalar(static_cast<float>(loss));
+  }
+  const Tensor text = encode_text();
+  watch.part(0);
+  const Tensor image = model_->encode_image(batch_.pixels, context_);
+  watch.part(1);
+  Tensor loss;
+  {
+    const Scope scope("loss");
+    const Tensor ids = from_vector(batch_.caption_ids, {static_cast<std::int64_t>(batch_.caption_ids.size())}).to(device_);
+    loss = clip_loss({image, text, model_->logit_scale.value, ids}, o_.step.equal_captions, *communicator_);
+  }
+  watch.part(2);
+  backward(loss);
+  watch.part(3);
+  return loss.detach();
+}
+
+void Runner::optimize() {
+  block_.clip_factor = o_.grad_clip_norm > 0.0 ? clip_factor(parameters_->gradient_norm(), o_.grad_clip_norm) : 1.0F;
+  AdamWOptions adamw;
+  if (model_->config.vision.is_resnet()) {
+    adamw.beta2 = 0.999;
+    adamw.eps = 1e-8;
+  }
+  if (device_block_.defined()) {
+    copy_step_block(block_, device_block_);
+    adamw_step(*parameters_, device_block_, adamw);
+  } else {
+    adamw_step(*parameters_, block_, adamw);
+  }
+  model_->clamp_logit_scale();
+  block_.step += 1;
+}
+
+Tensor Runner::step(PhaseSeconds* phases) {
+  Stopwatch watch(*this, phases);
+  parameters_->zero_gradients();
+  watch.part(4);
+  Tensor loss = loss_and_gradients(phases);
+  Stopwatch after(*this, phases);
+  optimize();
+  after.part(4);
+  return loss;
+}
+
+}  // namespace twinlens::bench

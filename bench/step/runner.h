@@ -1,0 +1,60 @@
+#pragma once
+// Training steps on one batch, again and again, with a clock on their parts.
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "twinlens/clip/train_step.h"
+#include "twinlens/nn/optimizer.h"
+
+namespace twinlens::bench {
+
+struct RunnerOptions {
+  std::string model = "ViT-B-32", precision = "fp32", device = "cpu", captions = "emoji";
+  std::int64_t batch_size = 32;
+  std::uint64_t seed = 0;
+  StepOptions step;
+  bool prune_last_block = true, checkpoint_blocks = false;
+  double learning_rate = 1e-5, grad_clip_norm = 0.0;
+};
+
+// Seconds of one step. With chunks (StepOptions::max_chunk) the towers run twice and in turns: all of it counts as backward.
+struct PhaseSeconds {
+  static constexpr std::array<const char*, 5> kNames{"text_forward", "image_forward", "loss", "backward", "optimizer"};
+  std::array<double, 5> of{};
+};
+
+class Runner {
+ public:
+  explicit Runner(const RunnerOptions& options);
+
+  // One step as the trainer does it: forward, loss, backward, AdamW. The loss stays on the device. With `phases` the device is waited
+  // for between the parts, which costs a card some of its speed.
+  Tensor step(PhaseSeconds* phases = nullptr);
+  void wait() const { synchronize(current_stream(device_)); }
+
+  Clip& model() { return *model_; }
+  const PairBatch& batch() const { return batch_; }
+  Device device() const { return device_; }
+  Compute compute() const { return context_.compute; }
+  std::int64_t text_rows() const;  // tokens that the text tower computes
+
+ private:
+  Tensor loss_and_gradients(PhaseSeconds* phases);
+  Tensor encode_text() const;
+  void optimize();
+
+  RunnerOptions o_;
+  Device device_;
+  std::unique_ptr<Clip> model_;
+  std::unique_ptr<FlatParameters> parameters_;
+  std::unique_ptr<Communicator> communicator_ = solo_communicator();
+  StepBlock block_;
+  Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
+  Context context_;
+  PairBatch batch_;
+};
+
+}  // namespace twinlens::bench

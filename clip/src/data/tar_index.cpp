@@ -1,0 +1,282 @@
+#include "clip/src/data/tar_index.h"
+
+#include <algorithm>
+#include <archive.h>
+#include <archive_entry.h>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <thread>
+#include <utility>
+
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kLargestText = std::int64_t{16} << 20;       // of a caption or .json
+constexpr std::int64_t kSettled = 2'000'000'000;                    // nanoseconds
+constexpr std::int64_t kLargestMember = (std::int64_t{1} << 32) - 1;  // of a picture
+
+struct Part {
+  Member member;
+  std::string bytes;    // of what may hold captions
+  std::string problem;  // why it cannot be used
+};
+struct Sample {
+  std::string key;                    // path up to the first dot of the base name
+  std::map<std::string, Part> parts;  // by lower-case extension
+};
+
+// The bytes of a member's name. (A pax name that the locale cannot express is there as UTF-8 only.)
+std::string name_of(archive_entry* entry) {
+  for (const char* name : {archive_entry_pathname_utf8(entry), archive_entry_pathname(entry)}) {
+    if (name != nullptr) return name;
+  }
+  return {};
+}
+
+std::string listed(const std::vector<std::string>& words) {
+  std::string out;
+  for (std::size_t i = 0; i < words.size(); ++i) out += (i == 0 ? "" : i + 1 == words.size() ? " or " : ", ") + words[i];
+  return out;
+}
+
+class TarPass {
+ public:
+  TarPass(const std::string& path, const std::string& name, const CaptionRules& rules)
+      : file_(path), name_(name), rules_(rules), compressed_(is_compressed(file_)), builder_(compressed_) {}
+
+  std::string run() {
+    const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
+    reader_ = reader.get();
+    archive_read_support_format_tar(reader_);
+    archive_read_support_filter_gzip(reader_);
+    archive_read_support_filter_zstd(reader_);
+    if (const int status = archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18); status != ARCHIVE_OK) {
+      if (compressed_) check(status);
+      throw FileError("shard cannot be read: " + std::string(archive_error_string(reader_)) + "; " + name_ + "; check that it is a tar");
+    }
+    archive_entry* entry = nullptr;
+    while (true) {
+      const int status = archive_read_next_header(reader_, &entry);
+      if (status == ARCHIVE_EOF) break;
+      check(status);
+      take(entry);
+    }
+    close_sample();
+    const auto stream_size = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
+    if (!compressed_ && reached_ > file_.size()) fail("it is cut short");
+    return builder_.finish(file_.size(), file_.modified(), std::max(stream_size, reached_), rules_.digest());
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& why) const {
+    throw FileError("shard is damaged: " + why + "; " + name_ + " after " + std::to_string(builder_.samples()) + " samples; fetch it again");
+  }
+  void check(int status) const {
+    if (status >= ARCHIVE_WARN) return;
+    const std::string why = archive_error_string(reader_) != nullptr ? archive_error_string(reader_) : "unknown error";
+    fail(compressed_ ? why + " (the compressed data is cut short or wrong)" : why);
+  }
+
+  void take(archive_entry* entry) {
+    if (archive_entry_filetype(entry) != AE_IFREG) return;
+    const std::string member = name_of(entry);
+    const auto slash = member.rfind('/');
+    const std::size_t base = slash == std::string::npos ? 0 : slash + 1;
+    const auto dot = member.find('.', base);
+    if (dot == std::string::npos || dot == base || member.compare(base, 2, "__") == 0) return;
+    std::string extension = member.substr(dot + 1);
+    std::transform(extension.begin(), extension.end(), extension.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (sample_.key != member.substr(0, dot) || sample_.parts.count(extension) > 0) {
+      close_sample();
+      sample_.key = member.substr(0, dot);
+    }
+    // After a header has been read, what libarchive has consumed is where the data begins.
+    Part part;
+    part.member.offset = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
+    const auto size = static_cast<std::int64_t>(archive_entry_size(entry));
+    if (archive_entry_hardlink(entry) != nullptr || archive_entry_sparse_count(entry) > 0) {
+      part.problem = "is a link or has holes";
+    } else if (size > kLargestMember || size < 0) {
+      part.problem = "is larger than 4 GiB";
+    } else {
+      part.member.size = static_cast<std::uint32_t>(size);
+      reached_ = std::max(reached_, part.member.offset + part.member.size);
+      const auto& sources = rules_.source_keys();
+      if (std::find(sources.begin(), sources.end(), extension) != sources.end()) read(part, size);
+    }
+    sample_.parts[extension] = std::move(part);
+  }
+
+  void read(Part& part, std::int64_t size) {
+    if (size > kLargestText) {
+      part.problem = "is larger than 16 MiB";
+      return;
+    }
+    part.bytes.resize(static_cast<std::size_t>(size));
+    std::size_t at = 0;
+    while (at < part.bytes.size()) {
+      const la_ssize_t got = archive_read_data(reader_, part.bytes.data() + at, part.bytes.size() - at);
+      if (got < 0) check(static_cast<int>(got));
+      if (got <= 0) fail("it is cut short");
+      at += static_cast<std::size_t>(got);
+    }
+  }
+
+  // The sample is complete: adds it, or says why not.
+  void close_sample() {
+    const Sample sample = std::exchange(sample_, {});
+    if (sample.parts.empty()) return;
+    const Part* image = nullptr;
+    for (const std::string& key : rules_.image_keys()) {
+      const auto it = sample.parts.find(key);
+      if (it != sample.parts.end() && (image == nullptr || image->member.size == 0)) image = &it->second;
+    }
+    if (image == nullptr) return builder_.skip(sample.key, "no picture (" + listed(rules_.image_keys()) + ")");
+    if (!image->problem.empty()) return builder_.skip(sample.key, "the picture " + image->problem);
+    if (image->member.size == 0) return builder_.skip(sample.key, "the picture is empty (0 bytes)");
+    std::string problem = "no caption (" + listed(rules_.source_keys()) + ")";
+    for (const std::string& key : rules_.source_keys()) {
+      const auto it = sample.parts.find(key);
+      if (it == sample.parts.end()) continue;
+      const Part& text = it->second;
+      const std::vector<Caption> captions = text.problem.empty() ? rules_.read(text.bytes) : std::vector<Caption>{};
+      if (captions.empty()) {
+        problem = !text.problem.empty() ? "the caption's member " + text.problem
+                  : key == "json"       ? "no caption in its .json under the keys of --json-text-key"
+                                        : "the caption is empty";
+        continue;
+      }
+      const auto json = sample.parts.find("json");
+      builder_.add(sample.key, image->member, text.member, json != sample.parts.end() ? json->second.member : Member{}, captions, text.bytes);
+      return;
+    }
+    builder_.skip(sample.key, problem);
+  }
+
+  InputFile file_;
+  std::string name_;
+  const CaptionRules& rules_;
+  bool compressed_;
+  ShardIndexBuilder builder_;
+  archive* reader_ = nullptr;
+  Sample sample_;
+  std::uint64_t reached_ = 0;
+};
+
+// The index in this file, if it is there and is that of the shard as it lies there now.
+std::shared_ptr<const ShardIndex> usable(const std::string& path, const InputFile& shard, const CaptionRules& rules) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return nullptr;
+  try {
+    auto index = ShardIndex::from_file(path);
+    const bool current =
+        index->shard_size() == shard.size() && index->shard_modified() == shard.modified() && index->rules() == rules.digest();
+    return current ? index : nullptr;
+  } catch (const FileError& e) {
+    std::fprintf(stderr, "note: %s\n", e.what());
+    return nullptr;
+  }
+}
+
+bool store(const std::string& path, const std::string& bytes) {
+  try {
+    std::error_code ignored;
+    fs::create_directories(fs::path(path).parent_path(), ignored);
+    atomic_write(path, bytes);
+    return true;
+  } catch (const FileError&) {
+    return false;
+  }
+}
+
+std::shared_ptr<const ShardIndex> open_index(const std::string& shard, const CaptionRules& rules, std::atomic<int>& made) {
+  const InputFile file(shard);
+  const std::array<std::string, 2> places{index_path_beside(shard), index_path_in_cache(shard)};
+  for (const std::string& place : places) {
+    if (place.empty()) continue;
+    if (auto index = usable(place, file, rules)) return index;
+  }
+  std::string bytes = index_tar(shard, shard, rules);
+  ++made;
+  // A shard that was written just now may be written again within the clock's resolution, with the same size: its index is not kept.
+  const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  if (now - file.modified() < kSettled) return ShardIndex::from_bytes(std::move(bytes), shard);
+  for (const std::string& place : places) {
+    if (!place.empty() && store(place, bytes)) return ShardIndex::from_file(place);
+  }
+  return ShardIndex::from_bytes(std::move(bytes), shard);  // nowhere to keep it: it is made again next time
+}
+
+}  // namespace
+
+bool is_compressed(const InputFile& file) {
+  std::array<unsigned char, 4> magic{};
+  file.read_at(0, magic.data(), std::min<std::size_t>(magic.size(), static_cast<std::size_t>(file.size())));
+  return (magic[0] == 0x1F && magic[1] == 0x8B) || magic == std::array<unsigned char, 4>{0x28, 0xB5, 0x2F, 0xFD};
+}
+
+std::string index_tar(const std::string& path, const std::string& name, const CaptionRules& rules) {
+  return TarPass(path, name, rules).run();
+}
+
+std::string index_path_beside(const std::string& shard) { return shard + ".twinlens-index"; }
+
+std::string index_path_in_cache(const std::string& shard) {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  fs::path folder;
+  if (cache != nullptr && *cache != '\0') {
+    folder = cache;
+  } else if (home != nullptr && *home != '\0') {
+    folder = fs::path(home) / ".cache";
+  } else {
+    return {};
+  }
+  const std::string path = fs::absolute(shard).lexically_normal().string();
+  char name[17];
+  std::snprintf(name, sizeof name, "%016llx", static_cast<unsigned long long>(hash_bytes(path.data(), path.size())));
+  return (folder / "twinlens" / (std::string(name) + ".twinlens-index")).string();
+}
+
+std::vector<std::shared_ptr<const ShardIndex>> open_indices(const std::vector<std::string>& shards, const CaptionRules& rules) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::shared_ptr<const ShardIndex>> out(shards.size());
+  std::vector<std::exception_ptr> errors(shards.size());
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> failed{false};
+  std::atomic<int> made{0};
+  const auto work = [&] {
+    for (std::size_t i = next++; i < shards.size() && !failed; i = next++) {
+      try {
+        out[i] = open_index(shards[i], rules, made);
+      } catch (...) {
+        errors[i] = std::current_exception();
+        failed = true;
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  const std::size_t count = std::min<std::size_t>({shards.size(), 8, std::max(1U, std::thread::hardware_concurrency())});
+  for (std::size_t i = 1; i < count; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& error : errors) {
+    if (error != nullptr) std::rethrow_exception(error);
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (made > 0 && seconds > 2.0) std::fprintf(stderr, "indexed %d of %zu shards in %.1f s\n", made.load(), shards.size(), seconds);
+  return out;
+}
+
+}  // namespace twinlens

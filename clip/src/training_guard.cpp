@@ -1,0 +1,64 @@
+// The guard of a run: what becomes of a step whose loss or gradient is not finite, or whose gradient is a spike.
+
+#include <cmath>
+#include <fmt/format.h>
+
+#include "clip/src/resume.h"
+#include "clip/src/training.h"
+
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens {
+
+// Whether the update may be made. With --on-nonfinite stop a step that is not finite ends the run, and a spike is only noted.
+bool Training::guard(const LoadedBatch& batch, double loss, double norm, bool logged) {
+  const bool skip = o_.on_nonfinite == "skip";
+  if (!skip) check_finite(batch, loss, norm);
+  using Verdict = RunHealth::Verdict;
+  const Verdict verdict = health_.judge(loss, norm, *parameters_, state_.step, adamw_.beta2, skip || logged);
+  const bool left_out = skip && verdict != Verdict::good;
+  health_.count(verdict, left_out);
+  if (verdict == Verdict::spike) {
+    log_->line(fmt::format("warning: step {}: the gradient norm {:.3g} is more than {:g} times its running size{}", state_.step + 1, norm,
+                           o_.spike_factor, left_out ? "; the step is left out" : "; --on-nonfinite skip would leave the step out"));
+  } else if (left_out) {
+    log_->line(fmt::format("warning: step {}: {} is not finite; the step is left out ({} so far); samples {}", state_.step + 1,
+                           std::isfinite(loss) ? "the gradient norm" : "the loss", health_.left_out(), keys_of(batch)));
+  }
+  if (left_out && (health_.bad_in_a_row() >= o_.max_bad_steps || !statistics_are_finite())) roll_back(health_.bad_in_a_row());
+  if (!left_out) last_update_ = state_.step + 1;
+  return !left_out;
+}
+
+// Batch norm's running statistics have seen the step, whatever becomes of it.
+bool Training::statistics_are_finite() const {
+  const Collector all = collect(*model_);
+  for (const NamedBuffer& b : all.buffers) {
+    if (count_nonfinite(*b.tensor).to_ints()[0] > 0) return false;
+  }
+  return true;
+}
+
+// Weights, moments and averages of the newest checkpoint that is older than the last update: what came of that update does not compute.
+// The data goes on from where it is.
+void Training::roll_back(std::int64_t bad_steps) {
+  const std::string why = fmt::format("{} steps in a row were not finite or spikes", bad_steps);
+  if (rolled_back_at_ >= 0 && state_.step - rolled_back_at_ <= 2 * o_.max_bad_steps) {
+    throw NumericError(why + fmt::format(" at step {}, again after going back to a checkpoint; lower --lr; the last checkpoint is {}",
+                                         state_.step + 1, last_good()));
+  }
+  for (const std::filesystem::path& checkpoint : list_checkpoints(folder_ / "checkpoints")) {
+    const std::string name = checkpoint.filename().string();
+    if (std::stoll(name.substr(name.find('_') + 1)) >= last_update_) continue;
+    const TrainState then = resume_run(folder_, checkpoint.string(), state_, *model_, *parameters_, ema_.get());
+    rolled_back_at_ = state_.step;
+    health_.count(RunHealth::Verdict::good, false);
+    log_->line(fmt::format("warning: {}: back to the weights of step {}; the data goes on", why, then.step));
+    return;
+  }
+  throw NumericError(
+      why + fmt::format(" at step {}, and there is no checkpoint to go back to; give --save-every-steps, or lower --lr", state_.step + 1));
+}
+
+}  // namespace twinlens

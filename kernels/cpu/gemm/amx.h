@@ -1,0 +1,64 @@
+#pragma once
+// The micro-kernel in tile registers (Intel, "Intel Advanced Matrix Extensions", Software Developer's Manual, volume 1, chapter 18): a
+// tile is 16 rows of 64 bytes, and one instruction multiplies 16 x 32 bf16 by 32 x 16, 8192 multiply-adds, into f32 sums. Sums are taken
+// in the order of the depth and denormal results are 0.
+//
+// Only for files that are compiled for Avx512Amx. The intrinsics do not tell the compiler that they touch memory: fences stand where
+// ordinary loads and stores meet them.
+
+#include <immintrin.h>
+
+#include "kernels/cpu/vec/vec.h"
+
+namespace twinlens::gemm {
+
+TWINLENS_INLINE void memory_fence_for_compiler() { asm volatile("" ::: "memory"); }
+
+// All eight registers: 16 rows of 64 bytes.
+TWINLENS_INLINE void configure_tiles() {
+  struct alignas(64) Config {
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+  const Config config;
+  memory_fence_for_compiler();
+  _tile_loadconfig(&config);
+}
+
+// tile[32][16 Vectors] = sum over words; a[words / 16][32][16], b[words][16 Vectors] in pairs of bf16.
+template <int Vectors>
+TWINLENS_INLINE void multiply_tiles(std::int64_t words, const float* a, const float* b, float* tile) {
+  static_assert(Vectors == 1 || Vectors == 2);
+  constexpr std::int64_t row = Vectors * 64;  // bytes from one row of b, or of the result, to the next
+  memory_fence_for_compiler();
+  _tile_zero(0);
+  _tile_zero(1);
+  if constexpr (Vectors == 2) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (std::int64_t k = 0; k < words; k += 16) {
+    _tile_loadd(4, a, 64);
+    _tile_loadd(6, b, row);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(5, a + 256, 64);
+    _tile_dpbf16ps(1, 5, 6);
+    if constexpr (Vectors == 2) {
+      _tile_loadd(7, b + 16, row);
+      _tile_dpbf16ps(2, 4, 7);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    a += 512;
+    b += Vectors * 256;
+  }
+  _tile_stored(0, tile, row);
+  _tile_stored(1, tile + Vectors * 256, row);
+  if constexpr (Vectors == 2) {
+    _tile_stored(2, tile + 16, row);
+    _tile_stored(3, tile + Vectors * 256 + 16, row);
+  }
+  memory_fence_for_compiler();
+}
+
+}  // namespace twinlens::gemm

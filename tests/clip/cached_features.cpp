@@ -1,0 +1,148 @@
+// A batch that is encoded in chunks: the same features to the bit, and the gradient of the whole batch.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "tests/support/toy_data.h"
+
+#include "twinlens/clip/train_step.h"
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
+#include "twinlens/nn/optimizer.h"
+
+namespace twinlens::test {
+namespace {
+
+constexpr std::int64_t kBatch = 1024;
+
+ModelConfig tiny() {
+  return parse_model_config(
+      R"({"embed_dim": 24, "vision_cfg": {"image_size": 16, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+          "text_cfg": {"context_length": 10, "vocab_size": 200, "width": 32, "heads": 2, "layers": 2}})",
+      "test");
+}
+
+PairBatch batch_of(std::int64_t n) {
+  PairBatch batch;
+  batch.pixels = empty({n, 16, 16, 3});
+  normal_(batch.pixels, 0.0, 1.0, 5, 1);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int64_t id = i % 10 == 9 ? i - 5 : i;  // some captions stand twice
+    batch.captions.push_back({198, static_cast<std::int32_t>(id % 190), static_cast<std::int32_t>(id / 190 * 7), 199});
+    for (std::int64_t t = 0; t < id % 5; ++t) batch.captions.back().insert(batch.captions.back().end() - 1, static_cast<std::int32_t>(t * 31 % 190));
+    batch.caption_ids.push_back(id);
+  }
+  return batch;
+}
+
+struct Step {
+  double loss = 0.0;
+  std::vector<std::pair<std::string, std::vector<float>>> gradients;
+};
+
+Step step_with(double scale, std::int64_t chunk, bool stream, bool checkpoint_blocks = false) {
+  Clip model(tiny(), 3);
+  FlatParameters flat(collect(model), false);
+  {
+    const NoGrad guard;
+    model.logit_scale.value.fill_(std::log(scale));
+  }
+  flat.zero_gradients();
+  StepBlock block;
+  Context context;
+  context.training = true;
+  context.step = &block;
+  context.checkpoint_blocks = checkpoint_blocks;
+  StepOptions options;
+  options.equal_captions = EqualCaptions::positives;
+  options.max_chunk = chunk;
+  options.stream_loss = stream;
+  const auto solo = solo_communicator();
+  Step out;
+  out.loss = forward_backward(model, batch_of(kBatch), options, context, *solo);
+  for (const Segment& s : flat.segments()) out.gradients.emplace_back(s.name, flat.gradients.slice(0, s.offset, s.offset + s.size).to_vector());
+  return out;
+}
+
+void check_gradients(const Step& got, const Step& want, double bound) {
+  CHECK(got.loss == Approx(want.loss).epsilon(1e-6));
+  for (std::size_t k = 0; k < want.gradients.size(); ++k) {
+    const auto& [name, b] = want.gradients[k];
+    const std::vector<float>& a = got.gradients[k].second;
+    double difference = 0.0, size = 0.0;
+    for (std::size_t i = 0; i < b.size(); ++i) {
+      // The keys' third of a bias has no gradient but rounding: a constant added to a row's scores changes nothing.
+      if (name.find("in_proj_bias") != std::string::npos && i >= b.size() / 3 && i < 2 * b.size() / 3) continue;
+      difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
+      size += std::pow(static_cast<double>(b[i]), 2);
+    }
+    INFO(name << ": " << std::sqrt(difference / size));
+    CHECK(std::sqrt(difference) <= bound * std::sqrt(size) + 1e-9);
+  }
+}
+
+TEST_CASE("features do not depend on the chunk, to the bit", "[train]") {
+  const Clip model(tiny(), 3);
+  const NoGrad guard;
+  const PairBatch batch = batch_of(kBatch);
+  const auto features = [&](std::int64_t chunk) {
+    std::vector<float> out;
+    for (std::int64_t begin = 0; begin < kBatch; begin += chunk) {
+      const std::int64_t end = std::min(kBatch, begin + chunk);
+      const std::vector<std::vector<std::int32_t>> captions(batch.captions.begin() + begin, batch.captions.begin() + end);
+      for (const Tensor& x : {model.encode_image(batch.pixels.slice(0, begin, end)), model.encode_text(pack_captions(captions, 0))}) {
+        const std::vector<float> values = x.to_vector();
+        out.insert(out.end(), values.begin(), values.end());
+      }
+    }
+    return out;
+  };
+  // (Images and texts of a chunk stand side by side: put in order before they are compared.)
+  const auto in_order = [&](std::int64_t chunk) {
+    const std::vector<float> mixed = features(chunk);
+    std::vector<float> images, texts;
+    const std::int64_t e = model.config.embed_dim;
+    for (std::int64_t begin = 0, at = 0; begin < kBatch; begin += chunk) {
+      const std::int64_t count = (std::min(kBatch, begin + chunk) - begin) * e;
+      images.insert(images.end(), mixed.begin() + at, mixed.begin() + at + count);
+      texts.insert(texts.end(), mixed.begin() + at + count, mixed.begin() + at + 2 * count);
+      at += 2 * count;
+    }
+    images.insert(images.end(), texts.begin(), texts.end());
+    return images;
+  };
+  const std::vector<float> whole = in_order(kBatch);
+  CHECK(in_order(7) == whole);
+  CHECK(in_order(64) == whole);
+}
+
+TEST_CASE("1,024 pairs in chunks of 7, 64 and 1,024 have one gradient", "[train]") {
+  for (const auto& [scale, bound] : {std::pair{14.3, 1e-6}, {100.0, 1e-5}}) {
+    INFO("scale " << scale);
+    const Step whole = step_with(scale, 0, true);
+    for (const std::int64_t chunk : {7, 64, 1024}) {
+      INFO("chunk " << chunk);
+      const Step chunked = step_with(scale, chunk, true);
+      CHECK(chunked.loss == whole.loss);  // equal features, equal loss
+      check_gradients(chunked, whole, bound);
+    }
+  }
+}
+
+TEST_CASE("the loss in tiles and the one with all logits in memory train alike", "[train]") {
+  check_gradients(step_with(14.3, 0, true), step_with(14.3, 0, false), 1e-5);
+  check_gradients(step_with(100.0, 64, true), step_with(100.0, 64, false), 1e-4);
+}
+
+TEST_CASE("recomputed blocks give the gradient to the bit", "[train]") {
+  const Step kept = step_with(14.3, 0, true), recomputed = step_with(14.3, 0, true, true);
+  CHECK(kept.loss == recomputed.loss);
+  for (std::size_t k = 0; k < kept.gradients.size(); ++k) {
+    INFO(kept.gradients[k].first);
+    CHECK(kept.gradients[k].second == recomputed.gradients[k].second);
+  }
+}
+
+}  // namespace
+}  // namespace twinlens::test
