@@ -125,7 +125,8 @@ Tensor TextTower::operator()(const TokenBatch& captions, const Context& context)
   MatmulOptions product;
   product.compute = context.compute;
   product.out = DType::f32;
-  return matmul(normed, text_projection.operand(context.compute), product);
+  // Without a low-precision copy (models that are not trained) the master is rounded here.
+  return matmul(normed, text_projection.operand(context.compute).to(normed.dtype()), product);
 }
 
 void TextTower::visit(Visitor& v) {

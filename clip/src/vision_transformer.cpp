@@ -144,7 +144,8 @@ Tensor VisionTransformer::operator()(const Tensor& images, const Context& contex
   MatmulOptions product;
   product.compute = context.compute;
   product.out = DType::f32;
-  return matmul(pooled, proj.operand(context.compute), product);
+  // Without a low-precision copy (models that are not trained) the master is rounded here.
+  return matmul(pooled, proj.operand(context.compute).to(pooled.dtype()), product);
 }
 
 void VisionTransformer::visit(Visitor& v) {
