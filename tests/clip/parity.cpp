@@ -109,7 +109,8 @@ void check_gradients(const Case& c, Clip& model, const Tensor& images, const Tok
   Context training;
   training.training = true;
   const auto alone = solo_communicator();
-  const ClipLossInputs features{model.encode_image(images, training), model.encode_text(captions, training), model.logit_scale.value, {}, {}};
+  const ClipLossInputs features{
+      model.encode_image(images, training), model.encode_text(captions, training), model.logit_scale.value, {}, {}};
   const Tensor loss = clip_loss(features, EqualCaptions::negatives, *alone);
   CHECK(static_cast<double>(loss.item()) == Approx(parity().number(c.name + ".loss")).epsilon(1e-4));
   backward(loss);
