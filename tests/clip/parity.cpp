@@ -177,7 +177,6 @@ TEST_CASE("parity: RN50x4", "[golden][.full]") { check_case("RN50x4"); }
 TEST_CASE("parity: ViT-B-16-SigLIP", "[golden][.full]") { check_case("ViT-B-16-SigLIP"); }
 TEST_CASE("parity: transformers' SiglipModel", "[golden][.full]") { check_case("hf-siglip"); }
 TEST_CASE("parity: ViT-L-14", "[golden][.full]") { check_case("ViT-L-14"); }
-TEST_CASE("parity: ViT-L-14-CLIPA", "[golden][.full]") { check_case("ViT-L-14-CLIPA"); }
 
 }  // namespace
 }  // namespace twinlens::test
