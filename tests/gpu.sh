@@ -81,7 +81,7 @@ bench_part() {
 
 for part in "${parts[@]}"; do "${part}_part"; done
 
-sort "$out"/logs/*.row | column -t -s "$(printf '\t')" | tee "$out/gpu.txt"
+sort "$out"/logs/*.row | tee "$out/gpu.txt"
 {
   printf '{"card": "%s", "date": "%s", "runs": [' "$card" "$(date -u +%FT%TZ)"
   cat "$out"/logs/*.row | sort | awk -F'\t' '{ printf "%s\n  {\"kind\": \"%s\", \"name\": \"%s\", \"result\": \"%s\", \"seconds\": %d}", NR > 1 ? "," : "", $1, $2, $3, $4 }'

@@ -44,12 +44,10 @@ TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vecto
   const auto length = static_cast<std::size_t>(config.context_length);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::size_t at = rows[i].size() - 1;
-    if (config.pool_type == "eos") {
+    if (config.pool_type == "eos")
       at = static_cast<std::size_t>(std::find(rows[i].begin(), rows[i].end(), config.eos_id) - rows[i].begin());
-      if (at == rows[i].size()) at = 0;  // as open_clip reads a caption without
-    }
     if (config.pool_type == "last") at = length - 1;
-    if (config.pool_type == "first") at = 0;
+    if (config.pool_type == "first" || at >= length) at = 0;
     read.push_back(static_cast<std::int64_t>(i * length + at));
     if (rows[i].size() < length) rows[i].resize(length, config.pad_id);
   }
@@ -125,8 +123,7 @@ Tensor TextTower::operator()(const TokenBatch& captions, const Context& context)
   MatmulOptions product;
   product.compute = context.compute;
   product.out = DType::f32;
-  // Without a low-precision copy (models that are not trained) the master is rounded here.
-  return matmul(normed, text_projection.operand(context.compute).to(normed.dtype()), product);
+  return matmul(normed, text_projection.rounded_operand(context.compute), product);
 }
 
 void TextTower::visit(Visitor& v) {

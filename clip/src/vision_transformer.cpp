@@ -144,8 +144,7 @@ Tensor VisionTransformer::operator()(const Tensor& images, const Context& contex
   MatmulOptions product;
   product.compute = context.compute;
   product.out = DType::f32;
-  // Without a low-precision copy (models that are not trained) the master is rounded here.
-  return matmul(pooled, proj.operand(context.compute).to(pooled.dtype()), product);
+  return matmul(pooled, proj.rounded_operand(context.compute), product);
 }
 
 void VisionTransformer::visit(Visitor& v) {

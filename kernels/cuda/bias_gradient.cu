@@ -2,7 +2,9 @@
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/functions.cuh"
 #include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/packed.cuh"
 #include "kernels/cuda/device/rows.cuh"
+#include "kernels/cuda/device/short_functions.cuh"
 
 #include "twinlens/kernels/bias_gradient.h"
 
@@ -11,7 +13,8 @@ namespace {
 
 using namespace cuda;
 
-constexpr int kRowThreads = 8;  // rows of a block in flight
+constexpr int kRowThreads = 8;  // rows that a block takes at a time
+constexpr int kAhead = 4;       // rows of a thread in flight
 
 template <int W>
 __device__ void store_row(const float (&v)[W], const Rows& x, std::int64_t r, std::int64_t i, std::int64_t n, bool aligned) {
@@ -34,19 +37,40 @@ __global__ void __launch_bounds__(256) rows_kernel(BiasGradient a, std::int64_t 
   const std::int64_t first = std::int64_t{blockIdx.x % column_blocks} * (kWarp * W), i = first + threadIdx.x * W;
   float sum[W] = {};
   if (i < c) {
-    for (std::int64_t r = begin + threadIdx.y; r < end; r += kRowThreads) {
+    const std::int64_t n = c - i;
+    const auto take = [&](std::int64_t r, const Packed<W, D>& dy, const Packed<W, P>& pre) {
       float d[W];
-      load_pack(row_of<D>(a.dy, r) + i, c - i, aligned, d);
+      unpack(dy, d);
       if (a.activation != Activation::none) {
         float slope[W];
-        load_pack(row_of<P>(a.pre, r) + i, c - i, aligned, slope);
-        apply_activation_slope(a.activation, slope);
+        unpack(pre, slope);
+        if constexpr (sizeof(D) == 2 && sizeof(P) == 2) {
+          apply_short_slope(a.activation, slope);
+        } else {
+          apply_activation_slope(a.activation, slope);
+        }
 #pragma unroll
         for (int k = 0; k < W; ++k) d[k] *= slope[k];
       }
-      if (a.dpre.data != nullptr) store_row(d, a.dpre, r, i, c - i, aligned);
+      if (a.dpre.data != nullptr) store_row(d, a.dpre, r, i, n, aligned);
 #pragma unroll
       for (int k = 0; k < W; ++k) sum[k] += d[k];
+    };
+    // kAhead rows are on their way at a time.
+    Packed<W, D> dy[kAhead];
+    Packed<W, P> pre[kAhead];
+    for (std::int64_t r = begin + threadIdx.y; r < end; r += kAhead * kRowThreads) {
+#pragma unroll
+      for (int ahead = 0; ahead < kAhead; ++ahead) {
+        const std::int64_t row = r + ahead * kRowThreads;
+        if (row >= end) break;
+        load_packed(row_of<D>(a.dy, row) + i, n, aligned, dy[ahead]);
+        if (a.activation != Activation::none) load_packed(row_of<P>(a.pre, row) + i, n, aligned, pre[ahead]);
+      }
+#pragma unroll
+      for (int ahead = 0; ahead < kAhead; ++ahead) {
+        if (r + ahead * kRowThreads < end) take(r + ahead * kRowThreads, dy[ahead], pre[ahead]);
+      }
     }
   }
   if (a.dbias == nullptr || begin >= rows) return;  // alike for the whole block
@@ -64,13 +88,21 @@ __global__ void __launch_bounds__(256) rows_kernel(BiasGradient a, std::int64_t 
   }
 }
 
+// Where there are many columns, fewer and longer blocks of rows fill the card, too: fewer sums to write. A function of the sizes alone.
+constexpr std::int64_t rows_of_block_for(std::int64_t rows, std::int64_t column_blocks) {
+  constexpr std::int64_t kEnoughBlocks = 4096, kUnit = BiasGradient::kRowsPerBlock;
+  std::int64_t of_block = rows_of_sum_block(rows, kUnit);
+  while (of_block < 8 * kUnit && ceil_div(rows, of_block) * column_blocks > kEnoughBlocks) of_block *= 2;
+  return of_block;
+}
+
 }  // namespace
 
 void launch(Cuda, Stream& stream, const BiasGradient& a) {
   if (a.dy.cols == 0) return;
   const int pack = pack_of(a.dy.dtype);
-  const std::int64_t rows_of_block = rows_of_sum_block(a.dy.rows, BiasGradient::kRowsPerBlock);
-  const std::int64_t row_blocks = ceil_div(a.dy.rows, rows_of_block), column_blocks = ceil_div(a.dy.cols, kWarp * pack);
+  const std::int64_t column_blocks = ceil_div(a.dy.cols, kWarp * pack), rows_of_block = rows_of_block_for(a.dy.rows, column_blocks);
+  const std::int64_t row_blocks = ceil_div(a.dy.rows, rows_of_block);
   const bool with_pre = a.activation != Activation::none;
   const bool aligned = rows_are_aligned(a.dy, pack) && (!with_pre || rows_are_aligned(a.pre, pack)) &&
                        (a.dpre.data == nullptr || rows_are_aligned(a.dpre, pack));

@@ -1,9 +1,11 @@
-// A row is read once: it stays in the registers of the warp that owns it (up to kWidestForWarp columns). Wider rows get a block of threads
-// and are read again, from cache.
+// Rows of whole words of up to kWidestRow columns have the kernels in device/layer_norm_rows.cuh. Here are those for the rest: rows that do
+// not start on words stay in the registers of a warp (up to kWidestForWarp columns); wider ones get a block of threads and are read again,
+// from cache.
 
 #include "kernels/cuda/device/column_sums.cuh"
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/layer_norm_rows.cuh"
 #include "kernels/cuda/device/packed.cuh"
 #include "kernels/cuda/device/rows.cuh"
 
@@ -102,27 +104,6 @@ __global__ void __launch_bounds__(256) wide_forward_kernel(LayerNormForward a, b
   }
 }
 
-// The rows of one block, and where their share of dgamma and dbeta goes.
-struct RowBlock {
-  std::int64_t begin, end;
-  float *gamma_part, *beta_part;
-};
-__device__ RowBlock row_block(const LayerNormBackward& a, std::int64_t rows_of_block) {
-  const std::int64_t rows = valid_rows(a.x), begin = std::int64_t{blockIdx.x} * rows_of_block;
-  float* part = a.scratch + std::int64_t{blockIdx.x} * a.x.cols;
-  return {begin, begin + rows_of_block < rows ? begin + rows_of_block : rows, part, part + std::int64_t{gridDim.x} * a.x.cols};
-}
-
-constexpr int kBackwardWarps = 8;
-
-// Blocks on a multiprocessor: two where the registers allow it. A lane holds x and dy as they are stored, and two sums a column.
-template <int kPacks, bool kWhole, class X, class D>
-constexpr int backward_blocks() {
-  constexpr int kColumns = kPacks * kPack<X>;
-  constexpr int kBytes = kColumns * static_cast<int>(sizeof(X) + sizeof(D) + 2 * sizeof(float));
-  return kWhole && kBytes <= 400 ? 2 : 1;
-}
-
 // Adds the column sums of the warps in order, through memory that all warps of the block share, and writes the block's part.
 template <int kPacks, int W>
 __device__ void write_column_part(const float (&sum)[kPacks][W], float* shared, std::int64_t c, float* part) {
@@ -150,18 +131,10 @@ __device__ void write_column_part(const float (&sum)[kPacks][W], float* shared, 
   }
 }
 
-// Elements of a pack, of which n are left in the row. Where rows are whole packs a pack is all inside or all outside, which the compiler
-// then knows.
-template <bool kWhole, int W>
-__device__ std::int64_t left(std::int64_t n) {
-  return kWhole ? (n > 0 ? W : 0) : n;
-}
-
 // A block of kBackwardWarps warps takes rows_of_block rows, a warp one row at a time: x and dy are read once, dx is written, and every lane
-// sums its own columns of dgamma and dbeta over the rows of its warp. kWhole: rows are whole packs, and aligned.
-template <int kPacks, bool kWhole, class X, class D>
-__global__ void __launch_bounds__(kWarp* kBackwardWarps, backward_blocks<kPacks, kWhole, X, D>())
-    backward_kernel(LayerNormBackward a, std::int64_t rows_of_block) {
+// sums its own columns of dgamma and dbeta over the rows of its warp.
+template <int kPacks, class X, class D>
+__global__ void __launch_bounds__(kWarp* kBackwardWarps) backward_kernel(LayerNormBackward a, std::int64_t rows_of_block) {
   constexpr int W = kPack<X>;
   __shared__ float shared[kPacks * W * kWarp];
   const RowBlock rows = row_block(a, rows_of_block);
@@ -177,8 +150,8 @@ __global__ void __launch_bounds__(kWarp* kBackwardWarps, backward_blocks<kPacks,
 #pragma unroll
     for (int p = 0; p < kPacks; ++p) {
       const std::int64_t i = first + p * kWarp * W;
-      load_packed(x + i, left<kWhole, W>(c - i), kWhole, row_x[p]);
-      load_packed(dy + i, left<kWhole, W>(c - i), kWhole, row_dy[p]);  // 0 beyond the row, so the sums need no mask
+      load_packed(x + i, c - i, false, row_x[p]);
+      load_packed(dy + i, c - i, false, row_dy[p]);  // 0 beyond the row, so the sums need no mask
     }
     float sum_g = 0.0F, sum_gx = 0.0F;
 #pragma unroll
@@ -187,7 +160,7 @@ __global__ void __launch_bounds__(kWarp* kBackwardWarps, backward_blocks<kPacks,
       float xs[W], ds[W], gamma[W];
       unpack(row_x[p], xs);
       unpack(row_dy[p], ds);
-      if (a.gamma != nullptr) load_pack(a.gamma + i, left<kWhole, W>(c - i), kWhole, gamma);
+      if (a.gamma != nullptr) load_pack(a.gamma + i, c - i, false, gamma);
 #pragma unroll
       for (int k = 0; k < W; ++k) {
         const float xhat = (xs[k] - mean) * rstd, d = ds[k];
@@ -211,13 +184,13 @@ __global__ void __launch_bounds__(kWarp* kBackwardWarps, backward_blocks<kPacks,
       forget(row_dy[p]);
       unpack(row_x[p], xs);
       unpack(row_dy[p], ds);
-      if (a.gamma != nullptr) load_pack(a.gamma + i, left<kWhole, W>(c - i), kWhole, gamma);
+      if (a.gamma != nullptr) load_pack(a.gamma + i, c - i, false, gamma);
 #pragma unroll
       for (int k = 0; k < W; ++k) {
         const float xhat = (xs[k] - mean) * rstd, d = ds[k];
         g[k] = ((a.gamma != nullptr ? d * gamma[k] : d) - mean_g - xhat * mean_gx) * rstd;
       }
-      store_pack(g, dx + i, left<kWhole, W>(c - i), kWhole);
+      store_pack(g, dx + i, c - i, false);
     }
   }
   if (a.dgamma != nullptr) write_column_part(gamma_sum, shared, c, rows.gamma_part);
@@ -297,7 +270,36 @@ __global__ void __launch_bounds__(256) wide_backward_kernel(LayerNormBackward a,
 
 constexpr std::int64_t kWidestBackward = 1024;  // beyond it, sums for every column do not fit the registers
 
-bool parameters_are_aligned(const float* gamma, const float* beta) { return is_aligned(gamma) && is_aligned(beta); }
+unsigned multiprocessors(const Stream& stream) {
+  int count = 1;
+  static_cast<void>(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, stream.device().index));
+  return static_cast<unsigned>(count);
+}
+
+// Rows that the kernels of whole words take: packs of `pack` elements on both sides and in the parameters.
+template <class R>
+bool takes_whole_rows(const ConstRows& x, const R& other, int pack, const float* gamma, const float* beta) {
+  return x.cols <= kWidestRow && x.cols % pack == 0 && rows_are_aligned(x, pack) && rows_are_aligned(other, pack) && is_aligned(gamma) &&
+         is_aligned(beta);
+}
+
+template <class X, class Y>
+void forward_whole_rows(Stream& stream, const LayerNormForward& a) {
+  visit_row_shape(a.x.cols, [&]<int kGroup, int kColumns>(std::integral_constant<int, kGroup>, std::integral_constant<int, kColumns>) {
+    constexpr int kRows = kForwardWarps / kGroup;
+    const std::int64_t most = std::int64_t{multiprocessors(stream)} * kForwardBlocks<kColumns>, blocks = ceil_div(a.x.rows, kRows);
+    row_forward_kernel<kGroup, kColumns, X, Y>
+        <<<static_cast<unsigned>(blocks < most ? blocks : most), dim3(kGroup * kWarp, kRows), 0, native(stream)>>>(a);
+  });
+}
+
+template <class X, class D>
+void backward_whole_rows(Stream& stream, const LayerNormBackward& a, unsigned blocks, std::int64_t rows_of_block) {
+  visit_row_shape(a.x.cols, [&]<int kGroup, int kColumns>(std::integral_constant<int, kGroup>, std::integral_constant<int, kColumns>) {
+    row_backward_kernel<kGroup, kColumns, X, D>
+        <<<blocks, dim3(kGroup * kWarp, kBackwardWarps / kGroup), 0, native(stream)>>>(a, rows_of_block);
+  });
+}
 
 }  // namespace
 
@@ -305,17 +307,19 @@ void launch(Cuda, Stream& stream, const LayerNormForward& a) {
   const RowLaunch geometry = row_launch(a.x.rows, a.x.cols);
   if (geometry.blocks == 0) return;
   const int pack = pack_of(a.x.dtype);
-  const bool aligned = rows_are_aligned(a.x, pack) && rows_are_aligned(a.y, pack) && parameters_are_aligned(a.gamma, a.beta);
+  const bool whole = takes_whole_rows(a.x, a.y, pack, a.gamma, a.beta);
+  const bool aligned = rows_are_aligned(a.x, pack) && rows_are_aligned(a.y, pack) && is_aligned(a.gamma) && is_aligned(a.beta);
   const dim3 threads = threads_of(geometry);
   visit_cuda_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_cuda_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
-      constexpr int kOfRow = 1024 / (kWarp * kPack<X>);  // packs of a lane in a row of 1024
+      if constexpr (kRowTypes<X, Y>) {
+        if (whole) return forward_whole_rows<X, Y>(stream, a);
+      }
       if (geometry.threads_per_row != kWarp) {
         wide_forward_kernel<X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
-      } else if (a.x.cols > 1024) {
-        forward_kernel<2 * kOfRow, X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
       } else {
-        forward_kernel<kOfRow, X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
+        constexpr int kPacks = static_cast<int>(RowLaunch::kWidestForWarp) / (kWarp * kPack<X>);
+        forward_kernel<kPacks, X, Y><<<geometry.blocks, threads, 0, native(stream)>>>(a, aligned);
       }
     });
   });
@@ -328,20 +332,18 @@ void launch(Cuda, Stream& stream, const LayerNormBackward& a) {
   const int pack = pack_of(a.x.dtype);
   const bool aligned = rows_are_aligned(a.x, pack) && rows_are_aligned(a.dy, pack) && is_aligned(a.gamma) &&
                        (a.dx.data == nullptr || rows_are_aligned(a.dx, pack));
+  const bool whole = aligned && takes_whole_rows(a.x, a.dy, pack, a.gamma, nullptr);
   if (blocks != 0) {
     visit_cuda_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
       visit_cuda_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
-        constexpr int kOfRow = kWidestBackward / (kWarp * kPack<X>);
-        const dim3 threads(kWarp, kBackwardWarps);
-        const bool whole = aligned && a.x.cols % kPack<X> == 0;
+        if constexpr (kRowTypes<X, D>) {
+          if (whole) return backward_whole_rows<X, D>(stream, a, blocks, rows_of_block);
+        }
         if (a.x.cols > kWidestBackward) {
           wide_backward_kernel<X, D><<<blocks, 256, 0, native(stream)>>>(a, rows_of_block, aligned);
-        } else if (!whole) {
-          backward_kernel<kOfRow, false, X, D><<<blocks, threads, 0, native(stream)>>>(a, rows_of_block);
-        } else if (a.x.cols > kWidestBackward * 3 / 4) {
-          backward_kernel<kOfRow, true, X, D><<<blocks, threads, 0, native(stream)>>>(a, rows_of_block);
-        } else {  // fewer columns, fewer registers, more warps under way
-          backward_kernel<kOfRow * 3 / 4, true, X, D><<<blocks, threads, 0, native(stream)>>>(a, rows_of_block);
+        } else {
+          constexpr int kPacks = static_cast<int>(kWidestBackward) / (kWarp * kPack<X>);
+          backward_kernel<kPacks, X, D><<<blocks, dim3(kWarp, kBackwardWarps), 0, native(stream)>>>(a, rows_of_block);
         }
       });
     });

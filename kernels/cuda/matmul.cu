@@ -2,6 +2,7 @@
 #include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/device/any.cuh"
 #include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/short_functions.cuh"
 #include "kernels/cuda/matmul_plan.h"
 
 #include "twinlens/kernels/matmul.h"
@@ -84,8 +85,12 @@ __global__ void __launch_bounds__(256) finish_kernel(Finish f, std::int64_t pack
     for (int k = 0; k < kPerThread; ++k) v[k] += other[k];
   }
   if (f.pre.data != nullptr) store_any(v, f.pre.data, f.pre.dtype, at.row * f.pre.stride + column, left, f.aligned);
+  if (f.c.dtype != DType::f32) {
+    apply_short_activation(f.activation, v);
+  } else {
 #pragma unroll
-  for (int k = 0; k < kPerThread; ++k) v[k] = activate(f.activation, v[k]);
+    for (int k = 0; k < kPerThread; ++k) v[k] = activate(f.activation, v[k]);
+  }
   if (f.residual.data != nullptr) {
     load_any(f.residual.data, f.residual.dtype, at.row * f.residual.stride + column, left, f.aligned, other);
 #pragma unroll

@@ -3,7 +3,9 @@
 // host arithmetic, tested in tests/kernels/cuda_geometry.cpp; nothing here includes a CUDA header.
 //
 // Sums go straight to c, or to `pre` where that is wanted and has c's type: in f32, or in the type of the operands. A c of two bytes is
-// then rounded before the activation, as in an unfused program. Other combinations of types are summed in f32 scratch.
+// then rounded before the activation, as in an unfused program, and so is the bias where cuBLASLt adds it. Other combinations of types are
+// summed in f32 scratch; so is what a bias moves over the kink of relu: near it, the bias's rounding would change the sign of the sum, and
+// with it all of the gradient. (Without a bias the sum's sign outlives its rounding.)
 
 #include <cstdint>
 
@@ -54,7 +56,8 @@ constexpr MatmulPlan matmul_plan(const Matmul& m) {
   p.b = stored(m.b, m.depth, m.c.cols, m.batch);
   p.convert_a = must_convert(m.a, p.a, p.type);
   p.convert_b = must_convert(m.b, p.b, p.type);
-  p.sums_in_scratch = m.c.dtype != DType::f32 && m.c.dtype != p.type;
+  const bool over_a_kink = m.activation == Activation::relu && m.bias != nullptr;
+  p.sums_in_scratch = m.c.dtype != DType::f32 && (m.c.dtype != p.type || over_a_kink);
   p.sums_in_pre = !p.sums_in_scratch && m.pre.data != nullptr && m.pre.dtype == m.c.dtype;
   p.sums_type = p.sums_in_scratch ? DType::f32 : m.c.dtype;
   std::int64_t at = 0;

@@ -1,6 +1,7 @@
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/functions.cuh"
 #include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/short_functions.cuh"
 
 #include "twinlens/kernels/unary.h"
 
@@ -18,7 +19,12 @@ __global__ void __launch_bounds__(256) forward_kernel(UnaryForward a, bool align
   const std::int64_t left = a.y.count - i;
   float v[W];
   load_pack(a.x.as<T>() + i, left, aligned, v);
-  apply_function(a.function, a.low, a.high, v);
+  Activation activation = Activation::none;
+  if (sizeof(T) == 2 && as_activation(a.function, activation)) {
+    apply_short_activation(activation, v);
+  } else {
+    apply_function(a.function, a.low, a.high, v);
+  }
   store_pack(v, a.y.as<T>() + i, left, aligned);
 }
 
@@ -31,7 +37,12 @@ __global__ void __launch_bounds__(256) backward_kernel(UnaryBackward a, bool ali
   float v[W], dy[W];
   load_pack(a.saved.as<T>() + i, left, aligned, v);
   load_pack(a.dy.as<T>() + i, left, aligned, dy);
-  apply_slope(a.function, a.low, a.high, v);
+  Activation activation = Activation::none;
+  if (sizeof(T) == 2 && as_activation(a.function, activation)) {
+    apply_short_slope(activation, v);
+  } else {
+    apply_slope(a.function, a.low, a.high, v);
+  }
 #pragma unroll
   for (int k = 0; k < W; ++k) {
     // Outside of a clamp nothing passes, not even NaN.

@@ -1,16 +1,16 @@
 // How close the kernels that only move memory come to a plain copy: prints, and asks for nothing. Hidden; on a machine with a card:
 //   build/cuda/bin/test_kernels "[bandwidth]"
 
-#include <algorithm>
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <cstdio>
 #include <functional>
+#include <string>
 #include <vector>
+
+#include "tests/kernels/cuda_measure.h"
 
 #include "twinlens/kernels/adamw.h"
 #include "twinlens/kernels/bias_gradient.h"
-#include "twinlens/kernels/copy.h"
 #include "twinlens/kernels/index_select.h"
 #include "twinlens/kernels/layer_norm.h"
 #include "twinlens/kernels/memory.h"
@@ -22,67 +22,26 @@
 namespace twinlens {
 namespace {
 
-constexpr Device kCard{DeviceType::cuda, 0};
-
-// Memory of the card with random numbers in it: zeros flatter.
-struct Block {
-  Memory memory;
-  DType dtype;
-  std::int64_t count;
-  Block(std::int64_t n, DType t) : memory(allocate(current_stream(kCard), static_cast<std::size_t>(n * size_of(t)))), dtype(t), count(n) {
-    const Memory source = allocate(current_stream(kCard), static_cast<std::size_t>(n) * sizeof(float));
-    run(current_stream(kCard), RandomFill{{source.data(), DType::f32, n}, true, 0.0, 1.0, 7});
-    Copy copy;
-    copy.x.data = source.data();
-    copy.y.data = memory.data();
-    copy.y.dtype = t;
-    copy.x.rank = copy.y.rank = 1;
-    copy.x.shape[0] = copy.y.shape[0] = n;
-    copy.x.strides[0] = copy.y.strides[0] = 1;
-    run(current_stream(kCard), copy);
-  }
-  Buffer buffer() const { return {memory.data(), dtype, count}; }
-  ConstBuffer read() const { return {memory.data(), dtype, count}; }
-  Rows rows(std::int64_t n) const { return {memory.data(), dtype, n, count / n, count / n, nullptr}; }
-  ConstRows read_rows(std::int64_t n) const { return {memory.data(), dtype, n, count / n, count / n, nullptr}; }
-  float* floats() const { return static_cast<float*>(memory.data()); }
-};
-
-// GB/s: the best of five rounds of twenty calls.
-double rate(double bytes, const std::function<void()>& call) {
-  Stream& stream = current_stream(kCard);
-  for (int i = 0; i < 5; ++i) call();
-  double best = 1e30;
-  for (int round = 0; round < 5; ++round) {
-    synchronize(stream);
-    const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < 20; ++i) call();
-    synchronize(stream);
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / 20.0);
-  }
-  return bytes / best * 1e-9;
-}
-
 struct Table {
   double copy = 0.0;
   void row(const char* name, double bytes, const std::function<void()>& call) {
-    const double r = rate(bytes, call);
+    const double r = bytes / seconds(call) * 1e-9;
     if (copy == 0.0) copy = r;
     std::printf("%-44s %8.0f GB/s  %5.1f %% of a copy\n", name, r, 100.0 * r / copy);
   }
 };
 
-void measure_rows(Table& table, Stream& stream, std::int64_t rows, std::int64_t cols, DType dtype, const char* forward,
-                  const char* backward) {
+void measure_rows(Table& table, Stream& stream, std::int64_t rows, std::int64_t cols, DType dtype) {
+  const std::string name = "layer norm [" + std::to_string(rows) + "," + std::to_string(cols) + "] " + name_of(dtype);
   const Block x(rows * cols, dtype), y(rows * cols, dtype), dx(rows * cols, dtype);
   const Block gamma(cols, DType::f32), mean(rows, DType::f32), rstd(rows, DType::f32), dgamma(cols, DType::f32), dbeta(cols, DType::f32);
   const std::int64_t parts = (rows + LayerNormBackward::kRowsPerBlock - 1) / LayerNormBackward::kRowsPerBlock;
   const Block scratch(2 * parts * cols, DType::f32);
   const double bytes = static_cast<double>(rows * cols * size_of(dtype));
-  table.row(forward, 2.0 * bytes, [&] {
+  table.row(name.c_str(), 2.0 * bytes, [&] {
     run(stream, LayerNormForward{x.read_rows(rows), gamma.floats(), gamma.floats(), y.rows(rows), mean.floats(), rstd.floats(), 1e-5F});
   });
-  table.row(backward, 3.0 * bytes, [&] {
+  table.row("  backward", 3.0 * bytes, [&] {
     run(stream, LayerNormBackward{x.read_rows(rows), y.read_rows(rows), gamma.floats(), mean.floats(), rstd.floats(), dx.rows(rows),
                                   dgamma.floats(), dbeta.floats(), scratch.floats()});
   });
@@ -179,11 +138,11 @@ TEST_CASE("bandwidth of CUDA kernels", "[.][cuda][bandwidth]") {
     table.row("copy of 1 GiB", 2.0 * 4.0 * static_cast<double>(x.count),
               [&] { copy_bytes(stream, y.memory.data(), kCard, x.memory.data(), kCard, x.memory.bytes()); });
   }
-  measure_rows(table, stream, 201'728, 768, DType::bf16, "layer norm [201728,768] bf16", "  backward");
-  measure_rows(table, stream, 201'728, 1024, DType::bf16, "layer norm [201728,1024] bf16", "  backward");
-  measure_rows(table, stream, 201'728, 512, DType::bf16, "layer norm [201728,512] bf16", "  backward");
-  measure_rows(table, stream, 100'864, 768, DType::f32, "layer norm [100864,768] f32", "  backward");
-  measure_rows(table, stream, 100'864, 1280, DType::bf16, "layer norm [100864,1280] bf16", "  backward");
+  // The widths of CLIP's towers, text and image, S to bigG.
+  for (const std::int64_t cols : {384, 512, 640, 768, 896, 1024, 1152, 1280, 1408, 1664, 1792}) {
+    measure_rows(table, stream, cols <= 1024 ? 201'728 : 100'864, cols, DType::bf16);
+  }
+  for (const std::int64_t cols : {512, 768, 1024, 1280}) measure_rows(table, stream, 100'864, cols, DType::f32);
   measure_adamw(table, stream);
   measure_elementwise(table, stream);
   measure_scatter(table, stream);

@@ -62,6 +62,18 @@ TEST_CASE("products convert only what cuBLASLt cannot read or write", "[cuda]") 
   CHECK(narrowed.sums_type == DType::f32);
   CHECK(narrowed.bytes == aligned_bytes(33 * 50 * 4));
 
+  // A rounded bias would carry sums over the kink of relu.
+  const float bias = 0.0F;
+  for (const Activation activation : {Activation::none, Activation::relu, Activation::quick_gelu}) {
+    Matmul m = product(DType::bf16, DType::bf16, DType::bf16, Compute::bf16);
+    m.activation = activation;
+    CHECK_FALSE(matmul_plan(m).sums_in_scratch);
+    m.bias = &bias;
+    CHECK(matmul_plan(m).sums_in_scratch == (activation == Activation::relu));
+    m.c.dtype = DType::f32;
+    CHECK_FALSE(matmul_plan(m).sums_in_scratch);
+  }
+
   Matmul turned = product(DType::f32, DType::f32, DType::f32, Compute::bf16);
   turned.batch = 3;
   turned.a.transposed = true;

@@ -55,7 +55,7 @@ OpCase through_conv2d() {
   c.name = "gradient of conv2d";
   for (CaseInput& input : c.inputs) input.differentiable = false;
   c.call = [](const std::vector<Tensor>& in) {
-    Tensor picture = zeros({2, 8, 6, 5}, in[0].dtype());
+    Tensor picture = zeros({2, 8, 6, 5}, in[0].dtype(), in[0].device());
     picture.set_requires_grad(true);
     ConvOptions back;
     back.stride = 2;

@@ -11,7 +11,7 @@ struct Pairs {
   std::int64_t n = 0, columns = 0, d = 0;
   std::int64_t offset = 0;
   double scale = 1.0;
-  double matched = 0.0;  // share of its own column in a row
+  double matched = 0.0;             // share of its own column in a row
   std::vector<std::int64_t> ids{};  // of the columns
 };
 
@@ -39,9 +39,9 @@ Array info_nce_reference(const Pairs& p, const std::vector<Array>& in) {
   double total = 0.0;
   for (std::int64_t i = 0; i < p.n; ++i) {
     const double own = logit(in[0], in[1], i, i + p.offset, t);
-    total += against_own(p.columns, i + p.offset,
-                         [&](std::int64_t j) { return counts(i, j) ? logit(in[0], in[1], i, j, t) - own : out; });
-    total += against_own(p.n, i, [&](std::int64_t k) { return counts(k, i + p.offset) ? logit(in[0], in[1], k, i + p.offset, t) - own : out; });
+    total += against_own(p.columns, i + p.offset, [&](std::int64_t j) { return counts(i, j) ? logit(in[0], in[1], i, j, t) - own : out; });
+    total +=
+        against_own(p.n, i, [&](std::int64_t k) { return counts(k, i + p.offset) ? logit(in[0], in[1], k, i + p.offset, t) - own : out; });
   }
   return Array({}, p.n > 0 ? total / (2.0 * static_cast<double>(p.n)) : 0.0);
 }
@@ -71,11 +71,11 @@ std::vector<CaseInput> features(const Pairs& p, const std::string& name) {
   return {u, v, scale};
 }
 
-InfoNceOptions options_of(const Pairs& p, std::int64_t tile_rows, std::int64_t tile_columns) {
+InfoNceOptions options_of(const Pairs& p, std::int64_t tile_rows, std::int64_t tile_columns, Device device) {
   InfoNceOptions o;
   o.offset = p.offset;
   if (!p.ids.empty()) {
-    o.column_ids = from_vector(p.ids, {p.columns});
+    o.column_ids = from_vector(p.ids, {p.columns}).to(device);
     o.row_ids = o.column_ids.slice(0, p.offset, p.offset + p.n);
   }
   o.tile_rows = tile_rows;
@@ -90,7 +90,7 @@ OpCase info_nce_case(const std::string& name, const Pairs& p, double factor = 1.
   c.name = name;
   c.inputs = features(p, name);
   c.call = [=](const std::vector<Tensor>& in) {
-    return affine(info_nce(in[0], in[1], in[2], options_of(p, tile_rows, tile_columns)), factor, 0.0);
+    return affine(info_nce(in[0], in[1], in[2], options_of(p, tile_rows, tile_columns, in[0].device())), factor, 0.0);
   };
   c.reference = [=](const std::vector<Array>& in) { return Array({}, factor * info_nce_reference(p, in)[0]); };
   c.bf16_tolerance = 0.0;
@@ -105,7 +105,7 @@ OpCase sigmoid_case(const std::string& name, const Pairs& p, double bias, std::i
   c.inputs.push_back(parameter_input({1}, name + " bias"));
   c.inputs.back().values[0] = bias;
   c.call = [=](const std::vector<Tensor>& in) {
-    return sigmoid_loss(in[0], in[1], in[2], in[3], options_of(p, tile_rows, tile_columns));
+    return sigmoid_loss(in[0], in[1], in[2], in[3], options_of(p, tile_rows, tile_columns, in[0].device()));
   };
   c.reference = [=](const std::vector<Array>& in) { return sigmoid_reference(p, in); };
   c.bf16_tolerance = 0.0;
@@ -125,7 +125,7 @@ OpCase distilled(const std::string& name, const Pairs& p, double teacher_scale, 
     c.inputs.push_back(input);
   }
   c.call = [=](const std::vector<Tensor>& in) {
-    InfoNceOptions o = options_of(p, tile_rows, tile_columns);
+    InfoNceOptions o = options_of(p, tile_rows, tile_columns, in[0].device());
     o.teacher_rows = in[3];
     o.teacher_columns = in[4];
     o.teacher_logit_scale = in[5];
@@ -152,7 +152,11 @@ OpCase distilled(const std::string& name, const Pairs& p, double teacher_scale, 
 }
 
 void add_errors(OpCases& op) {
-  op.errors.push_back({"features of different widths", [] { info_nce(zeros({4, 8}), zeros({4, 7}), scalar(1.0F)); }, {"info_nce", "[4,8]", "[4,7]"}});
+  op.errors.push_back({"features of different widths",
+                       [] {
+                         info_nce(zeros({4, 8}), zeros({4, 7}), scalar(1.0F));
+                       },
+                       {"info_nce", "[4,8]", "[4,7]"}});
   op.errors.push_back({"a row without its column",
                        [] {
                          InfoNceOptions o;
@@ -167,8 +171,16 @@ void add_errors(OpCases& op) {
                          info_nce(zeros({4, 8}), zeros({4, 8}), scalar(1.0F), o);
                        },
                        {"info_nce", "ids are needed of both"}});
-  op.errors.push_back({"two biases", [] { sigmoid_loss(zeros({4, 8}), zeros({4, 8}), scalar(1.0F), zeros({2})); }, {"sigmoid_loss", "one element", "[2]"}});
-  op.errors.push_back({"bf16 features", [] { info_nce(zeros({4, 8}, DType::bf16), zeros({4, 8}, DType::bf16), scalar(1.0F)); }, {"info_nce", "must be f32", "bf16"}});
+  op.errors.push_back({"two biases",
+                       [] {
+                         sigmoid_loss(zeros({4, 8}), zeros({4, 8}), scalar(1.0F), zeros({2}));
+                       },
+                       {"sigmoid_loss", "one element", "[2]"}});
+  op.errors.push_back({"bf16 features",
+                       [] {
+                         info_nce(zeros({4, 8}, DType::bf16), zeros({4, 8}, DType::bf16), scalar(1.0F));
+                       },
+                       {"info_nce", "must be f32", "bf16"}});
 }
 
 }  // namespace

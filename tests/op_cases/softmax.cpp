@@ -61,6 +61,7 @@ OpCases op_cases_softmax() {
   certain.call = [](const std::vector<Tensor>& in) { return affine(log_softmax(in[0]).slice(1, 1, 2), 1e8, 0.0); };
   certain.reference = [](const std::vector<Array>& in) { return Array({1, 1}, 1e8 * reference(in[0], true)[1]); };
   certain.inputs[0].differentiable = false;  // dy - p sum dy does cancel: cross_entropy is the op for such losses
+  certain.f16 = false;                       // -4e-8 is below f16's range, before affine() brings it into sight
   op.cases.push_back(certain);
 
   OpCase bench = make({1024, 1000}, false);

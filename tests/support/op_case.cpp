@@ -189,7 +189,7 @@ void check_on_cuda(const OpCase& c, Expected& f32, Expected& bf16) {
   check_against_reference(c, f32, DType::f32, Layout::dense, cuda);
   if (c.bf16_tolerance > 0.0) {
     check_against_reference(c, bf16, DType::bf16, Layout::dense, cuda);
-    if (suits_f16(c, bf16)) check_against_reference(c, f16, DType::f16, Layout::dense, cuda);  // three bits finer than bf16
+    if (c.f16 && suits_f16(c, bf16)) check_against_reference(c, f16, DType::f16, Layout::dense, cuda);  // three bits finer than bf16
   }
   set_memory_guards(false);
   CHECK(memory_guard_violations() == violations);

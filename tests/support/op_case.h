@@ -50,6 +50,9 @@ struct OpCase {
   bool bench = false;                // gives a benchmark row
   double flops = 0.0, bytes = 0.0;   // of one forward call, for the benchmark counters
   bool cuda = false;                 // has a CUDA mirror
+  // Whether it is tried in f16 on a card, which it is where inputs, result and gradients suit f16. False for a case whose numbers in
+  // between, which nobody sees from outside, lie below the range of f16 (6e-8) or above (65504).
+  bool f16 = true;
 };
 
 struct ErrorCase {

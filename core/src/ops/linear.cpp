@@ -49,10 +49,12 @@ struct LinearNode final : Node {
     args.dy = const_rows_of(dy);
     args.activation = activation;
     Tensor dpre = dy, dbias, scratch;
-    if (activation != Activation::none) {
-      args.pre = const_rows_of(pre.get());
-      // Both products round it to bf16 anyway when they compute in bf16.
-      if (wants_products) args.dpre = rows_of(dpre = empty(dy.shape(), dtype_of(compute), dy.device()));
+    if (activation != Activation::none) args.pre = const_rows_of(pre.get());
+    // Both products round it to bf16 anyway when they compute in bf16. On a card each would do so in a pass of its own; the CPU rounds
+    // while it packs.
+    const bool rounds_once = dy.device().is_cuda() && dy.dtype() != dtype_of(compute);
+    if (wants_products && (activation != Activation::none || rounds_once)) {
+      args.dpre = rows_of(dpre = empty(dy.shape(), dtype_of(compute), dy.device()));
     }
     if (grads.wants(2)) {
       dbias = grads.accumulator(2);

@@ -23,6 +23,48 @@ __device__ void row_products(const unsigned (&x)[kWidth / 16][4], const unsigned
   sums[1] = row_sum(sums[1]);
 }
 
+// Which keys a query of the sequence sees.
+struct Sight {
+  int keys, offset;
+  bool causal;
+};
+
+// Scores (16 queries from `query` on, 16 keys from `key` on) to P. `scale` and lse are in units of log2(e).
+__device__ inline void to_weights(float (&s)[2][4], float scale, const float (&lse)[2], int query, int key, const Sight& sight) {
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const bool masked = key + 16 > sight.keys || (sight.causal && key + 15 > query + sight.offset);
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int column = key + n * 8 + 2 * t + e % 2, row = query + g + e / 2 * 8;
+      s[n][e] = exp2_fast(s[n][e] * scale - lse[e / 2]);
+      if (masked && (column >= sight.keys || (sight.causal && column > row + sight.offset))) s[n][e] = 0.0F;
+    }
+  }
+}
+
+// Queries that see no more keys than this get delta from P and dP instead of from y: with few keys y is hardly an average, so that its
+// rounding tells in delta, and the keys' gradients add that up over the first queries of every causal sequence. The price is small there.
+inline constexpr int kFewKeys = 32;
+
+template <class T, int kWidth>
+__device__ void delta_of_few(const unsigned (&q)[kWidth / 16][4], const unsigned (&dy)[kWidth / 16][4], const Others<T, kWidth>& k,
+                             const Others<T, kWidth>& v, float scale, const float (&lse)[2], int query, int seen, const Sight& sight,
+                             float (&delta)[2]) {
+  delta[0] = delta[1] = 0.0F;
+  for (int row = 0; row < seen; row += 16) {
+    float s[2][4] = {}, slope[2][4] = {};
+    dot_tile<T, kWidth>(q, k, row, s[0], s[1]);
+    dot_tile<T, kWidth>(dy, v, row, slope[0], slope[1]);
+    to_weights(s, scale, lse, query, row, sight);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) delta[e / 2] += s[0][e] * slope[0][e] + s[1][e] * slope[1][e];
+  }
+  delta[0] = row_sum(delta[0]);
+  delta[1] = row_sum(delta[1]);
+}
+
 // dq of the warps' queries, and delta of each.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kMostThreads) query_gradient_kernel(AttentionBackward a, Cut cut) {
@@ -36,6 +78,7 @@ __global__ void __launch_bounds__(kMostThreads) query_gradient_kernel(AttentionB
   const int offset = keys - queries, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   const Others<T, kWidth> k{reinterpret_cast<T*>(shared)}, v{k.data + cut.chunk * Others<T, kWidth>::kStride};
   const float scale = p.scale * kLog2e;
+  const Sight sight{keys, offset, p.causal};
   const int round_count = rounds.count();
   int loaded = -1;  // where the chunk in shared memory begins
   for (int round = 0; round < round_count; ++round) {
@@ -53,7 +96,6 @@ __global__ void __launch_bounds__(kMostThreads) query_gradient_kernel(AttentionB
     for (int half = 0; half < 2; ++half) {
       const bool real = g + 8 * half < count;
       lse[half] = real ? a.lse[h.lse + i + g + 8 * half] * kLog2e : 0.0F;
-      if (t == 0 && real) p.scratch[h.lse + i + g + 8 * half] = delta[half];
     }
     float dq[kWidth / 8][4] = {};
     for (int begin = 0; begin < needed; begin += cut.chunk) {
@@ -67,6 +109,7 @@ __global__ void __launch_bounds__(kMostThreads) query_gradient_kernel(AttentionB
         __syncthreads();
       }
       const int end = least(here, seen - begin);
+      if (begin == 0 && seen <= kFewKeys) delta_of_few<T, kWidth>(q, dy, k, v, scale, lse, i, seen, sight, delta);
       for (int j = 0; j < end; j += 16 * kGroups) {
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
@@ -75,22 +118,19 @@ __global__ void __launch_bounds__(kMostThreads) query_gradient_kernel(AttentionB
           float s[2][4] = {}, slope[2][4] = {};
           dot_tile<T, kWidth>(q, k, row, s[0], s[1]);
           dot_tile<T, kWidth>(dy, v, row, slope[0], slope[1]);
-          const bool masked = row + 16 > here || (p.causal && begin + row + 15 > i + offset);
+          to_weights(s, scale, lse, i, begin + row, sight);
 #pragma unroll
-          for (int n = 0; n < 2; ++n) {
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-              float weight = exp2_fast(s[n][e] * scale - lse[e / 2]);
-              if (masked) {
-                const int key = begin + row + n * 8 + 2 * t + e % 2, query = i + g + e / 2 * 8;
-                if (key >= keys || (p.causal && key > query + offset)) weight = 0.0F;
-              }
-              slope[n][e] = weight * (slope[n][e] - delta[e / 2]);
-            }
+          for (int e = 0; e < 4; ++e) {
+            slope[0][e] = s[0][e] * (slope[0][e] - delta[e / 2]);
+            slope[1][e] = s[1][e] * (slope[1][e] - delta[e / 2]);
           }
           add_tile<T, kWidth>(slope[0], slope[1], k, row, dq);
         }
       }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (t == 0 && g + 8 * half < count) p.scratch[h.lse + i + g + 8 * half] = delta[half];
     }
     if (a.dq.data != nullptr) store_own<T, kWidth>(dq, p.scale, p.scale, a.dq, h.query + i, count, h.column, d);
   }

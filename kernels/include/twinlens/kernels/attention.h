@@ -46,7 +46,9 @@ struct AttentionBackward {
   static constexpr const char* kName = "attention_backward";
   static constexpr bool kCuda = true;
   AttentionProblem problem;
-  ConstRows y, dy;   // (Nq, H*D); y, of the forward pass, is read on CUDA only: delta is the product of the rows of y and dY
+  // (Nq, H*D); y, of the forward pass, is read on CUDA only: delta is the product of the rows of y and dY (on tensor cores, where a query
+  // sees few keys, sum P dP as on the CPU: there the rounding of y would tell)
+  ConstRows y, dy;
   const float* lse;  // (H, Nq)
   Rows dq, dk, dv;   // as q, k, v; data null when not wanted
 };

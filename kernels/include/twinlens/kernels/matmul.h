@@ -7,7 +7,7 @@
 // Arithmetic: f32 accumulation. With Compute::bf16, both operands are rounded to bf16 first (where they are not bf16 already), on every
 // instruction set; f16 and tf32 are CUDA's. On the CPU the bits of an element of c depend only on its row of a, its column of b and the
 // depth: not on the other rows, on the tiling or on the number of threads. On CUDA they depend on the shapes, too, and a c of two bytes
-// per element is rounded once more before an activation (kernels/cuda/matmul_plan.h).
+// per element is rounded once more before a smooth activation (kernels/cuda/matmul_plan.h).
 //
 // Method: Goto & van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM TOMS 2008); see kernels/cpu/gemm/. On CUDA,
 // cuBLASLt with deterministic algorithms.

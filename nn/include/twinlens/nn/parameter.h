@@ -23,6 +23,8 @@ struct Parameter {
   bool defined() const { return value.defined(); }
   // The copy to multiply with: the shadow when computing in bf16 and there is one, else the master (which f16 products round themselves).
   const Tensor& operand(Compute compute) const { return compute == Compute::bf16 && shadow.defined() ? shadow : value; }
+  // The same for ops that take one dtype only: in f16, which has no shadow, a rounded copy.
+  Tensor rounded_operand(Compute compute) const { return compute == Compute::f16 ? value.to(DType::f16) : operand(compute); }
 };
 
 class Visitor {
