@@ -114,8 +114,8 @@ void note_activation(ModelSource& source, const WeightFiles& files, const fs::pa
   if (const auto it = files.metadata().find(kActivationKey); it != files.metadata().end()) {
     says(it->second == "quick_gelu", "its metadata says " + it->second);
   }
-  if (!source.config_inferred) says(source.config.quick_gelu, config.filename().string() + " says so");
   if (source.layout == Layout::openai) says(true, "it is a checkpoint of OpenAI's CLIP");
+  if (!source.config_inferred) says(source.config.quick_gelu, config.filename().string() + " says so");
   if (const auto quick = activation_by_name(source.weights.front())) says(*quick, "its name says so");
 }
 
@@ -297,10 +297,9 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   } else {
     write(kConfig, to_json(config));
   }
-  if (to == Layout::open_clip && config.vision.is_siglip()) {
-    ModelConfig as_named = parse_model_config(to_json(config), "converted");
-    if (as_named.vision.gelu_tanh)
-      out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
+  if (to == Layout::open_clip && config.vision.is_siglip() &&
+      nlohmann::json::parse(to_json(config)).at("model_cfg").at("vision_cfg").contains("act_kwargs")) {
+    out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
   }
   out.files.push_back((fs::path(folder) / (to == Layout::open_clip ? kWeights : "model.safetensors")).string());
   write_safetensors(out.files.back(), weights, metadata_of(config));

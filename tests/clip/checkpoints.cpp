@@ -387,6 +387,11 @@ TEST_CASE("checkpoints: an activation that the weights were not trained with is 
   weights["input_resolution"] = full({}, 16.0, DType::i64);
   write_safetensors(folder / "openai.safetensors", weights);
   CHECK_THROWS_WITH(load_weights(plain, folder / "openai.safetensors"), Contains("OpenAI"));
+  // ... also against a config beside them
+  std::filesystem::create_directories(folder / "wrong");
+  write_safetensors(folder / "wrong/model.safetensors", weights);
+  atomic_write(folder / "wrong/open_clip_config.json", to_json(small_config(false)));
+  CHECK_THROWS_WITH(load_model(folder / "wrong"), Contains("activation mismatch") && Contains("OpenAI"));
   weights.erase("input_resolution");
   write_safetensors(folder / "vit_b_32-quickgelu-laion400m_e32.safetensors", weights);
   CHECK_THROWS_WITH(load_weights(plain, folder / "vit_b_32-quickgelu-laion400m_e32.safetensors"), Contains("its name says so"));

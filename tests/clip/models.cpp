@@ -146,6 +146,7 @@ TEST_CASE("models: pooling by attention, SigLIP's trunk, fixed positions", "[gol
       load_state_dict(all, from_layout(pieces, theirs));
       const Tensor y = model.visual(nchw_to_nhwc(poolers().tensor(name + ".in.images")), {});
       check_golden(poolers(), y, name + ".out.image", name + ".err.out.image");
+      if (name == "sin_cos") continue;  // a plain ViT but for its positions: its gradients are those of `towers`
       backward(y, poolers().tensor(name + ".grad_out.image"));
       StateDict gradients;
       for (const NamedParameter& p : all.parameters) {

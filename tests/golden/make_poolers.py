@@ -39,6 +39,17 @@ def image_tower(case, config):
     return trunk, "visual.trunk."
 
 
+def reordered(p, order):
+    """The parameters with the channels of the residual stream in another order, which changes nothing but the rounding."""
+    out = {}
+    for name, x in p.items():
+        columns = name.endswith(("in_proj_weight", "c_fc.weight", "positional_embedding", "k_proj_weight", "v_proj_weight"))
+        fixed = name.endswith(("in_proj_bias", "c_fc.bias")) or ("attn_pool." in name and ".ln_k." not in name and not columns)
+        pooled = name.startswith(("visual.ln_post", "visual.proj"))  # after attentional pooling: other channels
+        out[name] = x if fixed or pooled else x.index_select(1 if columns else 0, order)
+    return out
+
+
 def resized():
     """Position embeddings by open_clip's own functions: (case, before, grid or length, after)."""
     rng = golden.seed(3)
@@ -74,6 +85,11 @@ def main():
             return {"image": y if order is None else y[order.argsort()]}
 
         again = [lambda i, p, o=torch.from_numpy(rng.permutation(BATCH)): run(i, p, o) for _ in range(4)]
+        if case == "pooler":
+            again += [lambda i, p, o=torch.from_numpy(rng.permutation(BATCH)), c=torch.from_numpy(rng.permutation(12)):
+                      run(i, reordered(p, c), o) for _ in range(8)]
+        else:
+            again += [lambda i, p, o=torch.from_numpy(rng.permutation(BATCH)): run(i, p, o) for _ in range(8)]
         params = {prefix + n: x for n, x in params.items()}
         t |= {f"{case}.fixed.{prefix}{n}": x for n, x in fixed.items()}
         golden.put_case(t, case, run, ins, params, {"image": golden.randn(rng, BATCH, config["embed_dim"])}, grad_in=False, again=again)

@@ -24,7 +24,11 @@ struct Parameter {
   // The copy to multiply with: the shadow when computing in bf16 and there is one, else the master (which f16 products round themselves).
   const Tensor& operand(Compute compute) const { return compute == Compute::bf16 && shadow.defined() ? shadow : value; }
   // The same for ops that take one dtype only: in f16, which has no shadow, a rounded copy.
-  Tensor rounded_operand(Compute compute) const { return compute == Compute::f16 ? value.to(DType::f16) : operand(compute); }
+  Tensor rounded_operand(Compute compute) const {
+    if (compute == Compute::f16) return value.to(DType::f16);
+    return compute == Compute::bf16 && !shadow.defined() ? value.to(DType::bf16)
+                                                         : operand(compute);  // a model that is not trained has no copy
+  }
 };
 
 class Visitor {
