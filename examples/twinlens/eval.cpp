@@ -33,6 +33,7 @@ DatasetOptions data_options(const EvalFlags& flags) {
   options.csv_separator = flags.csv_separator;
   options.csv_img_key = flags.csv_img_key;
   options.csv_caption_key = flags.csv_caption_key;
+  options.captions = "all";  // several captions of one picture are right answers, all of them
   return options;
 }
 

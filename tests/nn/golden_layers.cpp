@@ -122,7 +122,7 @@ TEST_CASE("ResidualAttentionBlock") {
   for (const bool causal : {false, true}) {
     const std::string name = causal ? "block_causal" : "block";
     const Tensor w = layers().tensor(name + ".param.mlp.c_fc.weight");
-    ResidualAttentionBlock module(w.size(1), attributes[name]["heads"].get<int>(), w.size(0), activation_of(attributes[name]), 1e-5);
+    ResidualAttentionBlock module(w.size(1), attributes[name]["heads"].get<int>(), w.size(0), activation_of(attributes[name]));
     check_module(name, module, [&](const Tensor& x) {
       return rows_then_back(x, [&](const Tensor& rows, const SequenceOffsets& offsets) { return module(rows, offsets, causal, {}); });
     });
@@ -133,7 +133,7 @@ TEST_CASE("pooled last block equals the whole one at its row") {
   const std::string name = "block_causal";
   const nlohmann::json attributes = golden_json("layers");
   const Tensor w = layers().tensor(name + ".param.mlp.c_fc.weight");
-  ResidualAttentionBlock module(w.size(1), attributes[name]["heads"].get<int>(), w.size(0), activation_of(attributes[name]), 1e-5);
+  ResidualAttentionBlock module(w.size(1), attributes[name]["heads"].get<int>(), w.size(0), activation_of(attributes[name]));
   StateDict weights;
   for (const NamedParameter& p : collect(module).parameters) weights.emplace(p.name, layers().tensor(name + ".param." + p.name));
   load_state_dict(collect(module), weights);

@@ -30,7 +30,7 @@ struct VisionConfig {
   bool gelu_tanh = false;                    // act_kwargs.approximate = tanh
   // A SigLIP trunk of timm, e.g. vit_base_patch16_siglip_224: no class token, no ln_pre, biased patch embedding, pooled by attention with
   // one learned query and an MLP ("map"), no projection. Sets width, layers, patch_size and the like; empty: CLIP's own towers.
-  std::string timm_model_name;
+  std::string timm_model_name{};
 
   bool is_resnet() const { return layers.size() > 1; }
   bool is_siglip() const { return !timm_model_name.empty(); }
@@ -54,10 +54,10 @@ struct TextConfig {
   int eos_id = 2;                    // for pool_type eos
   int pad_id = 0;                    // fills a caption up to the context length, where the tower reads padding
   bool proj_bias = false;
-  double eps = 1e-5;              // norm_kwargs.eps
-  bool gelu_tanh = false;         // act_kwargs.approximate = tanh
-  std::string hf_tokenizer_name;  // empty: CLIP's own tokenizer
-  std::string tokenizer_kwargs;   // the JSON object of that key, or empty
+  double eps = 1e-5;                // norm_kwargs.eps
+  bool gelu_tanh = false;           // act_kwargs.approximate = tanh
+  std::string hf_tokenizer_name{};  // empty: CLIP's own tokenizer
+  std::string tokenizer_kwargs{};   // the JSON object of that key, or empty
 
   // The tower reads the end-of-text token and nothing after it, so captions need no padding (design.md 5.1).
   bool needs_no_padding() const { return !no_causal_mask && (pool_type == "argmax" || pool_type == "eos"); }
