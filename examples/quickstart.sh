@@ -53,7 +53,7 @@ step "3/4 training"
 rm -rf logs/quickstart
 # --equal-captions apart: the same name drawn by several vendors never meets itself in a batch, so it is never counted as a negative.
 # bf16 where the processor multiplies it; elsewhere fp32, which takes longer, and fewer epochs.
-if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then precision=amp_bf16 epochs=85; else precision=fp32 epochs=42; fi
+if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then precision=amp_bf16 epochs=100; else precision=fp32 epochs=60; fi
 recipe=$(grep -v '^#' examples/data/emoji_recipe.txt)
 if [ -n "$own_data" ]; then
   # A batch that the pictures fill, as much work as the emoji, and equal captions allowed in a batch: classes are few.

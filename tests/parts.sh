@@ -66,7 +66,7 @@ clang_part() {
 # AddressSanitizer and UndefinedBehaviorSanitizer. Op cases try every compiled set up to the best by themselves, so one run covers scalar
 # and the best one; the other tests are run again on scalar. Middle sets are left to --full.
 address_part() {
-  local sets="avx512;avx512bf16"
+  local sets="avx512;avx512bf16;avx512amx"
   is_full && sets="avx2;avx512;avx512bf16;avx512amx;neon"
   configure address -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
     "-DTWINLENS_ISAS=$sets" || return

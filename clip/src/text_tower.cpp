@@ -44,8 +44,10 @@ TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vecto
   const auto length = static_cast<std::size_t>(config.context_length);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::size_t at = rows[i].size() - 1;
-    if (config.pool_type == "eos")
+    if (config.pool_type == "eos") {
       at = static_cast<std::size_t>(std::find(rows[i].begin(), rows[i].end(), config.eos_id) - rows[i].begin());
+      if (at == rows[i].size() && config.pad_id != config.eos_id) at = 0;  // as torch's argmax of no match
+    }
     if (config.pool_type == "last") at = length - 1;
     if (config.pool_type == "first" || at >= length) at = 0;
     read.push_back(static_cast<std::int64_t>(i * length + at));

@@ -73,8 +73,8 @@ def run_case(name, t):
     images = torch.from_numpy(counted.normal(f"{name}.images", (BATCH, 3, size, size)))
     tokens = tokens_of(name, *text)
 
-    def features():
-        return [F.normalize(f.float(), dim=-1) for f in (encode_image(images), encode_text(tokens))]
+    def features(dtype=torch.float32):
+        return [F.normalize(f.to(dtype), dim=-1) for f in (encode_image(images), encode_text(tokens))]
 
     model.eval()
     with torch.no_grad():
@@ -85,8 +85,11 @@ def run_case(name, t):
         t[f"{name}.{tower}"] = a.float()
         t[f"{name}.bf16_distance.{tower}"] = (a - b).norm(dim=1).mean().double()
     t[f"{name}.tokens"] = tokens
-    model.train()
-    image, caption = features()
+    # Gradients in float64, and with running statistics: through batch norm over so few pictures float32 is percents away from float64, in
+    # PyTorch too. (rn_step.safetensors has a step with the batch's own statistics.)
+    model.double()
+    images = images.double()
+    image, caption = features(torch.float64)
     logits = model.logit_scale.exp() * image @ caption.T
     labels = torch.arange(BATCH)
     loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
