@@ -8,8 +8,8 @@
 namespace twinlens {
 namespace {
 
-using Text = std::u32string;          // characters
-using Bytes = std::u32string;         // one byte an element
+using Text = std::u32string;   // characters
+using Bytes = std::u32string;  // one byte an element
 using View = std::u32string_view;
 
 bool is_continuation(char32_t byte) { return byte >= 0x80 && byte <= 0xBF; }
@@ -62,7 +62,11 @@ std::optional<char32_t> cesu8_pair(View b) {
 // Strict UTF-8: no surrogates, nothing overlong. Takes the bytes of one character off the front.
 std::optional<char32_t> strict_character(View& b) {
   const char32_t first = b[0];
-  const std::size_t n = first < 0x80 ? 1 : first >= 0xC2 && first <= 0xDF ? 2 : (first & 0xF0) == 0xE0 ? 3 : first >= 0xF0 && first <= 0xF4 ? 4 : 0;
+  const std::size_t n = first < 0x80                     ? 1
+                        : first >= 0xC2 && first <= 0xDF ? 2
+                        : (first & 0xF0) == 0xE0         ? 3
+                        : first >= 0xF0 && first <= 0xF4 ? 4
+                                                         : 0;
   if (n == 0 || b.size() < n) return {};
   char32_t c = n == 1 ? first : first & (0x7FU >> n);
   for (std::size_t k = 1; k < n; ++k) {
