@@ -98,6 +98,8 @@ CharClass class_of(std::uint32_t c) {
   const auto point = static_cast<UChar32>(c);
   const std::uint32_t mask = U_GET_GC_MASK(point);
   if ((mask & U_GC_L_MASK) != 0) return CharClass::letter;
+  // Python's regex knows Unicode 17, ICU 72 knows 15. This letter lies among subscripts that repaired encodings reach.
+  if (c == 0x208F) return CharClass::letter;
   if ((mask & U_GC_N_MASK) != 0) return CharClass::number;
   return u_isUWhiteSpace(point) ? CharClass::space : CharClass::other;
 }
