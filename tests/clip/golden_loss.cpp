@@ -98,7 +98,7 @@ TEST_CASE("SigLIP's loss and distillation follow float64 open_clip", "[golden]")
       }
       backward(loss);
       const double scale = about["scale"].get<double>();
-      const auto check_tensor = [&](const Tensor& got, const std::string& kind) {
+      const auto check_tensor = [&, name = name](const Tensor& got, const std::string& kind) {  // (clang 14 captures no bindings)
         INFO(kind);
         const Golden::Distance d = file.distance(got.to_vector(), name + "." + kind, name + ".err." + kind);
         double norm = 0.0;
@@ -194,7 +194,7 @@ TEST_CASE("label smoothing: the term without logits is the soft cross-entropy to
     const auto communicator = solo_communicator();
     const ClipLossInputs of{in.image, in.text, in.log_scale, in.caption_ids};
     const Tensor got =
-        add(clip_loss(of, {EqualCaptions::negatives}, *communicator), affine(label_smoothing_term(of, *communicator), share, 0.0));
+        add(clip_loss(of, EqualCaptions::negatives, *communicator), affine(label_smoothing_term(of, *communicator), share, 0.0));
     CHECK(got.item() == Approx(want.item()).epsilon(1e-6).margin(1e-6));
     backward(want);
     backward(got);

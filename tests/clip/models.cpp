@@ -88,11 +88,9 @@ TEST_CASE("models: the names of parameters, without and with a model; its counte
     std::vector<std::string> names, buffers;
     for (const NamedParameter& p : all.parameters) names.push_back(p.name);
     for (const NamedBuffer& b : all.buffers) buffers.push_back(b.name);
-    CHECK(std::set<std::string>(names.begin(), names.end()) == [&] {
-      const std::vector<std::string> expected = parameter_names(config);
-      return std::set<std::string>(expected.begin(), expected.end());
-    }());
-    CHECK(names.size() == parameter_names(config).size());
+    const std::vector<std::string> expected = parameter_names(config);
+    CHECK(std::set<std::string>(names.begin(), names.end()) == std::set<std::string>(expected.begin(), expected.end()));
+    CHECK(names.size() == expected.size());
     CHECK(buffers.size() == buffer_names(config).size());
     CHECK(count_parameters(all) == model_cost(config).parameters());
   }
