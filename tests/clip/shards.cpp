@@ -234,6 +234,13 @@ TEST_CASE("other extensions, and captions from .json: one or several, by every p
 }
 
 // Bytes of this process in memory.
+// AddressSanitizer keeps freed memory for a while, so that resident memory says nothing under it.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kResidentCounts = false;
+#else
+constexpr bool kResidentCounts = true;
+#endif
+
 std::size_t resident() {
   std::ifstream statm("/proc/self/statm");
   std::size_t total = 0, pages = 0;
@@ -271,7 +278,7 @@ void check_memory(std::int64_t samples, std::int64_t per_shard, std::size_t limi
   const std::size_t used = resident() - before;
   INFO(samples << " samples: " << used / 1'000'000 << " MB (sum " << sum << ")");
   WARN(samples << " samples take " << used / 1'000'000 << " MB of index, " << used / static_cast<std::size_t>(samples) << " bytes each");
-  CHECK(used < limit);
+  if (kResidentCounts) CHECK(used < limit);
   CHECK(data->key(samples - 1) == std::string(last) + ".tar:" + std::to_string(100'000'000 + samples - 1));
 }
 
@@ -293,7 +300,7 @@ TEST_CASE("a table's rows take no memory for their text", "[data]") {
   const std::size_t used = resident() - before;
   REQUIRE(data->size() == kRows);
   WARN(kRows << " rows of " << fs::file_size(folder / "a.csv") / kRows << " bytes take " << used / kRows << " bytes each");
-  CHECK(used < std::size_t{kRows} * 100);
+  if (kResidentCounts) CHECK(used < std::size_t{kRows} * 100);
   CHECK(data->caption(kRows - 1) == std::string(200, 'c') + ", number 199999");
   CHECK(data->key(0) == "a.csv:2");
 }
