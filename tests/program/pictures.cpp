@@ -24,15 +24,6 @@ using Catch::Contains;
 using Json = nlohmann::json;
 using Words = std::vector<std::string>;
 
-Json json_of(const Words& arguments) {
-  const Outcome o = run(arguments);
-  INFO(o.err);
-  REQUIRE(o.status == 0);
-  return Json::parse(o.out);
-}
-
-std::string picture(int i) { return trained_model().data + "/" + (i < 10 ? "0" : "") + std::to_string(i) + ".png"; }
-
 std::vector<std::string> lines_of(const std::string& path) {
   std::istringstream text(read_file(path));
   std::vector<std::string> out;

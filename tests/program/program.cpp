@@ -84,4 +84,13 @@ const TrainedModel& trained_model() {
   return model;
 }
 
+nlohmann::json json_of(const std::vector<std::string>& arguments) {
+  const Outcome o = run(arguments);
+  INFO(o.err);
+  REQUIRE(o.status == 0);
+  return nlohmann::json::parse(o.out);
+}
+
+std::string picture(int i) { return trained_model().data + "/" + (i < 10 ? "0" : "") + std::to_string(i) + ".png"; }
+
 }  // namespace twinlens::test

@@ -1,6 +1,7 @@
 #pragma once
 // Runs the built `twinlens` program as a user does.
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -37,11 +38,14 @@ class Running {
 
 Outcome run(const Start& start);
 Outcome run(const std::vector<std::string>& arguments);
+// Of a run that must succeed: stdout is one JSON document and nothing else.
+nlohmann::json json_of(const std::vector<std::string>& arguments);
 
 // A model folder with its pictures, made once by `twinlens train`; removed at the end.
 struct TrainedModel {
   std::string folder, model, data, log;
 };
 const TrainedModel& trained_model();
+std::string picture(int i);  // the path of its picture i
 
 }  // namespace twinlens::test

@@ -22,16 +22,6 @@ using Catch::Contains;
 using Json = nlohmann::json;
 using Words = std::vector<std::string>;
 
-// stdout is one JSON document and nothing else.
-Json json_of(const Words& arguments) {
-  const Outcome o = run(arguments);
-  INFO(o.err);
-  REQUIRE(o.status == 0);
-  return Json::parse(o.out);
-}
-
-std::string picture(int i) { return trained_model().data + "/" + (i < 10 ? "0" : "") + std::to_string(i) + ".png"; }
-
 std::set<std::string> keys_of(const Json& object) {
   std::set<std::string> keys;
   for (const auto& [name, value] : object.items()) keys.insert(name);
