@@ -20,6 +20,9 @@ inline constexpr std::int64_t kSmallProduct = 1 << 20;
 inline constexpr std::int64_t kMaxSlots = 64;
 // A c of at most this many elements has too few tiles for the threads: when its depth has several blocks, those are shared out instead.
 inline constexpr std::int64_t kDeepProduct = 1 << 17;
+// A b of at most this many words stays in a core's L2. A c with many rows is then cut into tasks of kTaskRows whole rows, each of which
+// packs its own part of a: a goes through the first-level cache once and threads meet twice in all.
+inline constexpr std::int64_t kResidentWords = 1 << 17, kTaskRows = 64;
 
 struct DepthBlocks {
   std::int64_t words, blocks;  // of a block (the last may be shorter), number
@@ -36,6 +39,7 @@ struct DepthBlocks {
 struct ScratchPlan {
   bool small;  // each slot holds the panels of one item
   bool deep;   // each slot holds the panels of one block of the depth; all at once
+  bool tall;   // each slot holds panels of a for one task's rows; b is packed once, before them
   std::int64_t slots;
   std::int64_t a, b;    // sizes of the panels of a, of b
   std::int64_t sums;    // sums in f32 for a c that cannot hold them between blocks of the depth
@@ -51,9 +55,11 @@ struct ScratchPlan {
   ScratchPlan p{};
   p.small = m.depth <= kMaxBlockWords && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
   p.deep = m.batch == 1 && blocks > 1 && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols <= kDeepProduct;
+  p.tall = !p.small && m.depth <= kMaxBlockWords && m.c.cols <= kGroupCols &&
+           (cols + kPadding) * (words + kWordPadding) <= kResidentWords && m.c.rows >= 8 * kTaskRows;
   const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, most = p.small ? kMaxSlots : thread_count();
   p.slots = items < most ? items : most;
-  p.a = (rows + kPadding) * words;
+  p.a = p.tall ? thread_count() * kTaskRows * (words + kWordPadding) : (rows + kPadding) * words;
   p.b = (cols + kPadding) * words;
   p.sums = m.depth > kMaxBlockWords && m.c.dtype != DType::f32 ? rows * cols : 0;
   p.blocks = p.deep ? blocks * rows * cols : 0;

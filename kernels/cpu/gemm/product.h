@@ -55,7 +55,7 @@ struct Product {
   static constexpr int kVectors = Shape::kVectors;
   static constexpr std::int64_t kTileRows = Shape::kRows, kTileCols = kVectors * I::kWidth;
   // What one task computes: a panel of b stays in L2 while the rows of a task pass by, and the panels of its rows fit beside it.
-  static constexpr std::int64_t kTaskRows = 64, kTaskCols = 192;
+  static constexpr std::int64_t kTaskCols = 192;
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
 
   const Matmul& m;
@@ -175,12 +175,33 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
       }
     }
   });
-  const std::int64_t row_tasks = parts(r.rows, P::kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
+  const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
   parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
-    const std::int64_t row = r.row + task / col_tasks * P::kTaskRows, col = r.col + task % col_tasks * P::kTaskCols;
-    product.compute(r, {row, least(P::kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
+    const std::int64_t row = r.row + task / col_tasks * kTaskRows, col = r.col + task % col_tasks * P::kTaskCols;
+    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
                     b_panels);
   });
+}
+
+// Whole rows of c in tasks that pack what they need of a; every one reads all of b, which stays in L2 (plan.h).
+template <class P>
+void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
+  const Region all{0, m.c.rows, 0, m.c.cols};
+  const Block k{0, m.depth, P::words_of(m.depth), true, true};
+  float* const b_panels = scratch + plan.a;
+  for (std::int64_t item = 0; item < m.batch; ++item) {
+    const P product(m, item, nullptr);
+    parallel_for(parts(all.cols, P::kTileCols), 4, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) product.pack_b(all, k, i, b_panels);
+    });
+    const std::int64_t slots = thread_count();
+    parallel_for_slots(parts(all.rows, kTaskRows), slots, [&](std::int64_t slot, std::int64_t task) {
+      const Region rows{task * kTaskRows, least(kTaskRows, all.rows - task * kTaskRows), 0, all.cols};
+      float* const a_panels = scratch + slot * (plan.a / slots);
+      for (std::int64_t i = 0; i < parts(rows.rows, P::kTileRows); ++i) product.pack_a(rows, k, i, a_panels);
+      product.compute(rows, rows, k, a_panels, b_panels);
+    });
+  }
 }
 
 // Blocks of the depth side by side, each into sums of its own; then c takes them in the order in which it would have seen them.
@@ -234,6 +255,7 @@ void multiply(const Matmul& m) {
     return;
   }
   if (plan.deep) return multiply_deep<P>(m, plan, scratch);
+  if (plan.tall) return multiply_tall<P>(m, plan, scratch);
   const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, scratch + plan.a + plan.b);

@@ -8,12 +8,24 @@
 
 namespace twinlens::gemm {
 
+// n elements in blocks of 32 bytes, the last of which overlaps; fewer than a block in moves of falling sizes.
 template <class T>
 TWINLENS_INLINE void copy_elements(T* to, const T* from, std::int64_t n) {
   constexpr std::int64_t block = 32 / static_cast<std::int64_t>(sizeof(T));
-  std::int64_t i = 0;
-  for (; i + block <= n; i += block) std::memcpy(static_cast<void*>(to + i), from + i, 32);
-  for (; i < n; ++i) to[i] = from[i];
+  const auto move = [](T* t, const T* f, std::int64_t count) {
+    std::memcpy(static_cast<void*>(t), f, static_cast<std::size_t>(count) * sizeof(T));
+  };
+  if (n >= block) {
+    for (std::int64_t i = 0; i + block <= n; i += block) move(to + i, from + i, block);
+    return move(to + n - block, from + n - block, block);
+  }
+#pragma GCC unroll 4
+  for (std::int64_t part = block / 2; part > 0; part /= 2) {
+    if ((n & part) == 0) continue;
+    move(to, from, part);
+    to += part;
+    from += part;
+  }
 }
 template <class T>
 TWINLENS_INLINE void clear_elements(T* to, std::int64_t n) {

@@ -8,6 +8,9 @@
 
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #include "twinlens/kernels/dtype.h"
 #include "twinlens/kernels/isa.h"
@@ -84,16 +87,52 @@ struct Vec {
   // The first n < kWidth elements; the rest of the register is `fill`. Reads nothing beyond them.
   template <class T>
   TWINLENS_INLINE static Vec load_partial(const T* p, std::int64_t n, float fill = 0.0F) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if constexpr (kWidth == 16) {
+      const auto mask = static_cast<__mmask16>((1U << n) - 1U);
+      if constexpr (sizeof(T) == 4) {
+        return (Raw)_mm512_mask_loadu_ps((__m512)Vec(fill).raw, mask, p);
+      } else {
+        Half h;
+        const __m256i loaded = _mm256_maskz_loadu_epi16(mask, p);
+        std::memcpy(&h, &loaded, sizeof(h));
+        Vec r;
+        if constexpr (is_bf16<T>) {
+          r = from_bf16(h);
+        } else {
+          r = from_f16(h);
+        }
+        return (Raw)_mm512_mask_mov_ps((__m512)Vec(fill).raw, mask, (__m512)r.raw);
+      }
+    }
+#endif
     T buffer[kWidth];
     const T filler = narrow<T>(fill);
-    for (int i = 0; i < kWidth; ++i) buffer[i] = i < n ? p[i] : filler;
+    for (int i = 0; i < kWidth; ++i) buffer[i] = filler;
+    copy_fewer(buffer, p, n);
     return load(buffer);
   }
   template <class T>
   TWINLENS_INLINE void store_partial(T* p, std::int64_t n) const {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if constexpr (kWidth == 16) {
+      const auto mask = static_cast<__mmask16>((1U << n) - 1U);
+      if constexpr (sizeof(T) == 4) {
+        return _mm512_mask_storeu_ps(p, mask, (__m512)raw);
+      } else {
+        Half h;
+        if constexpr (is_bf16<T>) {
+          h = to_bf16(raw);
+        } else {
+          h = to_f16(raw);
+        }
+        return _mm256_mask_storeu_epi16(p, mask, (__m256i)h);
+      }
+    }
+#endif
     T buffer[kWidth];
     store(buffer);
-    for (std::int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+    copy_fewer(p, buffer, n);
   }
 
   // --- arithmetic ---------------------------------------------------------------------------------------------------------------
@@ -175,6 +214,21 @@ struct Vec {
     value = (is_nan & 0x7E00U) | (~is_nan & value);
     return __builtin_convertvector(value | sign, Half);
   }
+
+  // n < kWidth elements in a few moves of fixed sizes.
+  template <class T>
+  TWINLENS_INLINE static void copy_fewer(T* to, const T* from, std::int64_t n) {
+#pragma GCC unroll 4
+    for (int part = kWidth / 2; part > 0; part /= 2) {
+      if ((n & part) == 0) continue;
+      std::memcpy(static_cast<void*>(to), from, static_cast<std::size_t>(part) * sizeof(T));
+      to += part;
+      from += part;
+    }
+  }
+
+  template <class T>
+  static constexpr bool is_bf16 = __is_same(T, bf16);
 
   template <class T>
   TWINLENS_INLINE static T narrow(float x) {
