@@ -54,7 +54,7 @@ struct PairWords {
       if (n >= 2 * w) {
         std::memcpy(&r, p, sizeof(r));
       } else if (n % 2 == 0) {  // whole words
-        r = n <= 0 ? typename Vec<I>::Raw{} : Vec<I>::load_partial(static_cast<const float*>(static_cast<const void*>(p)), n / 2).raw;
+        r = Vec<I>::load_partial(static_cast<const float*>(static_cast<const void*>(p)), n / 2).raw;
       } else {
         bf16 buffer[2 * w] = {};
         for (std::int64_t i = 0; i < n; ++i) buffer[i] = p[i];
