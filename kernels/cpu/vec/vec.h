@@ -219,16 +219,12 @@ struct Vec {
   TWINLENS_INLINE static __mmask16 first_lanes(std::int64_t n) { return static_cast<__mmask16>(n > 0 ? (1U << n) - 1U : 0U); }
 #endif
 
-  // n < kWidth elements in a few moves of fixed sizes.
-  template <class T>
+  // n < 2 Part elements (none for n < 0) in moves of falling sizes.
+  template <int Part = kWidth / 2, class T>
   TWINLENS_INLINE static void copy_fewer(T* to, const T* from, std::int64_t n) {
-#pragma GCC unroll 4
-    for (int part = kWidth / 2; part > 0; part /= 2) {
-      if (n < 0 || (n & part) == 0) continue;
-      std::memcpy(static_cast<void*>(to), from, static_cast<std::size_t>(part) * sizeof(T));
-      to += part;
-      from += part;
-    }
+    if (n <= 0) return;
+    if ((n & Part) != 0) std::memcpy(static_cast<void*>(to), from, Part * sizeof(T));
+    if constexpr (Part > 1) copy_fewer<Part / 2>(to + (n & Part), from + (n & Part), n & (Part - 1));
   }
 
   template <class T>
