@@ -6,6 +6,7 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/scope.h"
 
 namespace twinlens {
@@ -83,6 +84,9 @@ FeatureFigures figures_of(const Features& f) {
   return {own, mean_cosine(f.image), mean_cosine(f.text)};
 }
 
+// In a dry run the first chunk stands for all of them: each takes the memory that the one before gave back.
+bool is_repetition(std::int64_t begin) { return begin > 0 && DryRun::current() != nullptr; }
+
 // Features of all chunks, nothing recorded.
 Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chunk_size, const StepOptions& options,
                     const Context& context) {
@@ -90,7 +94,13 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
   std::vector<Tensor> images, texts;
   const std::int64_t n = pairs_of(batch);
   for (std::int64_t begin = 0; begin < n; begin += chunk_size) {
-    const Features f = encode(model, make_chunk(model, batch, begin, std::min(n, begin + chunk_size), options), context);
+    const std::int64_t end = std::min(n, begin + chunk_size);
+    if (is_repetition(begin)) {
+      images.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+      texts.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+      continue;
+    }
+    const Features f = encode(model, make_chunk(model, batch, begin, end, options), context);
     images.push_back(f.image);
     texts.push_back(f.text);
   }
@@ -117,7 +127,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
   backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
-  for (std::int64_t begin = 0; begin < n; begin += options.max_chunk) {
+  for (std::int64_t begin = 0; begin < n && !is_repetition(begin); begin += options.max_chunk) {
     const std::int64_t end = std::min(n, begin + options.max_chunk);
     const Features f = encode(model, make_chunk(model, batch, begin, end, options), second);
     // The towers share no parameter, so each takes its own backward.
