@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <limits>
+#include <sys/resource.h>
 
 #include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/error.h"
@@ -116,7 +117,8 @@ class Rehearsal {
 
 std::string amount(double bytes) {
   if (std::isinf(bytes)) return "more than any machine has";
-  return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes / 1e6) : fmt::format("{:.2f} GB", bytes / 1e9); }
+  return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes / 1e6) : fmt::format("{:.2f} GB", bytes / 1e9);
+}
 
 }  // namespace
 
@@ -163,6 +165,14 @@ std::string to_string(const MemoryPlan& plan, const MemoryBudget& budget) {
                      amount(static_cast<double>(budget.limit)),
                      plan.chunk == 0 ? "the whole batch at once" : fmt::format("chunks of {} pairs, features cached", plan.chunk),
                      plan.checkpoint_blocks ? ", blocks recomputed in backward" : "", amount(plan.step));
+}
+
+std::string memory_seen(Device device) {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return fmt::format("memory: the peak was {} of tensors{} and {} of the process",
+                     amount(static_cast<double>(memory_report(device).peak_bytes)), device.is_cuda() ? " on the card" : "",
+                     amount(1024.0 * static_cast<double>(usage.ru_maxrss)));
 }
 
 }  // namespace twinlens

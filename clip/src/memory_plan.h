@@ -40,4 +40,8 @@ MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& c
 
 std::string to_string(const MemoryPlan& plan, const MemoryBudget& budget);
 
+// What was seen since the planning: the peak of tensors, as planned, and that of the whole process, whose program, text and blocks kept
+// for reuse are not in the plan.
+std::string memory_seen(Device device);
+
 }  // namespace twinlens

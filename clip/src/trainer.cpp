@@ -156,7 +156,8 @@ void Training::plan_chunks() {
   const Permutation drawn(data_->size(), o_.seed, 0);
   std::unordered_map<std::int64_t, std::int64_t> number;
   for (std::int64_t i = 0; i < looked_at; ++i) {
-    const auto tokens = o_.pack_captions ? tokenizer_->encode(data_->caption(drawn(i))).size() + 2 : std::size_t{1 << 20};  // (cut to the context)
+    const auto tokens =
+        o_.pack_captions ? tokenizer_->encode(data_->caption(drawn(i))).size() + 2 : std::size_t{1 << 20};  // (cut to the context)
     budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens));
     budget.caption_ids.push_back(number.try_emplace(data_->caption_id(drawn(i)), static_cast<std::int64_t>(number.size())).first->second);
   }
@@ -233,6 +234,7 @@ TrainResult Training::run() {
     note_skipped();
     throw;
   }
+  if (!plan_.empty()) log_->line(memory_seen(device_));
   finish();
   result.steps = state_.step;
   result.last_loss = last_loss_;
