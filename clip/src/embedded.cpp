@@ -66,7 +66,7 @@ std::string gunzip(std::string_view packed, std::string_view what) {
     stream.next_out = reinterpret_cast<Bytef*>(out.data() + done);
     stream.avail_out = 1U << 20;
     status = inflate(&stream, Z_NO_FLUSH);
-    out.resize(out.size() - stream.avail_out);
+    out.erase(done + ((1U << 20) - stream.avail_out));
     if (stream.avail_in == 0 && status == Z_OK && stream.avail_out != 0) break;  // truncated
   }
   if (status != Z_STREAM_END) {
