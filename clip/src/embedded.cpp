@@ -58,15 +58,13 @@ std::string gunzip(std::string_view packed, std::string_view what) {
   const std::unique_ptr<z_stream, decltype(close)> closer(&stream, close);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
   stream.avail_in = static_cast<uInt>(packed.size());
-  std::string out;
+  std::string out, piece(std::size_t{1} << 20, '\0');
   int status = Z_OK;
   while (status == Z_OK) {
-    const std::size_t done = out.size();
-    out.resize(done + (std::size_t{1} << 20));
-    stream.next_out = reinterpret_cast<Bytef*>(out.data() + done);
-    stream.avail_out = 1U << 20;
+    stream.next_out = reinterpret_cast<Bytef*>(piece.data());
+    stream.avail_out = static_cast<uInt>(piece.size());
     status = inflate(&stream, Z_NO_FLUSH);
-    out.erase(done + ((1U << 20) - stream.avail_out));
+    out.append(piece, 0, piece.size() - stream.avail_out);
     if (stream.avail_in == 0 && status == Z_OK && stream.avail_out != 0) break;  // truncated
   }
   if (status != Z_STREAM_END) {
