@@ -183,12 +183,13 @@ void CheckpointWriter::work() {
 
 void CheckpointWriter::save(const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema) {
   wait();
-  take_snapshot(snapshot_, state, model, parameters, ema);
   if (!thread_.joinable()) {
-    write_checkpoint(checkpoints_, snapshot_, keep_last_);
+    // Nothing changes meanwhile, so the tensors themselves are written.
+    write_checkpoint(checkpoints_, {state, state_dict(collect(model)), optimizer_tensors(parameters, ema)}, keep_last_);
     written_ = state.step;
     return;
   }
+  take_snapshot(snapshot_, state, model, parameters, ema);
   {
     const std::lock_guard lock(mutex_);
     busy_ = true;

@@ -37,7 +37,7 @@ struct TrainState {
   LossScaler scaler;  // --precision amp
 };
 
-// A copy on the host of all that a checkpoint holds. Taken again, it uses its memory again.
+// All that a checkpoint holds: a copy on the host, which uses its memory again when it is taken again, or the tensors themselves.
 struct CheckpointSnapshot {
   TrainState state;
   StateDict model, optimizer;

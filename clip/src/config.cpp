@@ -142,7 +142,7 @@ VisionConfig read_vision(const Json& json, const std::string& source) {
   r.read("pool_type", c.pool_type);
   r.read("no_ln_pre", c.no_ln_pre);
   r.read("final_ln_after_pool", c.final_ln_after_pool);
-  r.require("patch_dropout", 0.0);
+  r.read("patch_dropout", c.patch_dropout);
   r.read("attentional_pool", c.attentional_pool);
   r.read("attn_pooler_queries", c.attn_pooler_queries);
   r.read("attn_pooler_heads", c.attn_pooler_heads);
@@ -247,7 +247,13 @@ void ModelConfig::validate() const {
   check_positive("text_cfg.vocab_size", text.vocab_size);
   for (const int layers : vision.layers) check_positive("vision_cfg.layers", layers);
   check_positive("text_cfg.layers", text.layers);
+  if (!(vision.patch_dropout >= 0.0 && vision.patch_dropout < 1.0)) {
+    throw ConfigError("model config: patch_dropout = " + std::to_string(vision.patch_dropout) +
+                      " is no share; vision_cfg; give 0 or more, and less than 1");
+  }
   if (vision.is_resnet()) {
+    if (vision.patch_dropout > 0.0)
+      throw ConfigError("model config: patch_dropout is set and a ResNet has no patches; vision_cfg; leave it out");
     if (vision.layers.size() != 4)
       throw ConfigError("model config: vision_cfg.layers needs 1 or 4 numbers; model config; give 4 for a ResNet");
     if (vision.image_size < 32)
@@ -332,6 +338,7 @@ Json vision_json(const VisionConfig& c) {
     set_siglip_trunk(plain, "");
     if (plain.gelu_tanh != c.gelu_tanh) out["act_kwargs"] = {{"approximate", c.gelu_tanh ? "tanh" : "none"}};
     if (c.eps != plain.eps) out["norm_kwargs"] = {{"eps", c.eps}};
+    if (c.patch_dropout != 0.0) out["patch_dropout"] = c.patch_dropout;
     if (c.timm_model_name.rfind("vit_custom_", 0) == 0) {
       out["layers"] = c.layers[0];
       out["width"] = c.width;
@@ -354,6 +361,7 @@ Json vision_json(const VisionConfig& c) {
     out["attn_pooler_heads"] = c.attn_pooler_heads;
   }
   if (c.no_ln_pre) out["no_ln_pre"] = true;
+  if (c.patch_dropout != 0.0) out["patch_dropout"] = c.patch_dropout;
   if (c.pos_embed_type != plain.pos_embed_type) out["pos_embed_type"] = c.pos_embed_type;
   if (c.final_ln_after_pool) out["final_ln_after_pool"] = true;
   if (c.pool_type != plain.pool_type) out["pool_type"] = c.pool_type;

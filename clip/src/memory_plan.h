@@ -7,9 +7,9 @@
 //               pair fits (5)
 // All three give the same gradient; docs/large-batches.md.
 //
-// Small steps on made-up pairs are measured, twice as large each time while they are cheap and fit, and a straight line goes on from the
-// last two. The loss, which sees the whole batch whatever the chunk, is measured apart. Parameters, running statistics and random numbers
-// are not touched; gradients are.
+// Steps on made-up pairs are gone through without their kernels (twinlens/kernels/dry_run.h), so the peak is the real one's for any model,
+// batch, chunk, precision and device; what differs is what the batch brings: the lengths of its captions and how many of them are equal.
+// Takes milliseconds a try. Parameters, running statistics and random numbers are not touched; gradients are.
 
 #include <vector>
 
@@ -21,8 +21,8 @@ struct MemoryPlan {
   std::int64_t chunk = 0;          // pairs encoded at once; 0: the whole batch
   bool checkpoint_blocks = false;  // recompute Transformer blocks in backward
   std::size_t resident = 0;        // bytes that are there between steps
-  std::size_t step = 0;            // estimated peak of a step done this way
-  std::size_t whole_batch = 0;     // and of one that keeps everything of the whole batch
+  double step = 0.0;               // bytes at the peak of a step done this way
+  double whole_batch = 0.0;        // and of one that keeps everything of the whole batch; infinite where no address space has them
 };
 
 struct MemoryBudget {
@@ -30,7 +30,7 @@ struct MemoryBudget {
   std::int64_t waiting = 0;                     // batches of pictures that the loader holds, in the same memory
   std::size_t limit = 0;                        // bytes
   std::vector<std::int64_t> caption_lengths{};  // tokens of some captions, as they will come; none: the context length
-  double probe_gflops = 1000.0;                 // of the measured steps: a few seconds on a small machine
+  std::vector<std::int64_t> caption_ids{};      // of those, equal for equal ones, below their number; none: all differ
 };
 
 // The way that fits, with chunks of `options.max_chunk` at most. With context.checkpoint_blocks set, blocks are recomputed in any case.
@@ -39,5 +39,9 @@ MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& c
                        const MemoryBudget& budget);
 
 std::string to_string(const MemoryPlan& plan, const MemoryBudget& budget);
+
+// What was seen since the planning: the peak of tensors, as planned, and that of the whole process, whose program, text and blocks kept
+// for reuse are not in the plan.
+std::string memory_seen(Device device);
 
 }  // namespace twinlens

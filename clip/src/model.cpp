@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 
 namespace twinlens {
 namespace {
@@ -22,8 +23,10 @@ std::variant<VisionTransformer, ModifiedResNet> make_image_tower(const ModelConf
 
 }  // namespace
 
-Tensor ImageTower::operator()(const Tensor& images, const Context& context) const {
-  return std::visit([&](const auto& tower) { return tower(images, context); }, body);
+Tensor ImageTower::operator()(const Tensor& images, const Context& context, const PatchSelection& patches) const {
+  if (const auto* vit = std::get_if<VisionTransformer>(&body)) return (*vit)(images, context, patches);
+  check(!patches.defined(), "visual", "a ResNet has no patches to choose from", {{"images", images}});
+  return std::get<ModifiedResNet>(body)(images, context);
 }
 
 void ImageTower::visit(Visitor& v) {
@@ -43,7 +46,9 @@ Clip::Clip(const ModelConfig& model_config, std::uint64_t seed) : config(model_c
   }
 }
 
-Tensor Clip::encode_image(const Tensor& images, const Context& context) const { return l2_normalize(visual(images, context)); }
+Tensor Clip::encode_image(const Tensor& images, const Context& context, const PatchSelection& patches) const {
+  return l2_normalize(visual(images, context, patches));
+}
 
 Tensor Clip::encode_text(const TokenBatch& captions, const Context& context) const { return l2_normalize(text(captions, context)); }
 

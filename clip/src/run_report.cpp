@@ -194,6 +194,7 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("text-layer-decay", o.text_layer_decay);
   add("force-image-size", o.force_image_size);
   add("force-context-length", o.force_context_length);
+  add("force-patch-dropout", o.force_patch_dropout);
   add("force-quick-gelu", o.force_quick_gelu);
   add("equal-captions", o.equal_captions);
   add("aug-scale", o.aug_scale);

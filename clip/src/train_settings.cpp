@@ -60,6 +60,7 @@ void force_config(const TrainOptions& o, ModelConfig& config) {
     config.vision.image_size = o.force_image_size;
   }
   if (o.force_context_length > 0) config.text.context_length = o.force_context_length;
+  if (o.force_patch_dropout >= 0.0) config.vision.patch_dropout = o.force_patch_dropout;
   if (o.force_quick_gelu) config.quick_gelu = true;
   config.validate();
 }
@@ -130,6 +131,7 @@ StepOptions step_options(const TrainOptions& o) {
   s.max_chunk = o.max_chunk > 0 ? o.max_chunk : (o.accum_freq > 1 ? o.batch_size : 0);
   s.loss = o.siglip ? LossKind::sigmoid : LossKind::softmax;
   s.stream_loss = o.stream_loss;
+  s.seed = o.seed;
   s.encode_equal_once = o.encode_equal_once;
   s.pack_captions = o.pack_captions;
   if (o.siglip && o.label_smoothing > 0.0) {

@@ -6,6 +6,7 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/scope.h"
 
 namespace twinlens {
@@ -13,12 +14,21 @@ namespace {
 
 // Rows [begin, end) of a batch, ready for the towers.
 struct Chunk {
-  Tensor pixels;        // (n, S, S, 3)
-  TokenBatch captions;  // distinct ones
-  Tensor caption_row;   // (n) i64: row of each pair's caption among the distinct ones; absent when all are encoded
+  Tensor pixels;           // (n, S, S, 3)
+  PatchSelection patches;  // absent: all
+  TokenBatch captions;     // distinct ones
+  Tensor caption_row;      // (n) i64: row of each pair's caption among the distinct ones; absent when all are encoded
 };
 
-Chunk make_chunk(const Clip& model, const PairBatch& batch, std::int64_t begin, std::int64_t end, const StepOptions& options) {
+PatchSelection patches_of(const ModelConfig& config, const PairBatch& batch, std::int64_t begin, std::int64_t end,
+                          const StepOptions& options) {
+  std::vector<std::int64_t> samples;
+  for (std::int64_t i = begin; i < end; ++i) samples.push_back(batch.samples.empty() ? i : batch.samples[static_cast<std::size_t>(i)]);
+  return draw_patches(samples, config.vision.patches(), config.vision.patch_dropout, options.seed, options.step);
+}
+
+Chunk make_chunk(const Clip& model, const PairBatch& batch, std::int64_t begin, std::int64_t end, const StepOptions& options,
+                 bool training) {
   std::vector<std::vector<std::int32_t>> captions;
   std::vector<std::int64_t> rows;
   std::unordered_map<std::int64_t, std::int64_t> row_of;
@@ -33,6 +43,7 @@ Chunk make_chunk(const Clip& model, const PairBatch& batch, std::int64_t begin, 
   const Device device = model.logit_scale.value.device();
   Chunk chunk;
   chunk.pixels = batch.pixels.slice(0, begin, end).to(device);
+  if (training && model.config.vision.patch_dropout > 0.0) chunk.patches = patches_of(model.config, batch, begin, end, options).to(device);
   chunk.captions = batch_captions(model.config.text, captions, options.pack_captions).to(device);
   if (static_cast<std::int64_t>(captions.size()) < end - begin) chunk.caption_row = from_vector(rows, {end - begin}).to(device);
   return chunk;
@@ -46,7 +57,7 @@ Features encode(const Clip& model, const Chunk& chunk, const Context& context) {
   Features f;
   f.text = model.encode_text(chunk.captions, context);
   if (chunk.caption_row.defined()) f.text = index_select(f.text, 0, chunk.caption_row);
-  f.image = model.encode_image(chunk.pixels, context);
+  f.image = model.encode_image(chunk.pixels, context, chunk.patches);
   return f;
 }
 
@@ -64,8 +75,10 @@ Tensor scaled(const Tensor& loss, const StepOptions& options) {
 
 std::int64_t pairs_of(const PairBatch& batch) {
   const std::int64_t n = batch.pixels.size(0);
-  check(n > 0 && static_cast<std::int64_t>(batch.captions.size()) == n && static_cast<std::int64_t>(batch.caption_ids.size()) == n,
-        "train_step", "a batch needs one caption and one caption id per picture", {{"pixels", batch.pixels}});
+  const auto size = static_cast<std::size_t>(n);
+  check(
+      n > 0 && batch.captions.size() == size && batch.caption_ids.size() == size && (batch.samples.empty() || batch.samples.size() == size),
+      "train_step", "a batch needs one caption, one caption id and one sample id (or none at all) per picture", {{"pixels", batch.pixels}});
   return n;
 }
 
@@ -83,6 +96,9 @@ FeatureFigures figures_of(const Features& f) {
   return {own, mean_cosine(f.image), mean_cosine(f.text)};
 }
 
+// In a dry run the first chunk stands for all of them: each takes the memory that the one before gave back.
+bool is_repetition(std::int64_t begin) { return begin > 0 && DryRun::current() != nullptr; }
+
 // Features of all chunks, nothing recorded.
 Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chunk_size, const StepOptions& options,
                     const Context& context) {
@@ -90,7 +106,13 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
   std::vector<Tensor> images, texts;
   const std::int64_t n = pairs_of(batch);
   for (std::int64_t begin = 0; begin < n; begin += chunk_size) {
-    const Features f = encode(model, make_chunk(model, batch, begin, std::min(n, begin + chunk_size), options), context);
+    const std::int64_t end = std::min(n, begin + chunk_size);
+    if (is_repetition(begin)) {
+      images.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+      texts.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+      continue;
+    }
+    const Features f = encode(model, make_chunk(model, batch, begin, end, options, context.training), context);
     images.push_back(f.image);
     texts.push_back(f.text);
   }
@@ -103,7 +125,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
                         FeatureFigures* figures) {
   const std::int64_t n = pairs_of(batch);
   if (options.max_chunk <= 0 || options.max_chunk >= n) {
-    const Features f = encode(model, make_chunk(model, batch, 0, n, options), context);
+    const Features f = encode(model, make_chunk(model, batch, 0, n, options, context.training), context);
     if (figures != nullptr) *figures = figures_of(f);
     const Tensor loss = loss_of(model, batch, f, options, communicator);
     backward(scaled(loss, options));
@@ -117,9 +139,9 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
   backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
-  for (std::int64_t begin = 0; begin < n; begin += options.max_chunk) {
+  for (std::int64_t begin = 0; begin < n && !is_repetition(begin); begin += options.max_chunk) {
     const std::int64_t end = std::min(n, begin + options.max_chunk);
-    const Features f = encode(model, make_chunk(model, batch, begin, end, options), second);
+    const Features f = encode(model, make_chunk(model, batch, begin, end, options, context.training), second);
     // The towers share no parameter, so each takes its own backward.
     if (f.text.requires_grad()) backward(f.text, all.text.grad().slice(0, begin, end));
     if (f.image.requires_grad()) backward(f.image, all.image.grad().slice(0, begin, end));

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 #include <fmt/format.h>
+#include <limits>
+#include <unordered_map>
 
 #include "clip/src/memory_plan.h"
 #include "clip/src/resume.h"
@@ -16,6 +18,7 @@
 #include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/parallel.h"
@@ -147,13 +150,17 @@ void Training::prepare_steps() {
 void Training::plan_chunks() {
   MemoryBudget budget;
   budget.pairs = o_.batch_size * o_.accum_freq;
-  budget.waiting = std::max(1, o_.workers) + 3;
+  budget.waiting = std::max(1, o_.workers) + 2;
   budget.limit = static_cast<std::size_t>(o_.memory_limit);
-  // Captions spread over the data say how long packed text will be.
-  const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), o_.pack_captions ? 512 : 0);
+  // Captions drawn as a batch is say how long packed text will be, and how much of it stands there twice.
+  const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), std::clamp<std::int64_t>(budget.pairs, 512, 4096));
+  const Permutation drawn(data_->size(), o_.seed, 0);
+  std::unordered_map<std::int64_t, std::int64_t> number;
   for (std::int64_t i = 0; i < looked_at; ++i) {
-    const auto tokens = tokenizer_->encode(data_->caption(i * data_->size() / looked_at));
-    budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens.size()) + 2);
+    const auto tokens =
+        o_.pack_captions ? tokenizer_->encode(data_->caption(drawn(i))).size() + 2 : std::size_t{1 << 20};  // (cut to the context)
+    budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens));
+    budget.caption_ids.push_back(number.try_emplace(data_->caption_id(drawn(i)), static_cast<std::int64_t>(number.size())).first->second);
   }
   const MemoryPlan plan = plan_memory(*model_, step_options_, context_, *communicator_, budget);
   plan_ = to_string(plan, budget);
@@ -228,6 +235,7 @@ TrainResult Training::run() {
     note_skipped();
     throw;
   }
+  if (!plan_.empty()) log_->line(memory_seen(device_));
   finish();
   result.steps = state_.step;
   result.last_loss = last_loss_;

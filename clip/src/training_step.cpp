@@ -43,7 +43,7 @@ std::string Training::last_good() const {
 void Training::step() {
   const auto start = Clock::now();
   const LoadedBatch batch = loader_->next();
-  block_.step = static_cast<std::uint64_t>(state_.step);
+  block_.step = step_options_.step = static_cast<std::uint64_t>(state_.step);
   block_.learning_rate = static_cast<float>(schedule_(state_.step));
   const bool scales = context_.compute == Compute::f16;
   if (scales) step_options_.loss_scale = state_.scaler.scale;
@@ -52,8 +52,8 @@ void Training::step() {
   parameters_->zero_gradients();
   const bool logged = is_logged(state_.step + 1);
   FeatureFigures figures;
-  const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids}, step_options_, context_, *communicator_,
-                                       logged ? &figures : nullptr);
+  const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids, batch.samples}, step_options_, context_,
+                                       *communicator_, logged ? &figures : nullptr);
   const double norm = parameters_->gradient_norm() / step_options_.loss_scale;
   // An overflow of scaled gradients is met with a smaller scale; the guard is for what remains.
   const bool overflow = scales && std::isfinite(loss) && !std::isfinite(norm) && state_.scaler.may_halve();

@@ -92,19 +92,31 @@ void VisionTransformer::initialize(const Initializer& init, const std::string& n
   }
 }
 
-Tensor VisionTransformer::tokens_of(const Tensor& images, const Context& context) const {
+Tensor VisionTransformer::tokens_of(const Tensor& images, const Context& context, const PatchSelection& seen) const {
   const std::int64_t w = positional_embedding.value.size(1), t = positional_embedding.value.size(0), b = images.size(0);
   const std::int64_t patches = class_embedding.defined() ? t - 1 : t;
   // Pixels that do not fill a patch are left out, as a convolution would (SigLIP at 384 with patches of 14).
   const std::int64_t high = images.size(1) / conv1.patch * conv1.patch, wide = images.size(2) / conv1.patch * conv1.patch;
   const Tensor whole = high == images.size(1) && wide == images.size(2) ? images : images.slice(1, 0, high).slice(2, 0, wide);
-  const Tensor rows = conv1(whole, context);  // (B * grid^2, W)
-  check(rows.size(0) == b * patches, "visual",
+  check((whole.size(1) / conv1.patch) * (whole.size(2) / conv1.patch) == patches, "visual",
         "the image size does not fit the positions; " + std::to_string(patches) + " patches are known",
         {{"images", images}, {"positional_embedding", positional_embedding.value}});
-  Tensor tokens = rows.reshape({b, patches, w});
-  if (class_embedding.defined()) tokens = concat({class_embedding.value.reshape({1, 1, w}).expand({b, 1, w}), tokens}, 1);
-  tokens = add(tokens, positional_embedding.value).reshape({b * t, w});
+  check(!seen.defined() || seen.rows.size(0) == b * seen.each, "visual", "patches must be chosen for every picture",
+        {{"images", images}, {"rows", seen.rows}});
+  const std::int64_t n = seen.defined() ? seen.each : patches, first = class_embedding.defined() ? 1 : 0;
+  Tensor tokens = conv1(whole, context, seen.rows).reshape({b, n, w});
+  const Tensor& positions = positional_embedding.value;
+  const auto before_each = [&](const Tensor& row, const Tensor& rest) {
+    return concat({row.reshape({1, 1, w}).expand({b, 1, w}), rest}, 1);
+  };
+  if (seen.defined()) {
+    tokens = add(tokens, index_select(positions.slice(0, first, t), 0, seen.places).reshape({b, n, w}));
+    if (first == 1) tokens = before_each(add(class_embedding.value, positions.slice(0, 0, 1)), tokens);
+  } else {
+    if (first == 1) tokens = before_each(class_embedding.value, tokens);
+    tokens = add(tokens, positions);
+  }
+  tokens = tokens.reshape({b * (n + first), w});
   return ln_pre.has_value() ? (*ln_pre)(tokens, DType::f32) : tokens;
 }
 
@@ -131,11 +143,11 @@ Tensor VisionTransformer::pool(const Tensor& x, std::int64_t batch, bool only_fi
   return mean_after_first(ln_post(x, DType::f32), batch).to(t);
 }
 
-Tensor VisionTransformer::operator()(const Tensor& images, const Context& context) const {
+Tensor VisionTransformer::operator()(const Tensor& images, const Context& context, const PatchSelection& patches) const {
   const Scope scope("visual");
   const std::int64_t b = images.size(0);
-  const Tensor x = tokens_of(images, context);
-  const SequenceOffsets offsets = equal_offsets(b, positional_embedding.value.size(0), x.device());
+  const Tensor x = tokens_of(images, context, patches);
+  const SequenceOffsets offsets = equal_offsets(b, b > 0 ? x.size(0) / b : 0, x.device());
   const Scope inner("transformer");
   const bool only_first = pooled_last_block && one_token_;
   const Tensor picked = only_first ? offsets.starts() : Tensor{};  // row of each class token

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "twinlens/core/check.h"
+#include "twinlens/kernels/dry_run.h"
 
 namespace twinlens {
 
@@ -92,7 +93,8 @@ const SequenceOffsets& remembered(std::int64_t sequences, std::int64_t length, D
 SequenceOffsets equal_offsets(std::int64_t sequences, std::int64_t length, Device device) {
   check(sequences >= 0 && length >= 0, "equal_offsets",
         "sequences = " + std::to_string(sequences) + " and length = " + std::to_string(length) + " must not be negative");
-  return device.is_cuda() ? remembered(sequences, length, device) : make_equal(sequences, length, device);
+  // (What a dry run hands out must not outlive it.)
+  return device.is_cuda() && DryRun::current() == nullptr ? remembered(sequences, length, device) : make_equal(sequences, length, device);
 }
 
 }  // namespace twinlens

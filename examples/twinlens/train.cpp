@@ -92,6 +92,10 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--force-context-length", o.force_context_length, "Another context length; position embeddings are resized")
       ->group(group)
       ->check(CLI::PositiveNumber);
+  app.add_option("--force-patch-dropout", o.force_patch_dropout,
+                 "Share of each picture's patches that training leaves out (FLIP), whatever the model says; the class token stays")
+      ->group(group)
+      ->check(CLI::Range(0.0, 1.0));
   app.add_flag("--force-quick-gelu", o.force_quick_gelu, "QuickGELU whatever the model says")->group(group);
   app.add_flag("--lock-image", o.lock_image, "Freeze the image tower")->group(group);
   app.add_option("--lock-image-unlocked-groups", o.lock_image_unlocked_groups,
@@ -170,9 +174,8 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--device", o.device, "cpu or cuda[:i]")->group(group)->capture_default_str();
   app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str();
   app.add_flag("--grad-checkpointing", o.grad_checkpointing, "Recompute Transformer blocks in backward")->group(group);
-  app.add_option(
-         "--memory-limit", o.memory_limit,
-         "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below, by measuring small ones; 0: none")
+  app.add_option("--memory-limit", o.memory_limit,
+                 "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below; 0: none")
       ->group(group)
       ->transform(CLI::AsSizeValue(false));
   app.add_flag("!--no-stream-loss", o.stream_loss, "All logits in memory instead of tiles (slower, the same numbers)")->group(group);

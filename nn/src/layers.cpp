@@ -96,13 +96,14 @@ PatchEmbed::PatchEmbed(std::int64_t width, int patch_size, bool with_bias)
   if (with_bias) bias = Parameter(Shape{width});
 }
 
-Tensor PatchEmbed::operator()(const Tensor& images, const Context& context) const {
+Tensor PatchEmbed::operator()(const Tensor& images, const Context& context, const Tensor& picked) const {
   PatchifyOptions options;
   options.patch = patch;
   std::copy(mean.begin(), mean.end(), options.mean);
   std::copy(std.begin(), std.end(), options.std);
   options.out = context.activation_dtype();
-  const Tensor rows = patchify(images, options);  // (B * patches, 3 * patch * patch)
+  const Tensor all = patchify(images, options);  // (B * patches, 3 * patch * patch)
+  const Tensor rows = picked.defined() ? index_select(all, 0, picked) : all;
   const Tensor& w = weight.operand(context.compute);
   LinearOptions product;
   product.compute = context.compute;

@@ -33,6 +33,7 @@ PairBatch batch_of(std::int64_t n) {
     for (std::int64_t t = 0; t < id % 5; ++t)
       batch.captions.back().insert(batch.captions.back().end() - 1, static_cast<std::int32_t>(t * 31 % 190));
     batch.caption_ids.push_back(id);
+    batch.samples.push_back(1000 + 3 * i);
   }
   return batch;
 }
@@ -42,8 +43,10 @@ struct Step {
   std::vector<std::pair<std::string, std::vector<float>>> gradients;
 };
 
-Step step_with(double scale, std::int64_t chunk, bool stream, bool checkpoint_blocks = false) {
-  Clip model(tiny(), 3);
+Step step_with(double scale, std::int64_t chunk, bool stream, bool checkpoint_blocks = false, double patch_dropout = 0.0) {
+  ModelConfig config = tiny();
+  config.vision.patch_dropout = patch_dropout;
+  Clip model(config, 3);
   FlatParameters flat(collect(model), false);
   {
     const NoGrad guard;
@@ -129,6 +132,41 @@ TEST_CASE("1024 pairs in chunks of 7 and 64 and 1024 have one gradient", "[train
       CHECK(chunked.loss == whole.loss);  // equal features, equal loss
       check_gradients(chunked, whole, bound);
     }
+  }
+}
+
+TEST_CASE("with patch dropout, too, chunks have the features of the whole to the bit, and its gradient", "[train]") {
+  const ModelConfig config = tiny();
+  const Clip model(config, 3);
+  const auto features = [&](std::int64_t chunk) {
+    const NoGrad guard;
+    const PairBatch batch = batch_of(kBatch);
+    std::vector<float> out;
+    for (std::int64_t begin = 0; begin < kBatch; begin += chunk) {
+      const std::int64_t end = std::min(kBatch, begin + chunk);
+      const std::vector<std::int64_t> samples(batch.samples.begin() + begin, batch.samples.begin() + end);
+      const std::vector<float> part =
+          model.encode_image(batch.pixels.slice(0, begin, end), {}, draw_patches(samples, config.vision.patches(), 0.5, 0, 0)).to_vector();
+      out.insert(out.end(), part.begin(), part.end());
+    }
+    return out;
+  };
+  const std::vector<float> whole_features = features(kBatch);
+  CHECK(features(7) == whole_features);
+  CHECK(features(64) == whole_features);
+  for (const auto& [scale, bound] : {std::pair{14.3, 1e-6}, {100.0, 1e-5}}) {
+    INFO("scale " << scale);
+    const Step whole = step_with(scale, 0, true, false, 0.5);
+    CHECK(whole.loss != step_with(scale, 0, true).loss);
+    for (const std::int64_t chunk : {7, 64, 1024}) {
+      INFO("chunk " << chunk);
+      const Step chunked = step_with(scale, chunk, true, false, 0.5);
+      CHECK(chunked.loss == whole.loss);
+      check_gradients(chunked, whole, bound);
+    }
+    const Step recomputed = step_with(scale, 64, true, true, 0.5);
+    CHECK(recomputed.loss == whole.loss);
+    check_gradients(recomputed, whole, bound);
   }
 }
 

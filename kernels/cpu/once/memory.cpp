@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/once/device_memory.h"
 
+#include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
 
@@ -157,7 +158,12 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   memory.device_ = stream.device();
   memory.stream_ = &stream;
   memory.bytes_ = bytes;
-  memory.capacity_ = round_up(bytes == 0 ? 1 : bytes);
+  memory.counted_ = memory.capacity_ = round_up(bytes == 0 ? 1 : bytes);
+  if (DryRun* dry = DryRun::current()) {
+    memory.dry_ = true;
+    memory.data_ = dry->take(stream.device(), memory.capacity_);
+    return memory;
+  }
   Pool& pool = pool_of(stream.device());
   const std::lock_guard lock(pool.mutex);
 
@@ -170,7 +176,7 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   } else if (found != blocks.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
     memory.capacity_ = found->first;
     memory.data_ = found->second;
-    pool.cached_bytes -= found->first;
+    pool.cached_bytes -= memory.counted_;  // (what is more than that stays cached)
     blocks.erase(found);
   } else {
     memory.data_ = raw_allocate(stream, memory.capacity_);
@@ -184,8 +190,8 @@ Memory allocate(Stream& stream, std::size_t bytes) {
     }
   }
   memory.tag_ = tag_of(pool, Scope::path());
-  pool.tags[memory.tag_].bytes += memory.capacity_;
-  pool.bytes += memory.capacity_;
+  pool.tags[memory.tag_].bytes += memory.counted_;
+  pool.bytes += memory.counted_;
   if (pool.bytes > pool.peak_bytes) {
     pool.peak_bytes = pool.bytes;
     pool.peak_is_stale = true;
@@ -195,16 +201,21 @@ Memory allocate(Stream& stream, std::size_t bytes) {
 
 void Memory::release() noexcept {
   if (data_ == nullptr) return;
+  if (dry_) {
+    if (DryRun* dry = DryRun::current()) dry->give_back(data_, device_, capacity_);
+    data_ = nullptr;
+    return;
+  }
   Pool& pool = pool_of(device_);
   const std::lock_guard lock(pool.mutex);
   if (pool.bytes == pool.peak_bytes) note_peak(pool);
-  pool.bytes -= capacity_;
-  pool.tags[tag_].bytes -= capacity_;
+  pool.bytes -= counted_;
+  pool.tags[tag_].bytes -= counted_;
   if (guarded_) {
     guarded_free(*stream_, data_, bytes_);
   } else {
     pool.cache[stream_].emplace(capacity_, data_);
-    pool.cached_bytes += capacity_;
+    pool.cached_bytes += counted_;
   }
   data_ = nullptr;
 }
@@ -216,8 +227,10 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   release();
   data_ = other.data_;
   bytes_ = other.bytes_;
+  counted_ = other.counted_;
   capacity_ = other.capacity_;
   guarded_ = other.guarded_;
+  dry_ = other.dry_;
   device_ = other.device_;
   tag_ = other.tag_;
   stream_ = other.stream_;
@@ -231,7 +244,7 @@ void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, De
   if (bytes == 0) return;
   if (to_device.is_cpu() && from_device.is_cpu()) {
     std::memcpy(to, from, bytes);
-  } else {
+  } else if (DryRun::current() == nullptr) {
     device_copy(stream, to, to_device, from, from_device, bytes);
   }
 }

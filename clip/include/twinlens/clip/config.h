@@ -24,6 +24,7 @@ struct VisionConfig {
   int attn_pooler_queries = 256, attn_pooler_heads = 8;
   bool no_ln_pre = false;
   std::string pos_embed_type = "learnable";  // or sin_cos_2d: fixed
+  double patch_dropout = 0.0;                // share of the patches that training leaves out (patch_dropout.h)
   bool final_ln_after_pool = false;          // ln_post after pooling; matters for avg only
   std::string pool_type = "tok";             // or avg: the mean of the patch tokens
   double eps = 1e-5;                         // norm_kwargs.eps
@@ -38,6 +39,7 @@ struct VisionConfig {
   bool pools_one_token() const { return !is_resnet() && !is_siglip() && !attentional_pool && pool_type == "tok"; }
   int heads() const { return is_resnet() ? width * 32 / head_width : width / head_width; }
   int grid() const { return is_resnet() ? image_size / 32 : image_size / patch_size; }
+  int patches() const { return grid() * grid(); }
   int tokens() const { return grid() * grid() + (is_siglip() ? 0 : 1); }
 };
 

@@ -15,7 +15,7 @@ namespace twinlens {
 
 struct ImageTower {
   std::variant<VisionTransformer, ModifiedResNet> body;
-  Tensor operator()(const Tensor& images, const Context& context) const;
+  Tensor operator()(const Tensor& images, const Context& context, const PatchSelection& patches = {}) const;
   void visit(Visitor& v);
 };
 
@@ -27,7 +27,8 @@ class Clip {
   Clip& operator=(const Clip&) = delete;
 
   // Unit-length features, f32.
-  Tensor encode_image(const Tensor& images, const Context& context = {}) const;       // (B, S, S, 3) -> (B, E)
+  Tensor encode_image(const Tensor& images, const Context& context = {},
+                      const PatchSelection& patches = {}) const;                      // (B, S, S, 3) -> (B, E)
   Tensor encode_text(const TokenBatch& captions, const Context& context = {}) const;  // S captions -> (S, E)
   double logit_scale_value() const;                                                   // exp of the parameter, read back
   // Holds the parameter in [0, ln 100], after every optimizer step.

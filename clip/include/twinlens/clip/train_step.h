@@ -18,17 +18,19 @@ struct PairBatch {
   Tensor pixels;                                    // (B, S, S, 3) u8
   std::vector<std::vector<std::int32_t>> captions;  // B token lists, [start, ..., end]
   std::vector<std::int64_t> caption_ids;            // B; equal for equal captions
+  std::vector<std::int64_t> samples{};              // B global sample ids, of which random numbers are functions; none: the rows' numbers
 };
 
 struct StepOptions {
   EqualCaptions equal_captions = EqualCaptions::negatives;
   std::int64_t max_chunk = 0;  // pairs encoded at once; 0: all
   LossKind loss = LossKind::softmax;
-  bool stream_loss = true;        // tiles of logits instead of all of them (design.md 5.3)
-  bool encode_equal_once = true;  // a caption that stands several times is encoded once (design.md 5.5)
-  double loss_scale = 1.0;        // gradients come multiplied by it (f16)
-  double label_smoothing = 0.0;   // share of every target spread over the batch
-  bool pack_captions = true;      // no work on padding (design.md 5.1); off: every caption padded to the context length
+  bool stream_loss = true;           // tiles of logits instead of all of them (design.md 5.3)
+  bool encode_equal_once = true;     // a caption that stands several times is encoded once (design.md 5.5)
+  double loss_scale = 1.0;           // gradients come multiplied by it (f16)
+  double label_smoothing = 0.0;      // share of every target spread over the batch
+  std::uint64_t seed = 0, step = 0;  // of the patches that are seen, with a model's patch dropout
+  bool pack_captions = true;         // no work on padding (design.md 5.1); off: every caption padded to the context length
 };
 
 // How the features of a step lie, by the mean cosine: of own pairs, and of different rows of one tower, where 1 means that the tower gives

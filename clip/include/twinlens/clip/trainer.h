@@ -51,6 +51,7 @@ struct TrainOptions {
   bool lock_image_freeze_bn_stats = false;
   double image_layer_decay = 1.0, text_layer_decay = 1.0;  // of the learning rate, per group from the head down
   int force_image_size = 0, force_context_length = 0;      // 0: the model's
+  double force_patch_dropout = -1.0;                       // below 0: the model's
   bool force_quick_gelu = false;
   std::string equal_captions = "positives";  // negatives, positives, apart
   std::vector<double> aug_scale{0.9, 1.0};

@@ -9,6 +9,7 @@
 
 #include "twinlens/clip/attention_pool.h"
 #include "twinlens/clip/config.h"
+#include "twinlens/clip/patch_dropout.h"
 
 namespace twinlens {
 
@@ -30,12 +31,13 @@ struct VisionTransformer {
   explicit VisionTransformer(const ModelConfig& config);
   void initialize(const Initializer& init, const std::string& name);
   // images (B, S, S, 3) u8, or f32 normalised -> (B, E) f32, not normalised
-  Tensor operator()(const Tensor& images, const Context& context) const;
+  // With `patches`, of those only: each picture is the class token and its `patches.each`.
+  Tensor operator()(const Tensor& images, const Context& context, const PatchSelection& patches = {}) const;
   void visit(Visitor& v);
 
  private:
-  Tensor tokens_of(const Tensor& images, const Context& context) const;                             // (B * T, W)
-  Tensor pool(const Tensor& x, std::int64_t batch, bool only_first, const Context& context) const;  // blocks' output -> (B, W or E)
+  Tensor tokens_of(const Tensor& images, const Context& context, const PatchSelection& patches) const;  // (B * T, W)
+  Tensor pool(const Tensor& x, std::int64_t batch, bool only_first, const Context& context) const;      // blocks' output -> (B, W or E)
   bool average_ = false, final_ln_after_pool_ = false, one_token_ = true, fixed_positions_ = false;
 };
 

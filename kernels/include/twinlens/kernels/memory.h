@@ -31,8 +31,10 @@ class Memory {
 
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
-  std::size_t capacity_ = 0;
+  std::size_t counted_ = 0;   // bytes_ rounded up, as reports have it
+  std::size_t capacity_ = 0;  // of the block: more, when it was kept from a larger request
   bool guarded_ = false;
+  bool dry_ = false;  // of a DryRun: no memory stands behind it
   Device device_;
   std::uint32_t tag_ = 0;
   Stream* stream_ = nullptr;
@@ -51,9 +53,9 @@ struct MemoryTag {
 };
 
 struct MemoryReport {
-  std::size_t bytes = 0;       // alive now, in blocks handed out
+  std::size_t bytes = 0;       // alive now: what was asked for, rounded up to the sizes that blocks have
   std::size_t peak_bytes = 0;  // the highest total since the start or the last reset_peak_memory
-  std::size_t cached_bytes = 0;
+  std::size_t cached_bytes = 0;  // kept for reuse: free blocks, and what a block has beyond the request that it serves
   std::vector<MemoryTag> tags;  // by bytes_at_peak, largest first
 };
 

@@ -4,8 +4,9 @@
 // The argument struct is the op: `static constexpr const char* kName` and `static constexpr bool kCuda` (whether kernels/cuda has its
 // mirror); a struct whose CPU body uses bf16 dot products also has `kBf16Dot` and `+bf16dot` in kernels/ops.cmake. Its CPU body is
 // `template <class I> void kernel(I, const Args&)` in kernels/cpu, its CUDA body `void launch(Cuda, Stream&, const Args&)` in kernels/cuda.
-// A missing body is a link error that names the struct.
+// A missing body is a link error that names the struct. In a DryRun nothing is run.
 
+#include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/stream.h"
 #include "twinlens/kernels/trace.h"
@@ -27,6 +28,7 @@ void check_cuda_launch(const char* op, const Stream& stream);
 
 template <class Args>
 void run(Stream& stream, const Args& args) {
+  if (DryRun::current() != nullptr) return;
   const Trace trace(stream, Args::kName);
   if (stream.device().is_cuda()) {
     if constexpr (kWithCuda && Args::kCuda) {

@@ -76,7 +76,8 @@ struct PatchEmbed {
   PatchEmbed() = default;
   PatchEmbed(std::int64_t width, int patch_size, bool with_bias = false);
   // (B, S, S, 3) u8, or f32 and normalised already -> (B * (S/patch)^2, width) f32
-  Tensor operator()(const Tensor& images, const Context& context) const;
+  // With `picked` (n) i64 only those rows of the result are computed: (n, width).
+  Tensor operator()(const Tensor& images, const Context& context, const Tensor& picked = {}) const;
   void visit(Visitor& v);
 };
 
