@@ -54,7 +54,7 @@ void append(std::string& out, const std::vector<std::int32_t>& ids) {
   out += '[';
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (i != 0) out += ',';
-    fmt::format_to(std::back_inserter(out), "{}", ids[i]);
+    out += fmt::format_int(ids[i]).c_str();
   }
   out += ']';
 }
