@@ -1,6 +1,7 @@
 #include "clip/src/text/bpe.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "clip/src/text/hash_text.h"
@@ -25,7 +26,7 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
 void TextBlock::add(std::string_view first, std::string_view second) {
   text_ += first;
   text_ += second;
-  begins_.push_back(text_.size());
+  begins_.push_back(static_cast<std::uint32_t>(text_.size()));
 }
 
 void TextBlock::drop_last() {
@@ -55,12 +56,16 @@ std::int32_t TextTable::add(std::string_view first, std::string_view second) {
   }
   const auto number = static_cast<std::int32_t>(texts_.size() - 1);
   slot = {static_cast<std::uint32_t>(hash), number};
-  if (2 * texts_.size() > slots_.size()) grow();
+  reserve(texts_.size());
   return number;
 }
 
-void TextTable::grow() {
-  slots_.assign(4 * slots_.size(), {});
+void TextTable::reserve(std::size_t count) {
+  if (2 * count > slots_.size()) resize(std::bit_ceil(2 * count));
+}
+
+void TextTable::resize(std::size_t slots) {
+  slots_.assign(slots, {});
   for (std::size_t i = 0; i < texts_.size(); ++i) {
     const std::uint64_t hash = hash_text(texts_[i]);
     slots_[slot_of(texts_[i], hash)] = {static_cast<std::uint32_t>(hash), static_cast<std::int32_t>(i)};
@@ -83,17 +88,23 @@ void PairTable::add(std::int32_t left, std::int32_t right, Merge merge) {
   Slot& slot = slots_[slot_of(pair_key(left, right))];
   if (slot.pair != kFree) return;
   slot = {pair_key(left, right), merge};
-  if (2 * ++used_ > slots_.size()) grow();
+  reserve(++used_);
 }
 
-void PairTable::grow() {
-  const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(4 * slots_.size()));
+void PairTable::reserve(std::size_t count) {
+  if (2 * count > slots_.size()) resize(std::bit_ceil(2 * count));
+}
+
+void PairTable::resize(std::size_t slots) {
+  const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots));
   for (const Slot& slot : old) {
     if (slot.pair != kFree) slots_[slot_of(slot.pair)] = slot;
   }
 }
 
-void BytePairs::add_bytes() {
+void BytePairs::start(std::size_t merges) {
+  symbols_.reserve(512 + merges);
+  merges_.reserve(merges);
   for (const bool ends : {false, true}) {
     std::int32_t id = ends ? 256 : 0;
     for (const bool printable : {true, false}) {
@@ -134,7 +145,7 @@ void BytePairs::add_merge(std::string_view line, std::int64_t rank, std::string_
 }
 
 BytePairs::BytePairs(std::string_view text, std::int64_t count, std::string_view what) {
-  add_bytes();
+  start(static_cast<std::size_t>(count));
   for (std::int64_t rank = 0; rank < count; ++rank) {
     const std::string_view line = text.substr(0, text.find('\n'));
     add_merge(line, rank, what);
@@ -144,7 +155,7 @@ BytePairs::BytePairs(std::string_view text, std::int64_t count, std::string_view
 
 BytePairs::BytePairs(std::string_view text, const std::unordered_map<std::string, std::int32_t>& ids, std::int32_t unknown,
                      std::string_view what) {
-  add_bytes();
+  start(text.size() / 9);  // bytes of a usual line
   for (std::int64_t rank = 0; !text.empty();) {
     std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));

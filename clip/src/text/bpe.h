@@ -15,19 +15,21 @@ namespace twinlens {
 class TextBlock {
  public:
   std::size_t size() const { return begins_.size() - 1; }
-  std::string_view operator[](std::size_t i) const { return std::string_view(text_).substr(begins_[i], begins_[i + 1] - begins_[i]); }
+  std::string_view operator[](std::size_t i) const { return {text_.data() + begins_[i], begins_[i + 1] - begins_[i]}; }
   // Adds what the parts make together.
   void add(std::string_view first, std::string_view second = {});
   void drop_last();
 
  private:
   std::string text_;
-  std::vector<std::size_t> begins_{0};
+  std::vector<std::uint32_t> begins_{0};
 };
 
 // Different texts, numbered as they come.
 class TextTable {
  public:
+  // Makes room for so many.
+  void reserve(std::size_t count);
   const TextBlock& texts() const { return texts_; }
   // -1: not there.
   std::int32_t find(std::string_view text) const;
@@ -40,7 +42,7 @@ class TextTable {
     std::int32_t number = -1;
   };
   std::size_t slot_of(std::string_view text, std::uint64_t hash) const;
-  void grow();
+  void resize(std::size_t slots);
 
   TextBlock texts_;
   std::vector<Slot> slots_ = std::vector<Slot>(1024);  // a power of two, at most half full
@@ -49,6 +51,7 @@ class TextTable {
 // What a pair of symbols becomes.
 class PairTable {
  public:
+  void reserve(std::size_t count);
   struct Merge {
     std::int32_t rank, id;
   };
@@ -64,7 +67,7 @@ class PairTable {
     Merge merge{};
   };
   std::size_t slot_of(std::uint64_t pair) const;
-  void grow();
+  void resize(std::size_t slots);
 
   std::size_t used_ = 0;
   std::vector<Slot> slots_ = std::vector<Slot>(1024);  // a power of two, at most half full
@@ -88,7 +91,8 @@ class BytePairs {
   bool ends_word(std::int32_t id) const;
 
  private:
-  void add_bytes();
+  // `merges`: about how many.
+  void start(std::size_t merges);
   void add_merge(std::string_view line, std::int64_t rank, std::string_view what);
   std::size_t symbol_of(std::int32_t id) const;  // npos: none
 

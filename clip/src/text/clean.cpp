@@ -10,11 +10,21 @@
 namespace twinlens {
 namespace {
 
+// White space beyond ASCII begins with one of four bytes: U+0085, U+00A0, U+1680, U+2000 to U+205F, U+3000.
+bool may_be_space(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return byte <= ' ' || byte == 0xC2 || (byte >= 0xE1 && byte <= 0xE3);
+}
+
 // Runs of white space become one space, none at the ends. The text does not grow, so it is done in place.
 void collapse_space(std::string& text) {
   std::size_t out = 0;
   bool pending = false;
   for (std::size_t i = 0; i < text.size();) {
+    if (!pending && !may_be_space(text[i])) {
+      text[out++] = text[i++];
+      continue;
+    }
     const std::size_t begin = i;
     if (is_python_space(next_valid(text, i))) {
       pending = out != 0;

@@ -149,18 +149,16 @@ Text fix_line(Text text, bool unescape) {
 
 // What is_settled() asks of a code point.
 struct Traits {
-  bool changes = false;                          // by itself, or it may begin what changes
-  std::uint64_t bad_first = 0, bad_second = 0;   // rules for wrong decoding that have it first, or next
+  bool changes = false;     // by itself, or it may begin what changes
+  bool begins_bad = false;  // a rule for wrong decoding has it first
 };
 Traits traits_of(std::uint32_t code) {
-  const MojibakeRules& rules = mojibake_rules();
   const char32_t c = code;
   Traits out;
   const bool c1 = c >= 0x80 && c <= 0x9F;
   const Text alone(1, c);
   out.changes = c == '&' || c == '\r' || c == 0x1B || c1 || is_control(c) || simple_forms(alone) != alone || line_ends(alone) != alone;
-  out.bad_first = rules.bad.mask(c, 0);
-  out.bad_second = rules.bad.mask(c, 1);
+  out.begins_bad = mojibake_rules().bad.mask(c, 0) != 0;
   return out;
 }
 
@@ -178,17 +176,18 @@ bool is_settled(const std::string& text) {
   bool plain = true;
   for (const char c : text) plain &= is_plain(static_cast<unsigned char>(c));
   if (plain) return true;
-  std::uint64_t bad = 0;
+  const Sequences& bad = mojibake_rules().bad;
+  std::uint64_t begun = 0;  // rules that have the last character first
   char32_t largest = 0;
   for (std::size_t i = 0; i < text.size();) {
     const std::uint32_t c = next_valid(text, i);
     const Traits& t = traits[c];
-    if (t.changes || (bad & t.bad_second) != 0) return false;
-    bad = t.bad_first;
+    if (t.changes || (begun != 0 && (begun & bad.mask(c, 1)) != 0)) return false;
+    begun = t.begins_bad ? bad.mask(c, 0) : 0;
     largest = std::max<char32_t>(largest, c);
   }
   // Nothing below U+0300 changes in normal form C.
-  return (bad & mojibake_rules().bad.single()) == 0 && (largest < 0x300 || is_nfc(text));
+  return (begun & bad.single()) == 0 && (largest < 0x300 || is_nfc(text));
 }
 
 }  // namespace
