@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <utility>
 
 #include "clip/src/text/hash_text.h"
@@ -194,31 +195,36 @@ bool BytePairs::ends_word(std::int32_t id) const {
 }
 
 std::vector<std::int32_t> BytePairs::merge_word(std::string_view word) const {
-  std::vector<std::int32_t> symbols;
-  symbols.reserve(word.size());
-  for (const char c : word) symbols.push_back(id_of_byte_[static_cast<unsigned char>(c)]);
+  std::vector<std::int32_t> symbols(word.size());
+  for (std::size_t i = 0; i < word.size(); ++i) symbols[i] = id_of_byte_[static_cast<unsigned char>(word[i])];
   if (symbols.empty()) return symbols;
   symbols.back() += 256;
-  while (symbols.size() > 1) {
-    const PairTable::Merge* best = nullptr;
-    std::size_t first = 0;
-    for (std::size_t i = 0; i + 1 < symbols.size(); ++i) {
-      const PairTable::Merge* merge = merges_.find(symbols[i], symbols[i + 1]);
-      if (merge != nullptr && (best == nullptr || merge->rank < best->rank)) {
-        best = merge;
-        first = i;
-      }
-    }
-    if (best == nullptr) break;
-    // All occurrences of the pair, left to right.
-    const std::int32_t left = symbols[first], right = symbols[first + 1];
-    std::size_t out = first;
-    for (std::size_t i = first; i < symbols.size();) {
-      const bool here = i + 1 < symbols.size() && symbols[i] == left && symbols[i + 1] == right;
-      symbols[out++] = here ? best->id : symbols[i];
+  // What each symbol and the next would become. Only pairs beside a new symbol are looked up anew.
+  constexpr PairTable::Merge kNone{std::numeric_limits<std::int32_t>::max(), 0};
+  const auto merge_at = [&](std::size_t i) {
+    const PairTable::Merge* merge = i + 1 < symbols.size() ? merges_.find(symbols[i], symbols[i + 1]) : nullptr;
+    return merge == nullptr ? kNone : *merge;
+  };
+  std::vector<PairTable::Merge> merges(symbols.size());
+  for (std::size_t i = 0; i < symbols.size(); ++i) merges[i] = merge_at(i);
+  while (true) {
+    const auto best = std::min_element(merges.begin(), merges.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
+    if (best->rank == kNone.rank) break;
+    // All occurrences of the pair, left to right. (A rank belongs to one pair.)
+    const PairTable::Merge merge = *best;
+    std::size_t out = static_cast<std::size_t>(best - merges.begin());
+    const std::size_t first = out;
+    for (std::size_t i = first; i < symbols.size(); ++out) {
+      const bool here = merges[i].rank == merge.rank;
+      symbols[out] = here ? merge.id : symbols[i];
+      merges[out] = here ? kNone : merges[i];
       i += here ? 2 : 1;
     }
     symbols.resize(out);
+    merges.resize(out);
+    for (std::size_t i = first == 0 ? 0 : first - 1; i < out; ++i) {
+      if (symbols[i] == merge.id || (i + 1 < out && symbols[i + 1] == merge.id)) merges[i] = merge_at(i);
+    }
   }
   if (!id_of_.empty()) {
     for (std::int32_t& symbol : symbols) symbol = id_of_[static_cast<std::size_t>(symbol)];
