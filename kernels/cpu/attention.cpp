@@ -264,14 +264,22 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
 }
 
 // dS = scale P (dP - delta), in place of dP.
+//
+// The sum of dS over all keys is 0, but delta is a long sum of what the values have in common, and P sums to 1 only within the rounding of
+// the log-sum-exp. What is left over is the same for every key; times keys that resemble each other it is most of the error of dQ and of
+// the key projection. So where the block has all keys (`whole`), it is measured and taken off too.
 template <class I>
-void score_gradient(const Block& b, const Backward& s, const float* delta, float scale) {
+void score_gradient(const Block& b, const Backward& s, const float* delta, bool whole, float scale) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V shift = V::load(delta + i);
+    V left(0.0F);
+    for (std::int64_t j = 0; whole && j < b.keys; ++j) {
+      left = V::fma(V::load(s.p + j * b.lanes + i), V::load(s.ds + j * b.lanes + i) - shift, left);
+    }
     for (std::int64_t j = 0; j < b.keys; ++j) {
       float* at = s.ds + j * b.lanes + i;
-      ((V::load(at) - shift) * V::load(s.p + j * b.lanes + i) * V(scale)).store(at);
+      ((V::load(at) - shift - left) * V::load(s.p + j * b.lanes + i) * V(scale)).store(at);
     }
   }
 }
@@ -326,7 +334,7 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
       const Block b = block_of<I>(p, h, i, j, most_keys);
       const bool add = !fresh || i > 0;
       recompute<I>(a, h, b, head, width, s, &ahead);
-      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, p.scale);
+      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block, p.scale);
       if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv, add, &ahead);
       if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk, add, &ahead);
       if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, width, s.dq + i * width, !one_block, &ahead);

@@ -64,6 +64,19 @@ void fill(const Case& c, Clip& model) {
   load_state_dict(collect(model), own);
 }
 
+// (2, S, S, 3): noise over a colour for each quarter, which ResNets get twice as strong.
+Tensor images_of(const Case& c) {
+  const std::int64_t s = c.config.vision.image_size;
+  const Tensor noise = counted_normal(c.name + ".images", {2, 3, s, s}), quarters = counted_normal(c.name + ".quarters", {2, 3, 2, 2});
+  const float strength = c.name.starts_with("RN") ? 2.0F : 1.0F;
+  float* p = noise.data<float>();
+  for (std::int64_t i = 0; i < noise.count(); ++i) {
+    const std::int64_t row = i / s % s, column = i % s;
+    p[i] += strength * quarters.data<float>()[i / (s * s) * 4 + row / (s / 2) * 2 + column / (s / 2)];
+  }
+  return nchw_to_nhwc(noise);
+}
+
 TokenBatch captions_of(const Case& c) {
   const Tensor tokens = parity().tensor(c.name + ".tokens");
   const std::vector<std::int64_t> ids = tokens.to_ints();
@@ -164,8 +177,7 @@ void check_case(const std::string& name) {
   const Case c = case_of(name);
   Clip model(c.config, 0);
   fill(c, model);
-  const std::int64_t s = c.config.vision.image_size;
-  const Tensor images = nchw_to_nhwc(counted_normal(name + ".images", {2, 3, s, s}));
+  const Tensor images = images_of(c);
   const TokenBatch captions = captions_of(c);
   check_embeddings(c, model, images, captions);
   check_gradients(c, model, images, captions);
