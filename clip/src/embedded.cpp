@@ -72,8 +72,7 @@ std::string gunzip_lines(std::string_view packed, std::int64_t lines, std::strin
     status = inflate(&stream, Z_NO_FLUSH);
     const std::size_t done = out.size();
     out.append(piece, 0, piece.size() - stream.avail_out);
-    lines -= std::count(out.begin() + static_cast<std::ptrdiff_t>(done), out.end(), '
-');
+    lines -= std::count(out.begin() + static_cast<std::ptrdiff_t>(done), out.end(), '\n');
     if (stream.avail_in == 0 && status == Z_OK && stream.avail_out != 0) break;  // truncated
   }
   if (status != Z_STREAM_END && lines > 0) {
