@@ -1,5 +1,7 @@
 #include "clip/src/embedded.h"
 
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <zlib.h>
 
@@ -51,6 +53,10 @@ std::string_view embedded(Embedded file) {
 }
 
 std::string gunzip(std::string_view packed, std::string_view what) {
+  return gunzip_lines(packed, std::numeric_limits<std::int64_t>::max(), what);
+}
+
+std::string gunzip_lines(std::string_view packed, std::int64_t lines, std::string_view what) {
   z_stream stream{};
   // 15 window bits, +32: accept a gzip or a zlib header.
   if (inflateInit2(&stream, 15 + 32) != Z_OK) throw Error("cannot start zlib; " + std::string(what) + "; free some memory");
@@ -58,16 +64,18 @@ std::string gunzip(std::string_view packed, std::string_view what) {
   const std::unique_ptr<z_stream, decltype(close)> closer(&stream, close);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
   stream.avail_in = static_cast<uInt>(packed.size());
-  std::string out, piece(std::size_t{1} << 20, '\0');
+  std::string out, piece(std::size_t{1} << 17, '\0');
   int status = Z_OK;
-  while (status == Z_OK) {
+  while (status == Z_OK && lines > 0) {
     stream.next_out = reinterpret_cast<Bytef*>(piece.data());
     stream.avail_out = static_cast<uInt>(piece.size());
     status = inflate(&stream, Z_NO_FLUSH);
+    const std::size_t done = out.size();
     out.append(piece, 0, piece.size() - stream.avail_out);
+    lines -= std::count(out.begin() + static_cast<std::ptrdiff_t>(done), out.end(), '\n');
     if (stream.avail_in == 0 && status == Z_OK && stream.avail_out != 0) break;  // truncated
   }
-  if (status != Z_STREAM_END) {
+  if (status != Z_STREAM_END && lines > 0) {
     throw FileError("gzip data is damaged or cut off; " + std::string(what) + "; fetch the file again");
   }
   return out;

@@ -8,6 +8,7 @@
 #include "clip/src/formats/infer_config.h"
 #include "clip/src/formats/layout.h"
 #include "clip/src/formats/resize_positions.h"
+#include "clip/src/formats/torch_writer.h"
 #include "clip/src/formats/weights.h"
 
 #include "twinlens/core/autograd.h"
@@ -266,7 +267,7 @@ void save_model(Clip& model, const std::string& folder) {
   atomic_write((fs::path(folder) / kConfig).string(), to_json(model.config));
 }
 
-Converted convert_model(const std::string& model, Layout to, const std::string& folder) {
+Converted convert_model(const std::string& model, Layout to, const std::string& folder, WeightFormat format) {
   Converted out;
   out.from = find_source(model);
   ModelConfig config = out.from.config;
@@ -301,8 +302,17 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
       nlohmann::json::parse(to_json(config)).at("model_cfg").at("vision_cfg").contains("act_kwargs")) {
     out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
   }
-  out.files.push_back((fs::path(folder) / (to == Layout::open_clip ? kWeights : "model.safetensors")).string());
-  write_safetensors(out.files.back(), weights, metadata_of(config));
+  const bool torch = format == WeightFormat::torch;
+  const char* name = to == Layout::open_clip ? (torch ? "open_clip_pytorch_model.bin" : kWeights)
+                     : !torch                ? "model.safetensors"
+                     : to == Layout::openai  ? "model.pt"
+                                             : "pytorch_model.bin";
+  out.files.push_back((fs::path(folder) / name).string());
+  if (torch) {
+    write_torch(out.files.back(), weights);
+  } else {
+    write_safetensors(out.files.back(), weights, metadata_of(config));
+  }
   return out;
 }
 

@@ -54,7 +54,8 @@ void append(std::string& out, const std::vector<std::int32_t>& ids) {
   out += '[';
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (i != 0) out += ',';
-    fmt::format_to(std::back_inserter(out), "{}", ids[i]);
+    const fmt::format_int digits(ids[i]);
+    out.append(digits.data(), digits.size());
   }
   out += ']';
 }

@@ -11,6 +11,7 @@
 #include "clip/src/formats/layout.h"
 #include "clip/src/formats/pickle.h"
 #include "clip/src/formats/torch_archive.h"
+#include "clip/src/formats/torch_writer.h"
 #include "clip/src/formats/weights.h"
 #include "tests/support/golden.h"
 #include "tests/support/temporary_folder.h"
@@ -302,6 +303,47 @@ TEST_CASE("checkpoints: converted there and back, bit for bit, and the same feat
       CHECK(features(*load_model(folder / "c")) == expected);
       CHECK(load_model(folder / "c")->config.quick_gelu == quick);
     }
+  }
+}
+
+TEST_CASE("checkpoints: converted to torch's files and back, bit for bit") {
+  const TemporaryFolder folder;
+  Clip model(small_config(true), 3);
+  save_model(model, folder / "a");
+  const std::string original = read_file(folder / "a/open_clip_model.safetensors");
+  for (const Layout layout : {Layout::openai, Layout::open_clip, Layout::hugging_face}) {
+    INFO(name_of(layout));
+    const TemporaryFolder there;
+    const Converted to = convert_model(folder / "a", layout, there / "b", WeightFormat::torch);
+    const std::string weights = to.files.back();
+    CHECK(find_source(there / "b").layout == layout);
+    CHECK(find_source(there / "b").weights == std::vector<std::string>{weights});
+    convert_model(there / "b", Layout::open_clip, there / "c");
+    CHECK(read_file(there / "c/open_clip_model.safetensors") == original);
+    CHECK_FALSE(TorchArchive(weights).is_script());
+  }
+}
+
+TEST_CASE("checkpoints: torch's files hold every dtype, scalars, nothing and what is not dense") {
+  const TemporaryFolder folder;
+  StateDict tensors;
+  for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::i64, DType::i32, DType::u8, DType::boolean}) {
+    tensors["of " + std::string(name_of(type))] = from_vector(std::vector<float>{0, 1, 1, 0, 1, 1}, {2, 3}).to(type);
+  }
+  tensors["scalar"] = full({}, 7.0);
+  tensors["nothing"] = zeros({0, 4});
+  tensors["turned"] = from_vector(std::vector<float>{1, 2, 3, 4, 5, 6}, {2, 3}).transpose(0, 1);
+  write_torch(folder / "all.pt", tensors);
+  const TorchArchive archive(folder / "all.pt");
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : tensors) names.insert(name);
+  const auto back = archive.read(names);
+  REQUIRE(back.size() == tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    INFO(name);
+    CHECK(back.at(name).dtype() == tensor.dtype());
+    CHECK(back.at(name).shape() == tensor.shape());
+    CHECK(back.at(name).to(DType::f32).to_vector() == tensor.to(DType::f32).to_vector());
   }
 }
 

@@ -39,6 +39,10 @@ MODELS = {
     "layer-scale": {"embed_dim": 24, "vision_cfg": VISION | {"ls_init_value": 0.1}, "text_cfg": TEXT | {"ls_init_value": 0.1}},
     "averaged": {"embed_dim": 24, "vision_cfg": VISION | {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}, "text_cfg": TEXT},
     "resnet": {"embed_dim": 24, "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}, "text_cfg": TEXT},
+    # Heads of 64, which is what OpenAI's code takes of any model.
+    "openai-vit": {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VISION | {"head_width": 64}, "text_cfg": TEXT | {"width": 64, "heads": 1}},
+    "openai-resnet": {"embed_dim": 24, "quick_gelu": True, "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+                      "text_cfg": TEXT | {"width": 64, "heads": 1}},
 }
 failures = []
 
@@ -89,7 +93,10 @@ def in_transformers(model_folder, pictures):
 
 
 def same_tensors(what, a, b):
-    x, y = load_file(a), load_file(b)
+    same_dicts(what, load_file(a), load_file(b))
+
+
+def same_dicts(what, x, y):
     equal = x.keys() == y.keys() and all(torch.equal(x[n], y[n]) and x[n].dtype == y[n].dtype for n in x)
     print(f"{what}: {'equal' if equal else 'different'} bits")
     if not equal:
@@ -128,6 +135,25 @@ def trained_here(root, pictures):
         if name in ("vit-quickgelu", "resnet"):
             twinlens("convert", model, "--to", "openai", "--output", here / "openai")
             compare(f"{name} as OpenAI's", mine, embed(here / "openai", here, pictures))
+        if name.startswith("openai"):
+            as_openai_pt(name, here, model, mine, pictures)
+
+
+def as_openai_pt(name, here, model, mine, pictures):
+    """The .pt that OpenAI's own code takes: a state dict for torch.load, from which open_clip builds OpenAI's model."""
+    twinlens("convert", model, "--to", "openai", "--format", "pt", "--output", here / "pt")
+    loaded = torch.load(here / "pt" / "model.pt", weights_only=True, map_location="cpu")
+    twinlens("convert", model, "--to", "openai", "--output", here / "safetensors")
+    same_dicts(f"{name} as OpenAI's .pt, in torch.load", loaded, load_file(here / "safetensors" / "model.safetensors"))
+    theirs = open_clip.load_openai_model(str(here / "pt" / "model.pt"), precision="fp32", device="cpu").eval()
+    # Building rounds the weights to f16, which OpenAI's were anyway; here they come again as they are.
+    theirs.load_state_dict({n: x for n, x in loaded.items() if n not in ("input_resolution", "context_length", "vocab_size")})
+    preprocess = open_clip.image_transform(SIZE, is_train=False)
+    with torch.no_grad():
+        images = torch.stack([preprocess(Image.open(p)) for p in pictures])
+        compare(f"{name} as OpenAI's .pt, in open_clip", mine, (theirs.encode_image(images), theirs.encode_text(open_clip.SimpleTokenizer()(CAPTIONS))))
+    twinlens("convert", here / "pt", "--to", "open_clip", "--output", here / "pt-back")
+    same_tensors(f"{name} to OpenAI's .pt and back", model / "open_clip_model.safetensors", here / "pt-back" / "open_clip_model.safetensors")
 
 
 def made_there(root, pictures):

@@ -1,5 +1,11 @@
 #include "clip/src/text/bpe.h"
 
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <utility>
+
+#include "clip/src/text/hash_text.h"
 #include "clip/src/text/unicode.h"
 
 #include "twinlens/kernels/error.h"
@@ -18,7 +24,88 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
 
 }  // namespace
 
-void BytePairs::add_bytes() {
+void TextBlock::add(std::string_view first, std::string_view second) {
+  text_ += first;
+  text_ += second;
+  begins_.push_back(static_cast<std::uint32_t>(text_.size()));
+}
+
+void TextBlock::drop_last() {
+  begins_.pop_back();
+  text_.resize(begins_.back());
+}
+
+std::size_t TextTable::slot_of(std::string_view text, std::uint64_t hash) const {
+  const std::size_t mask = slots_.size() - 1;
+  std::size_t i = static_cast<std::size_t>(hash >> 32U) & mask;
+  for (; slots_[i].number >= 0; i = (i + 1) & mask) {
+    if (slots_[i].hash == static_cast<std::uint32_t>(hash) && texts_[static_cast<std::size_t>(slots_[i].number)] == text) break;
+  }
+  return i;
+}
+
+std::int32_t TextTable::find(std::string_view text) const { return slots_[slot_of(text, hash_text(text))].number; }
+
+std::int32_t TextTable::add(std::string_view first, std::string_view second) {
+  texts_.add(first, second);
+  const std::string_view text = texts_[texts_.size() - 1];
+  const std::uint64_t hash = hash_text(text);
+  Slot& slot = slots_[slot_of(text, hash)];
+  if (slot.number >= 0) {
+    texts_.drop_last();
+    return slot.number;
+  }
+  const auto number = static_cast<std::int32_t>(texts_.size() - 1);
+  slot = {static_cast<std::uint32_t>(hash), number};
+  reserve(texts_.size());
+  return number;
+}
+
+void TextTable::reserve(std::size_t count) {
+  if (2 * count > slots_.size()) resize(std::bit_ceil(2 * count));
+}
+
+void TextTable::resize(std::size_t slots) {
+  slots_.assign(slots, {});
+  for (std::size_t i = 0; i < texts_.size(); ++i) {
+    const std::uint64_t hash = hash_text(texts_[i]);
+    slots_[slot_of(texts_[i], hash)] = {static_cast<std::uint32_t>(hash), static_cast<std::int32_t>(i)};
+  }
+}
+
+std::size_t PairTable::slot_of(std::uint64_t pair) const {
+  const std::size_t mask = slots_.size() - 1;
+  std::size_t i = static_cast<std::size_t>((pair ^ pair >> 32U) * 0x9E3779B97F4A7C15U >> 32U) & mask;
+  while (slots_[i].pair != kFree && slots_[i].pair != pair) i = (i + 1) & mask;
+  return i;
+}
+
+const PairTable::Merge* PairTable::find(std::int32_t left, std::int32_t right) const {
+  const Slot& slot = slots_[slot_of(pair_key(left, right))];
+  return slot.pair == kFree ? nullptr : &slot.merge;
+}
+
+void PairTable::add(std::int32_t left, std::int32_t right, Merge merge) {
+  Slot& slot = slots_[slot_of(pair_key(left, right))];
+  if (slot.pair != kFree) return;
+  slot = {pair_key(left, right), merge};
+  reserve(++used_);
+}
+
+void PairTable::reserve(std::size_t count) {
+  if (2 * count > slots_.size()) resize(std::bit_ceil(2 * count));
+}
+
+void PairTable::resize(std::size_t slots) {
+  const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots));
+  for (const Slot& slot : old) {
+    if (slot.pair != kFree) slots_[slot_of(slot.pair)] = slot;
+  }
+}
+
+void BytePairs::start(std::size_t merges) {
+  symbols_.reserve(512 + merges);
+  merges_.reserve(merges);
   for (const bool ends : {false, true}) {
     std::int32_t id = ends ? 256 : 0;
     for (const bool printable : {true, false}) {
@@ -30,8 +117,10 @@ void BytePairs::add_bytes() {
         std::string spelling;
         append_utf8(spelling, character);
         if (ends) spelling += kEndOfWord;
-        symbols_[spelling] = id++;
-        bytes_.emplace_back(1, static_cast<char>(byte));
+        symbols_.add(spelling);
+        ++id;
+        const char itself = static_cast<char>(byte);
+        bytes_.add(std::string_view(&itself, 1));
         ends_word_.push_back(ends);
       }
     }
@@ -40,25 +129,24 @@ void BytePairs::add_bytes() {
 
 void BytePairs::add_merge(std::string_view line, std::int64_t rank, std::string_view what) {
   const std::size_t space = line.find(' ');
-  const auto left = symbols_.find(std::string(line.substr(0, space)));
-  const auto right = space == std::string_view::npos ? symbols_.end() : symbols_.find(std::string(line.substr(space + 1)));
-  if (left == symbols_.end() || right == symbols_.end()) {
+  const std::string_view left = line.substr(0, space), right = space == std::string_view::npos ? left : line.substr(space + 1);
+  const std::int32_t l = symbols_.find(left), r = space == std::string_view::npos ? -1 : symbols_.find(right);
+  if (l < 0 || r < 0) {
     throw FileError("merge " + std::to_string(rank) + " '" + std::string(line) + "' is not a pair of known tokens; " + std::string(what) +
                     "; use a merges file in order of rank");
   }
-  const std::int32_t l = left->second, r = right->second;
-  const auto next = static_cast<std::int32_t>(bytes_.size());
-  const auto [it, is_new] = symbols_.try_emplace(std::string(line.substr(0, space)) + std::string(line.substr(space + 1)), next);
-  if (is_new) {
-    bytes_.push_back(bytes_[static_cast<std::size_t>(l)] + bytes_[static_cast<std::size_t>(r)]);
+  const std::int32_t merged = symbols_.add(left, right);
+  if (static_cast<std::size_t>(merged) == bytes_.size()) {
+    const std::string first(bytes_[static_cast<std::size_t>(l)]);  // a copy: what it stands in grows
+    const std::string second(bytes_[static_cast<std::size_t>(r)]);
+    bytes_.add(first, second);
     ends_word_.push_back(ends_word_[static_cast<std::size_t>(r)]);
   }
-  merges_.emplace(pair_key(l, r), Merge{static_cast<std::int32_t>(rank), it->second});
+  merges_.add(l, r, {static_cast<std::int32_t>(rank), merged});
 }
 
 BytePairs::BytePairs(std::string_view text, std::int64_t count, std::string_view what) {
-  add_bytes();
-  merges_.reserve(static_cast<std::size_t>(count));
+  start(static_cast<std::size_t>(count));
   for (std::int64_t rank = 0; rank < count; ++rank) {
     const std::string_view line = text.substr(0, text.find('\n'));
     add_merge(line, rank, what);
@@ -68,7 +156,7 @@ BytePairs::BytePairs(std::string_view text, std::int64_t count, std::string_view
 
 BytePairs::BytePairs(std::string_view text, const std::unordered_map<std::string, std::int32_t>& ids, std::int32_t unknown,
                      std::string_view what) {
-  add_bytes();
+  start(text.size() / 9);  // bytes of a usual line
   for (std::int64_t rank = 0; !text.empty();) {
     std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
@@ -76,17 +164,17 @@ BytePairs::BytePairs(std::string_view text, const std::unordered_map<std::string
     if (!line.empty() && !line.starts_with("#version")) add_merge(line, rank++, what);
   }
   id_of_.assign(bytes_.size(), unknown);
-  for (const auto& [spelling, symbol] : symbols_) {
-    const auto found = ids.find(spelling);
+  for (std::size_t symbol = 0; symbol < symbols_.texts().size(); ++symbol) {
+    const auto found = ids.find(std::string(symbols_.texts()[symbol]));
     if (found == ids.end()) continue;
-    id_of_[static_cast<std::size_t>(symbol)] = found->second;
-    symbol_of_[found->second] = symbol;
+    id_of_[symbol] = found->second;
+    symbol_of_[found->second] = static_cast<std::int32_t>(symbol);
   }
 }
 
 std::vector<std::string> BytePairs::spellings() const {
   std::vector<std::string> out(bytes_.size());
-  for (const auto& [spelling, symbol] : symbols_) out[static_cast<std::size_t>(symbol)] = spelling;
+  for (std::size_t symbol = 0; symbol < out.size(); ++symbol) out[symbol] = symbols_.texts()[symbol];
   return out;
 }
 
@@ -98,7 +186,7 @@ std::size_t BytePairs::symbol_of(std::int32_t id) const {
 
 std::string_view BytePairs::bytes(std::int32_t id) const {
   const std::size_t symbol = symbol_of(id);
-  return symbol == std::string::npos ? std::string_view() : std::string_view(bytes_[symbol]);
+  return symbol == std::string::npos ? std::string_view() : bytes_[symbol];
 }
 
 bool BytePairs::ends_word(std::int32_t id) const {
@@ -106,37 +194,37 @@ bool BytePairs::ends_word(std::int32_t id) const {
   return symbol != std::string::npos && ends_word_[symbol];
 }
 
-const BytePairs::Merge* BytePairs::find(std::int32_t left, std::int32_t right) const {
-  const auto found = merges_.find(pair_key(left, right));
-  return found == merges_.end() ? nullptr : &found->second;
-}
-
 std::vector<std::int32_t> BytePairs::merge_word(std::string_view word) const {
-  std::vector<std::int32_t> symbols;
-  symbols.reserve(word.size());
-  for (const char c : word) symbols.push_back(id_of_byte_[static_cast<unsigned char>(c)]);
+  std::vector<std::int32_t> symbols(word.size());
+  for (std::size_t i = 0; i < word.size(); ++i) symbols[i] = id_of_byte_[static_cast<unsigned char>(word[i])];
   if (symbols.empty()) return symbols;
   symbols.back() += 256;
-  while (symbols.size() > 1) {
-    const Merge* best = nullptr;
-    std::size_t first = 0;
-    for (std::size_t i = 0; i + 1 < symbols.size(); ++i) {
-      const Merge* merge = find(symbols[i], symbols[i + 1]);
-      if (merge != nullptr && (best == nullptr || merge->rank < best->rank)) {
-        best = merge;
-        first = i;
-      }
-    }
-    if (best == nullptr) break;
-    // All occurrences of the pair, left to right.
-    const std::int32_t left = symbols[first], right = symbols[first + 1];
-    std::size_t out = first;
-    for (std::size_t i = first; i < symbols.size();) {
-      const bool here = i + 1 < symbols.size() && symbols[i] == left && symbols[i + 1] == right;
-      symbols[out++] = here ? best->id : symbols[i];
+  // What each symbol and the next would become. Only pairs beside a new symbol are looked up anew.
+  constexpr PairTable::Merge kNone{std::numeric_limits<std::int32_t>::max(), 0};
+  const auto merge_at = [&](std::size_t i) {
+    const PairTable::Merge* merge = i + 1 < symbols.size() ? merges_.find(symbols[i], symbols[i + 1]) : nullptr;
+    return merge == nullptr ? kNone : *merge;
+  };
+  std::vector<PairTable::Merge> merges(symbols.size());
+  for (std::size_t i = 0; i < symbols.size(); ++i) merges[i] = merge_at(i);
+  while (true) {
+    const auto best = std::min_element(merges.begin(), merges.end(), [](const auto& a, const auto& b) { return a.rank < b.rank; });
+    if (best->rank == kNone.rank) break;
+    // All occurrences of the pair, left to right. (A rank belongs to one pair.)
+    const PairTable::Merge merge = *best;
+    std::size_t out = static_cast<std::size_t>(best - merges.begin());
+    const std::size_t first = out;
+    for (std::size_t i = first; i < symbols.size(); ++out) {
+      const bool here = merges[i].rank == merge.rank;
+      symbols[out] = here ? merge.id : symbols[i];
+      merges[out] = here ? kNone : merges[i];
       i += here ? 2 : 1;
     }
     symbols.resize(out);
+    merges.resize(out);
+    for (std::size_t i = first == 0 ? 0 : first - 1; i < out; ++i) {
+      if (symbols[i] == merge.id || (i + 1 < out && symbols[i + 1] == merge.id)) merges[i] = merge_at(i);
+    }
   }
   if (!id_of_.empty()) {
     for (std::int32_t& symbol : symbols) symbol = id_of_[static_cast<std::size_t>(symbol)];

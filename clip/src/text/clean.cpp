@@ -10,23 +10,31 @@
 namespace twinlens {
 namespace {
 
-// Runs of white space become one space, none at the ends.
-std::string collapse_space(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
+// White space beyond ASCII begins with one of four bytes: U+0085, U+00A0, U+1680, U+2000 to U+205F, U+3000.
+bool may_be_space(char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return byte <= ' ' || byte == 0xC2 || (byte >= 0xE1 && byte <= 0xE3);
+}
+
+// Runs of white space become one space, none at the ends. The text does not grow, so it is done in place.
+void collapse_space(std::string& text) {
+  std::size_t out = 0;
   bool pending = false;
   for (std::size_t i = 0; i < text.size();) {
-    const std::size_t begin = i;
-    const std::uint32_t c = next_code_point(text, i);
-    if (is_python_space(c)) {
-      pending = !out.empty();
+    if (!pending && !may_be_space(text[i])) {
+      text[out++] = text[i++];
       continue;
     }
-    if (pending) out += ' ';
+    const std::size_t begin = i;
+    if (is_python_space(next_valid(text, i))) {
+      pending = out != 0;
+      continue;
+    }
+    if (pending) text[out++] = ' ';
     pending = false;
-    out += text.substr(begin, i - begin);
+    for (std::size_t k = begin; k < i; ++k) text[out++] = text[k];
   }
-  return out;
+  text.resize(out);
 }
 
 // string.punctuation of Python.
@@ -52,12 +60,12 @@ Cleaning parse_cleaning(std::string_view name) {
 
 std::string clean_text(std::string_view text, Cleaning cleaning) {
   std::string clean = valid_utf8(text);
-  if (cleaning != Cleaning::none) clean = fix_text(clean);
+  if (cleaning != Cleaning::none) clean = fix_text(std::move(clean));
   // Twice, because captions scraped from the web are often escaped twice; OpenAI's tokenizer does so.
   for (int pass = 0; pass < 2 && clean.find('&') != std::string::npos; ++pass) clean = html_unescape(clean);
   if (cleaning == Cleaning::canonicalize) clean = without_punctuation(std::move(clean));
-  clean = collapse_space(clean);
-  return cleaning == Cleaning::whitespace ? clean : lower_case(clean);
+  collapse_space(clean);
+  return cleaning == Cleaning::whitespace ? clean : lower_case(std::move(clean));
 }
 
 }  // namespace twinlens

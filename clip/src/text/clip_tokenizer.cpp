@@ -1,12 +1,10 @@
 #include <algorithm>
-#include <array>
-#include <mutex>
-#include <shared_mutex>
 
 #include "clip/src/embedded.h"
 #include "clip/src/text/bpe.h"
 #include "clip/src/text/framed.h"
 #include "clip/src/text/unicode.h"
+#include "clip/src/text/word_cache.h"
 #include "clip/src/text/words.h"
 
 #include "twinlens/clip/tokenizer.h"
@@ -16,43 +14,6 @@ namespace twinlens {
 namespace {
 
 constexpr std::int64_t kByteSymbols = 512, kAllMerges = 48894;
-
-// Words already merged. Split into shards so that threads seldom meet; a full shard starts again, which bounds the memory to some tens
-// of megabytes on any corpus.
-class WordCache {
- public:
-  // Appends the ids of the word and returns true, when known.
-  bool find(std::string_view word, std::vector<std::int32_t>& out) const {
-    const Shard& shard = shard_of(word);
-    const std::shared_lock lock(shard.mutex);
-    const auto found = shard.words.find(word);
-    if (found == shard.words.end()) return false;
-    out.insert(out.end(), found->second.begin(), found->second.end());
-    return true;
-  }
-  void put(std::string_view word, const std::vector<std::int32_t>& ids) {
-    if (word.size() > kLongest) return;
-    Shard& shard = shard_of(word);
-    const std::unique_lock lock(shard.mutex);
-    if (shard.words.size() >= kMostWords) shard.words.clear();
-    shard.words.emplace(word, ids);
-  }
-
- private:
-  static constexpr std::size_t kLongest = 64, kMostWords = 16384;
-  struct Hash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
-  };
-  struct Shard {
-    mutable std::shared_mutex mutex;
-    std::unordered_map<std::string, std::vector<std::int32_t>, Hash, std::equal_to<>> words;
-  };
-  Shard& shard_of(std::string_view word) { return shards_[Hash()(word) % shards_.size()]; }
-  const Shard& shard_of(std::string_view word) const { return shards_[Hash()(word) % shards_.size()]; }
-
-  std::array<Shard, 16> shards_;
-};
 
 struct Special {
   std::string_view name;
@@ -82,8 +43,15 @@ class ClipTokenizer final : public Tokenizer {
   std::vector<std::int32_t> encode(std::string_view text) const override {
     const std::string clean = clean_text(text, options_.cleaning);
     std::vector<std::int32_t> ids;
+    ids.reserve(2 + clean.size() / 2);  // start and end included, which tokenize() adds
+    WordCaches::Lease cache(caches_);
     WordScanner scanner(clean, special_names_);
-    for (std::string_view word; scanner.next(word);) append_word(word, ids);
+    for (std::string_view word; scanner.next(word);) {
+      if (cache->find(word, ids)) continue;
+      const std::size_t before = ids.size();
+      append_word(word, ids);
+      cache->put(word, ids.data() + before, ids.size() - before);
+    }
     return ids;
   }
 
@@ -121,10 +89,8 @@ class ClipTokenizer final : public Tokenizer {
       ids.push_back(special.starts ? start_ : end_);
       return;
     }
-    if (cache_.find(word, ids)) return;
     const std::vector<std::int32_t> merged = pairs_.merge_word(word);
     ids.insert(ids.end(), merged.begin(), merged.end());
-    cache_.put(word, merged);
   }
 
   ClipTokenizerOptions options_;
@@ -133,7 +99,7 @@ class ClipTokenizer final : public Tokenizer {
   std::int32_t start_, end_;
   std::vector<Special> specials_;
   std::vector<std::string_view> special_names_;
-  mutable WordCache cache_;
+  mutable WordCaches caches_;
 };
 
 }  // namespace
@@ -144,9 +110,11 @@ std::shared_ptr<const Tokenizer> clip_tokenizer(const ClipTokenizerOptions& opti
     throw ConfigError("vocab_size " + std::to_string(options.vocab_size) + " is not possible; clip_tokenizer; use " +
                       std::to_string(kLeast) + " to " + std::to_string(kMost));
   }
-  const std::string text = gunzip(embedded(Embedded::bpe_vocabulary_gz), "built-in vocabulary bpe_simple_vocab_16e6");
+  constexpr const char* kSource = "built-in vocabulary bpe_simple_vocab_16e6";
+  const std::int64_t count = options.vocab_size - kByteSymbols - 2;
+  const std::string text = gunzip_lines(embedded(Embedded::bpe_vocabulary_gz), count + 1, kSource);
   const std::string_view merges = std::string_view(text).substr(text.find('\n') + 1);  // line 0 is a header
-  BytePairs pairs(merges, options.vocab_size - kByteSymbols - 2, "built-in vocabulary bpe_simple_vocab_16e6");
+  BytePairs pairs(merges, count, kSource);
   const auto last = static_cast<std::int32_t>(options.vocab_size - 1);
   return std::make_shared<ClipTokenizer>(options, std::move(pairs), options.vocab_size, last - 1, last);
 }

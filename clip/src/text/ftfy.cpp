@@ -6,6 +6,7 @@
 #include <unicode/stringpiece.h>
 #include <unicode/uchar.h>
 
+#include "clip/src/text/code_point_pages.h"
 #include "clip/src/text/html.h"
 #include "clip/src/text/mojibake.h"
 #include "clip/src/text/mojibake_rules.h"
@@ -146,15 +147,53 @@ Text fix_line(Text text, bool unescape) {
   }
 }
 
-// Printable ASCII and spaces: nothing of the above changes it.
-bool is_plain(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return (c >= 0x20 && c < 0x7F && c != '&') || c == '\n' || c == '\t'; });
+// What is_settled() asks of a code point.
+struct Traits {
+  bool changes = false;     // by itself, or it may begin what changes
+  bool begins_bad = false;  // a rule for wrong decoding has it first
+};
+Traits traits_of(std::uint32_t code) {
+  const char32_t c = code;
+  Traits out;
+  const bool c1 = c >= 0x80 && c <= 0x9F;
+  const Text alone(1, c);
+  out.changes = c == '&' || c == '\r' || c == 0x1B || c1 || is_control(c) || simple_forms(alone) != alone || line_ends(alone) != alone;
+  out.begins_bad = mojibake_rules().bad.mask(c, 0) != 0;
+  return out;
+}
+
+constexpr bool is_plain(unsigned char c) { return (c >= 0x20 && c < 0x7F && c != '&') || c == '\n' || c == '\t'; }
+
+bool is_nfc(const std::string& text) {
+  UErrorCode status = U_ZERO_ERROR;
+  static const icu::Normalizer2* const form = icu::Normalizer2::getNFCInstance(status);
+  return form->isNormalizedUTF8(icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())), status) != 0 && U_SUCCESS(status);
+}
+
+// True when it is plain to see that fix_text() changes nothing; most texts are of this kind. False says nothing.
+bool is_settled(const std::string& text) {
+  static const CodePointPages<Traits, traits_of> traits;
+  bool plain = true;
+  for (const char c : text) plain &= is_plain(static_cast<unsigned char>(c));
+  if (plain) return true;
+  const Sequences& bad = mojibake_rules().bad;
+  std::uint64_t begun = 0;  // rules that have the last character first
+  char32_t largest = 0;
+  for (std::size_t i = 0; i < text.size();) {
+    const std::uint32_t c = next_valid(text, i);
+    const Traits& t = traits[c];
+    if (t.changes || (begun != 0 && (begun & bad.mask(c, 1)) != 0)) return false;
+    begun = t.begins_bad ? bad.mask(c, 0) : 0;
+    largest = std::max<char32_t>(largest, c);
+  }
+  // Nothing below U+0300 changes in normal form C.
+  return (begun & bad.single()) == 0 && (largest < 0x300 || is_nfc(text));
 }
 
 }  // namespace
 
-std::string fix_text(std::string_view text) {
-  if (is_plain(text)) return std::string(text);
+std::string fix_text(std::string text) {
+  if (is_settled(text)) return text;
   constexpr std::size_t kLongest = 1'000'000;
   const Text all = to_utf32(text);
   std::string out;

@@ -86,7 +86,13 @@ CharSet::CharSet(std::string_view text) {
     const char32_t low = from_hex(take(part, '-'));
     ranges_.emplace_back(low, part.empty() ? low : from_hex(part));
   }
-  for (char32_t c = 0; c < kTable; ++c) table_[c] = computed(c);
+  for (const auto& [low, high] : ranges_) {
+    for (char32_t c = low; c <= high && c < kTable; ++c) table_[c] = true;
+  }
+  for (char32_t c = 0; (space_ || word_) && c < kTable; ++c) {
+    if (computed(c) != negated_) table_[c] = true;
+  }
+  if (negated_) table_.flip();
 }
 
 bool CharSet::computed(char32_t c) const {
@@ -127,7 +133,13 @@ std::uint64_t Sequences::slow_mask(char32_t c, std::size_t position) const {
 void Sequences::index() {
   if (sequences_.size() > 64) throw Error("more than 64 rules of one kind; mojibake.txt; make the masks wider");
   for (std::size_t p = 0; p < 2; ++p) {
-    for (char32_t c = 0; c < CharSet::kTable; ++c) table_[p].push_back(slow_mask(c, p));
+    table_[p].assign(CharSet::kTable, 0);
+    for (std::size_t k = 0; k < sequences_.size(); ++k) {
+      const auto& sets = sequences_[k].sets;
+      for (char32_t c = 0; c < CharSet::kTable; ++c) {
+        if (p >= sets.size() || sets[p].contains(c)) table_[p][c] |= std::uint64_t{1} << k;
+      }
+    }
     high_[p] = slow_mask(0x4E00, p);
   }
   for (std::size_t k = 0; k < sequences_.size(); ++k) {

@@ -42,6 +42,10 @@ class Sequences {
   std::size_t match(std::u32string_view text, std::size_t i) const;
   // Whether any sequence fits anywhere. Two look-ups a character for most texts.
   bool found_in(std::u32string_view text) const;
+  // Bit k: sequence k can have c at this position (0 or 1), or has no such position.
+  std::uint64_t mask(char32_t c, std::size_t position) const;
+  // The sequences of one set.
+  std::uint64_t single() const { return single_; }
 
  private:
   struct Sequence {
@@ -49,11 +53,10 @@ class Sequences {
     std::vector<CharSet> sets;
   };
   bool fits(const Sequence& s, std::u32string_view text, std::size_t i) const;
-  std::uint64_t mask(char32_t c, std::size_t position) const;
   std::uint64_t slow_mask(char32_t c, std::size_t position) const;
 
   std::vector<Sequence> sequences_;
-  // Bit k of table_[p][c]: sequence k can have c at position p (0 or 1), or has no such position.
+  // mask() of the code points that sets have in their tables.
   std::vector<std::uint64_t> table_[2];
   std::vector<char32_t> special_;  // beyond the table, and unlike the others there
   std::uint64_t high_[2] = {0, 0}, single_ = 0;

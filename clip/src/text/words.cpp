@@ -52,11 +52,11 @@ bool WordScanner::next(std::string_view& word) {
       word = text_.substr(begin, taken);
       return true;
     }
-    const CharClass kind = kind_of(next_code_point(text_, at_));
+    const CharClass kind = kind_of(next_valid(text_, at_));
     if (kind == CharClass::space) continue;
     while (kind != CharClass::number && at_ < text_.size()) {
       std::size_t after = at_;
-      if (kind_of(next_code_point(text_, after)) != kind) break;
+      if (kind_of(next_valid(text_, after)) != kind) break;
       at_ = after;
     }
     word = text_.substr(begin, at_ - begin);

@@ -3,7 +3,7 @@
 // (Radford et al. 2021, section 2.4; Sennrich et al. 2016, arXiv:1508.07909), id for id the one of OpenAI and open_clip; the others are
 // those of SigLIP (SentencePiece) and CLIPA (WordPiece). tokenizer_files.h finds the one that a model folder holds.
 //
-// A tokenizer is immutable but for an internal word cache that locks itself: one object serves all threads.
+// A tokenizer is immutable but for caches of words, one for each thread that is in it at once (4 MB): one object serves all threads.
 // Text is UTF-8; bytes that are not become U+FFFD. No text is an error.
 
 #include <cstdint>
