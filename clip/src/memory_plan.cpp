@@ -147,7 +147,7 @@ MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& c
                     "{} pairs, one encoded at a time, {} in all; --memory-limit; raise it, or lower --batch-size",
                     amount(limit), amount(static_cast<double>(plan.resident)), amount(waiting), budget.pairs, amount(smallest)));
   }
-  std::int64_t good = least, too_many = most + 1;
+  std::int64_t good = peak(most) <= limit ? most : least, too_many = most + 1;
   while (too_many - good > 1) {
     const std::int64_t middle = good + (too_many - good) / 2;
     (peak(middle) <= limit ? good : too_many) = middle;
