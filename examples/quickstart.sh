@@ -3,17 +3,19 @@
 #
 #   examples/quickstart.sh                  the built-in data
 #   examples/quickstart.sh --data FOLDER    your own: pictures with a .txt caption beside each (or class folders, a CSV, tars)
+#   examples/quickstart.sh --epochs N       so many epochs, instead of those that ten minutes have room for (140 at most)
 #
 # TWINLENS_BUILD_DIR is the build folder (default build/release); the run goes to logs/quickstart.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${TWINLENS_BUILD_DIR:-build/release}
-own_data=""
+own_data="" epochs=""
 while [ $# -gt 0 ]; do
   case $1 in
     --data) own_data=${2:?--data needs a folder}; shift 2 ;;
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "error: unknown flag $1; quickstart.sh; use --data FOLDER" >&2; exit 2 ;;
+    --epochs) epochs=${2:?--epochs needs a number}; shift 2 ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "error: unknown flag $1; quickstart.sh; use --data FOLDER or --epochs N" >&2; exit 2 ;;
   esac
 done
 
@@ -22,7 +24,7 @@ twinlens quickstart: builds the program, trains a small CLIP on $([ -n "$own_dat
 then evaluates it and writes a report. About 10 minutes on 2 cores; packages that are missing are installed first.
 TEXT
 tests/packages.sh build
-started=$SECONDS
+started=$SECONDS seconds=600
 step() { printf '\n== %s  (%d:%02d)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
 
 step "1/4 build"
@@ -52,21 +54,32 @@ echo "training data: $train"
 step "3/4 training"
 rm -rf logs/quickstart
 # --equal-captions apart: the same name drawn by several vendors never meets itself in a batch, so it is never counted as a negative.
-# bf16 where the processor multiplies it; elsewhere fp32, which takes longer, and fewer epochs.
-if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then precision=amp_bf16 epochs=100; else precision=fp32 epochs=60; fi
+# bf16 where the processor multiplies it, elsewhere fp32, which takes longer.
+if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then precision=amp_bf16; else precision=fp32; fi
 recipe=$(grep -v '^#' examples/data/emoji_recipe.txt)
+pictures=5728
 if [ -n "$own_data" ]; then
   # A batch that the pictures fill, as much work as the emoji, and equal captions allowed in a batch: classes are few.
-  pictures=5728
   [ -d "$own_data" ] && pictures=$(find -L "$own_data" -type f -iregex '.*\.\(png\|jpe?g\|webp\|bmp\|gif\)' | wc -l)
   [ "$pictures" -gt 1 ] || { echo "error: no pictures in $own_data; --data; give a folder with png, jpg, webp, bmp or gif files" >&2; exit 1; }
   batch=$((pictures / 8)); batch=$((batch > 512 ? 512 : batch < 2 ? 2 : batch))
-  epochs=$((epochs * 5728 / pictures)); epochs=$((epochs > 200 ? 200 : epochs < 1 ? 1 : epochs))
   recipe=$(sed "s/--batch-size 512/--batch-size $batch/; s/--warmup 60//; s/--equal-captions apart/--equal-captions positives/" <<<"$recipe")
 fi
 # shellcheck disable=SC2086
-"$twinlens" train --train-data "$train" ${validation:+--val-data "$validation"} --model examples/data/emoji_clip.json $recipe \
-  --precision "$precision" --epochs "$epochs" --logs logs --name quickstart
+train() { "$twinlens" train --train-data "$train" --model examples/data/emoji_clip.json $recipe --precision "$precision" "$@"; }
+
+if [ -z "$epochs" ]; then
+  # As many as fit into what is left of the ten minutes, at the speed of two epochs on trial; validation and evaluation take the rest.
+  probe=$(mktemp -d)
+  trap 'rm -rf "$probe"' EXIT
+  train --epochs 2 --logs "$probe" --name probe >"$probe/log" 2>&1 || { cat "$probe/log" >&2; exit 1; }
+  speed=$(sed -n 's/.*"samples_per_second":\([0-9]*\).*/\1/p' "$probe/probe/metrics.jsonl" | tail -1)
+  left=$(((seconds - 25 - (SECONDS - started)) * 95 / 100))
+  most=$((140 * 5728 / pictures)); most=$((most > 200 ? 200 : most < 1 ? 1 : most))
+  epochs=$((left * ${speed:-100} / pictures)); epochs=$((epochs > most ? most : epochs < 1 ? 1 : epochs))
+  echo "${speed:-?} pairs a second here: $epochs epochs of $pictures pictures ($most at most)"
+fi
+train ${validation:+--val-data "$validation"} --epochs "$epochs" --logs logs --name quickstart
 
 step "4/4 evaluation"
 model=logs/quickstart/model

@@ -6,6 +6,7 @@
 #include "bench/step/batch.h"
 
 #include "twinlens/clip/loss.h"
+#include "twinlens/clip/precision.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/core/random.h"
@@ -15,14 +16,6 @@
 
 namespace twinlens::bench {
 namespace {
-
-Compute compute_of(const std::string& precision) {
-  if (precision == "fp32") return Compute::fp32;
-  if (precision == "tf32") return Compute::tf32;
-  if (precision == "bf16" || precision == "amp_bf16") return Compute::bf16;
-  if (precision == "amp") return Compute::f16;
-  throw ConfigError("unknown precision '" + precision + "'; --precision; use fp32, tf32 or bf16");
-}
 
 // Adds the time since it was made, or since the last part, to a part. Does nothing without a place to put it.
 class Stopwatch {
@@ -74,7 +67,7 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   block_.seed = o_.seed;
   block_.learning_rate = static_cast<float>(o_.learning_rate);
   context_.training = true;
-  context_.compute = compute_of(o_.precision);
+  context_.compute = compute_of_precision(o_.precision, device_);
   context_.step = &block_;
   if (device_.is_cuda()) {
     device_block_ = step_block_on(block_, device_);

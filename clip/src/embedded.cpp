@@ -64,17 +64,15 @@ std::string gunzip_lines(std::string_view packed, std::int64_t lines, std::strin
   const std::unique_ptr<z_stream, decltype(close)> closer(&stream, close);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
   stream.avail_in = static_cast<uInt>(packed.size());
-  std::string out;
+  std::string out, piece(std::size_t{1} << 17, '\0');
   int status = Z_OK;
   while (status == Z_OK && lines > 0) {
-    constexpr unsigned kPart = 1U << 17;
-    const std::size_t done = out.size();
-    out.resize(done + kPart);
-    stream.next_out = reinterpret_cast<Bytef*>(out.data() + done);
-    stream.avail_out = kPart;
+    stream.next_out = reinterpret_cast<Bytef*>(piece.data());
+    stream.avail_out = static_cast<uInt>(piece.size());
     status = inflate(&stream, Z_NO_FLUSH);
-    out.resize(out.size() - stream.avail_out);
-    lines -= std::count(out.begin() + static_cast<std::ptrdiff_t>(done), out.end(), '\n');
+    const std::string_view part(piece.data(), piece.size() - stream.avail_out);
+    out += part;
+    lines -= std::count(part.begin(), part.end(), '\n');
     if (stream.avail_in == 0 && status == Z_OK && stream.avail_out != 0) break;  // truncated
   }
   if (status != Z_STREAM_END && lines > 0) {

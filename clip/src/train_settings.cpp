@@ -68,14 +68,6 @@ LockOptions lock_options(const TrainOptions& o) {
   return {o.lock_image, o.lock_text, o.lock_image_unlocked_groups, o.lock_text_unlocked_layers};
 }
 
-Compute compute_of(const std::string& precision, Device device) {
-  if (precision == "fp32") return Compute::fp32;
-  if (precision == "tf32") return device.is_cuda() ? Compute::tf32 : Compute::fp32;
-  if (precision == "amp_bf16" || precision == "bf16") return Compute::bf16;
-  if (precision == "amp" && device.is_cuda()) return Compute::f16;
-  throw ConfigError("precision '" + precision + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
-}
-
 DatasetOptions dataset_options(const TrainOptions& o) {
   DatasetOptions d;
   d.type = o.dataset_type;

@@ -16,8 +16,6 @@ namespace twinlens {
 // The --force-* flags.
 void force_config(const TrainOptions& options, ModelConfig& config);
 LockOptions lock_options(const TrainOptions& options);
-// Throws ConfigError for a precision that the device lacks.
-Compute compute_of(const std::string& precision, Device device);
 std::string run_name(const TrainOptions& options);
 DatasetOptions dataset_options(const TrainOptions& options);          // of the training data; throws ConfigError
 DatasetOptions validation_data_options(const TrainOptions& options);  // one caption a picture, no weights

@@ -11,6 +11,7 @@
 #include "clip/src/training.h"
 
 #include "twinlens/clip/evaluation.h"
+#include "twinlens/clip/precision.h"
 #include "twinlens/clip/pretrained.h"
 #include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/file.h"
@@ -93,7 +94,7 @@ void Training::prepare_model() {
   const Collector all = collect(*model_);
   freeze(all, frozen_by(config, lock_options(o_)));
   context_.training = true;
-  context_.compute = compute_of(o_.precision, device_);
+  context_.compute = compute_of_precision(o_.precision, device_);
   context_.step = &block_;
   if (device_.is_cuda()) {
     device_block_ = step_block_on(block_, device_);

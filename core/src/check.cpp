@@ -33,11 +33,21 @@ void check_same_device(const Where& where, std::initializer_list<Named> tensors)
   }
 }
 
+namespace {
+bool computes(DType t, Device device) { return t == DType::f32 || t == DType::bf16 || (t == DType::f16 && device.is_cuda()); }
+}  // namespace
+
+DType check_result_dtype(const Where& where, const Named& x, DType asked) {
+  if (!computes(asked, x.tensor.device()))
+    fail(Kind::dtype, where, "the result must be f32 or bf16 (f16 on CUDA), not " + std::string(name_of(asked)), {x});
+  return asked;
+}
+
 void check_compute_dtype(const Where& where, std::initializer_list<Named> tensors) {
   for (const Named& named : tensors) {
     if (!named.tensor.defined()) continue;
     const DType t = named.tensor.dtype();
-    if (t == DType::f32 || t == DType::bf16 || (t == DType::f16 && named.tensor.device().is_cuda())) continue;
+    if (computes(t, named.tensor.device())) continue;
     fail(Kind::dtype, where, t == DType::f16 ? "f16 is a storage type on the CPU; convert with .to(DType::f32)" : "must be f32 or bf16",
          tensors);
   }

@@ -28,7 +28,7 @@ struct Result {
 
 // Everything goes to the files batch by batch; they appear under their names at the end.
 Result embed_all(const Flags& flags, const LoadedModel& m, EmbeddingWriter& out) {
-  EmbedOptions options = embed_options(flags.batch_size, flags.precision);
+  EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   options.normalize = flags.normalize;
   flags.pictures.apply_to(options);
   std::optional<AtomicFile> names;

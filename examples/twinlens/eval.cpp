@@ -40,7 +40,7 @@ DatasetOptions data_options(const EvalFlags& flags) {
 EvalData embedded(const EvalFlags& flags, const LoadedModel& m, const std::string& spec) {
   EvalData d;
   d.data = open_dataset(spec, data_options(flags));
-  EmbedOptions options = embed_options(flags.batch_size, flags.precision);
+  EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   flags.pictures.apply_to(options);
   options.normalize = flags.task != "linear-probe";
   d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, options);

@@ -92,7 +92,7 @@ Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen)
 Json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d, const std::optional<SeenWords>& seen) {
   std::vector<std::string> names;
   const std::vector<std::int64_t> labels = labels_of(flags, d, names);
-  const EmbedOptions options = embed_options(flags.batch_size, flags.precision);
+  const EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates), options);
   const Tensor images = rows_of(d.embedded.images, d.rows);
   const auto json_of_part = [&](const std::vector<bool>& asked) -> Json {

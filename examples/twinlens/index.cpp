@@ -19,7 +19,7 @@ struct Flags {
 
 int index(const Flags& flags) {
   const LoadedModel m = load(flags.model, flags.device);
-  EmbedOptions options = embed_options(flags.batch_size, flags.precision);
+  EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   flags.pictures.apply_to(options);
   const IndexResult result = build_index(
       *m.clip, *m.tokenizer, flags.model, flags.sources, flags.index, options, [] { return stop_requested().load(); },

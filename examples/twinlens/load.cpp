@@ -5,6 +5,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "twinlens/clip/precision.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
@@ -39,14 +40,11 @@ std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size
   return order;
 }
 
-EmbedOptions embed_options(int batch_size, const std::string& precision, std::int64_t max_image_pixels) {
+EmbedOptions embed_options(int batch_size, const std::string& precision, const std::string& device, std::int64_t max_image_pixels) {
   EmbedOptions options;
   options.batch_size = batch_size;
   options.max_image_pixels = max_image_pixels;
-  options.context.compute = precision == "amp_bf16" || precision == "bf16" ? Compute::bf16
-                            : precision == "amp"                           ? Compute::f16
-                            : precision == "tf32"                          ? Compute::tf32
-                                                                           : Compute::fp32;
+  options.context.compute = compute_of_precision(precision, parse_device(device));
   return options;
 }
 

@@ -20,7 +20,8 @@ struct LoadedModel {
 // Throws when `model` has no weights or `device` cannot be used.
 LoadedModel load(const std::string& model, const std::string& device);
 
-EmbedOptions embed_options(int batch_size, const std::string& precision, std::int64_t max_image_pixels = 25'000'000);
+EmbedOptions embed_options(int batch_size, const std::string& precision, const std::string& device,
+                           std::int64_t max_image_pixels = 25'000'000);
 
 // The lines of a text file, empty ones left out. Throws FileError, and ConfigError when none is left.
 std::vector<std::string> read_lines(const std::string& path);

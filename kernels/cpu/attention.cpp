@@ -213,7 +213,8 @@ struct Backward {
   float *k, *v, *dk, *dv;                // (keys of a block, width)
   float *p, *ds;                         // tiles
   float *q, *dy, *q_turned, *dy_turned;  // (queries, width), (width, lanes)
-  float *delta, *all_delta, *dq;         // (lanes), (queries of the sequence), (queries of the sequence, width)
+  float *delta, *mass;                   // (lanes): sums over keys of P dP and of P
+  float *all_delta, *all_mass, *dq;      // the same of the whole sequence (queries), then (queries, width)
 };
 
 TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
@@ -228,13 +229,13 @@ TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
   for (float** p : {&s.k, &s.v, &s.dk, &s.dv}) *p = take(keys);
   for (float** p : {&s.p, &s.ds}) *p = take(tile);
   for (float** p : {&s.q, &s.dy, &s.q_turned, &s.dy_turned}) *p = take(queries);
-  s.delta = take(kQueries);
-  s.all_delta = take((a.problem.longest_query + kQueries - 1) / kQueries * kQueries);
+  for (float** p : {&s.delta, &s.mass}) *p = take(kQueries);
+  for (float** p : {&s.all_delta, &s.all_mass}) *p = take((a.problem.longest_query + kQueries - 1) / kQueries * kQueries);
   s.dq = scratch;
   return s;
 }
 
-// Packs a block's queries and upstream gradients, then makes P in s.p, dP in s.ds and delta, over the block's keys, in s.delta.
+// Packs a block's queries and upstream gradients, then makes P in s.p, dP in s.ds and the sums over the block's keys.
 template <class I>
 void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const Backward& s,
                Prefetch* ahead) {
@@ -251,36 +252,43 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
   const float* lse = a.lse + head * p.q.rows + h.query + b.i;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V shift = load_lanes<I>(lse + i, least(V::kWidth, b.queries - i));
-    V delta(0.0F);
+    V delta(0.0F), mass(0.0F);
     for (std::int64_t j = 0; j < b.keys; ++j) {
       float* at = s.p + j * b.lanes + i;
       // Rounding can put a score above the log-sum-exp by an ulp or so; the lanes behind the last query can be anything.
       const V e = Math<I>::exp_nonpositive(V::load(at) - shift);
       e.store(at);
       delta = V::fma(e, V::load(s.ds + j * b.lanes + i), delta);
+      mass += e;
     }
     delta.store(s.delta + i);
+    mass.store(s.mass + i);
   }
 }
 
-// dS = scale P (dP - delta), in place of dP.
-//
-// The sum of dS over all keys is 0, but delta is a long sum of what the values have in common, and P sums to 1 only within the rounding of
-// the log-sum-exp. What is left over is the same for every key; times keys that resemble each other it is most of the error of dQ and of
-// the key projection. So where the block has all keys (`whole`), it is measured and taken off too.
+// What the recomputed P, which sum to 1 + some ulps since the log-sum-exp is rounded, must be multiplied with to sum to 1. Without it what
+// all dP of a row have in common would leave the ulps' share of itself in every dS, where exactly it leaves nothing.
 template <class I>
-void score_gradient(const Block& b, const Backward& s, const float* delta, bool whole, float scale) {
+TWINLENS_INLINE Vec<I> correction(const float* mass) {
+  return Vec<I>(1.0F) / Vec<I>::max(Vec<I>::load(mass), Vec<I>(1e-30F));
+}
+
+// dS = scale P (dP - delta), in place of dP; and the rows of dY take P's correction, for dV = P^T dY. The sums are those over all keys.
+template <class I>
+void score_gradient(const Block& b, const Backward& s, const float* delta, const float* mass, std::int64_t width, float scale) {
   using V = Vec<I>;
+  float factors[kQueries];
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
-    const V shift = V::load(delta + i);
-    V left(0.0F);
-    for (std::int64_t j = 0; whole && j < b.keys; ++j) {
-      left = V::fma(V::load(s.p + j * b.lanes + i), V::load(s.ds + j * b.lanes + i) - shift, left);
-    }
+    const V factor = correction<I>(mass + i), shift = V::load(delta + i) * factor, scaled = factor * V(scale);
+    factor.store(factors + i);
     for (std::int64_t j = 0; j < b.keys; ++j) {
       float* at = s.ds + j * b.lanes + i;
-      ((V::load(at) - shift - left) * V::load(s.p + j * b.lanes + i) * V(scale)).store(at);
+      ((V::load(at) - shift) * V::load(s.p + j * b.lanes + i) * scaled).store(at);
     }
+  }
+  for (std::int64_t i = 0; i < b.queries; ++i) {
+    float* row = s.dy + i * width;
+    for (std::int64_t c = 0; c < width; c += V::kWidth) (V::load(row + c) * V(factors[i])).store(row + c);
   }
 }
 
@@ -290,19 +298,21 @@ void pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::in
   pack_rows<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, width);
 }
 
-// delta sums over all keys: with several blocks of keys it needs a sweep of its own, into s.all_delta.
+// Sums over all keys: with several blocks of keys they need a sweep of their own.
 template <class I>
-void sweep_delta(const AttentionBackward& a, const Head& h, std::int64_t head, std::int64_t width, const Backward& s, Prefetch* ahead) {
+void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, std::int64_t width, const Backward& s, Prefetch* ahead) {
   using V = Vec<I>;
   const std::int64_t most_keys = blocks_of(a.problem).keys;
-  clear(s.all_delta, (h.queries + kQueries - 1) / kQueries * kQueries);
+  for (float* all : {s.all_delta, s.all_mass}) clear(all, (h.queries + kQueries - 1) / kQueries * kQueries);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
     pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), width, s);
     for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(a.problem, h, i, j, most_keys);
       recompute<I>(a, h, b, head, width, s, ahead);
-      for (std::int64_t l = 0; l < b.lanes; l += V::kWidth)
+      for (std::int64_t l = 0; l < b.lanes; l += V::kWidth) {
         (V::load(s.all_delta + i + l) + V::load(s.delta + l)).store(s.all_delta + i + l);
+        (V::load(s.all_mass + i + l) + V::load(s.mass + l)).store(s.all_mass + i + l);
+      }
       i += b.queries;
     }
   }
@@ -323,7 +333,7 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   const Head following = ahead_of_inputs(p, next, ahead);
   ahead.add(a.dy, following.query, following.queries, following.column, d, false);
   if (!one_block || h.keys == 0) clear(s.dq, h.queries * width);
-  if (!one_block) sweep_delta<I>(a, h, head, width, s, &ahead);
+  if (!one_block) sweep_sums<I>(a, h, head, width, s, &ahead);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
     const std::int64_t keys = least(most_keys, h.keys - j);
     pack_keys<I>(p, h, j, keys, width, s);
@@ -334,7 +344,7 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
       const Block b = block_of<I>(p, h, i, j, most_keys);
       const bool add = !fresh || i > 0;
       recompute<I>(a, h, b, head, width, s, &ahead);
-      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block, p.scale);
+      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, width, p.scale);
       if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv, add, &ahead);
       if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk, add, &ahead);
       if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, width, s.dq + i * width, !one_block, &ahead);

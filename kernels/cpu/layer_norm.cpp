@@ -26,8 +26,7 @@ TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r) {
   const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
   for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
     V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
-    if (a.gamma != nullptr) v = v * load_lanes<I>(a.gamma + i, n);
-    if (a.beta != nullptr) v = v + load_lanes<I>(a.beta + i, n);
+    if (a.gamma != nullptr) v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
     store_lanes<I>(v, y + i, n);
   });
   a.mean[r] = mean;

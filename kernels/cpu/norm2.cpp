@@ -1,6 +1,7 @@
 #include "twinlens/kernels/norm2.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "kernels/cpu/vec/vec.h"
 
@@ -14,16 +15,35 @@ void kernel(I, const SumOfSquares& a) {
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
     const T* x = a.x.as<T>();
     parallel_for(a.x.count, SumOfSquares::kBlock, [&](std::int64_t begin, std::int64_t end) {
-      constexpr int kLanes = 8;
-      double sums[kLanes] = {};
-      std::int64_t bad = 0;
-      for (std::int64_t i = begin; i < end; ++i) {
-        const double v = static_cast<double>(Vec<I>::widen(x[i]));
-        sums[(i - begin) % kLanes] += v * v;
-        bad += (v - v) != 0.0 ? 1 : 0;
+      constexpr int kLanes = 8, kChains = 2;
+      typedef float Floats __attribute__((vector_size(32)));
+      typedef double Doubles __attribute__((vector_size(64)));
+      typedef std::int64_t Masks __attribute__((vector_size(64)));
+      Doubles sums[kChains] = {};
+      Masks bad_lanes{};
+      std::int64_t i = begin;
+      for (; i + kChains * kLanes <= end; i += kChains * kLanes) {
+        float lanes[kChains * kLanes];
+        for (int l = 0; l < kChains * kLanes; l += Vec<I>::kWidth) Vec<I>::load(x + i + l).store(lanes + l);
+        for (int chain = 0; chain < kChains; ++chain) {
+          Floats f;
+          std::memcpy(&f, lanes + chain * kLanes, sizeof(f));
+          const Doubles v = __builtin_convertvector(f, Doubles);
+          sums[chain] += v * v;
+          bad_lanes -= (v - v) != 0.0;
+        }
       }
       double sum = 0.0;
-      for (const double s : sums) sum += s;
+      std::int64_t bad = 0;
+      for (int l = 0; l < kLanes; ++l) {
+        sum += sums[0][l] + sums[1][l];
+        bad += bad_lanes[l];
+      }
+      for (; i < end; ++i) {
+        const double v = static_cast<double>(Vec<I>::widen(x[i]));
+        sum += v * v;
+        bad += (v - v) != 0.0 ? 1 : 0;
+      }
       const std::int64_t block = begin / SumOfSquares::kBlock;
       a.scratch[2 * block] = sum;
       a.scratch[2 * block + 1] = static_cast<double>(bad);

@@ -25,13 +25,18 @@ TWINLENS_INLINE Range windows_over(std::int64_t p, std::int64_t outputs, const P
   return {before < 0 ? 0 : before / w.stride + 1, last < outputs ? last : outputs};
 }
 
-// Calls f(image, row, column) for every pixel of `batch` images of rows x columns, in parallel over rows.
+// Calls f(image, row) for every row of `batch` images, in parallel.
+template <class F>
+TWINLENS_INLINE void for_rows(std::int64_t batch, std::int64_t rows, F&& f) {
+  parallel_for(batch * rows, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) f(r / rows, r % rows);
+  });
+}
+// Calls f(image, row, column) for every pixel.
 template <class F>
 TWINLENS_INLINE void for_pixels(std::int64_t batch, std::int64_t rows, std::int64_t columns, F&& f) {
-  parallel_for(batch * rows, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      for (std::int64_t c = 0; c < columns; ++c) f(r / rows, r % rows, c);
-    }
+  for_rows(batch, rows, [&](std::int64_t b, std::int64_t y) {
+    for (std::int64_t x = 0; x < columns; ++x) f(b, y, x);
   });
 }
 
@@ -83,7 +88,7 @@ template <class I>
 void kernel(I, const AvgPool2dForward& a) {
   using V = Vec<I>;
   const PoolWindows& w = a.windows;
-  const float scale = 1.0F / static_cast<float>(w.kernel * w.kernel);
+  const V scale(1.0F / static_cast<float>(w.kernel * w.kernel));
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
     for_pixels(w.batch, w.out_height, w.out_width, [&](std::int64_t b, std::int64_t oy, std::int64_t ox) {
       const T* x = a.x.as<T>() + input_at(w, b, oy * w.stride, ox * w.stride);
@@ -93,7 +98,7 @@ void kernel(I, const AvgPool2dForward& a) {
         for (std::int64_t i = 0; i < w.kernel; ++i) {
           for (std::int64_t j = 0; j < w.kernel; ++j) sum += load_lanes<I>(x + (i * w.width + j) * w.channels + c, n);
         }
-        store_lanes<I>(sum * V(scale), y + c, n);
+        store_lanes<I>(sum * scale, y + c, n);
       });
     });
   });
@@ -104,18 +109,34 @@ template <class I>
 void kernel(I, const AvgPool2dBackward& a) {
   using V = Vec<I>;
   const PoolWindows& w = a.windows;
-  const float scale = 1.0F / static_cast<float>(w.kernel * w.kernel);
+  const V scale(1.0F / static_cast<float>(w.kernel * w.kernel));
+  const bool apart = w.kernel == w.stride && w.padding == 0;  // at most one window over a pixel
   visit_float(a.dy.dtype, [&]<class T>(TypeTag<T>) {
-    for_pixels(w.batch, w.height, w.width, [&](std::int64_t b, std::int64_t y, std::int64_t x) {
-      const Range rows = windows_over(y, w.out_height, w), columns = windows_over(x, w.out_width, w);
-      T* dx = static_cast<T*>(a.dx) + input_at(w, b, y, x);
-      for_lanes<I>(w.channels, [&](std::int64_t c, std::int64_t n) {
-        V sum(0.0F);
-        for (std::int64_t oy = rows.begin; oy < rows.end; ++oy) {
-          for (std::int64_t ox = columns.begin; ox < columns.end; ++ox) sum += load_lanes<I>(a.dy.as<T>() + output_at(w, b, oy, ox) + c, n);
+    const T* dy = a.dy.as<T>();
+    for_rows(w.batch, w.height, [&](std::int64_t b, std::int64_t y) {
+      const Range rows = windows_over(y, w.out_height, w);
+      T* dx = static_cast<T*>(a.dx) + input_at(w, b, y, 0);
+      if (apart && rows.begin < rows.end) {
+        for (std::int64_t ox = 0; ox < w.out_width; ++ox, dx += w.kernel * w.channels) {
+          const T* from = dy + output_at(w, b, rows.begin, ox);
+          for_lanes<I>(w.channels, [&](std::int64_t c, std::int64_t n) {
+            const V share = load_lanes<I>(from + c, n) * scale;
+            for (std::int64_t j = 0; j < w.kernel; ++j) store_lanes<I>(share, dx + j * w.channels + c, n);
+          });
         }
-        store_lanes<I>(sum * V(scale), dx + c, n);
-      });
+        std::memset(static_cast<void*>(dx), 0, static_cast<std::size_t>((w.width - w.out_width * w.kernel) * w.channels) * sizeof(T));
+        return;
+      }
+      for (std::int64_t x = 0; x < w.width; ++x, dx += w.channels) {
+        const Range columns = windows_over(x, w.out_width, w);
+        for_lanes<I>(w.channels, [&](std::int64_t c, std::int64_t n) {
+          V sum(0.0F);
+          for (std::int64_t oy = rows.begin; oy < rows.end; ++oy) {
+            for (std::int64_t ox = columns.begin; ox < columns.end; ++ox) sum += load_lanes<I>(dy + output_at(w, b, oy, ox) + c, n);
+          }
+          store_lanes<I>(sum * scale, dx + c, n);
+        });
+      }
     });
   });
 }

@@ -71,6 +71,11 @@ OpCase bench_case(const std::string& name, const Shape& x, const Shape& w, const
 
 void add_errors(OpCases& op) {
   const auto call = [](const Shape& x, const Shape& w, const ConvOptions& o) { conv2d(zeros(x), zeros(w), {}, o); };
+  op.errors.push_back({"result in f16",
+                       [] {
+                         conv2d(zeros({1, 5, 5, 4}), zeros({2, 4, 3, 3}), {}, {.out = DType::f16});
+                       },
+                       {"conv2d", "f16 on CUDA"}});
   op.errors.push_back({"channels", [=] { call({1, 5, 5, 4}, {2, 3, 3, 3}, {}); }, {"conv2d", "1 groups", "[1,5,5,4]", "[2,3,3,3]"}});
   op.errors.push_back({"groups", [=] { call({1, 5, 5, 4}, {3, 2, 3, 3}, options(1, 0, 1, 2)); }, {"conv2d", "2 groups", "[3,2,3,3]"}});
   op.errors.push_back({"kernel",

@@ -62,6 +62,11 @@ OpCases op_cases_layer_norm() {
                          layer_norm(zeros({4, 8}), zeros({7}), zeros({8}));
                        },
                        {"layer_norm", "gamma must match the last dim of x", "[4,8]", "[7]"}});
+  op.errors.push_back({"result in f16",
+                       [] {
+                         layer_norm(zeros({4, 8}), {}, {}, 1e-5, DType::f16);
+                       },
+                       {"layer_norm", "f16 on CUDA", "[4,8]"}});
   op.errors.push_back({"integer x", [] { layer_norm(zeros({4, 8}, DType::i64), {}, {}); }, {"layer_norm", "i64"}});
   return op;
 }

@@ -125,6 +125,11 @@ OpCases op_cases_linear() {
   bench.bytes = 4.0 * (50 * 768 + 3072 * 768 + 50 * 3072);
   op.cases.push_back(bench);
 
+  op.errors.push_back({"result in f16",
+                       [] {
+                         linear(zeros({4, 8}), zeros({3, 8}), {}, {.residual = {}, .out = DType::f16});
+                       },
+                       {"linear", "f16 on CUDA"}});
   op.errors.push_back({"depth",
                        [] {
                          linear(zeros({4, 8}), zeros({3, 7}), {});

@@ -157,7 +157,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOp
   conv.compute = compute_of(o.compute, x.dtype(), w.dtype());
   check_compute("conv2d", conv.compute, x.device());
   conv.windows_in_memory = o.windows_in_memory;
-  const DType dtype = o.out.value_or(x.dtype());
+  const DType dtype = check_result_dtype("conv2d", {"x", x}, o.out.value_or(x.dtype()));
   std::vector<Tensor> parts;
   for (int group = 0; group < o.groups; ++group) {
     const Tensor in = o.groups == 1 ? x : x.slice(3, group * conv.g.channels, (group + 1) * conv.g.channels);

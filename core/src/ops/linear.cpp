@@ -120,7 +120,8 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
   const Compute compute = compute_of(options.compute, x.dtype(), w.dtype());
   check_compute("linear", compute, x.device());
   const bool wants_grad = needs_grad({&x, &w, &bias, &options.residual});
-  const DType dtype = options.out.value_or(options.residual.defined() ? options.residual.dtype() : x.dtype());
+  const DType dtype =
+      check_result_dtype("linear", {"x", x}, options.out.value_or(options.residual.defined() ? options.residual.dtype() : x.dtype()));
   Tensor y = empty(shape, dtype, x.device()), pre;
   const Tensor rows = dense_rows(x), residual = options.residual.defined() ? dense_rows(options.residual) : Tensor{};
   const Operand weight(w);

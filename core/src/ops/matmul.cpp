@@ -94,7 +94,7 @@ Tensor matmul_checked(const Tensor& a, const Tensor& b, const MatmulOptions& opt
   const std::int64_t depth = a.size(options.transpose_a ? -2 : -1);
   const Compute compute = compute_of(options.compute, a.dtype(), b.dtype());
   check_compute("matmul", compute, a.device());
-  Tensor c = empty(shape, options.out.value_or(a.dtype()), a.device());
+  Tensor c = empty(shape, check_result_dtype("matmul", {"a", a}, options.out.value_or(a.dtype())), a.device());
   const Operand x(a, options.transpose_a), y(b, options.transpose_b);
   Matmul m = product(x.matrix, y.matrix, depth, options.alpha, compute);
   set_result(m, c, batch_of(c));

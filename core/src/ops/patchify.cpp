@@ -29,8 +29,7 @@ struct PatchifyNode final : Node {
 Tensor patchify(const Tensor& x, const PatchifyOptions& options) {
   const std::int64_t patch = options.patch;
   check_dtype(x.dtype() == DType::f32 || x.dtype() == DType::u8, "patchify", "x must be f32 or u8", {{"x", x}});
-  check_dtype(options.out == DType::f32 || options.out == DType::bf16 || (options.out == DType::f16 && x.device().is_cuda()), "patchify",
-              "out must be f32 or bf16 (f16 on CUDA)", {{"x", x}});
+  check_result_dtype("patchify", {"x", x}, options.out);
   check(x.rank() == 4 && x.size(3) == 3, "patchify", "x must be (B, H, W, 3)", {{"x", x}});
   check(patch >= 1 && x.size(1) % patch == 0 && x.size(2) % patch == 0, "patchify",
         "height and width must be multiples of patch " + std::to_string(patch), {{"x", x}});

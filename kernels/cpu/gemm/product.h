@@ -32,14 +32,23 @@ struct Packer {
   std::int64_t depths_per_word;
   const ConvGeometry* windows;  // null for a matrix that lies in memory
 
-  // Lines [line, line + count) of one block of the depth into a panel of `width`.
-  void operator()(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panel) const {
+  // Lines [line, line + count) of one block of the depth into panels of `width`, one behind the other.
+  void operator()(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panels) const {
+    if (windows != nullptr && lines.depth_stride != 1) {
+      return visit_float(dtype, [&]<class T>(TypeTag<T>) {
+        pack_window_columns<I>(pack, *windows, static_cast<const T*>(lines.base), line, count, k.depth, k.depths, depths_per_word, width,
+                               width * k.words, panels);
+      });
+    }
+    for (std::int64_t l = 0; l < count; l += width)
+      one_panel(k, line + l, count - l < width ? count - l : width, width, panels + l * k.words);
+  }
+
+ private:
+  void one_panel(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panel) const {
     if (windows != nullptr) {
       return visit_float(dtype, [&]<class T>(TypeTag<T>) {
-        const T* map = static_cast<const T*>(lines.base);
-        if (lines.depth_stride == 1)
-          return pack_windows<I>(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
-        pack_window_columns<I>(pack, *windows, map, line, count, k.depth, k.depths, depths_per_word, width, panel);
+        pack_windows<I>(pack, *windows, static_cast<const T*>(lines.base), line, count, k.depth, k.depths, depths_per_word, width, panel);
       });
     }
     const std::int64_t offset = line * lines.line_stride + k.depth * lines.depth_stride;
@@ -97,11 +106,11 @@ struct Product {
     f.template operator()<Vectors>();
   }
 
-  // Panel `index` of the region's rows or columns goes to its place in `panels`. A last panel of b that fits into fewer registers is
-  // that narrow.
-  void pack_a(const Region& r, const Block& k, std::int64_t index, float* panels) const {
+  // Panels `index` and, of a, the `count` - 1 behind it of the region's rows or columns go to their places in `panels`. A last panel of
+  // b that fits into fewer registers is that narrow.
+  void pack_a(const Region& r, const Block& k, std::int64_t index, std::int64_t count, float* panels) const {
     const std::int64_t row = index * kTileRows;
-    a(k, r.row + row, least(kTileRows, r.rows - row), kTileRows, panels + row * k.words);
+    a(k, r.row + row, least(count * kTileRows, r.rows - row), kTileRows, panels + row * k.words);
   }
   void pack_b(const Region& r, const Block& k, std::int64_t index, float* panels) const {
     const std::int64_t col = index * kTileCols, cols = least(kTileCols, r.cols - col);
@@ -151,7 +160,7 @@ struct Product {
 template <class P>
 void multiply_block(const P& product, const Region& all, const Block& k, float* a_panels, float* b_panels) {
   for (std::int64_t i = 0; i < parts(all.cols, P::kTileCols); ++i) product.pack_b(all, k, i, b_panels);
-  for (std::int64_t i = 0; i < parts(all.rows, P::kTileRows); ++i) product.pack_a(all, k, i, a_panels);
+  product.pack_a(all, k, 0, parts(all.rows, P::kTileRows), a_panels);
   product.compute(all, all, k, a_panels, b_panels);
 }
 
@@ -171,7 +180,7 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
       if (i < b_count) {
         product.pack_b(r, k, i, b_panels);
       } else {
-        product.pack_a(r, k, i - b_count, a_panels);
+        product.pack_a(r, k, i - b_count, 1, a_panels);
       }
     }
   });
@@ -198,7 +207,7 @@ void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
     parallel_for_slots(parts(all.rows, kTaskRows), slots, [&](std::int64_t slot, std::int64_t task) {
       const Region rows{task * kTaskRows, least(kTaskRows, all.rows - task * kTaskRows), 0, all.cols};
       float* const a_panels = scratch + slot * (plan.a / slots);
-      for (std::int64_t i = 0; i < parts(rows.rows, P::kTileRows); ++i) product.pack_a(rows, k, i, a_panels);
+      product.pack_a(rows, k, 0, parts(rows.rows, P::kTileRows), a_panels);
       product.compute(rows, rows, k, a_panels, b_panels);
     });
   }

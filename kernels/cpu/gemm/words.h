@@ -53,12 +53,11 @@ struct PairWords {
     if constexpr (sizeof(T) == 2) {
       if (n >= 2 * w) {
         std::memcpy(&r, p, sizeof(r));
-      } else if (n % 2 == 0) {  // whole words
-        r = n <= 0 ? typename Vec<I>::Raw{} : Vec<I>::load_partial(static_cast<const float*>(static_cast<const void*>(p)), n / 2).raw;
       } else {
-        bf16 buffer[2 * w] = {};
-        for (std::int64_t i = 0; i < n; ++i) buffer[i] = p[i];
-        std::memcpy(&r, buffer, sizeof(r));
+        using UInt = typename Vec<I>::UInt;
+        UInt words = (UInt)Vec<I>::load_partial(static_cast<const float*>(static_cast<const void*>(p)), n / 2).raw;
+        if (n > 0 && n % 2 != 0) words[n / 2] = p[n - 1].bits;
+        r = (typename Vec<I>::Raw)words;
       }
     } else {
       typename Vec<I>::Half half[2];

@@ -24,7 +24,7 @@ struct Math {
     p = V::fma(p, r, V(4.1665795894e-2F));
     p = V::fma(p, r, V(1.6666665459e-1F));
     p = V::fma(p, r, V(5.0000001201e-1F));
-    p = V::fma(p, r * r, r + V(1.0F));
+    p = V::fma(p, r * r, r) + V(1.0F);
     // 2^n in two factors, so that n = 128 (just below overflow) and n = -127 are reached
     const Int ni = __builtin_convertvector(n.raw, Int);
     const Int half = ni >> 1;
@@ -47,7 +47,7 @@ struct Math {
     p = V::fma(p, r, V(4.1665795894e-2F));
     p = V::fma(p, r, V(1.6666665459e-1F));
     p = V::fma(p, r, V(5.0000001201e-1F));
-    p = V::fma(p, r * r, r + V(1.0F));
+    p = V::fma(p, r * r, r) + V(1.0F);
     // The low bits of `shifted` hold n, which lies in [-125, 0], so 2^n is one normal factor. (A product, so that NaN stays.)
     const V power = V::bits(((Int)shifted.raw + 127) << 23);
     return V::select(x.raw < -86.6F, V(0.0F), p * power);

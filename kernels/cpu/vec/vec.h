@@ -84,12 +84,12 @@ struct Vec {
     std::memcpy(p, &h, sizeof(Half));
   }
 
-  // The first n < kWidth elements; the rest of the register is `fill`. Reads nothing beyond them.
+  // The first n < kWidth elements (none for n < 0); the rest of the register is `fill`. Reads nothing beyond them.
   template <class T>
   TWINLENS_INLINE static Vec load_partial(const T* p, std::int64_t n, float fill = 0.0F) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     if constexpr (kWidth == 16) {
-      const auto mask = static_cast<__mmask16>((1U << n) - 1U);
+      const __mmask16 mask = first_lanes(n);
       if constexpr (sizeof(T) == 4) {
         return (Raw)_mm512_mask_loadu_ps((__m512)Vec(fill).raw, mask, p);
       } else {
@@ -116,7 +116,7 @@ struct Vec {
   TWINLENS_INLINE void store_partial(T* p, std::int64_t n) const {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
     if constexpr (kWidth == 16) {
-      const auto mask = static_cast<__mmask16>((1U << n) - 1U);
+      const __mmask16 mask = first_lanes(n);
       if constexpr (sizeof(T) == 4) {
         return _mm512_mask_storeu_ps(p, mask, (__m512)raw);
       } else {
@@ -215,16 +215,16 @@ struct Vec {
     return __builtin_convertvector(value | sign, Half);
   }
 
-  // n < kWidth elements in a few moves of fixed sizes.
-  template <class T>
+#if defined(__AVX512F__)
+  TWINLENS_INLINE static __mmask16 first_lanes(std::int64_t n) { return static_cast<__mmask16>(n > 0 ? (1U << n) - 1U : 0U); }
+#endif
+
+  // n < 2 Part elements (none for n < 0) in moves of falling sizes.
+  template <int Part = kWidth / 2, class T>
   TWINLENS_INLINE static void copy_fewer(T* to, const T* from, std::int64_t n) {
-#pragma GCC unroll 4
-    for (int part = kWidth / 2; part > 0; part /= 2) {
-      if ((n & part) == 0) continue;
-      std::memcpy(static_cast<void*>(to), from, static_cast<std::size_t>(part) * sizeof(T));
-      to += part;
-      from += part;
-    }
+    if (n <= 0) return;
+    if ((n & Part) != 0) std::memcpy(static_cast<void*>(to), from, Part * sizeof(T));
+    if constexpr (Part > 1) copy_fewer<Part / 2>(to + (n & Part), from + (n & Part), n & (Part - 1));
   }
 
   template <class T>

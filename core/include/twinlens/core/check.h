@@ -40,6 +40,8 @@ inline void check_dtype(bool ok, const Where& where, std::string_view rule, std:
 void check_same_device(const Where& where, std::initializer_list<Named> tensors);
 // Floating dtypes that CPU kernels compute in (f32, bf16); on CUDA f16 too.
 void check_compute_dtype(const Where& where, std::initializer_list<Named> tensors);
+// The dtype that was asked of a result, which a kernel on x's device must be able to write.
+DType check_result_dtype(const Where& where, const Named& x, DType asked);
 // i64, every element in [0, limit) or equal to `ignore`: else a ShapeError names the index, its row-major position and the limit. Indices
 // on CUDA are not looked at, which would wait for the device.
 void check_indices(const Where& where, const Named& indices, std::int64_t limit, std::optional<std::int64_t> ignore = {});

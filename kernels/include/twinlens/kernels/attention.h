@@ -84,12 +84,12 @@ struct AttentionBlocks {
   constexpr std::int64_t n = AttentionBlocks::kQueries;
   return 2 * b.keys * b.width + b.keys * n + 2 * n * b.width + 2 * n;
 }
-// Per slot: K, V, dK, dV, two score tiles, Q and dY both ways, then dQ and delta of a whole sequence.
+// Per slot: K, V, dK, dV, two score tiles, Q and dY both ways, sums over the keys, then dQ and those sums of a whole sequence.
 [[gnu::always_inline]] constexpr std::int64_t scratch_floats(const AttentionBackward& a) {
   const AttentionBlocks b = blocks_of(a.problem);
   constexpr std::int64_t n = AttentionBlocks::kQueries;
   const std::int64_t all_queries = (a.problem.longest_query + n - 1) / n * n;
-  return 4 * b.keys * b.width + 2 * b.keys * n + 4 * n * b.width + n + all_queries * (b.width + 1);
+  return 4 * b.keys * b.width + 2 * b.keys * n + 4 * n * b.width + 2 * n + all_queries * (b.width + 2);
 }
 
 // On CUDA: nothing forwards; delta (H, Nq) backwards.
