@@ -266,27 +266,24 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
   }
 }
 
-// dS = scale P (dP - delta), in place of dP; and the rows of dY take P's correction, for dV = P^T dY. The sums are those over all keys.
-//
-// The recomputed P sum to 1 + some ulps, since the log-sum-exp is rounded: `factor` corrects that. And the sum of dS over all keys is 0,
-// but delta is a long, rounded sum of what the dP of a row have in common. What is left over is the same for every key; times keys that
-// resemble each other it is most of the error of dQ and of the key projection. So where the block has all keys (`whole`), it is taken off
-// too.
+// What the recomputed P, which sum to 1 + some ulps since the log-sum-exp is rounded, must be multiplied with to sum to 1. Without it what
+// all dP of a row have in common would leave the ulps' share of itself in every dS, where exactly it leaves nothing.
 template <class I>
-void score_gradient(const Block& b, const Backward& s, const float* delta, const float* mass, bool whole, std::int64_t width, float scale) {
+TWINLENS_INLINE Vec<I> correction(const float* mass) {
+  return Vec<I>(1.0F) / Vec<I>::max(Vec<I>::load(mass), Vec<I>(1e-30F));
+}
+
+// dS = scale P (dP - delta), in place of dP; and the rows of dY take P's correction, for dV = P^T dY. The sums are those over all keys.
+template <class I>
+void score_gradient(const Block& b, const Backward& s, const float* delta, const float* mass, std::int64_t width, float scale) {
   using V = Vec<I>;
   float factors[kQueries];
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
-    const V factor = V(1.0F) / V::max(V::load(mass + i), V(1e-30F)), scaled = factor * V(scale);
+    const V factor = correction<I>(mass + i), shift = V::load(delta + i) * factor, scaled = factor * V(scale);
     factor.store(factors + i);
-    const V shift = V::load(delta + i) * factor;
-    V left(0.0F);
-    for (std::int64_t j = 0; whole && j < b.keys; ++j) {
-      left = V::fma(V::load(s.p + j * b.lanes + i), V::load(s.ds + j * b.lanes + i) - shift, left);
-    }
     for (std::int64_t j = 0; j < b.keys; ++j) {
       float* at = s.ds + j * b.lanes + i;
-      ((V::load(at) - shift - left) * V::load(s.p + j * b.lanes + i) * scaled).store(at);
+      ((V::load(at) - shift) * V::load(s.p + j * b.lanes + i) * scaled).store(at);
     }
   }
   for (std::int64_t i = 0; i < b.queries; ++i) {
@@ -347,7 +344,7 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
       const Block b = block_of<I>(p, h, i, j, most_keys);
       const bool add = !fresh || i > 0;
       recompute<I>(a, h, b, head, width, s, &ahead);
-      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, one_block, width, p.scale);
+      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, width, p.scale);
       if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv, add, &ahead);
       if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk, add, &ahead);
       if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, width, s.dq + i * width, !one_block, &ahead);
