@@ -1,11 +1,12 @@
 // A dry run takes what the real one takes, touches nothing, and leaves nothing behind.
 
+#include "twinlens/kernels/dry_run.h"
+
 #include <catch2/catch.hpp>
 #include <thread>
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
-#include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/memory.h"
 
 namespace twinlens {

@@ -27,9 +27,7 @@ CharClass icu_class(std::uint32_t c) {
   return u_isUWhiteSpace(point) ? CharClass::space : CharClass::other;
 }
 
-Property property_of(std::uint32_t c) {
-  return {static_cast<std::uint32_t>(u_tolower(static_cast<UChar32>(c))), icu_class(c)};
-}
+Property property_of(std::uint32_t c) { return {static_cast<std::uint32_t>(u_tolower(static_cast<UChar32>(c))), icu_class(c)}; }
 
 constinit const CodePointPages<Property, property_of> properties;
 

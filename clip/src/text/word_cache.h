@@ -31,7 +31,8 @@ class WordCache {
     const Entry* set = entries_ + first_of(hash);
     for (std::size_t i = 0; i < kPlaces; ++i) {
       const Entry& e = set[i];
-      if (e.hash != static_cast<std::uint32_t>(hash) || e.bytes != word.size() || std::memcmp(e.word, word.data(), word.size()) != 0) continue;
+      if (e.hash != static_cast<std::uint32_t>(hash) || e.bytes != word.size() || std::memcmp(e.word, word.data(), word.size()) != 0)
+        continue;
       out.insert(out.end(), e.ids, e.ids + e.count);
       return true;
     }

@@ -53,10 +53,10 @@ struct MemoryTag {
 };
 
 struct MemoryReport {
-  std::size_t bytes = 0;       // alive now: what was asked for, rounded up to the sizes that blocks have
-  std::size_t peak_bytes = 0;  // the highest total since the start or the last reset_peak_memory
+  std::size_t bytes = 0;         // alive now: what was asked for, rounded up to the sizes that blocks have
+  std::size_t peak_bytes = 0;    // the highest total since the start or the last reset_peak_memory
   std::size_t cached_bytes = 0;  // kept for reuse: free blocks, and what a block has beyond the request that it serves
-  std::vector<MemoryTag> tags;  // by bytes_at_peak, largest first
+  std::vector<MemoryTag> tags;   // by bytes_at_peak, largest first
 };
 
 MemoryReport memory_report(Device device);
