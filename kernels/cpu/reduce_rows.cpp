@@ -7,18 +7,25 @@
 namespace twinlens {
 namespace {
 
-// Blocks of 4096 columns are summed by lanes, blocks in order: error grows with the number of blocks, not of columns.
+// Blocks of 4096 columns are summed by lanes in four chains, blocks in order and in double: few roundings in a row, whatever the length.
 template <class I, class T>
 TWINLENS_INLINE float sum_row(const T* x, std::int64_t c) {
-  constexpr std::int64_t kBlock = 4096;
-  float total = 0.0F;
+  using V = Vec<I>;
+  constexpr std::int64_t kBlock = 4096, kChains = 4, kStep = kChains * V::kWidth;
+  double total = 0.0;
   for (std::int64_t begin = 0; begin < c; begin += kBlock) {
     const std::int64_t count = c - begin < kBlock ? c - begin : kBlock;
-    Vec<I> sum(0.0F);
-    for_lanes<I>(count, [&](std::int64_t i, std::int64_t n) { sum += load_lanes<I>(x + begin + i, n); });
-    total += sum.sum();
+    const T* block = x + begin;
+    V sum[kChains] = {V(0.0F), V(0.0F), V(0.0F), V(0.0F)};
+    std::int64_t i = 0;
+    for (; i + kStep <= count; i += kStep) {
+#pragma GCC unroll 4
+      for (std::int64_t chain = 0; chain < kChains; ++chain) sum[chain] += V::load(block + i + chain * V::kWidth);
+    }
+    for_lanes<I>(count - i, [&](std::int64_t j, std::int64_t n) { sum[0] += load_lanes<I>(block + i + j, n); });
+    total += static_cast<double>(((sum[0] + sum[1]) + (sum[2] + sum[3])).sum());
   }
-  return total;
+  return static_cast<float>(total);
 }
 
 }  // namespace
