@@ -38,6 +38,23 @@ PairBatch pairs_of(const ModelConfig& config, std::int64_t n) {
   return batch;
 }
 
+// A model in training as the planner sees it.
+struct InTraining {
+  explicit InTraining(const ModelConfig& config, Compute compute = Compute::fp32)
+      : model(config, 1), flat(collect(model), compute == Compute::bf16) {
+    context.training = true;
+    context.step = &block;
+    context.compute = compute;
+  }
+  MemoryPlan plan(const MemoryBudget& budget) { return plan_memory(model, {}, context, *solo, budget); }
+
+  Clip model;
+  FlatParameters flat;
+  StepBlock block;
+  Context context;
+  std::unique_ptr<Communicator> solo = solo_communicator();
+};
+
 struct Planned {
   const char* name;
   std::string config;
@@ -50,34 +67,27 @@ struct Planned {
 void check_plans(const Planned& p) {
   ModelConfig config = parse_model_config(p.config, "test");
   config.vision.patch_dropout = p.patch_dropout;
-  Clip model(config, 1);
-  FlatParameters flat(collect(model), p.compute == Compute::bf16);
-  StepBlock block;
-  Context context;
-  context.training = true;
-  context.step = &block;
-  context.compute = p.compute;
-  const auto solo = solo_communicator();
+  InTraining of(config, p.compute);
   StepOptions options;
   options.stream_loss = p.stream_loss;
   options.equal_captions = EqualCaptions::positives;
   const auto peak = [&](std::int64_t chunk, bool recompute) {
     StepOptions o = options;
     o.max_chunk = chunk;
-    Context c = context;
+    Context c = of.context;
     c.checkpoint_blocks = recompute;
     reset_peak_memory(kCpu);
-    forward_backward(model, pairs_of(config, p.pairs), o, c, *solo);
+    forward_backward(of.model, pairs_of(config, p.pairs), o, c, *of.solo);
     return memory_report(kCpu).peak_bytes;
   };
   peak(0, false);
   const std::size_t whole = peak(0, false);
   const std::size_t resident = memory_report(kCpu).bytes;
-  const std::vector<float> before = flat.values.to_vector();
+  const std::vector<float> before = of.flat.values.to_vector();
   for (const double share : {2.0, 0.7, 0.3}) {
     const auto limit = resident + static_cast<std::size_t>(static_cast<double>(whole - resident) * share);
     MemoryBudget budget{p.pairs, 0, limit, {4}};
-    const MemoryPlan plan = plan_memory(model, options, context, *solo, budget);
+    const MemoryPlan plan = plan_memory(of.model, options, of.context, *of.solo, budget);
     const std::size_t measured = peak(plan.chunk, plan.checkpoint_blocks);
     INFO(p.name << ", " << share << " of " << whole << ": " << to_string(plan, budget) << "; measured " << measured);
     if (share > 1.0) CHECK((plan.chunk == 0 && !plan.checkpoint_blocks));
@@ -86,7 +96,7 @@ void check_plans(const Planned& p) {
     CHECK(plan.whole_batch == Approx(static_cast<double>(whole)).epsilon(0.01));
     CHECK(static_cast<double>(measured) <= 1.01 * static_cast<double>(limit));
   }
-  CHECK(flat.values.to_vector() == before);
+  CHECK(of.flat.values.to_vector() == before);
 }
 
 TEST_CASE("the plan's peak is that of the step: small pictures", "[train]") { check_plans({"small pictures", kConfig, 64}); }
@@ -113,17 +123,10 @@ TEST_CASE("the plan's peak is that of the step: a large batch of small towers", 
 TEST_CASE("the plan's peak is that of the step: ResNet", "[train]") { check_plans({"ResNet", toy_resnet_json(), 48}); }
 
 TEST_CASE("captions that are equal, and batches too large to go through, are planned for", "[train]") {
-  const ModelConfig config = parse_model_config(toy_vit_json(), "test");
-  Clip model(config, 1);
-  FlatParameters flat(collect(model), false);
-  StepBlock block;
-  Context context;
-  context.training = true;
-  context.step = &block;
-  const auto solo = solo_communicator();
+  InTraining of(parse_model_config(toy_vit_json(), "test"));
   const auto whole = [&](std::int64_t pairs, std::vector<std::int64_t> ids) {
     const std::vector<std::int64_t> lengths(ids.size(), 12);
-    const MemoryPlan plan = plan_memory(model, {}, context, *solo, {pairs, 0, std::size_t{1} << 40, lengths, std::move(ids)});
+    const MemoryPlan plan = of.plan({pairs, 0, std::size_t{1} << 40, lengths, std::move(ids)});
     return plan.whole_batch - static_cast<double>(plan.resident);
   };
   std::vector<std::int64_t> different(512);
@@ -137,22 +140,13 @@ TEST_CASE("captions that are equal, and batches too large to go through, are pla
 }
 
 TEST_CASE("a limit that nothing fits into, and batches that wait", "[train]") {
-  const ModelConfig config = parse_model_config(kConfig, "test");
-  Clip model(config, 1);
-  FlatParameters flat(collect(model), false);
-  StepBlock block;
-  Context context;
-  context.training = true;
-  context.step = &block;
-  const auto solo = solo_communicator();
-  const StepOptions options;
+  InTraining of(parse_model_config(kConfig, "test"));
   const std::size_t resident = memory_report(kCpu).bytes;
-  CHECK_THROWS_WITH(
-      plan_memory(model, options, context, *solo, {64, 0, resident}),
-      Contains("--memory-limit") && Contains("is too small") && Contains("one encoded at a time") && Contains("lower --batch-size"));
-  plan_memory(model, options, context, *solo, {64, 0, std::size_t{1} << 40});  // (memory that is kept for reuse has its final sizes)
-  const MemoryPlan plan = plan_memory(model, options, context, *solo, {64, 0, std::size_t{1} << 40});
-  const MemoryPlan queued = plan_memory(model, options, context, *solo, {64, 5, std::size_t{1} << 40});
+  CHECK_THROWS_WITH(of.plan({64, 0, resident}), Contains("--memory-limit") && Contains("is too small") &&
+                                                    Contains("one encoded at a time") && Contains("lower --batch-size"));
+  of.plan({64, 0, std::size_t{1} << 40});  // (memory that is kept for reuse has its final sizes)
+  const MemoryPlan plan = of.plan({64, 0, std::size_t{1} << 40});
+  const MemoryPlan queued = of.plan({64, 5, std::size_t{1} << 40});
   CHECK(queued.whole_batch - plan.whole_batch == 5U * 64U * 64U * 64U * 3U);
 }
 
