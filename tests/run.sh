@@ -2,7 +2,7 @@
 # Installs what is missing, builds Release and runs every test.
 #
 #   tests/run.sh            build in $TWINLENS_BUILD_DIR (default build/release), run the tests
-#   tests/run.sh --full     also what CI has no time for: the slow tests, and the sanitizer and clang suites without shortening
+#   tests/run.sh --full     also what CI has no time for: the slow tests, the sanitizer and clang suites without shortening, NEON under an emulator
 #   TWINLENS_CUDA=ON tests/run.sh   with the CUDA half, on the card where there is one
 #   tests/run.sh -R attention    further arguments go to ctest
 #
@@ -24,6 +24,7 @@ export OMP_WAIT_POLICY=passive # tests run side by side: waiting threads must no
 export CMAKE_COLOR_DIAGNOSTICS=${CMAKE_COLOR_DIAGNOSTICS:-OFF}
 
 tests/packages.sh build tests
+[[ $full == 1 ]] && tests/packages.sh ci neon
 # The same options as examples/quickstart.sh, so that the two share what is built.
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA="${TWINLENS_CUDA:-OFF}" -DTWINLENS_WERROR="${TWINLENS_WERROR:-OFF}"
 cmake --build "$build" --parallel "$cores"
@@ -34,5 +35,5 @@ ctest --test-dir "$build" --parallel "$cores" --output-on-failure --no-tests=err
 
 if [[ $full == 1 ]]; then
   source tests/parts.sh
-  TWINLENS_FULL=1 run_parts format_part clang_part address_part thread_part cuda_part bench_part
+  TWINLENS_FULL=1 run_parts format_part clang_part address_part thread_part cuda_part neon_part bench_part
 fi
