@@ -56,8 +56,8 @@ clang_part() {
   if is_full; then
     run_tests clang
   else
-    echo "clang: everything is built, tests labelled 'smoke' are run; tests/run.sh --full runs all"
-    run_tests clang --label-regex '^smoke$'
+    echo "clang: everything is built; the op cases, where compilers differ most, and tests labelled 'smoke' are run; tests/run.sh --full runs all"
+    run_tests clang --label-regex '^smoke$' && run_tests clang --tests-regex '^test_ops:'
   fi
 }
 

@@ -28,7 +28,7 @@ float multiply_adds(std::int64_t rounds) {
   return total[0];
 }
 
-#if defined(__AMX_BF16__)
+#if defined(TWINLENS_TILE_REGISTERS)
 constexpr double kTileFlops = 4.0 * 16 * 16 * 32 * 2;  // of a round
 
 void multiply_tiles(std::int64_t rounds) {
@@ -52,7 +52,7 @@ void multiply_tiles(std::int64_t rounds) {
 
 template <class I>
 void kernel(I, const PeakLoop& a) {
-#if defined(__AMX_BF16__)
+#if defined(TWINLENS_TILE_REGISTERS)
   if (a.bf16) {
     *a.flops = static_cast<double>(a.rounds) * kTileFlops;
     parallel_for(a.threads, 1, [&](std::int64_t, std::int64_t) { multiply_tiles(a.rounds); });

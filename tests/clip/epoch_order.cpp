@@ -325,7 +325,7 @@ TEST_CASE("captions drawn anew each epoch are the same for any number of workers
   }
 }
 
-TEST_CASE("the queue costs little beside decoding", "[.full]") {
+TEST_CASE("the queue costs little beside decoding", "[.full][timed]") {
   // The same pictures decoded in a plain loop, and by the loader with one worker: turn about, the best of each.
   const TemporaryFolder folder;
   const auto pairs = toy_pairs(256, 256);

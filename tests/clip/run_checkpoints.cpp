@@ -204,7 +204,7 @@ TEST_CASE("a run that was ended before its first checkpoint begins again with --
   CHECK_FALSE(fs::exists(folder / "logs/run/report.html.tmp-1-0"));
 }
 
-TEST_CASE("a checkpoint in the background holds the step up by less than one percent", "[.full]") {
+TEST_CASE("a checkpoint in the background holds the step up for a part of its writing", "[.full][timed]") {
   // A model of 20 million parameters: 240 MB a checkpoint. Measured is what save() takes of the thread that trains.
   const TemporaryFolder folder;
   Parts parts(R"({"embed_dim": 256, "vision_cfg": {"image_size": 64, "layers": 2, "width": 256, "head_width": 64, "patch_size": 8},

@@ -5,7 +5,8 @@
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)  // clang 14's spelling
+#define TWINLENS_TILE_REGISTERS
 #include "kernels/cpu/gemm/amx.h"
 #endif
 
@@ -60,6 +61,8 @@ template <class I, bool Pairs>
 TWINLENS_INLINE typename Vec<I>::Raw multiply_add(typename Vec<I>::Raw a, typename Vec<I>::Raw b, typename Vec<I>::Raw c) {
 #if defined(__AVX512BF16__)
   if constexpr (Pairs) return (typename Vec<I>::Raw)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+#else
+  static_assert(!Pairs, "pairs of bf16 need an instruction that multiplies them");
 #endif
   return a * b + c;
 }
@@ -68,12 +71,12 @@ TWINLENS_INLINE typename Vec<I>::Raw multiply_add(typename Vec<I>::Raw a, typena
 template <class I, bool Pairs>
 struct TileRegisters {
   TWINLENS_INLINE TileRegisters() {
-#if defined(__AMX_BF16__)
+#if defined(TWINLENS_TILE_REGISTERS)
     if constexpr (Pairs) configure_tiles();
 #endif
   }
   TWINLENS_INLINE ~TileRegisters() {
-#if defined(__AMX_BF16__)
+#if defined(TWINLENS_TILE_REGISTERS)
     if constexpr (Pairs) _tile_release();
 #endif
   }
@@ -84,8 +87,10 @@ struct TileRegisters {
 // tile[kRows][Vectors * width] = sum over words of a[word][row] * b[word][column].
 template <class I, bool Pairs, int Vectors>
 void micro_kernel(std::int64_t words, const float* a, const float* b, float* tile) {
-#if defined(__AMX_BF16__)
+#if defined(TWINLENS_TILE_REGISTERS)
   if constexpr (Pairs) return multiply_tiles<Vectors>(words, a, b, tile);
+#else
+  static_assert(TileShape<I, Pairs>::kRowWords == 1, "this layout is for tile registers, which this compiler was not asked for");
 #endif
   constexpr int rows = TileShape<I, Pairs>::kRows, width = I::kWidth;
   using Raw = typename Vec<I>::Raw;
