@@ -17,6 +17,8 @@
 #include <unistd.h>
 #endif
 
+#include "clip/src/data/picture_cache.h"
+
 #include "twinlens/clip/image.h"
 #include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
@@ -62,6 +64,7 @@ struct Loader::Work {
   std::shared_ptr<const Dataset> data;
   std::shared_ptr<const Tokenizer> tokenizer;
   LoaderOptions options;
+  std::unique_ptr<PictureCache> decoded;
 
   std::mutex mutex;
   std::condition_variable room, ready;
@@ -122,10 +125,14 @@ std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epo
   double reading = 0.0;
   std::optional<Image> out;
   try {
-    const std::string bytes = data->image_bytes(sample);
-    reading = seconds_since(start);
-    const Image image = decode_image(bytes, key, {options.max_image_pixels});
-    out = augment(image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
+    std::shared_ptr<const Image> image = decoded->find(sample);
+    if (image == nullptr) {
+      const std::string bytes = data->image_bytes(sample);
+      reading = seconds_since(start);
+      image = std::make_shared<const Image>(decode_image(bytes, key, {options.max_image_pixels}));
+      decoded->keep(sample, image);
+    }
+    out = augment(*image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
   } catch (const FileError& e) {
     made.bad.push_back({key, e.what()});
   }
@@ -229,6 +236,8 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   work_->data = std::move(data);
   work_->tokenizer = std::move(tokenizer);
   work_->options = options;
+  // (Read-ahead of blocks counts on every picture being asked for.)
+  work_->decoded = std::make_unique<PictureCache>(options.shuffle_buffer > 0 ? 0 : options.decoded_cache, work_->data->size());
   work_->claim = work_->wanted = work_->announced = {first_epoch, first_batch};
   work_->announced.second *= work_->global_batch();
   work_->reported = work_->data->skipped();

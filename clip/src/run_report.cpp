@@ -218,6 +218,7 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("log-every-n-steps", o.log_every_n_steps);
   add("max-skipped", o.max_skipped);
   add("max-image-pixels", o.max_image_pixels);
+  add("decoded-cache", o.decoded_cache_mb);
   add("memory-limit", o.memory_limit);
   add("pack-captions", o.pack_captions);
   add("prune-last-block", o.prune_last_block);

@@ -119,6 +119,7 @@ LoaderOptions loader_options(const TrainOptions& o, const ModelConfig& config) {
   l.workers = o.workers;
   l.equal_captions_apart = o.equal_captions == "apart";
   l.max_image_pixels = o.max_image_pixels;
+  l.decoded_cache = o.decoded_cache_mb * 1'000'000;
   l.max_skipped = o.max_skipped;
   l.draw_captions = o.captions == "random" || !o.json_text_key_probs.empty();
   l.shuffle_buffer = o.shuffle_buffer;

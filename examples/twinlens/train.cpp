@@ -52,6 +52,11 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--max-image-pixels", o.max_image_pixels, "Larger pictures are refused from their header; 0: no limit")
       ->group(group)
       ->capture_default_str();
+  app.add_option("--decoded-cache", o.decoded_cache_mb,
+                 "MB: where all decoded pictures fit into so many, they are decoded once; 0: never kept")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--equal-captions", o.equal_captions,
                  "Captions that stand several times in a batch: negatives (as open_clip), positives (never pushed apart), apart (kept out "
                  "of one batch)")

@@ -11,6 +11,7 @@
 
 #include "tests/support/toy_data.h"
 
+#include "twinlens/clip/image.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::test {
@@ -91,6 +92,31 @@ TEST_CASE("batches do not depend on the number of workers", "[loader]") {
     for (std::size_t k = 0; k < a.skipped().size(); ++k) CHECK(a.skipped()[k].key == b.skipped()[k].key);
   }
   CHECK(a.skipped().size() == 3);
+}
+
+TEST_CASE("decoded pictures that all fit are kept, and batches are the same", "[loader]") {
+  const auto plain_data = std::make_shared<MemoryDataset>(100), kept_data = std::make_shared<MemoryDataset>(100),
+             large_data = std::make_shared<MemoryDataset>(100);
+  std::int64_t bytes = 0;
+  for (std::int64_t i = 0; i < 100; ++i) bytes += static_cast<std::int64_t>(decode_image(plain_data->image_bytes(i), "x", {}).rgb.size());
+  for (const auto& data : {plain_data, kept_data, large_data}) {
+    data->damaged = {7};
+    data->reads = 0;
+  }
+  LoaderOptions o = options_of(10, 3);
+  o.max_skipped = 0.02;
+  Loader plain(plain_data, tokenizer(), o);
+  o.decoded_cache = bytes * 3 / 2;
+  Loader kept(kept_data, tokenizer(), o);
+  o.decoded_cache = bytes / 2;  // not enough: nothing is kept
+  Loader large(large_data, tokenizer(), o);
+  for (int i = 0; i < 40; ++i) {
+    const LoadedBatch batch = plain.next();
+    check_equal(kept.next(), batch);
+    check_equal(large.next(), batch);
+  }
+  CHECK(kept_data->reads < 150);  // (the damaged one in every epoch, and some that two workers wanted at once)
+  CHECK(large_data->reads >= 390);
 }
 
 TEST_CASE("every sample comes once an epoch, in another order each time", "[loader]") {

@@ -72,7 +72,8 @@ struct TrainOptions {
   std::int64_t log_every_n_steps = 10;
   double max_skipped = 0.01;
   std::int64_t max_image_pixels = 25'000'000;
-  std::int64_t memory_limit = 0;  // bytes of tensor memory; chooses max_chunk
+  std::int64_t decoded_cache_mb = 256;  // LoaderOptions::decoded_cache
+  std::int64_t memory_limit = 0;        // bytes of tensor memory; chooses max_chunk
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
 
