@@ -54,6 +54,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   device_ = parse_device(o_.device);
   if (device_.is_cuda() && cuda_device_count() <= device_.index) throw DeviceError(cuda_unavailable_reason());
   if (o_.threads > 0) set_thread_count(o_.threads);
+  if (o_.model.empty()) o_.model = o_.pretrained.empty() ? "ViT-B-32" : o_.pretrained;
   o_.name = run_name(o_);
   folder_ = fs::path(o_.logs) / o_.name;
   if (o_.resume.empty() && fs::exists(folder_ / "params.json")) {
@@ -77,9 +78,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 }
 
 void Training::prepare_model() {
-  const std::string source =
-      !o_.pretrained.empty() && !builtin_model_config(o_.model) && o_.model == TrainOptions{}.model ? o_.pretrained : o_.model;
-  ModelConfig config = find_model_config(source);
+  ModelConfig config = find_model_config(o_.model);
   force_config(o_, config);
   if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
     config.init_logit_scale = std::log(10.0);

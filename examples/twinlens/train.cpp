@@ -87,7 +87,8 @@ void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
 
 void add_model_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Model";
-  app.add_option("--model", o.model, "Built-in name, open_clip config .json, or model folder")->group(group)->capture_default_str();
+  app.add_option("--model", o.model, "Built-in name, open_clip config .json, or model folder; default: what --pretrained is, else ViT-B-32")
+      ->group(group);
   app.add_option("--pretrained", o.pretrained,
                  "Weights to start from: a model folder, or a file of OpenAI's, open_clip's or Hugging Face's")
       ->group(group);

@@ -4,6 +4,7 @@ Run by ctest with a Python that may lack the packages: then a line "skipped: ...
 """
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 TWINLENS = sys.argv[1]
+SPIECE = Path(__file__).parent.parent / "golden/data/tokenizers/sentencepiece/spiece.model"
 TOLERANCE = 1e-5
 CAPTIONS = ["a red square", "the sky at night, seen from a hill", "two dogs!", "x"]
 SIZE = 32
@@ -47,8 +49,8 @@ MODELS = {
 failures = []
 
 
-def twinlens(*arguments):
-    result = subprocess.run([TWINLENS, *map(str, arguments)], capture_output=True, text=True)
+def twinlens(*arguments, stdin=""):
+    result = subprocess.run([TWINLENS, *map(str, arguments)], input=stdin, capture_output=True, text=True)
     if result.returncode != 0:
         raise SystemExit(f"twinlens {' '.join(map(str, arguments))}: {result.stderr}")
     return result.stdout
@@ -181,6 +183,40 @@ def made_there(root, pictures):
         compare(f"transformers' CLIPModel, {act}", embed(here, here, pictures), in_transformers(here, pictures))
 
 
+def siglip(root, pictures):
+    """A SigLIP of transformers, read here, trained here for a few steps, and opened there again."""
+    here = root / "siglip"
+    here.mkdir()
+    towers = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    made = transformers.SiglipModel(transformers.SiglipConfig(
+        text_config=towers | {"vocab_size": 1000, "max_position_embeddings": 16, "projection_size": 64},
+        vision_config=towers | {"image_size": SIZE, "patch_size": 8}))
+    made.save_pretrained(here)
+    shutil.copy(SPIECE, here)
+    processor = transformers.SiglipImageProcessor(size={"height": SIZE, "width": SIZE})
+
+    def there(folder):
+        model = transformers.SiglipModel.from_pretrained(folder).eval()
+        lines = json.loads(twinlens("tokenize", "--model", here, "--json", stdin="\n".join(CAPTIONS)))
+        ids = torch.tensor([line + [1] * (16 - len(line)) for line in lines])  # padded with 1 to the context length
+        with torch.no_grad():
+            pixels = processor(images=[Image.open(p) for p in pictures], return_tensors="pt")["pixel_values"]
+            return features(model.get_image_features(pixel_values=pixels)), features(model.get_text_features(input_ids=ids))
+
+    compare("transformers' SiglipModel", embed(here, here, pictures), there(here))
+    twinlens("train", "--train-data", pictures[0].parent, "--pretrained", here, "--siglip", "--batch-size", 4, "--epochs", 3, "--lr", "1e-3",
+             "--warmup", 1, "--logs", here, "--name", "run")
+    model = here / "run" / "model"
+    twinlens("convert", model, "--to", "hf", "--output", here / "hf")
+    mine = embed(model, here, pictures)
+    compare("a SigLIP trained here, in transformers", mine, there(here / "hf"))
+    before = load_file(here / "model.safetensors")
+    after = load_file(here / "hf" / "model.safetensors")
+    unmoved = [n for n in before if torch.equal(before[n], after[n])]
+    if before.keys() != after.keys() or unmoved:
+        failures.append(f"a SigLIP trained here: names differ, or these did not move: {unmoved}")
+
+
 def main():
     print(f"open_clip {open_clip.__version__}, transformers {transformers.__version__}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
@@ -188,6 +224,7 @@ def main():
         pictures = make_pictures(root / "data")
         trained_here(root, pictures)
         made_there(root, pictures)
+        siglip(root, pictures)
     if failures:
         raise SystemExit("FAILED:\n" + "\n".join(failures))
     print("all equal")

@@ -99,6 +99,13 @@ TEST_CASE("train --json prints one document", "[program]") {
   CHECK(json["stopped_early"] == false);
 }
 
+TEST_CASE("train --pretrained without --model trains the model that it is", "[program]") {
+  const TemporaryFolder folder;
+  json_of({"train", "--train-data", trained_model().data, "--pretrained", trained_model().model, "--batch-size", "8", "--epochs", "1",
+           "--logs", folder / "logs", "--name", "run", "--json"});
+  CHECK(json_of({"info", folder / "logs/run/model", "--json"}) == json_of({"info", trained_model().model, "--json"}));
+}
+
 TEST_CASE("embed writes unit rows, or the features as they are", "[program]") {
   const TemporaryFolder folder;
   const std::string& model = trained_model().model;
