@@ -211,7 +211,8 @@ void CheckpointWriter::wait() {
 }
 
 std::int64_t CheckpointWriter::written() const {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return !busy_; });
   return written_;
 }
 

@@ -64,7 +64,7 @@ class CheckpointWriter {
   void poll();
   // Until nothing is being written; then as poll().
   void wait();
-  // Step of the newest checkpoint that is on the disk; -1: none.
+  // Step of the newest checkpoint that is on the disk, once the one being written is; -1: none.
   std::int64_t written() const;
   void set_written(std::int64_t step);  // by an earlier part of the run
 
@@ -75,7 +75,7 @@ class CheckpointWriter {
   std::int64_t keep_last_;
   CheckpointSnapshot snapshot_;  // the thread's while busy_
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  mutable std::condition_variable changed_;
   std::exception_ptr error_;
   std::int64_t written_ = -1;
   bool busy_ = false, stop_ = false;

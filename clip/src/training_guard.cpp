@@ -49,7 +49,6 @@ void Training::roll_back(std::int64_t bad_steps) {
     throw NumericError(why + fmt::format(" at step {}, again after going back to a checkpoint; lower --lr; the last checkpoint is {}",
                                          state_.step + 1, last_good()));
   }
-  writer_->wait();  // the newest may still be on its way
   for (const std::filesystem::path& checkpoint : list_checkpoints(folder_ / "checkpoints")) {
     const std::string name = checkpoint.filename().string();
     if (std::stoll(name.substr(name.find('_') + 1)) >= last_update_) continue;
