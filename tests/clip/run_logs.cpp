@@ -104,14 +104,14 @@ TrainOptions options_in(const TemporaryFolder& folder) {
   return o;
 }
 
-// (Set TWINLENS_TEST_PYTHON to a Python that has the tensorboard package.)
+// (Set TWINLENS_PYTHON to a Python that has the tensorboard package.)
 TEST_CASE("TensorBoard reads what a run wrote", "[logs]") {
   const TemporaryFolder folder;
   train(options_in(folder));
-  const char* named = std::getenv("TWINLENS_TEST_PYTHON");
+  const char* named = std::getenv("TWINLENS_PYTHON");
   const std::string python = named != nullptr ? named : "python3", events = folder / "logs/run/tensorboard";
   if (std::system((python + " -c 'import tensorboard' 2>/dev/null").c_str()) != 0) {
-    WARN("skipped: " << python << " has no tensorboard package; set TWINLENS_TEST_PYTHON");
+    WARN("skipped: " << python << " has no tensorboard package; set TWINLENS_PYTHON");
     return;
   }
   write_text(folder / "read.py",
