@@ -3,7 +3,7 @@
 #
 #   examples/quickstart.sh                  the built-in data
 #   examples/quickstart.sh --data FOLDER    your own: pictures with a .txt caption beside each (or class folders, a CSV, tars)
-#   examples/quickstart.sh --epochs N       so many epochs, instead of those that ten minutes have room for (140 at most)
+#   examples/quickstart.sh --epochs N       so many epochs, instead of those that ten minutes have room for (200 at most)
 #
 # TWINLENS_BUILD_DIR is the build folder (default build/release); the run goes to logs/quickstart.
 set -euo pipefail
@@ -74,8 +74,8 @@ if [ -z "$epochs" ]; then
   trap 'rm -rf "$probe"' EXIT
   train --epochs 2 --logs "$probe" --name probe >"$probe/log" 2>&1 || { cat "$probe/log" >&2; exit 1; }
   speed=$(sed -n 's/.*"samples_per_second":\([0-9]*\).*/\1/p' "$probe/probe/metrics.jsonl" | tail -1)
-  left=$(((seconds - 25 - (SECONDS - started)) * 95 / 100))
-  most=$((140 * 5728 / pictures)); most=$((most > 200 ? 200 : most < 1 ? 1 : most))
+  left=$(((seconds - 25 - (SECONDS - started)) * 98 / 100))
+  most=$((200 * 5728 / pictures)); most=$((most > 200 ? 200 : most < 1 ? 1 : most))
   epochs=$((left * ${speed:-100} / pictures)); epochs=$((epochs > most ? most : epochs < 1 ? 1 : epochs))
   echo "${speed:-?} pairs a second here: $epochs epochs of $pictures pictures ($most at most)"
 fi

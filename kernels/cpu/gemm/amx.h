@@ -26,11 +26,12 @@ TWINLENS_INLINE void configure_tiles() {
   _tile_loadconfig(&config);
 }
 
-// tile[32][16 Vectors] = sum over words; a[words / 16][32][16], b[words][16 Vectors] in pairs of bf16.
+// tile[32][16 Vectors] = sum over words; a[32][words] as TileRows says, b[words][16 Vectors] in pairs of bf16.
 template <int Vectors>
-TWINLENS_INLINE void multiply_tiles(std::int64_t words, const float* a, const float* b, float* tile) {
+TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const float* b, float* tile) {
   static_assert(Vectors == 1 || Vectors == 2);
   constexpr std::int64_t row = Vectors * 64;  // bytes from one row of b, or of the result, to the next
+  const char *upper = static_cast<const char*>(a.data), *lower = upper + 16 * a.row_bytes;
   memory_fence_for_compiler();
   _tile_zero(0);
   _tile_zero(1);
@@ -39,17 +40,18 @@ TWINLENS_INLINE void multiply_tiles(std::int64_t words, const float* a, const fl
     _tile_zero(3);
   }
   for (std::int64_t k = 0; k < words; k += 16) {
-    _tile_loadd(4, a, 64);
+    _tile_loadd(4, upper, a.row_bytes);
     _tile_loadd(6, b, row);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, a + 256, 64);
+    _tile_loadd(5, lower, a.row_bytes);
     _tile_dpbf16ps(1, 5, 6);
     if constexpr (Vectors == 2) {
       _tile_loadd(7, b + 16, row);
       _tile_dpbf16ps(2, 4, 7);
       _tile_dpbf16ps(3, 5, 7);
     }
-    a += 512;
+    upper += a.step_bytes;
+    lower += a.step_bytes;
     b += Vectors * 256;
   }
   _tile_stored(0, tile, row);

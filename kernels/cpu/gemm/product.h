@@ -59,7 +59,7 @@ struct Packer {
 
 template <class I, bool Pairs>
 struct Product {
-  static constexpr std::int64_t kDepths = Pairs ? 2 : 1;
+  static constexpr std::int64_t kDepths = Pairs ? 2 : 1, kWordBytes = 4;
   using Shape = TileShape<I, Pairs>;
   static constexpr int kVectors = Shape::kVectors;
   static constexpr std::int64_t kTileRows = Shape::kRows, kTileCols = kVectors * I::kWidth;
@@ -106,11 +106,36 @@ struct Product {
     f.template operator()<Vectors>();
   }
 
+  // Whether whole tiles of a are read where they lie: words side by side, and no depth to fill up.
+  bool a_in_place(const Block& k) const {
+    return Shape::kRowWords > 1 && a.dtype == DType::bf16 && a.windows == nullptr && a.lines.depth_stride == 1 &&
+           k.words * kDepths == k.depths;
+  }
+  // Whether windows of a are gathered into a panel whose rows lie one behind the other.
+  bool a_in_rows() const { return Shape::kRowWords > 1 && a.dtype == DType::bf16 && a.windows != nullptr && a.lines.depth_stride == 1; }
+
   // Panels `index` and, of a, the `count` - 1 behind it of the region's rows or columns go to their places in `panels`. A last panel of
   // b that fits into fewer registers is that narrow.
   void pack_a(const Region& r, const Block& k, std::int64_t index, std::int64_t count, float* panels) const {
-    const std::int64_t row = index * kTileRows;
-    a(k, r.row + row, least(count * kTileRows, r.rows - row), kTileRows, panels + row * k.words);
+    std::int64_t row = index * kTileRows;
+    const std::int64_t end = least(row + count * kTileRows, r.rows);
+    if (a_in_place(k)) row += (end - row) / kTileRows * kTileRows;
+    if (row == end) return;
+    if (a_in_rows()) {
+      return gather_rows<I>(*a.windows, static_cast<const bf16*>(a.lines.base), r.row + row, end - row, k.depth, k.depths,
+                            k.words * kDepths, reinterpret_cast<bf16*>(panels + row * k.words));
+    }
+    a(k, r.row + row, end - row, kTileRows, panels + row * k.words);
+  }
+  // The rows of a tile from `row` on, in place or in the panels of region r.
+  TileRows rows_of_a(const Region& r, const Block& k, std::int64_t row, const float* panels) const {
+    if (a_in_place(k) && row + kTileRows <= r.row + r.rows) {
+      return {static_cast<const bf16*>(a.lines.base) + row * a.lines.line_stride + k.depth, a.lines.line_stride * size_of(DType::bf16),
+              Shape::kRowWords * kWordBytes};
+    }
+    const float* panel = panels + (row - r.row) * k.words;
+    if (a_in_rows()) return {panel, k.words * kWordBytes, Shape::kRowWords * kWordBytes};
+    return {panel, Shape::kRowWords * kWordBytes, kTileRows * Shape::kRowWords * kWordBytes};
   }
   void pack_b(const Region& r, const Block& k, std::int64_t index, float* panels) const {
     const std::int64_t col = index * kTileCols, cols = least(kTileCols, r.cols - col);
@@ -126,7 +151,7 @@ struct Product {
       const float* b_panel = b_panels + (col - r.col) * k.words;
       with_vectors(cols, [&]<int Vectors>() {
         for (std::int64_t row = task.row; row < task.row + task.rows; row += kTileRows) {
-          micro_kernel<I, Pairs, Vectors>(k.words, a_panels + (row - r.row) * k.words, b_panel, buffer);
+          micro_kernel<I, Pairs, Vectors>(k.words, rows_of_a(r, k, row, a_panels), b_panel, buffer);
           take_tile(r, k, {buffer, Vectors * I::kWidth, row, col, least(kTileRows, task.row + task.rows - row), cols});
         }
       });

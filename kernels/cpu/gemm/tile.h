@@ -5,6 +5,18 @@
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
+
+namespace twinlens::gemm {
+
+// Where a tile's rows of a lie: packed in pieces (pack.h), or one behind the other, as in a matrix. A step goes over TileShape::kRowWords
+// words. Without such pieces a panel is read from front to back, and only `data` counts.
+struct TileRows {
+  const void* data;
+  std::int64_t row_bytes, step_bytes;
+};
+
+}  // namespace twinlens::gemm
+
 #if defined(__AMX_BF16__) || defined(__AMXBF16__)  // clang 14's spelling
 #define TWINLENS_TILE_REGISTERS
 #include "kernels/cpu/gemm/amx.h"
@@ -16,7 +28,7 @@ namespace twinlens::gemm {
 // enough independent chains to hide the latency of the multiply-add.
 //
 // kRowWords: a panel of a is stored in pieces of so many words of the depth, in each the words of a row side by side; with 1 the rows of
-// a word are. The depth is padded with zeros to a multiple of it.
+// a word are. Rows in memory whose words are such pieces already are read in place. The depth is padded with zeros to a multiple of it.
 template <class I, bool Pairs>
 struct TileShape;
 template <bool Pairs>
@@ -86,14 +98,15 @@ struct TileRegisters {
 
 // tile[kRows][Vectors * width] = sum over words of a[word][row] * b[word][column].
 template <class I, bool Pairs, int Vectors>
-void micro_kernel(std::int64_t words, const float* a, const float* b, float* tile) {
+void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b, float* tile) {
 #if defined(TWINLENS_TILE_REGISTERS)
-  if constexpr (Pairs) return multiply_tiles<Vectors>(words, a, b, tile);
+  if constexpr (Pairs) return multiply_tiles<Vectors>(words, rows_of_a, b, tile);
 #else
   static_assert(TileShape<I, Pairs>::kRowWords == 1, "this layout is for tile registers, which this compiler was not asked for");
 #endif
   constexpr int rows = TileShape<I, Pairs>::kRows, width = I::kWidth;
   using Raw = typename Vec<I>::Raw;
+  const float* a = static_cast<const float*>(rows_of_a.data);
   Raw sum[rows][Vectors] = {};
   for (std::int64_t k = 0; k < words; ++k) {
     Raw bv[Vectors];

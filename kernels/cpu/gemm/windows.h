@@ -1,6 +1,7 @@
 #pragma once
 // Windows of an NHWC map read in place: what packing needs of a matrix of windows (conv_geometry.h) is gathered piece by piece into a
-// buffer that stays in the first-level cache, so the matrix, kernel size times as large as the map, is never written out.
+// buffer that stays in the first-level cache, so the matrix, kernel size times as large as the map, is never written out. Tile registers
+// read rows as they are gathered.
 
 #include "kernels/cpu/gemm/pack.h"
 
@@ -79,6 +80,17 @@ void pack_windows(PackPanel pack, const ConvGeometry& g, const T* map, std::int6
     WindowPlace at(g, line);
     for (std::int64_t i = 0; i < count; ++i, at.next(g)) gather_window<I>(g, map, at, depth + d, depth + d + n, buffer + i * n);
     pack({buffer, n, 1}, count, n, width, panel + d / depths_per_word * width);
+  }
+}
+
+// Rows [line, line + count) of the matrix, columns [depth, depth + depths), one behind the other and each filled up with zeros to `length`.
+template <class I, class T>
+void gather_rows(const ConvGeometry& g, const T* map, std::int64_t line, std::int64_t count, std::int64_t depth, std::int64_t depths,
+                 std::int64_t length, T* rows) {
+  WindowPlace at(g, line);
+  for (std::int64_t i = 0; i < count; ++i, at.next(g), rows += length) {
+    gather_window<I>(g, map, at, depth, depth + depths, rows);
+    clear_elements(rows + depths, length - depths);
   }
 }
 
