@@ -48,26 +48,18 @@ def read_safetensors(path):
     return tensors
 
 
-def worker(folder, variant, precision, device_name, threads):
-    import time
-
+def read_model(folder):
+    """What train_step --save wrote: the model on the CPU, pixels as it wants them (normalised), tokens."""
     import torch
     sys.path.insert(0, str(HERE))
-    from pytorch_clip import Clip, ModifiedResNet, adamw
+    from pytorch_clip import Clip, ModifiedResNet
 
-    device = torch.device(device_name)
-    cuda = device.type == "cuda"
-    if threads:
-        torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True
     config = json.loads((folder / "open_clip_config.json").read_text())
     model = Clip(config["model_cfg"])
     weights = read_safetensors(folder / "open_clip_model.safetensors")
     known = model.state_dict()
     assert {n for n in known if not n.endswith("num_batches_tracked")} <= set(weights), set(known) - set(weights)
     model.load_state_dict(weights, strict=False)
-    model.train().to(device)
     batch = read_safetensors(folder / "batch.safetensors")
     mean, std = (torch.tensor(config["preprocess_cfg"][k]) for k in ("mean", "std"))
     pixels = ((batch["pixels"].float() / 255 - mean) / std).permute(0, 3, 1, 2)  # NCHW in channels_last layout
@@ -75,7 +67,23 @@ def worker(folder, variant, precision, device_name, threads):
         model.visual.to(memory_format=torch.channels_last)
     else:
         pixels = pixels.contiguous()
-    pixels, tokens = pixels.to(device), batch["tokens"].to(device)
+    return model, pixels, batch["tokens"]
+
+
+def worker(folder, variant, precision, device_name, threads):
+    import time
+
+    import torch
+    device = torch.device(device_name)
+    cuda = device.type == "cuda"
+    if threads:
+        torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+    model, pixels, tokens = read_model(folder)
+    from pytorch_clip import adamw
+    model.train().to(device)
+    pixels, tokens = pixels.to(device), tokens.to(device)
     optimizer = adamw(model, LEARNING_RATE, device)
     loss_of = model
     if variant != "eager":

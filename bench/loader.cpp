@@ -9,11 +9,14 @@
 #include <chrono>
 #include <cstdio>
 #include <ctime>
+#include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <thread>
 
 #include "twinlens/clip/image.h"
+#include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -25,6 +28,7 @@ struct Flags {
   std::int64_t batches = 16;
   int rounds = 5;
   bool json = false;
+  std::string picture;
 };
 
 template <class F>
@@ -81,6 +85,29 @@ Rates measure(const Flags& flags) {
   return best;
 }
 
+// One picture, again and again, on one thread: file in memory -> decoded, resized, cropped and normalised floats. Rounds in turns with
+// another program: a number of times on each line of stdin, answered by a line of JSON.
+void serve_picture(const std::string& path, std::int64_t size) {
+  const std::string bytes = read_file(path);
+  EvalTransform transform;
+  transform.size = size;
+  std::printf("{\"ready\": true}\n");
+  std::fflush(stdout);
+  for (int times = 0; std::cin >> times;) {
+    std::vector<float> values;
+    const double cpu_start = cpu_seconds();
+    const double wall = seconds([&] {
+      for (int i = 0; i < times; ++i) values = to_chw_float(apply(transform, decode_image(bytes, path)), kClipMean, kClipStd);
+    });
+    const double sum = std::accumulate(values.begin(), values.end(), 0.0);
+    std::cout << nlohmann::json{{"seconds", wall / times},
+                                {"cpu_seconds", (cpu_seconds() - cpu_start) / times},
+                                {"mean", sum / static_cast<double>(values.size())}}
+                     .dump()
+              << std::endl;
+  }
+}
+
 int run(int argc, char** argv) {
   Flags flags;
   flags.loader.workers = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
@@ -92,7 +119,13 @@ int run(int argc, char** argv) {
   app.add_option("--batches", flags.batches, "Batches a round")->capture_default_str();
   app.add_option("--rounds", flags.rounds)->capture_default_str();
   app.add_flag("--json", flags.json);
+  app.add_option("--picture", flags.picture,
+                 "Instead: a file through decoding and the evaluation transform, so often as lines of stdin say");
   CLI11_PARSE(app, argc, argv);
+  if (!flags.picture.empty()) {
+    serve_picture(flags.picture, flags.loader.image_size);
+    return 0;
+  }
   const Rates r = measure(flags);
   const double cores = std::min<double>(flags.loader.workers, std::max(1U, std::thread::hardware_concurrency()));
   if (flags.json) {

@@ -169,7 +169,8 @@ class Clip(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty([]))
 
     def encode_text(self, tokens):
-        x = self.ln_final(self.transformer(self.token_embedding(tokens) + self.positional_embedding, True))
+        x = self.token_embedding(tokens) + self.positional_embedding[:tokens.shape[1]]
+        x = self.ln_final(self.transformer(x, True))
         return x[torch.arange(x.shape[0], device=x.device), tokens.argmax(-1)] @ self.text_projection
 
     def forward(self, pixels, tokens):

@@ -6,6 +6,7 @@
 #include "bench/measure/peak.h"
 
 #include "twinlens/kernels/isa.h"
+#include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens::bench {
@@ -18,7 +19,11 @@ const Peaks& peaks() {
 void add_row(const std::string& name, const Work& work, const std::function<void()>& call) {
   benchmark::RegisterBenchmark(name.c_str(),
                                [work, call](benchmark::State& state) {
+                                 std::size_t inputs = 0;
                                  try {
+                                   call();  // makes the inputs
+                                   inputs = memory_report(kCpu).bytes;
+                                   reset_peak_memory(kCpu);
                                    for (auto _ : state) call();
                                  } catch (const std::exception& error) {
                                    state.SkipWithError(error.what());
@@ -30,6 +35,7 @@ void add_row(const std::string& name, const Work& work, const std::function<void
                                  state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * work.flops, rate);
                                  state.counters["GB/s"] = benchmark::Counter(1e-9 * work.bytes, rate);
                                  state.counters["%peak"] = benchmark::Counter(flop_share > byte_share ? flop_share : byte_share, rate);
+                                 state.counters["extra_bytes"] = static_cast<double>(memory_report(kCpu).peak_bytes - inputs);
                                })
       ->UseRealTime()
       ->MeasureProcessCPUTime()

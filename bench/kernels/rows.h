@@ -20,6 +20,7 @@ struct Work {
 };
 
 // Counters GFLOP/s and GB/s of one call, and %peak: the share of the nearer limit, of the multiply-adds or of the memory.
+// extra_bytes: tensors at the peak of a call, beside what is alive before and after it.
 void add_row(const std::string& name, const Work& work, const std::function<void()>& call);
 
 void add_op_case_rows();  // every op case with `bench`, forward and backward, f32 and bf16

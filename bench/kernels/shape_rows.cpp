@@ -68,7 +68,12 @@ constexpr AttentionShape kAttention[] = {{"ViT-B/32 image 32 x 50", 32, 50, 12, 
                                          {"text 32 x 77 causal", 32, 77, 8, true},
                                          {"text 32 x 20 causal", 32, 20, 8, true},
                                          {"ViT-B/16 image 8 x 197", 8, 197, 12, false},
-                                         {"ViT-L/14 image 4 x 257", 4, 257, 16, false}};
+                                         {"ViT-L/14 image 4 x 257", 4, 257, 16, false},
+                                         // Long enough to be timed against another program: bench/parts_against_pytorch.py.
+                                         {"large 192 x 50", 192, 50, 12, false},
+                                         {"large 192 x 77 causal", 192, 77, 12, true},
+                                         {"large 24 x 197", 24, 197, 12, false},
+                                         {"large 16 x 257", 16, 257, 12, false}};
 
 void add_attention(const AttentionShape& s, DType dtype, bool gradient) {
   const std::int64_t rows = s.sequences * s.tokens, width = s.heads * 64;
@@ -88,6 +93,19 @@ void add_attention(const AttentionShape& s, DType dtype, bool gradient) {
         const Tensor y = attention_qkv(qkv, options);
         if (gradient) backward(y, values({rows, width}, dtype));
       });
+}
+
+// The contrastive loss of unit features and both their gradients.
+void add_info_nce(std::int64_t pairs) {
+  const std::int64_t width = 512;
+  const double flops = 8.0 * static_cast<double>(pairs * pairs * width);
+  auto features = std::make_shared<Tensor>();
+  add_row(fmt::format("info_nce/[{},{}]/f32/forward+backward", pairs, width), {flops, 0.0, false}, [=] {
+    if (!features->defined()) *features = l2_normalize(values({2 * pairs, width}, DType::f32));
+    Tensor rows = features->slice(0, 0, pairs), columns = features->slice(0, pairs, 2 * pairs), scale = full({}, 2.66);
+    for (Tensor* x : {&rows, &columns, &scale}) x->set_requires_grad(true);
+    backward(info_nce(rows, columns, scale));
+  });
 }
 
 // An op of one argument at (rows, columns), forward and with its gradient. Passes: how often an element is read or written.
@@ -134,6 +152,7 @@ void add_shape_rows() {
       for (const bool gradient : {false, true}) add_attention(s, dtype, gradient);
     }
   }
+  for (const std::int64_t pairs : {1024, 4096, 16384}) add_info_nce(pairs);
   add_rowwise("layer_norm", 12800, 768, 2.0, 3.0, [](const Tensor& x) { return layer_norm(x, {}, {}); });
   add_rowwise("quick_gelu", 12800, 3072, 2.0, 3.0, [](const Tensor& x) { return quick_gelu(x); });
   add_rowwise("gelu", 12800, 3072, 2.0, 3.0, [](const Tensor& x) { return gelu(x); });

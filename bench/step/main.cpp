@@ -15,6 +15,7 @@
 #include "bench/step/runner.h"
 
 #include "twinlens/clip/pretrained.h"
+#include "twinlens/core/safetensors.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/memory.h"
@@ -61,7 +62,11 @@ Round timed_steps(Runner& runner, int steps) {
   const std::clock_t cpu_start = std::clock();
   for (int i = 0; i < steps; ++i) {
     const auto begin = Clock::now();
-    losses.push_back(runner.step());
+    if (runner.forward_only()) {
+      runner.features();
+    } else {
+      losses.push_back(runner.step());
+    }
     seconds.push_back(seconds_since(begin));
   }
   runner.wait();
@@ -197,6 +202,9 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_option("--save", o.save, "Folder that gets the model and batch.safetensors, before the first step");
   app.add_flag("--json", o.json, "One object on stdout");
   app.add_flag("--serve", o.serve, "Rounds on demand: a number of steps on each line of stdin")->excludes("--warmup");
+  app.add_option("--forward", r.forward, "image or text: a round is of that tower's features alone; --save writes them, too")
+      ->check(CLI::IsMember({"image", "text"}))
+      ->needs("--serve");
 }
 
 int run_program(int argc, char** argv) {
@@ -209,12 +217,13 @@ int run_program(int argc, char** argv) {
   if (!o.save.empty()) {
     save_model(runner.model(), o.save);
     write_batch(o.save + "/batch.safetensors", runner.batch(), runner.model().config.text.context_length);
+    if (runner.forward_only()) write_safetensors(o.save + "/features.safetensors", {{"features", runner.features().to(kCpu)}});
   }
   Round round;
   if (o.serve) {
     std::cout << "{\"ready\": true}" << std::endl;
     round = serve(runner);
-    if (round.seconds <= 0.0) return 0;
+    if (runner.forward_only() || round.seconds <= 0.0) return 0;
   } else {
     timed_steps(runner, o.warmup);
     reset_peak_memory(runner.device());

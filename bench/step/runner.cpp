@@ -66,7 +66,7 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   batch_.pixels = batch_.pixels.to(device_);
   block_.seed = o_.seed;
   block_.learning_rate = static_cast<float>(o_.learning_rate);
-  context_.training = true;
+  context_.training = !forward_only();
   context_.compute = compute_of_precision(o_.precision, device_);
   context_.step = &block_;
   if (device_.is_cuda()) {
@@ -74,7 +74,7 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
     context_.step = static_cast<const StepBlock*>(device_block_.raw());
   }
   context_.checkpoint_blocks = o_.checkpoint_blocks;
-  parameters_ = std::make_unique<FlatParameters>(collect(*model_), context_.compute == Compute::bf16);
+  if (!forward_only()) parameters_ = std::make_unique<FlatParameters>(collect(*model_), context_.compute == Compute::bf16);
 }
 
 std::int64_t Runner::text_rows() const {
@@ -91,6 +91,11 @@ Tensor Runner::encode_text() const {
   Tensor text = model_->encode_text(tokens, context_);
   if (captions.row.empty()) return text;
   return index_select(text, 0, from_vector(captions.row, {static_cast<std::int64_t>(captions.row.size())}).to(device_));
+}
+
+Tensor Runner::features() const {
+  const NoGrad guard;
+  return o_.forward == "text" ? encode_text() : model_->encode_image(batch_.pixels, context_);
 }
 
 Tensor Runner::loss_and_gradients(PhaseSeconds* phases) {

@@ -18,6 +18,7 @@ struct RunnerOptions {
   StepOptions step;
   bool prune_last_block = true, checkpoint_blocks = false;
   double learning_rate = 1e-5, grad_clip_norm = 0.0;
+  std::string forward;  // image or text: a runner for features() alone, without gradients and moments
 };
 
 // Seconds of one step. With chunks (StepOptions::max_chunk) the towers run twice and in turns: all of it counts as backward.
@@ -33,6 +34,9 @@ class Runner {
   // One step as the trainer does it: forward, loss, backward, AdamW. The loss stays on the device. With `phases` the device is waited
   // for between the parts, which costs a card some of its speed.
   Tensor step(PhaseSeconds* phases = nullptr);
+  // Unit features of the batch's pictures or captions, by one tower as it embeds: nothing is kept for a backward pass. (B, E)
+  Tensor features() const;
+  bool forward_only() const { return !o_.forward.empty(); }
   void wait() const { synchronize(current_stream(device_)); }
 
   Clip& model() { return *model_; }
