@@ -219,13 +219,14 @@ class Steady(Side):
 
 
 class Fresh:
-    """A process that lives for one turn: one step to warm up, which tells the memory, and one that counts."""
+    """A process that lives for one turn: one step to warm up, which tells the memory, and those that count."""
 
     def __init__(self, name, start):
         self.name, self.start, self.about = name, start, {}
         self.seconds, self.cpu_seconds = [], []
 
-    def prepare(self, _):
+    def prepare(self, seconds):
+        self.least = seconds
         self.turn()  # does it run, and what is compiled is kept on disk
 
     def turn(self):
@@ -233,6 +234,8 @@ class Fresh:
         self.about = side.about
         extra = side.steps(1)["extra_bytes"]
         answer = side.steps(1)
+        if answer["seconds"] < self.least:
+            answer = side.steps(round(self.least / answer["seconds"]))
         side.close()
         return {**answer, "extra_bytes": extra}
 
@@ -248,12 +251,12 @@ class Row(Fresh):
         self.o, self.row = o, name
 
     def prepare(self, seconds):
-        self.minimum = seconds
+        self.least = seconds
 
     def turn(self):
         pattern = "^" + re.sub(r"[^\w /]", ".", self.row) + "/"
         command = [self.o.bin / "twinlens_bench", f"--benchmark_filter={pattern}", "--benchmark_format=json",
-                   f"--benchmark_min_time={self.minimum}"]
+                   f"--benchmark_min_time={self.least}"]
         out = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(self.o.threads)}, stdout=subprocess.PIPE, check=True)
         rows = json.loads(out.stdout)["benchmarks"] if out.stdout.startswith(b"{") else []
         if len(rows) != 1 or "error_message" in rows[0]:
