@@ -71,8 +71,8 @@ address_part() {
   configure address -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
     "-DTWINLENS_ISAS=$sets" || return
   build address || return
-  local options=(--label-exclude '^(full|house)$')
-  is_full && options=(--label-exclude '^house$')
+  local options=(--label-exclude '^(full|house|timed)$')
+  is_full && options=(--label-exclude '^(house|timed)$')
   # (The largest losses are for their figures, and go through the code of the smaller ones for an hour.)
   local large='^test_info_nce:65,536 pairs|^test_info_nce:.*for large batches'
   run_tests address "${options[@]}" --exclude-regex "$large" || return
@@ -107,7 +107,7 @@ cuda_part() {
   configure cuda -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA=ON -DTWINLENS_ISAS= || return
   build cuda test_ops test_kernels || return
   if is_full; then
-    build cuda && run_tests cuda --label-exclude '^(full|house)$'
+    build cuda && run_tests cuda --label-exclude '^(full|house|timed)$'
   else
     run_tests cuda --tests-regex '^test_kernels:'
   fi

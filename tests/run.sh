@@ -29,7 +29,7 @@ tests/packages.sh build tests
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA="${TWINLENS_CUDA:-OFF}" -DTWINLENS_WERROR="${TWINLENS_WERROR:-OFF}"
 cmake --build "$build" --parallel "$cores"
 
-slow=(--label-exclude '^full$')
+slow=(--label-exclude '^(full|timed)$')
 [[ $full == 1 ]] && slow=()
 ctest --test-dir "$build" --parallel "$cores" --output-on-failure --no-tests=error "${slow[@]}" "$@"
 
