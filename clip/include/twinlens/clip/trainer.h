@@ -22,7 +22,7 @@ struct TrainOptions {
   std::string train_data_upsampling_factors;  // 1::2::0.5, one for each `::` part
   std::string compressed_shards = "auto";
   std::int64_t shuffle_buffer = 0;  // samples; 0: whole epochs, 5000 where shards are streamed
-  std::string model;  // empty: what `pretrained` is, else ViT-B-32
+  std::string model;                // empty: what `pretrained` is, else ViT-B-32
   std::string pretrained;
   std::string logs = "./logs";
   std::string name;  // made from model and time when empty
