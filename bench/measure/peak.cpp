@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <ctime>
+#include <numeric>
 #include <vector>
 
 #include "bench/measure/peak_loop.h"
@@ -23,23 +23,17 @@ double seconds_of(F&& f) {
 
 constexpr int kRounds = 8;
 
-// Time on the processor, of one of the threads: other programs do not count. What has worked on all threads alike for this long.
-template <class F>
-double processor_seconds_of(F&& f) {
-  const std::clock_t start = std::clock();
-  f();
-  return static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC / thread_count();
-}
-
 }  // namespace
 
 double cpu_peak_gflops(bool bf16) {
-  std::vector<float> sums(static_cast<std::size_t>(thread_count()));
-  double flops = 0.0, best = 0.0;
-  PeakLoop loop{thread_count(), 300'000, bf16, sums.data(), &flops};
+  const auto threads = static_cast<std::size_t>(thread_count());
+  std::vector<float> sums(threads);
+  std::vector<double> rates(threads);
+  const PeakLoop loop{thread_count(), 300'000, bf16, sums.data(), rates.data()};
+  double best = 0.0;
   for (int i = 0; i < kRounds; ++i) {
-    const double seconds = processor_seconds_of([&] { run(current_stream(kCpu), loop); });
-    best = std::max(best, flops * static_cast<double>(loop.threads) / seconds * 1e-9);
+    run(current_stream(kCpu), loop);
+    best = std::max(best, 1e-9 * std::accumulate(rates.begin(), rates.end(), 0.0));
   }
   return best;
 }

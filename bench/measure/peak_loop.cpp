@@ -1,5 +1,7 @@
 #include "bench/measure/peak_loop.h"
 
+#include <ctime>
+
 #include "kernels/cpu/gemm/tile.h"
 
 #include "twinlens/kernels/parallel.h"
@@ -10,6 +12,13 @@ namespace {
 // Enough chains to hide the latency of a multiply-add on two ports, few enough for the registers.
 template <class I>
 constexpr int kChains = I::kWidth == 16 ? 24 : 10;
+
+// The calling thread's time on the processor: other programs do not count. (Of a whole process the system knows it only to a tick.)
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 template <class I, bool Pairs>
 float multiply_adds(std::int64_t rounds) {
@@ -52,23 +61,23 @@ void multiply_tiles(std::int64_t rounds) {
 
 template <class I>
 void kernel(I, const PeakLoop& a) {
-#if defined(TWINLENS_TILE_REGISTERS)
-  if (a.bf16) {
-    *a.flops = static_cast<double>(a.rounds) * kTileFlops;
-    parallel_for(a.threads, 1, [&](std::int64_t, std::int64_t) { multiply_tiles(a.rounds); });
-    return;
-  }
-#endif
-  const bool pairs = I::kBf16Dot && a.bf16;
-  *a.flops = static_cast<double>(a.rounds) * kChains<I> * I::kWidth * (pairs ? 4.0 : 2.0);
   parallel_for(a.threads, 1, [&](std::int64_t thread, std::int64_t) {
-    if constexpr (I::kBf16Dot) {
-      if (pairs) {
-        a.sums[thread] = multiply_adds<I, true>(a.rounds);
-        return;
-      }
+    const double start = thread_seconds();
+    double flops = static_cast<double>(a.rounds) * kChains<I> * I::kWidth * (I::kBf16Dot && a.bf16 ? 4.0 : 2.0);
+#if defined(TWINLENS_TILE_REGISTERS)
+    if (a.bf16) {
+      flops = static_cast<double>(a.rounds) * kTileFlops;
+      multiply_tiles(a.rounds);
+      a.flop_rates[thread] = flops / (thread_seconds() - start);
+      return;
     }
-    a.sums[thread] = multiply_adds<I, false>(a.rounds);
+#endif
+    if constexpr (I::kBf16Dot) {
+      a.sums[thread] = a.bf16 ? multiply_adds<I, true>(a.rounds) : multiply_adds<I, false>(a.rounds);
+    } else {
+      a.sums[thread] = multiply_adds<I, false>(a.rounds);
+    }
+    a.flop_rates[thread] = flops / (thread_seconds() - start);
   });
 }
 template void kernel(TWINLENS_ISA, const PeakLoop&);

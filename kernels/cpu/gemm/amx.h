@@ -26,18 +26,27 @@ TWINLENS_INLINE void configure_tiles() {
   _tile_loadconfig(&config);
 }
 
-// tile[32][16 Vectors] = sum over words; a[32][words] as TileRows says, b[words][16 Vectors] in pairs of bf16.
+// tile[32][16 Vectors] = sum over words, or goes on with it; a[32][words] as TileRows says, b[words][16 Vectors] in pairs of bf16.
 template <int Vectors>
-TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const float* b, float* tile) {
+TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const float* b, float* tile, bool more) {
   static_assert(Vectors == 1 || Vectors == 2);
   constexpr std::int64_t row = Vectors * 64;  // bytes from one row of b, or of the result, to the next
   const char *upper = static_cast<const char*>(a.data), *lower = upper + 16 * a.row_bytes;
   memory_fence_for_compiler();
-  _tile_zero(0);
-  _tile_zero(1);
-  if constexpr (Vectors == 2) {
-    _tile_zero(2);
-    _tile_zero(3);
+  if (more) {
+    _tile_loadd(0, tile, row);
+    _tile_loadd(1, tile + Vectors * 256, row);
+    if constexpr (Vectors == 2) {
+      _tile_loadd(2, tile + 16, row);
+      _tile_loadd(3, tile + Vectors * 256 + 16, row);
+    }
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (Vectors == 2) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
   }
   for (std::int64_t k = 0; k < words; k += 16) {
     _tile_loadd(4, upper, a.row_bytes);

@@ -31,6 +31,7 @@ struct Packer {
   PackPanel pack;
   std::int64_t depths_per_word;
   const ConvGeometry* windows;  // null for a matrix that lies in memory
+  static constexpr std::int64_t kRowsAtOnce = 64;  // (of words; a multiple of kWordPadding)
 
   // Lines [line, line + count) of one block of the depth into panels of `width`, one behind the other.
   void operator()(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panels) const {
@@ -40,8 +41,13 @@ struct Packer {
                                width * k.words, panels);
       });
     }
-    for (std::int64_t l = 0; l < count; l += width)
-      one_panel(k, line + l, count - l < width ? count - l : width, width, panels + l * k.words);
+    // Neighbouring lines side by side in a row: a few rows at a time go to all panels, so that a row is read in one run.
+    const std::int64_t at_once = windows == nullptr && lines.line_stride == 1 ? kRowsAtOnce * depths_per_word : k.depths;
+    for (std::int64_t d = 0; d < k.depths; d += at_once) {
+      const Block part{k.depth + d, least(at_once, k.depths - d), k.words, k.first, k.last};
+      for (std::int64_t l = 0; l < count; l += width)
+        one_panel(part, line + l, least(width, count - l), width, panels + l * k.words + d / depths_per_word * width);
+    }
   }
 
  private:
@@ -63,9 +69,12 @@ struct Product {
   using Shape = TileShape<I, Pairs>;
   static constexpr int kVectors = Shape::kVectors;
   static constexpr std::int64_t kTileRows = Shape::kRows, kTileCols = kVectors * I::kWidth;
-  // What one task computes: a panel of b stays in L2 while the rows of a task pass by, and the panels of its rows fit beside it.
+  // The columns of a task. Tasks go down the rows first, so that these panels of b stay in L2 while all rows pass by.
   static constexpr std::int64_t kTaskCols = 192;
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
+  // The lines that a thread packs at one time.
+  static constexpr std::int64_t kPackedLines = 192;
+  static_assert(kPackedLines % kTileRows == 0 && kPackedLines % kTileCols == 0);
 
   const Matmul& m;
   Packer<I> a, b;
@@ -114,8 +123,8 @@ struct Product {
   // Whether windows of a are gathered into a panel whose rows lie one behind the other.
   bool a_in_rows() const { return Shape::kRowWords > 1 && a.dtype == DType::bf16 && a.windows != nullptr && a.lines.depth_stride == 1; }
 
-  // Panels `index` and, of a, the `count` - 1 behind it of the region's rows or columns go to their places in `panels`. A last panel of
-  // b that fits into fewer registers is that narrow.
+  // Panels `index` and the `count` - 1 behind it of the region's rows or columns go to their places in `panels`. A last panel of b that
+  // fits into fewer registers is that narrow.
   void pack_a(const Region& r, const Block& k, std::int64_t index, std::int64_t count, float* panels) const {
     std::int64_t row = index * kTileRows;
     const std::int64_t end = least(row + count * kTileRows, r.rows);
@@ -137,25 +146,56 @@ struct Product {
     if (a_in_rows()) return {panel, k.words * kWordBytes, Shape::kRowWords * kWordBytes};
     return {panel, Shape::kRowWords * kWordBytes, kTileRows * Shape::kRowWords * kWordBytes};
   }
-  void pack_b(const Region& r, const Block& k, std::int64_t index, float* panels) const {
-    const std::int64_t col = index * kTileCols, cols = least(kTileCols, r.cols - col);
-    b(k, r.col + col, cols, parts(cols, I::kWidth) * I::kWidth, panels + col * k.words);
+  void pack_b(const Region& r, const Block& k, std::int64_t index, std::int64_t count, float* panels) const {
+    std::int64_t col = index * kTileCols;
+    const std::int64_t end = least(col + count * kTileCols, r.cols), whole = (end - col) / kTileCols * kTileCols;
+    if (whole > 0) b(k, r.col + col, whole, kTileCols, panels + col * k.words);
+    col += whole;
+    if (col < end) b(k, r.col + col, end - col, parts(end - col, I::kWidth) * I::kWidth, panels + col * k.words);
   }
 
-  // The part `task` of region r, from packed panels.
+  // The part `task` of region r, from packed panels. kStepWords of a panel of b stay in the first-level cache while up to kTaskRows rows
+  // pass by; the sums of those wait in a buffer.
   void compute(const Region& r, const Region& task, const Block& k, const float* a_panels, const float* b_panels) const {
-    alignas(64) float buffer[kTileRows * kTileCols];
+    alignas(64) float sums_of_rows[kTaskRows * kTileCols];
     [[maybe_unused]] const TileRegisters<I, Pairs> registers;
-    for (std::int64_t col = task.col; col < task.col + task.cols; col += kTileCols) {
-      const std::int64_t cols = least(kTileCols, task.col + task.cols - col);
-      const float* b_panel = b_panels + (col - r.col) * k.words;
-      with_vectors(cols, [&]<int Vectors>() {
-        for (std::int64_t row = task.row; row < task.row + task.rows; row += kTileRows) {
-          micro_kernel<I, Pairs, Vectors>(k.words, rows_of_a(r, k, row, a_panels), b_panel, buffer);
-          take_tile(r, k, {buffer, Vectors * I::kWidth, row, col, least(kTileRows, task.row + task.rows - row), cols});
-        }
-      });
+    const std::int64_t end = task.row + task.rows;
+    for (std::int64_t first = task.row; first < end; first += kTaskRows) {
+      const std::int64_t last = least(first + kTaskRows, end);
+      for (std::int64_t col = task.col; col < task.col + task.cols; col += kTileCols) {
+        const std::int64_t cols = least(kTileCols, task.col + task.cols - col);
+        const float* b_panel = b_panels + (col - r.col) * k.words;
+        with_vectors(cols, [&]<int Vectors>() {
+          constexpr std::int64_t width = Vectors * I::kWidth;
+          for (std::int64_t word = 0; word < k.words || word == 0; word += Shape::kStepWords) {
+            const std::int64_t words = least(Shape::kStepWords, k.words - word);
+            for (std::int64_t row = first; row < last; row += kTileRows) {
+              if (word + words == k.words) prefetch_c(row, least(kTileRows, last - row), col, cols);
+              TileRows rows = rows_of_a(r, k, row, a_panels);
+              rows.data = static_cast<const char*>(rows.data) + word / Shape::kRowWords * rows.step_bytes;
+              micro_kernel<I, Pairs, Vectors>(words, rows, b_panel + word * width, sums_of_rows + (row - first) * width, word > 0);
+            }
+          }
+          for (std::int64_t row = first; row < last; row += kTileRows) {
+            take_tile(r, k, {sums_of_rows + (row - first) * width, width, row, col, least(kTileRows, last - row), cols});
+          }
+        });
+      }
     }
+  }
+
+  // What take_tile() will touch: rows that lie pages apart, where no hardware prefetcher follows. (Not inlined, gcc takes it for a function
+  // without effect and drops the call.)
+  TWINLENS_INLINE void prefetch_c(std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols) const {
+    const auto ask = [&](const auto& x) __attribute__((always_inline)) {
+      for (std::int64_t i = row; x.data != nullptr && i < row + rows; ++i) {
+        const char* line = static_cast<const char*>(x.data) + (i * x.stride + col) * size_of(x.dtype);
+        for (std::int64_t byte = 0; byte < cols * size_of(x.dtype); byte += 64) __builtin_prefetch(line + byte);
+      }
+    };
+    ask(c);
+    ask(m.pre);
+    ask(m.residual);
   }
 
   static void load_tile(const TileOfC& tile, const Rows& from) {
@@ -184,7 +224,7 @@ struct Product {
 // One thread, one block of the depth.
 template <class P>
 void multiply_block(const P& product, const Region& all, const Block& k, float* a_panels, float* b_panels) {
-  for (std::int64_t i = 0; i < parts(all.cols, P::kTileCols); ++i) product.pack_b(all, k, i, b_panels);
+  product.pack_b(all, k, 0, parts(all.cols, P::kTileCols), b_panels);
   product.pack_a(all, k, 0, parts(all.rows, P::kTileRows), a_panels);
   product.compute(all, all, k, a_panels, b_panels);
 }
@@ -199,19 +239,18 @@ void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* 
 // Panels of a region are packed by all threads, then its tiles are shared out.
 template <class P>
 void multiply_region(const P& product, const Region& r, const Block& k, float* a_panels, float* b_panels) {
-  const std::int64_t a_count = parts(r.rows, P::kTileRows), b_count = parts(r.cols, P::kTileCols);
-  parallel_for(a_count + b_count, 4, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      if (i < b_count) {
-        product.pack_b(r, k, i, b_panels);
-      } else {
-        product.pack_a(r, k, i - b_count, 1, a_panels);
-      }
+  constexpr std::int64_t a_panels_at_once = P::kPackedLines / P::kTileRows, b_panels_at_once = P::kPackedLines / P::kTileCols;
+  const std::int64_t a_count = parts(r.rows, P::kPackedLines), b_count = parts(r.cols, P::kPackedLines);
+  parallel_for(a_count + b_count, 1, [&](std::int64_t i, std::int64_t) {
+    if (i < b_count) {
+      product.pack_b(r, k, i * b_panels_at_once, b_panels_at_once, b_panels);
+    } else {
+      product.pack_a(r, k, (i - b_count) * a_panels_at_once, a_panels_at_once, a_panels);
     }
   });
   const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
   parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
-    const std::int64_t row = r.row + task / col_tasks * kTaskRows, col = r.col + task % col_tasks * P::kTaskCols;
+    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * P::kTaskCols;
     product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
                     b_panels);
   });
@@ -226,7 +265,7 @@ void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, nullptr);
     parallel_for(parts(all.cols, P::kTileCols), 4, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) product.pack_b(all, k, i, b_panels);
+      product.pack_b(all, k, begin, end - begin, b_panels);
     });
     const std::int64_t slots = thread_count();
     parallel_for_slots(parts(all.rows, kTaskRows), slots, [&](std::int64_t slot, std::int64_t task) {

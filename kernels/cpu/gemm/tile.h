@@ -29,21 +29,23 @@ namespace twinlens::gemm {
 //
 // kRowWords: a panel of a is stored in pieces of so many words of the depth, in each the words of a row side by side; with 1 the rows of
 // a word are. Rows in memory whose words are such pieces already are read in place. The depth is padded with zeros to a multiple of it.
+//
+// kStepWords: so many words of a panel of b, and of the rows of a tile, fit into the first-level cache; a multiple of kRowWords.
 template <class I, bool Pairs>
 struct TileShape;
 template <bool Pairs>
 struct TileShape<Scalar, Pairs> {
-  static constexpr int kRowWords = 1;
+  static constexpr int kRowWords = 1, kStepWords = 192;
   static constexpr int kRows = 4, kVectors = 2;  // 16 registers, and a product needs one when there is no fused multiply-add
 };
 template <bool Pairs>
 struct TileShape<Avx2, Pairs> {
-  static constexpr int kRowWords = 1;
+  static constexpr int kRowWords = 1, kStepWords = 192;
   static constexpr int kRows = 4, kVectors = 3;  // 16 registers
 };
 template <bool Pairs>
 struct TileShape<Avx512, Pairs> {
-  static constexpr int kRowWords = 1;
+  static constexpr int kRowWords = 1, kStepWords = 192;
   static constexpr int kRows = 8, kVectors = 3;  // 32 registers
 };
 template <bool Pairs>
@@ -52,12 +54,12 @@ template <>
 struct TileShape<Avx512Amx, false> : TileShape<Avx512, false> {};
 template <>
 struct TileShape<Avx512Amx, true> {
-  static constexpr int kRowWords = 16;
+  static constexpr int kRowWords = 16, kStepWords = 192;
   static constexpr int kRows = 32, kVectors = 2;  // 8 tile registers of 16 x 16 words: four sums, two of a, two of b
 };
 template <bool Pairs>
 struct TileShape<Neon, Pairs> {
-  static constexpr int kRowWords = 1;
+  static constexpr int kRowWords = 1, kStepWords = 192;
   static constexpr int kRows = 8, kVectors = 3;  // 32 registers
 };
 
@@ -96,11 +98,12 @@ struct TileRegisters {
   TileRegisters& operator=(const TileRegisters&) = delete;
 };
 
-// tile[kRows][Vectors * width] = sum over words of a[word][row] * b[word][column].
+// tile[kRows][Vectors * width] = sum over words of a[word][row] * b[word][column]; with `more`, the sum goes on from what the tile holds,
+// with the bits of one call for all words.
 template <class I, bool Pairs, int Vectors>
-void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b, float* tile) {
+void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b, float* tile, bool more) {
 #if defined(TWINLENS_TILE_REGISTERS)
-  if constexpr (Pairs) return multiply_tiles<Vectors>(words, rows_of_a, b, tile);
+  if constexpr (Pairs) return multiply_tiles<Vectors>(words, rows_of_a, b, tile, more);
 #else
   static_assert(TileShape<I, Pairs>::kRowWords == 1, "this layout is for tile registers, which this compiler was not asked for");
 #endif
@@ -108,6 +111,13 @@ void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b,
   using Raw = typename Vec<I>::Raw;
   const float* a = static_cast<const float*>(rows_of_a.data);
   Raw sum[rows][Vectors] = {};
+  if (more) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = Vec<I>::load(tile + (i * Vectors + j) * width).raw;
+    }
+  }
   for (std::int64_t k = 0; k < words; ++k) {
     Raw bv[Vectors];
 #pragma GCC unroll 4
