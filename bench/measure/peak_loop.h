@@ -12,7 +12,7 @@ struct PeakLoop {
   static constexpr bool kBf16Dot = true;
   std::int64_t threads = 1, rounds = 0;
   bool bf16 = false;
-  float* sums = nullptr;        // (threads)
+  float* sums = nullptr;         // (threads)
   double* flop_rates = nullptr;  // (threads) of each, a second of its time on the processor; written
 };
 template <class I>

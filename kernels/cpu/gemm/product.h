@@ -30,7 +30,7 @@ struct Packer {
   DType dtype;
   PackPanel pack;
   std::int64_t depths_per_word;
-  const ConvGeometry* windows;  // null for a matrix that lies in memory
+  const ConvGeometry* windows;                     // null for a matrix that lies in memory
   static constexpr std::int64_t kRowsAtOnce = 64;  // (of words; a multiple of kWordPadding)
 
   // Lines [line, line + count) of one block of the depth into panels of `width`, one behind the other.
@@ -264,9 +264,8 @@ void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   float* const b_panels = scratch + plan.a;
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, nullptr);
-    parallel_for(parts(all.cols, P::kTileCols), 4, [&](std::int64_t begin, std::int64_t end) {
-      product.pack_b(all, k, begin, end - begin, b_panels);
-    });
+    parallel_for(parts(all.cols, P::kTileCols), 4,
+                 [&](std::int64_t begin, std::int64_t end) { product.pack_b(all, k, begin, end - begin, b_panels); });
     const std::int64_t slots = thread_count();
     parallel_for_slots(parts(all.rows, kTaskRows), slots, [&](std::int64_t slot, std::int64_t task) {
       const Region rows{task * kTaskRows, least(kTaskRows, all.rows - task * kTaskRows), 0, all.cols};

@@ -54,7 +54,7 @@ template <>
 struct TileShape<Avx512Amx, false> : TileShape<Avx512, false> {};
 template <>
 struct TileShape<Avx512Amx, true> {
-  static constexpr int kRowWords = 16, kStepWords = 192;
+  static constexpr int kRowWords = 16, kStepWords = 128;
   static constexpr int kRows = 32, kVectors = 2;  // 8 tile registers of 16 x 16 words: four sums, two of a, two of b
 };
 template <bool Pairs>

@@ -121,8 +121,8 @@ void guarded_free(Stream& stream, void* data, std::size_t bytes) {
   std::free(start - kGuard);
 }
 
-// Large blocks lie on pages of 2 MiB where the system has them: a product walks over rows that are each on another page, and a page of 4 KiB
-// costs a walk through the page tables each time.
+// Large blocks lie on pages of 2 MiB where the system has them: a product walks over rows that are each on another page, and a page of 4
+// KiB costs a walk through the page tables each time.
 void* raw_allocate(Stream& stream, std::size_t bytes) {
   if (stream.device().is_cuda()) return device_allocate(stream, bytes);
 #if defined(MADV_HUGEPAGE)
