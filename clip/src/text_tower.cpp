@@ -59,7 +59,7 @@ TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vecto
   return batch;
 }
 
-static BlockOptions block_options(const ModelConfig& c) {
+static BlockOptions text_block_options(const ModelConfig& c) {
   BlockOptions options(c.text_activation());
   options.eps = c.text.eps;
   options.layer_scale = c.text.ls_init_value;
@@ -69,7 +69,8 @@ static BlockOptions block_options(const ModelConfig& c) {
 TextTower::TextTower(const ModelConfig& c)
     : token_embedding(c.text.vocab_size, c.text.width),
       positional_embedding(Shape{c.text.context_length, c.text.width}),
-      transformer(c.text.width, c.text.layers, c.text.heads, static_cast<std::int64_t>(c.text.width * c.text.mlp_ratio), block_options(c)),
+      transformer(c.text.width, c.text.layers, c.text.heads, static_cast<std::int64_t>(c.text.width * c.text.mlp_ratio),
+                  text_block_options(c)),
       ln_final(c.text.width, c.text.eps),
       causal(!c.text.no_causal_mask) {
   if (c.text.proj_bias) {

@@ -9,7 +9,7 @@
 namespace twinlens {
 namespace {
 
-BlockOptions block_options(const ModelConfig& c) {
+BlockOptions image_block_options(const ModelConfig& c) {
   BlockOptions options(c.vision_activation());
   options.eps = c.vision.eps;
   options.layer_scale = c.vision.ls_init_value;
@@ -42,7 +42,7 @@ VisionTransformer::VisionTransformer(const ModelConfig& c)
     : positional_embedding(Shape{c.vision.tokens(), c.vision.width}),
       conv1(c.vision.width, c.vision.patch_size, c.vision.is_siglip()),
       ln_post(c.vision.attentional_pool ? c.embed_dim : c.vision.width, c.vision.eps),
-      transformer(c.vision.width, c.vision.layers[0], c.vision.heads(), hidden_of(c.vision), block_options(c)),
+      transformer(c.vision.width, c.vision.layers[0], c.vision.heads(), hidden_of(c.vision), image_block_options(c)),
       average_(c.vision.pool_type == "avg"),
       final_ln_after_pool_(c.vision.final_ln_after_pool),
       one_token_(c.vision.pools_one_token()),
@@ -52,7 +52,7 @@ VisionTransformer::VisionTransformer(const ModelConfig& c)
   const VisionConfig& v = c.vision;
   if (!v.no_ln_pre) ln_pre = LayerNorm(v.width, v.eps);
   if (v.is_siglip()) {
-    latent_pool = LatentPool(v.width, v.heads(), hidden_of(v), block_options(c));
+    latent_pool = LatentPool(v.width, v.heads(), hidden_of(v), image_block_options(c));
     return;
   }
   class_embedding = Parameter(Shape{v.width});

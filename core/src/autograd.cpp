@@ -177,7 +177,7 @@ Saved::Saved(const char* name, const Tensor& tensor) : name_(name), tensor_(tens
 
 const Tensor& Saved::get() const {
   if (tensor_.defined() && tensor_.version() != version_) {
-    fail(Kind::autograd, "backward", "a saved tensor was modified in place after the forward pass; clone it before writing",
+    fail(ErrorKind::autograd, "backward", "a saved tensor was modified in place after the forward pass; clone it before writing",
          {{name_, tensor_}});
   }
   return tensor_;
@@ -234,8 +234,8 @@ LeafProbe::~LeafProbe() { probe = outer_; }
 void LeafProbe::see(const Tensor& x) {
   const Edge edge = Engine::edge_of(x);
   if (edge.node != nullptr) {
-    fail(Kind::autograd, "checkpoint", "fn uses a tensor that an op outside of it made and that wants a gradient; pass it among the inputs",
-         {{"x", x}});
+    fail(ErrorKind::autograd, "checkpoint",
+         "fn uses a tensor that an op outside of it made and that wants a gradient; pass it among the inputs", {{"x", x}});
   }
   const auto is_leaf = [&](const Tensor& leaf) { return leaf.state() == edge.leaf; };
   if (edge.leaf != nullptr && std::none_of(leaves_.begin(), leaves_.end(), is_leaf)) leaves_.push_back(Tensor(edge.leaf));
@@ -274,7 +274,7 @@ namespace {
 void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
   check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
   if (!y.requires_grad())
-    fail(Kind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
+    fail(ErrorKind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
   const NoGrad guard;
   Engine engine(calls_hooks);
   engine.run(y, dy);

@@ -4,7 +4,7 @@
 
 namespace twinlens {
 
-void fail(Kind kind, const Where& where, std::string_view rule, std::initializer_list<Named> tensors) {
+void fail(ErrorKind kind, const Where& where, std::string_view rule, std::initializer_list<Named> tensors) {
   std::string text = std::string(where.op) + ": " + std::string(rule);
   const char* separator = "; ";
   for (const Named& named : tensors) {
@@ -16,10 +16,10 @@ void fail(Kind kind, const Where& where, std::string_view rule, std::initializer
   if (const auto slash = file.rfind('/'); slash != std::string_view::npos) file.remove_prefix(slash + 1);
   text += "; " + std::string(file) + ":" + std::to_string(where.line);
   switch (kind) {
-    case Kind::shape: throw ShapeError(text);
-    case Kind::dtype: throw DTypeError(text);
-    case Kind::device: throw DeviceError(text);
-    case Kind::autograd: throw AutogradError(text);
+    case ErrorKind::shape: throw ShapeError(text);
+    case ErrorKind::dtype: throw DTypeError(text);
+    case ErrorKind::device: throw DeviceError(text);
+    case ErrorKind::autograd: throw AutogradError(text);
   }
   throw Error(text);
 }
@@ -29,7 +29,7 @@ void check_same_device(const Where& where, std::initializer_list<Named> tensors)
   for (const Named& named : tensors) {
     if (!named.tensor.defined()) continue;
     if (first == nullptr) first = &named.tensor;
-    if (named.tensor.device() != first->device()) fail(Kind::device, where, "all tensors must be on one device", tensors);
+    if (named.tensor.device() != first->device()) fail(ErrorKind::device, where, "all tensors must be on one device", tensors);
   }
 }
 
@@ -39,7 +39,7 @@ bool computes(DType t, Device device) { return t == DType::f32 || t == DType::bf
 
 DType check_result_dtype(const Where& where, const Named& x, DType asked) {
   if (!computes(asked, x.tensor.device()))
-    fail(Kind::dtype, where, "the result must be f32 or bf16 (f16 on CUDA), not " + std::string(name_of(asked)), {x});
+    fail(ErrorKind::dtype, where, "the result must be f32 or bf16 (f16 on CUDA), not " + std::string(name_of(asked)), {x});
   return asked;
 }
 
@@ -48,8 +48,8 @@ void check_compute_dtype(const Where& where, std::initializer_list<Named> tensor
     if (!named.tensor.defined()) continue;
     const DType t = named.tensor.dtype();
     if (computes(t, named.tensor.device())) continue;
-    fail(Kind::dtype, where, t == DType::f16 ? "f16 is a storage type on the CPU; convert with .to(DType::f32)" : "must be f32 or bf16",
-         tensors);
+    fail(ErrorKind::dtype, where,
+         t == DType::f16 ? "f16 is a storage type on the CPU; convert with .to(DType::f32)" : "must be f32 or bf16", tensors);
   }
 }
 
@@ -60,7 +60,7 @@ void check_indices(const Where& where, const Named& indices, std::int64_t limit,
   const std::int64_t* ids = row_major.data<std::int64_t>();
   for (std::int64_t i = 0; i < row_major.count(); ++i) {
     if ((ids[i] >= 0 && ids[i] < limit) || ids[i] == ignore) continue;
-    fail(Kind::shape, where,
+    fail(ErrorKind::shape, where,
          "index " + std::to_string(ids[i]) + " at position " + std::to_string(i) + " of " + indices.name + " is outside [0, " +
              std::to_string(limit) + ")",
          {indices});

@@ -101,7 +101,7 @@ T* Tensor::data() const {
   }
   check_dtype(fits, "data", "the element type asked for is not that of the tensor", {{"x", *this}});
   if (device().is_cuda())
-    fail(Kind::device, "data", "elements of a CUDA tensor cannot be touched by the host; copy it with .to(kCpu)", {{"x", *this}});
+    fail(ErrorKind::device, "data", "elements of a CUDA tensor cannot be touched by the host; copy it with .to(kCpu)", {{"x", *this}});
   return static_cast<T*>(raw());
 }
 template float* Tensor::data<float>() const;
@@ -130,7 +130,7 @@ std::vector<std::int64_t> Tensor::to_ints() const {
 
 Tensor& Tensor::fill_(double value) {
   if (requires_grad() && is_leaf() && grad_enabled()) {
-    fail(Kind::autograd, "fill_", "in-place write on a leaf that wants a gradient; do it under NoGrad", {{"x", *this}});
+    fail(ErrorKind::autograd, "fill_", "in-place write on a leaf that wants a gradient; do it under NoGrad", {{"x", *this}});
   }
   if (is_dense()) {
     run(current_stream(device()), Fill{buffer_of(*this), value});
@@ -143,7 +143,7 @@ Tensor& Tensor::fill_(double value) {
 Tensor& Tensor::copy_(const Tensor& from) {
   check(from.shape() == shape(), "copy_", "shapes must be equal", {{"to", *this}, {"from", from}});
   if (requires_grad() && is_leaf() && grad_enabled()) {
-    fail(Kind::autograd, "copy_", "in-place write on a leaf that wants a gradient; do it under NoGrad", {{"x", *this}});
+    fail(ErrorKind::autograd, "copy_", "in-place write on a leaf that wants a gradient; do it under NoGrad", {{"x", *this}});
   }
   if (from.device() == device()) {
     run_copy(from, *this);
@@ -162,7 +162,7 @@ Tensor& Tensor::copy_(const Tensor& from) {
 bool Tensor::requires_grad() const { return state_of(*this).requires_grad; }
 
 Tensor& Tensor::set_requires_grad(bool wants) {
-  if (!is_leaf()) fail(Kind::autograd, "set_requires_grad", "only a leaf can be told; this tensor was made by an op", {{"x", *this}});
+  if (!is_leaf()) fail(ErrorKind::autograd, "set_requires_grad", "only a leaf can be told; this tensor was made by an op", {{"x", *this}});
   check_dtype(!wants || is_float(dtype()), "set_requires_grad", "only floating tensors have gradients", {{"x", *this}});
   state_->requires_grad = wants;
   return *this;

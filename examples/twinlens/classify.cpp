@@ -11,7 +11,7 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct ClassifyFlags {
   std::string model, classes, templates = "photo", device = "cpu";
   std::vector<std::string> images;
   int top = 5;
@@ -19,7 +19,7 @@ struct Flags {
   bool json = false;
 };
 
-int classify(const Flags& flags) {
+int classify(const ClassifyFlags& flags) {
   const LoadedModel m = load(flags.model, flags.device);
   const std::vector<std::string> names = read_lines(flags.classes);
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates));
@@ -54,7 +54,7 @@ int classify(const Flags& flags) {
 }  // namespace
 
 Action add_classify(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ClassifyFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--classes", flags->classes, "File with one class name a line")->required();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")

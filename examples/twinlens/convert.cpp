@@ -10,12 +10,12 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct ConvertFlags {
   std::string model, to, output, format = "safetensors";
   bool json = false;
 };
 
-int convert(const Flags& flags) {
+int convert(const ConvertFlags& flags) {
   const Converted result = convert_model(flags.model, parse_layout(flags.to), flags.output,
                                          flags.format == "pt" ? WeightFormat::torch : WeightFormat::safetensors);
   for (const std::string& note : result.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
@@ -34,7 +34,7 @@ int convert(const Flags& flags) {
 }  // namespace
 
 Action add_convert(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ConvertFlags>();
   app.add_option("model,--model", flags->model, "Folder or file with weights: OpenAI's, open_clip's or Hugging Face's")->required();
   app.add_option("--to", flags->to, "openai, open_clip or hf")->required()->check(CLI::IsMember({"openai", "open_clip", "hf"}));
   app.add_option("--output,-o", flags->output, "Folder to write")->required();

@@ -13,7 +13,7 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct EmbedFlags {
   std::string model, texts, output, names, device = "cpu", precision = "fp32";
   std::vector<std::string> images;
   PictureFlags pictures;
@@ -27,7 +27,7 @@ struct Result {
 };
 
 // Everything goes to the files batch by batch; they appear under their names at the end.
-Result embed_all(const Flags& flags, const LoadedModel& m, EmbeddingWriter& out) {
+Result embed_all(const EmbedFlags& flags, const LoadedModel& m, EmbeddingWriter& out) {
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   options.normalize = flags.normalize;
   flags.pictures.apply_to(options);
@@ -62,7 +62,7 @@ Result embed_all(const Flags& flags, const LoadedModel& m, EmbeddingWriter& out)
   return result;
 }
 
-int embed(const Flags& flags) {
+int embed(const EmbedFlags& flags) {
   if (flags.images.empty() == flags.texts.empty())
     throw ConfigError("give either --images or --texts; command line; not both and not none");
   const LoadedModel m = load(flags.model, flags.device);
@@ -84,7 +84,7 @@ int embed(const Flags& flags) {
 }  // namespace
 
 Action add_embed(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<EmbedFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--images", flags->images, "Image files, folders or tars, of any size: memory is that of a batch");
   app.add_option("--texts", flags->texts, "File with one text a line");

@@ -9,7 +9,7 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct IndexFlags {
   std::string model, index, device = "cpu", precision = "fp32";
   std::vector<std::string> sources;
   PictureFlags pictures;
@@ -17,7 +17,7 @@ struct Flags {
   bool json = false;
 };
 
-int index(const Flags& flags) {
+int index(const IndexFlags& flags) {
   const LoadedModel m = load(flags.model, flags.device);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   flags.pictures.apply_to(options);
@@ -37,7 +37,7 @@ int index(const Flags& flags) {
 }  // namespace
 
 Action add_index(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<IndexFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--index,--output", flags->index, "Folder of the index; it is made, or replaced")->required();
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);

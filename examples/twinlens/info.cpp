@@ -17,7 +17,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Flags {
+struct InfoFlags {
   std::string model;
   bool json = false;
 };
@@ -42,7 +42,7 @@ std::vector<Saving> savings_of(const ModelConfig& c) {
           {"equal_captions_once", true, "the text tower has no dropout"}};
 }
 
-Json description_of(const Flags& flags, const ModelConfig& config, const std::optional<ModelSource>& source) {
+Json description_of(const InfoFlags& flags, const ModelConfig& config, const std::optional<ModelSource>& source) {
   const ModelCost cost = model_cost(config);
   Json out = Json::parse(to_json(config));
   out["model"] = flags.model;
@@ -70,7 +70,7 @@ Json description_of(const Flags& flags, const ModelConfig& config, const std::op
   return out;
 }
 
-int info(const Flags& flags) {
+int info(const InfoFlags& flags) {
   std::optional<ModelSource> source;
   if (!weights_file(flags.model).empty() && !builtin_model_config(flags.model)) source = find_source(flags.model);
   const ModelConfig config = source.has_value() ? source->config : find_model_config(flags.model);
@@ -107,7 +107,7 @@ int info(const Flags& flags) {
 }  // namespace
 
 Action add_info(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<InfoFlags>();
   app.add_option("model", flags->model, "Built-in name, open_clip config .json, or a folder or file with weights in any layout")
       ->required();
   app.add_flag("--json", flags->json, "One JSON document");

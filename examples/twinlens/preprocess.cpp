@@ -10,13 +10,13 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct PreprocessFlags {
   std::string model, output, image;
   PictureFlags pictures;
   bool json = false;
 };
 
-int preprocess(const Flags& flags) {
+int preprocess(const PreprocessFlags& flags) {
   const ModelConfig config = find_model_config(flags.model);
   const EvalTransform transform = eval_transform_of(config);
   const Image image = apply(transform, read_image(flags.image, {flags.pictures.max_image_pixels, flags.pictures.exif_orientation}));
@@ -36,7 +36,7 @@ int preprocess(const Flags& flags) {
 }  // namespace
 
 Action add_preprocess(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<PreprocessFlags>();
   app.add_option("--model", flags->model, "Built-in name, open_clip config .json, or model folder")->required();
   app.add_option("--output", flags->output, "safetensors file; tensor `pixels` (3, S, S) f32")->required();
   flags->pictures.add_to(app);

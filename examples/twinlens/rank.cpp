@@ -8,7 +8,7 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct RankFlags {
   std::string model, text, device = "cpu";
   std::vector<std::string> images;
   PictureFlags pictures;
@@ -16,7 +16,7 @@ struct Flags {
   bool json = false;
 };
 
-int rank(const Flags& flags) {
+int rank(const RankFlags& flags) {
   const LoadedModel m = load(flags.model, flags.device);
   const std::vector<float> text = embed_texts(*m.clip, *m.tokenizer, {flags.text}).to_vector();
   EmbedOptions options;
@@ -45,7 +45,7 @@ int rank(const Flags& flags) {
 }  // namespace
 
 Action add_rank(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<RankFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--text", flags->text, "The caption")->required();
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();

@@ -10,14 +10,14 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct SearchFlags {
   std::string model, index, text, image, device = "cpu";
   PictureFlags pictures;
   int top = 10;
   bool json = false;
 };
 
-int search(const Flags& flags) {
+int search(const SearchFlags& flags) {
   if (flags.text.empty() == flags.image.empty()) throw ConfigError("give either a text or --image; command line; not both and not none");
   const LoadedModel m = load(flags.model, flags.device);
   const PictureIndex index(flags.index, *m.clip, *m.tokenizer);
@@ -41,7 +41,7 @@ int search(const Flags& flags) {
 }  // namespace
 
 Action add_search(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<SearchFlags>();
   app.add_option("--model", flags->model, "The model folder that made the index")->required();
   app.add_option("--index", flags->index, "Folder made by twinlens index")->required();
   app.add_option("--image", flags->image, "Search by this picture instead of a text");

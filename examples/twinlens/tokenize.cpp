@@ -14,7 +14,7 @@
 namespace twinlens::program {
 namespace {
 
-struct Flags {
+struct TokenizeFlags {
   std::string model, cleaning, train, output;
   int context_length = 77;
   std::int64_t vocab_size = 49408;
@@ -27,7 +27,7 @@ bool is_model(const std::string& folder) {
          std::filesystem::exists(std::filesystem::path(folder) / "config.json", ignored);
 }
 
-std::shared_ptr<const Tokenizer> tokenizer_for(const Flags& flags, int& context, bool context_given) {
+std::shared_ptr<const Tokenizer> tokenizer_for(const TokenizeFlags& flags, int& context, bool context_given) {
   if (flags.model.empty()) {
     ClipTokenizerOptions options;
     if (!flags.cleaning.empty()) options.cleaning = parse_cleaning(flags.cleaning);
@@ -60,7 +60,7 @@ void append(std::string& out, const std::vector<std::int32_t>& ids) {
   out += ']';
 }
 
-int tokenize(const Flags& flags, bool context_given) {
+int tokenize(const TokenizeFlags& flags, bool context_given) {
   constexpr std::size_t kBlock = 1 << 16;
   int context = flags.context_length;
   const auto tokenizer = tokenizer_for(flags, context, context_given);
@@ -81,7 +81,7 @@ int tokenize(const Flags& flags, bool context_given) {
   return 0;
 }
 
-int train(const Flags& flags) {
+int train(const TokenizeFlags& flags) {
   if (flags.output.empty()) throw ConfigError("--train needs --output; command line; name the folder for vocab.json and merges.txt");
   std::ifstream corpus(flags.train);
   if (!corpus) throw FileError("cannot be read; " + flags.train + "; check the path and its permissions");
@@ -102,7 +102,7 @@ int train(const Flags& flags) {
 }  // namespace
 
 Action add_tokenize(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<TokenizeFlags>();
   app.add_option("--model", flags->model, "Takes tokenizer and context length from this model, or the vocabulary from this folder");
   CLI::Option* context = app.add_option("--context-length", flags->context_length, "Longer lines are cut, keeping the end-of-text token")
                              ->capture_default_str()

@@ -9,8 +9,6 @@
 namespace twinlens {
 namespace {
 
-constexpr std::int64_t kGrain = 16384;
-
 template <class Args>
 TWINLENS_INLINE float gradient_factor(const Args& a) {
   return a.step->clip_factor / a.step->loss_scale;
@@ -42,7 +40,7 @@ void kernel(I, const AdamW& a) {
     const double lr = static_cast<double>(a.step->learning_rate) * static_cast<double>(segment.lr_factor);
     const V keep(static_cast<float>(1.0 - lr * a.weight_decay * static_cast<double>(segment.decay)));
     const V rate(static_cast<float>(lr / correction1));
-    parallel_for(segment.size, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(segment.size, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t base = segment.offset + begin;
       for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
         const std::int64_t at = base + i;
@@ -68,7 +66,7 @@ void kernel(I, const SgdMomentum& a) {
     const OptimizerSegment& segment = a.segments[s];
     if (segment.frozen != 0) continue;
     const V rate(a.step->learning_rate * segment.lr_factor), decay(static_cast<float>(a.weight_decay) * segment.decay);
-    parallel_for(segment.size, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(segment.size, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t base = segment.offset + begin;
       for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
         const std::int64_t at = base + i;

@@ -6,8 +6,6 @@
 namespace twinlens {
 namespace {
 
-constexpr std::int64_t kGrain = 16384;
-
 template <class I>
 struct BinaryFunctions {
   using V = Vec<I>;
@@ -61,7 +59,7 @@ template <class I, class X, class Y>
 void compute(const Binary& c, Body body) {
   const StridedPlan<2> plan = plan_strided<2>({&c.a, &c.b});
   const std::int64_t sa = plan.strides[0][plan.rank - 1], sb = plan.strides[1][plan.rank - 1];
-  parallel_for(plan.count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(plan.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     ReadBlock<I> read_a, read_b;
     WriteBlock<I> write_y;
     for_runs(plan, begin, end, [&](std::int64_t position, const std::int64_t(&offsets)[2], std::int64_t count) {
@@ -76,10 +74,6 @@ void compute(const Binary& c, Body body) {
     });
   });
 }
-
-struct Boolean {
-  std::uint8_t value;
-};
 
 // Elements are compared as floats or as 64-bit integers, which hold every element type exactly.
 template <class I, class T>
@@ -101,7 +95,7 @@ void compare(const Compare& c) {
   const std::int64_t sa = plan.strides[0][plan.rank - 1], sb = plan.strides[1][plan.rank - 1];
   const bool less = c.comparison == Comparison::less;
   auto* y = c.y.as<std::uint8_t>();
-  parallel_for(plan.count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(plan.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     for_runs(plan, begin, end, [&](std::int64_t position, const std::int64_t(&offsets)[2], std::int64_t n) {
       const T* a = static_cast<const T*>(c.a.data) + offsets[0];
       const T* b = static_cast<const T*>(c.b.data) + offsets[1];

@@ -8,10 +8,6 @@
 namespace twinlens {
 namespace {
 
-struct Boolean {
-  std::uint8_t value;
-};
-
 template <class F>
 TWINLENS_INLINE void visit_any(DType t, F&& f) {
   switch (t) {
@@ -27,7 +23,7 @@ TWINLENS_INLINE void visit_any(DType t, F&& f) {
 
 // Conversions other than the dense float ones go through a block of doubles, which hold every i32, u8, bool and float exactly (and i64
 // up to 2^53): 7 readers and 7 writers instead of 49 pairs.
-constexpr std::int64_t kBlock = 256;
+constexpr std::int64_t kDoublesAtOnce = 256;
 
 template <class I, class T>
 void read_block(const void* base, std::int64_t offset, std::int64_t stride, std::int64_t n, double* out) {
@@ -84,17 +80,16 @@ TWINLENS_INLINE void for_rows(const CopyPlan& p, Row&& row) {
       oy += i * p.sy[d];
     }
   };
-  constexpr std::int64_t kGrain = 16384;
-  if (n >= 2 * kGrain) {
+  if (n >= 2 * kElementGrain) {
     for (std::int64_t r = 0; r < outer; ++r) {
       std::int64_t ox, oy;
       offsets(r, ox, oy);
-      parallel_for(n, kGrain,
+      parallel_for(n, kElementGrain,
                    [&](std::int64_t begin, std::int64_t end) { row(ox + begin * p.sx[inner], oy + begin * p.sy[inner], end - begin); });
     }
     return;
   }
-  parallel_for(outer, kGrain / n + 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(outer, kElementGrain / n + 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       std::int64_t ox, oy;
       offsets(r, ox, oy);
@@ -111,9 +106,9 @@ void convert(const Copy& a, const CopyPlan& p) {
   visit_any(a.y.dtype, [&]<class T>(TypeTag<T>) { write = write_block<I, T>; });
   const std::int64_t sx = p.sx[p.rank - 1], sy = p.sy[p.rank - 1];
   for_rows(p, [&](std::int64_t ox, std::int64_t oy, std::int64_t n) {
-    double block[kBlock];
-    for (std::int64_t i = 0; i < n; i += kBlock) {
-      const std::int64_t count = n - i < kBlock ? n - i : kBlock;
+    double block[kDoublesAtOnce];
+    for (std::int64_t i = 0; i < n; i += kDoublesAtOnce) {
+      const std::int64_t count = n - i < kDoublesAtOnce ? n - i : kDoublesAtOnce;
       read(a.x.data, ox + i * sx, sx, count, block);
       write(a.y.data, oy + i * sy, sy, count, block);
     }
@@ -125,7 +120,7 @@ template <class I, class From, class To>
 void convert_dense(const Copy& a, std::int64_t n) {
   const auto* x = static_cast<const From*>(a.x.data);
   auto* y = static_cast<To*>(a.y.data);
-  parallel_for(n, 16384, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(n, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     for_lanes<I>(end - begin,
                  [&](std::int64_t i, std::int64_t lanes) { store_lanes<I>(load_lanes<I>(x + begin + i, lanes), y + begin + i, lanes); });
   });

@@ -42,7 +42,7 @@ template <class I>
 void kernel(I, const ScatterAdd& a) {
   const std::int64_t cuts = (a.inner + kColumns - 1) / kColumns;
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
-    parallel_for(a.outer * cuts, 16384 / (a.count * kColumns + 1) + 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(a.outer * cuts, kElementGrain / (a.count * kColumns + 1) + 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t cut = begin; cut < end; ++cut) add_columns<I, X>(a, cut / cuts, cut % cuts * kColumns);
     });
   });

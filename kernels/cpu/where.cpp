@@ -10,7 +10,7 @@ void choose(const Choose& c) {
   const StridedPlan<3> plan = plan_strided<3>({&c.mask, &c.a, &c.b});
   const int inner = plan.rank - 1;
   const std::int64_t sm = plan.strides[0][inner], sa = plan.strides[1][inner], sb = plan.strides[2][inner];
-  parallel_for(plan.count, 16384, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(plan.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     for_runs(plan, begin, end, [&](std::int64_t position, const std::int64_t(&offsets)[3], std::int64_t n) {
       const auto* mask = static_cast<const std::uint8_t*>(c.mask.data) + offsets[0];
       const Word* a = static_cast<const Word*>(c.a.data) + offsets[1];

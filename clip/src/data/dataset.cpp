@@ -36,7 +36,7 @@ void expand(const std::string& text, std::vector<std::string>& out) {
   }
 }
 
-bool is_tar(const std::string& path) {
+bool is_shard(const std::string& path) {
   for (const std::string ending : {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"}) {
     if (path.size() > ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0) return true;
   }
@@ -110,7 +110,7 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
       type = "folder";
     } else if (has_extension(paths[0], {".csv", ".tsv"})) {
       type = "csv";
-    } else if (is_tar(paths[0])) {
+    } else if (is_shard(paths[0])) {
       type = "webdataset";
     } else if (!fs::exists(paths[0], ignored)) {
       throw FileError("data does not exist; " + paths[0] + "; check --train-data, --val-data or --data");

@@ -42,7 +42,7 @@ class Shapes {
   std::string source_;
 };
 
-double ratio_of(int hidden, int width) { return hidden % width == 0 ? hidden / width : (hidden + 0.25) / width; }
+double mlp_ratio_of(int hidden, int width) { return hidden % width == 0 ? hidden / width : (hidden + 0.25) / width; }
 
 void set_vit(const Shapes& s, VisionConfig& v) {
   const std::string blocks = "visual.transformer.resblocks.";
@@ -50,7 +50,7 @@ void set_vit(const Shapes& s, VisionConfig& v) {
   v.patch_size = s.size("visual.conv1.weight", 3, 4);
   v.layers = {s.layers(blocks, ".attn.in_proj_weight")};
   v.image_size = s.side(s.size("visual.positional_embedding", 0, 2) - 1, "visual.positional_embedding") * v.patch_size;
-  v.mlp_ratio = ratio_of(s.size(blocks + "0.mlp.c_fc.weight", 0, 2), v.width);
+  v.mlp_ratio = mlp_ratio_of(s.size(blocks + "0.mlp.c_fc.weight", 0, 2), v.width);
   v.no_ln_pre = !s.has("visual.ln_pre.weight");
   if (s.has(blocks + "0.ls_1.gamma")) v.ls_init_value = 1e-5;
   if (s.has("visual.attn_pool.query")) {
@@ -104,7 +104,7 @@ ModelConfig infer_config(const TensorShapes& shapes, const std::string& source) 
   c.text.layers = s.layers(blocks, ".attn.in_proj_weight");
   c.text.vocab_size = s.size("token_embedding.weight", 0, 2);
   c.text.context_length = s.size("positional_embedding", 0, 2);
-  c.text.mlp_ratio = ratio_of(s.size(blocks + "0.mlp.c_fc.weight", 0, 2), c.text.width);
+  c.text.mlp_ratio = mlp_ratio_of(s.size(blocks + "0.mlp.c_fc.weight", 0, 2), c.text.width);
   if (s.has(blocks + "0.ls_1.gamma")) c.text.ls_init_value = 1e-5;
   c.text.proj_bias = s.has("text_projection.bias");
   c.embed_dim = c.text.proj_bias ? s.size("text_projection.weight", 0, 2) : s.size("text_projection", 1, 2);

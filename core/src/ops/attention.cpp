@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/src/ops/elements.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -80,8 +82,6 @@ Plan plan_of(const char* op, const Tensor& q, const Tensor& k, std::int64_t colu
   return plan;
 }
 
-const std::int64_t* ints(const Tensor& x) { return static_cast<const std::int64_t*>(x.raw()); }
-
 // The problem with its pointers. The tensors must outlive the call.
 AttentionProblem problem_of(const Plan& plan, const ConstRows& q, const ConstRows& k, const ConstRows& v) {
   AttentionProblem p = plan.problem;
@@ -98,7 +98,7 @@ template <class Args>
 void run_with_scratch(Args& args, Device device) {
   const Shape shape = device.is_cuda() ? Shape{cuda_scratch_floats(args)} : Shape{args.problem.slots, scratch_floats(args)};
   const Tensor scratch = empty(shape, DType::f32, device);
-  args.problem.scratch = static_cast<float*>(scratch.raw());
+  args.problem.scratch = floats(scratch);
   run(current_stream(device), args);
 }
 

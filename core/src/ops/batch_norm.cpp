@@ -1,13 +1,13 @@
 #include "twinlens/kernels/batch_norm.h"
 
+#include "core/src/ops/elements.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
 
 namespace twinlens {
 namespace {
-
-float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
 
 Tensor scratch_for(const Tensor& rows, std::int64_t per_block) {
   const std::int64_t c = rows.size(-1), n = c == 0 ? 0 : rows.count() / c;

@@ -26,7 +26,7 @@ struct ConcatNode final : Node {
 }  // namespace
 
 Tensor concat(const std::vector<Tensor>& parts, int dim) {
-  if (parts.empty()) fail(Kind::shape, "concat", "needs at least one part");
+  if (parts.empty()) fail(ErrorKind::shape, "concat", "needs at least one part");
   const Tensor& first = parts.front();
   const int d = first.shape().index(dim);
   Shape result = first.shape();

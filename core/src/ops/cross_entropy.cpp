@@ -2,15 +2,14 @@
 
 #include "twinlens/kernels/cross_entropy.h"
 
+#include "core/src/ops/elements.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
 
 namespace twinlens {
 namespace {
-
-float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
-const std::int64_t* ints(const Tensor& x) { return static_cast<const std::int64_t*>(x.raw()); }
 
 // What forward keeps per row, see the kernel's header, and the mean itself.
 struct RowStatistics {

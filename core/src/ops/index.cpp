@@ -1,6 +1,8 @@
 // embedding, index_select, scatter_add: slices by index. Gradients add in the order of the indices, so repeated ones give the same bits
 // for any thread count.
 
+#include "core/src/ops/elements.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -8,8 +10,6 @@
 
 namespace twinlens {
 namespace {
-
-const std::int64_t* ints(const Tensor& x) { return static_cast<const std::int64_t*>(x.raw()); }
 
 // x as (outer, size, inner) around dimension `dim`.
 struct Around {
@@ -30,7 +30,7 @@ void gather(const Tensor& x, int dim, const Tensor& ids, const Tensor& y) {
 void add_slices(const Tensor& x, const Tensor& ids, const Tensor& y, const Shape& shape, int dim) {
   const Around a(shape, dim);
   const Tensor source = dense(x);
-  ScatterAdd args{const_buffer_of(source), ints(ids), static_cast<float*>(y.raw()), a.outer, a.size, ids.count(), a.inner};
+  ScatterAdd args{const_buffer_of(source), ints(ids), floats(y), a.outer, a.size, ids.count(), a.inner};
   Tensor scratch;
   if (y.device().is_cuda()) {
     const std::int64_t words = scatter_plan(a.outer, a.size, ids.count(), a.inner).words;

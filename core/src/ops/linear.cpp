@@ -1,3 +1,4 @@
+#include "core/src/ops/elements.h"
 #include "core/src/ops/product.h"
 
 #include "twinlens/core/autograd.h"
@@ -9,8 +10,6 @@ namespace twinlens {
 namespace {
 
 MatmulOperand operand(const ConstRows& x, bool transposed = false) { return {x.data, x.dtype, x.stride, transposed, 0}; }
-
-float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
 
 struct LinearNode final : Node {
   Saved x, w, pre;

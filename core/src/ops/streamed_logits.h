@@ -1,6 +1,7 @@
 #pragma once
 // What the streamed losses share: tiles of cosines made by products, and gradient tiles turned into feature gradients. Private to core.
 
+#include "core/src/ops/elements.h"
 #include "core/src/ops/product.h"
 
 #include "twinlens/core/ops.h"
@@ -8,7 +9,6 @@
 
 namespace twinlens {
 
-inline float* floats(const Tensor& x) { return static_cast<float*>(x.raw()); }
 inline double* doubles(const Tensor& x) { return static_cast<double*>(x.raw()); }
 
 // One tile of the (n, N) logits. `memory` is reused from tile to tile.

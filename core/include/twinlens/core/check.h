@@ -26,15 +26,15 @@ struct Named {
   const Tensor& tensor;
 };
 
-enum class Kind { shape, dtype, device, autograd };
+enum class ErrorKind { shape, dtype, device, autograd };
 
-[[noreturn]] void fail(Kind kind, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {});
+[[noreturn]] void fail(ErrorKind kind, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {});
 
 inline void check(bool ok, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {}) {
-  if (!ok) fail(Kind::shape, where, rule, tensors);
+  if (!ok) fail(ErrorKind::shape, where, rule, tensors);
 }
 inline void check_dtype(bool ok, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {}) {
-  if (!ok) fail(Kind::dtype, where, rule, tensors);
+  if (!ok) fail(ErrorKind::dtype, where, rule, tensors);
 }
 // Every defined tensor is on the device of the first.
 void check_same_device(const Where& where, std::initializer_list<Named> tensors);

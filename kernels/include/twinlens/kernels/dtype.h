@@ -58,6 +58,11 @@ struct TypeTag {
   using type = T;
 };
 
+// An element of DType::boolean in memory, apart from u8 by its type.
+struct Boolean {
+  std::uint8_t value;
+};
+
 // Calls f(TypeTag<float|bf16>{}): the only dispatch on the element type of a float kernel on the CPU, where f16 is a storage type
 // (copy converts it) and not one to compute in.
 template <class F>

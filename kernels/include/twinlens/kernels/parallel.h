@@ -13,6 +13,11 @@ void set_thread_count(int threads);
 
 void parallel_for_chunks(std::int64_t n, std::int64_t grain, void (*body)(void*, std::int64_t, std::int64_t), void* context);
 
+// A chunk of elementwise work: enough elements that handing it out costs nothing beside it.
+inline constexpr std::int64_t kElementGrain = 16384;
+// The same in rows.
+[[gnu::always_inline]] inline std::int64_t row_grain(std::int64_t columns) { return kElementGrain / (columns + 1) + 1; }
+
 // Calls f(begin, end) for consecutive chunks of [0, n), each of at most `grain` elements, in any order and on any thread.
 template <class F>
 [[gnu::always_inline]] inline void parallel_for(std::int64_t n, std::int64_t grain, F f) {
