@@ -20,7 +20,7 @@ TWINLENS_INLINE void forward_row(const SoftmaxForward& a, std::int64_t r) {
   } else {
     const V inverse(1.0F / (1.0F + row.others));
     for_lanes<I>(a.x.cols,
-                 [&](std::int64_t i, std::int64_t n) { store_lanes<I>(Math<I>::exp(load_lanes<I>(x + i, n) - max) * inverse, y + i, n); });
+                 [&](std::int64_t i, std::int64_t n) { store_lanes<I>(Math<I>::exp_nonpositive(load_lanes<I>(x + i, n) - max) * inverse, y + i, n); });
   }
 }
 
@@ -38,7 +38,7 @@ TWINLENS_INLINE void backward_row(const SoftmaxBackward& a, std::int64_t r) {
   const V sum(sums.sum());
   for_lanes<I>(a.y.cols, [&](std::int64_t i, std::int64_t n) {
     const V d = load_lanes<I>(dy + i, n), v = load_lanes<I>(y + i, n);
-    store_lanes<I>(a.log ? d - Math<I>::exp(v) * sum : v * (d - sum), dx + i, n);
+    store_lanes<I>(a.log ? d - Math<I>::exp_nonpositive(v) * sum : v * (d - sum), dx + i, n);
   });
 }
 

@@ -10,9 +10,9 @@ namespace {
 
 using namespace cuda;
 
-// e^x for x <= 0, the polynomial of kernels/cpu/vec/math.h: both devices draw from the same weights. 0 below -86.6; NaN stays NaN.
+// e^x for x <= 0, the polynomial of kernels/cpu/vec/math.h: both devices draw from the same weights. 0 below -87.3; NaN stays NaN.
 __device__ float exp_nonpositive(float x) {
-  const float limited = x < -86.6F ? -86.6F : x;
+  const float limited = x < -87.33654F ? -87.33654F : x;
   const float shifted = fmaf(limited, 1.44269504088896341F, 12582912.0F);
   const float n = shifted - 12582912.0F;
   float r = fmaf(n, -0.693359375F, limited);
@@ -25,7 +25,7 @@ __device__ float exp_nonpositive(float x) {
   p = fmaf(p, r, 5.0000001201e-1F);
   p = fmaf(p, r * r, r + 1.0F);
   const float power = __uint_as_float((__float_as_uint(shifted) + 127U) << 23);
-  return x < -86.6F ? 0.0F : p * power;
+  return x < -87.33654F ? 0.0F : p * power;
 }
 
 // The sum over this lane and those before it.

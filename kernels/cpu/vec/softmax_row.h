@@ -30,7 +30,7 @@ TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c) {
       const V v = load_lanes<I>(x + begin + i, n, lowest);
       const auto at_max = v.raw == max.raw;
       maxima += V::select(at_max, V(1.0F), V(0.0F));
-      sum += V::select(at_max, V(0.0F), Math<I>::exp(v - max));
+      sum += V::select(at_max, V(0.0F), Math<I>::exp_nonpositive(v - max));
     });
     others += maxima.sum();
     rest += sum.sum();
