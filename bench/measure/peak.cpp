@@ -44,8 +44,7 @@ double cpu_copy_gigabytes() {
   const Tensor x = full({kCount}, 1.0), y = full({kCount}, 2.0);  // on the pages that tensors have
   double best = 0.0;
   for (int i = 0; i < kRounds; ++i) {
-    const double seconds =
-        seconds_of([&] { run(current_stream(kCpu), CopyLoop{x.data<float>(), static_cast<float*>(y.raw()), kCount}); });
+    const double seconds = seconds_of([&] { run(current_stream(kCpu), CopyLoop{x.data<float>(), static_cast<float*>(y.raw()), kCount}); });
     best = std::max(best, 8.0 * static_cast<double>(kCount) / seconds * 1e-9);
   }
   return best;
