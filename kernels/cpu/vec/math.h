@@ -35,11 +35,13 @@ struct Math {
   }
 
   // e^x for x <= 0, the exponentials of a softmax, in two thirds of the operations. <= 2 ulp; 0 below -87.3; NaN stays NaN.
-  TWINLENS_INLINE static V exp_nonpositive(V x) {
-    const V limited = V::max(x, V(-87.33654F));
-    const V shifted = V::fma(limited, V(1.44269504088896341F), V(12582912.0F));
+  TWINLENS_INLINE static V exp_nonpositive(V x) { return V::select(x.raw < -87.33654F, V(0.0F), exp_moderate(V::max(x, V(-87.33654F)))); }
+
+  // e^x for -87.33654 <= x <= 88, whose power of two is one normal factor. <= 2 ulp; NaN stays NaN.
+  TWINLENS_INLINE static V exp_moderate(V x) {
+    const V shifted = V::fma(x, V(1.44269504088896341F), V(12582912.0F));
     const V n = shifted - V(12582912.0F);
-    V r = V::fma(n, V(-0.693359375F), limited);
+    V r = V::fma(n, V(-0.693359375F), x);
     r = V::fma(n, V(2.12194440e-4F), r);
     V p = V(1.9875691500e-4F);
     p = V::fma(p, r, V(1.3981999507e-3F));
@@ -48,9 +50,9 @@ struct Math {
     p = V::fma(p, r, V(1.6666665459e-1F));
     p = V::fma(p, r, V(5.0000001201e-1F));
     p = V::fma(p, r * r, r) + V(1.0F);
-    // The low bits of `shifted` hold n, which lies in [-126, 0], so 2^n is one normal factor. (A product, so that NaN stays.)
+    // The low bits of `shifted` hold n, which lies in [-126, 127]. (A product, so that NaN stays.)
     const V power = V::bits(((Int)shifted.raw + 127) << 23);
-    return V::select(x.raw < -87.33654F, V(0.0F), p * power);
+    return p * power;
   }
 
   // ln x for x >= 0 (Cephes logf); -inf at 0, NaN below. <= 1 ulp for normal x.
@@ -84,18 +86,10 @@ struct Math {
     return V::select((x.raw < 0.0F) | (x.raw != x.raw), V(__builtin_nanf("")), r);
   }
 
-  // sigmoid(x) and sigmoid(-x), which is 1 - sigmoid(x) without cancellation: from e = e^-|x| one is 1 / (1 + e), the other e / (1 + e).
-  // <= 4 ulp; 0 where |x| > 87.3.
-  struct Sigmoids {
-    V value, rest;
-  };
-  TWINLENS_INLINE static Sigmoids sigmoids(V x) {
-    const V e = exp_nonpositive(-V::abs(x));
-    const V large = V(1.0F) / (V(1.0F) + e), small = e * large;
-    const auto negative = x.raw < 0.0F;
-    return {V::select(negative, small, large), V::select(negative, large, small)};
+  // <= 4 ulp for x >= -87.3; 0 below.
+  TWINLENS_INLINE static V sigmoid(V x) {
+    return V::select(x.raw < -87.33654F, V(0.0F), V(1.0F) / (V(1.0F) + exp_moderate(V::min(V::max(-x, V(-87.33654F)), V(88.0F)))));
   }
-  TWINLENS_INLINE static V sigmoid(V x) { return sigmoids(x).value; }
 
   // (1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x, and a polynomial near 0 where that form cancels. <= 2 ulp.
   TWINLENS_INLINE static V tanh(V x) {
