@@ -19,8 +19,9 @@ TWINLENS_INLINE void forward_row(const SoftmaxForward& a, std::int64_t r) {
     for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>((load_lanes<I>(x + i, n) - max) - log_sum, y + i, n); });
   } else {
     const V inverse(1.0F / (1.0F + row.others));
-    for_lanes<I>(a.x.cols,
-                 [&](std::int64_t i, std::int64_t n) { store_lanes<I>(Math<I>::exp_nonpositive(load_lanes<I>(x + i, n) - max) * inverse, y + i, n); });
+    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
+      store_lanes<I>(Math<I>::exp_nonpositive(load_lanes<I>(x + i, n) - max) * inverse, y + i, n);
+    });
   }
 }
 
