@@ -26,7 +26,8 @@ HERE = Path(__file__).resolve().parent
 LEARNING_RATE = 1e-5
 # How far the losses of the first steps may lie apart, relative: rounding of the precision, which the first steps of AdamW magnify.
 TOLERANCE = {"fp32": 2e-4, "tf32": 5e-3, "bf16": 2e-2}
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592", "MALLOC_TOP_PAD_": "67108864"}
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "8589934592", "MALLOC_TOP_PAD_": "67108864",
+          "THP_MEM_ALLOC_ENABLE": "1"}  # pages of 2 MiB, as our blocks have
 
 
 # --- PyTorch's side: a process that takes steps on demand ----------------------------------------------------------------------------

@@ -12,13 +12,17 @@ TWINLENS_INLINE void forward_row(const SoftmaxForward& a, std::int64_t r) {
   using V = Vec<I>;
   const T* x = a.x.row<T>(r);
   T* y = a.y.row<T>(r);
-  const SoftmaxRow row = softmax_row<I>(x, a.x.cols);
-  const V max(row.max);
   if (a.log) {
-    const V log_sum(log1p_of<I>(row.others));
+    const SoftmaxRow row = softmax_row<I>(x, a.x.cols);
+    const V max(row.max), log_sum(log1p_of<I>(row.others));
     for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>((load_lanes<I>(x + i, n) - max) - log_sum, y + i, n); });
-  } else {
+  } else if constexpr (sizeof(T) == sizeof(float)) {
+    const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t n, V e) { store_lanes<I>(e, y + i, n); });
     const V inverse(1.0F / (1.0F + row.others));
+    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>(load_lanes<I>(y + i, n) * inverse, y + i, n); });
+  } else {  // (the exponentials would be rounded twice)
+    const SoftmaxRow row = softmax_row<I>(x, a.x.cols);
+    const V max(row.max), inverse(1.0F / (1.0F + row.others));
     for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
       store_lanes<I>(Math<I>::exp_nonpositive(load_lanes<I>(x + i, n) - max) * inverse, y + i, n);
     });

@@ -13,8 +13,9 @@ struct SoftmaxRow {
   float others;
 };
 
-template <class I, class T>
-TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c) {
+// Calls keep(column, lanes, exp(x_j - max)) on the way.
+template <class I, class T, class Keep>
+TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c, Keep&& keep) {
   using V = Vec<I>;
   const float lowest = -__builtin_inff();
   V largest(lowest);
@@ -29,13 +30,19 @@ TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c) {
     for_lanes<I>(c - begin < kBlock ? c - begin : kBlock, [&](std::int64_t i, std::int64_t n) {
       const V v = load_lanes<I>(x + begin + i, n, lowest);
       const auto at_max = v.raw == max.raw;
+      const V e = Math<I>::exp_nonpositive(v - max);
       maxima += V::select(at_max, V(1.0F), V(0.0F));
-      sum += V::select(at_max, V(0.0F), Math<I>::exp_nonpositive(v - max));
+      sum += V::select(at_max, V(0.0F), e);
+      keep(begin + i, n, e);
     });
     others += maxima.sum();
     rest += sum.sum();
   }
   return {max.raw[0], others + rest};
+}
+template <class I, class T>
+TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c) {
+  return softmax_row<I>(x, c, [](std::int64_t, std::int64_t, Vec<I>) {});
 }
 
 template <class I>
