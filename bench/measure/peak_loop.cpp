@@ -57,26 +57,32 @@ void multiply_tiles(std::int64_t rounds) {
 }
 #endif
 
+// One thread's rounds; returns their flops.
+template <class I>
+double work(const PeakLoop& a, float* sum) {
+  const auto rounds = static_cast<double>(a.rounds);
+#if defined(TWINLENS_TILE_REGISTERS)
+  if (a.bf16) {
+    multiply_tiles(a.rounds);
+    return rounds * kTileFlops;
+  }
+#endif
+  if constexpr (I::kBf16Dot) {
+    if (a.bf16) {
+      *sum = multiply_adds<I, true>(a.rounds);
+      return rounds * kChains<I> * I::kWidth * 4.0;
+    }
+  }
+  *sum = multiply_adds<I, false>(a.rounds);
+  return rounds * kChains<I> * I::kWidth * 2.0;
+}
+
 }  // namespace
 
 template <class I>
 void kernel(I, const PeakLoop& a) {
   parallel_for(a.threads, 1, [&](std::int64_t thread, std::int64_t) {
-    const double start = thread_seconds();
-    double flops = static_cast<double>(a.rounds) * kChains<I> * I::kWidth * (I::kBf16Dot && a.bf16 ? 4.0 : 2.0);
-#if defined(TWINLENS_TILE_REGISTERS)
-    if (a.bf16) {
-      flops = static_cast<double>(a.rounds) * kTileFlops;
-      multiply_tiles(a.rounds);
-      a.flop_rates[thread] = flops / (thread_seconds() - start);
-      return;
-    }
-#endif
-    if constexpr (I::kBf16Dot) {
-      a.sums[thread] = a.bf16 ? multiply_adds<I, true>(a.rounds) : multiply_adds<I, false>(a.rounds);
-    } else {
-      a.sums[thread] = multiply_adds<I, false>(a.rounds);
-    }
+    const double start = thread_seconds(), flops = work<I>(a, a.sums + thread);
     a.flop_rates[thread] = flops / (thread_seconds() - start);
   });
 }

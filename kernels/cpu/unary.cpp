@@ -59,8 +59,6 @@ TWINLENS_INLINE void visit_function(UnaryFunction function, F&& f) {
   }
 }
 
-constexpr std::int64_t kGrain = 16384;
-
 }  // namespace
 
 template <class I>
@@ -68,7 +66,7 @@ void kernel(I, const UnaryForward& a) {
   Forward body = clamp_block<I>;
   visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = forward_block<I, F>; });
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    parallel_for(a.y.count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(a.y.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       ReadBlock<I> x;
       WriteBlock<I> y;
       for (std::int64_t i = begin, n; i < end; i += n) {
@@ -86,7 +84,7 @@ void kernel(I, const UnaryBackward& a) {
   Backward body = clamp_backward_block<I>;
   visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = backward_block<I, F>; });
   visit_float(a.saved.dtype, [&]<class T>(TypeTag<T>) {
-    parallel_for(a.dx.count, kGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(a.dx.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       ReadBlock<I> saved, dy;
       WriteBlock<I> dx;
       for (std::int64_t i = begin, n; i < end; i += n) {

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "clip/src/formats/infer_config.h"
+
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -53,11 +55,6 @@ const char* name_of_activation(Activation activation) {
   return activation == Activation::gelu_tanh ? "gelu_pytorch_tanh" : "gelu";
 }
 
-// The ratio whose product with the width is cut down to `hidden`.
-double ratio_of(int hidden, int width) {
-  return hidden % width == 0 ? hidden / width : (static_cast<double>(hidden) + 0.25) / static_cast<double>(width);
-}
-
 struct Tower {
   int hidden, intermediate, layers, heads;
   double eps;
@@ -84,13 +81,13 @@ void set_towers(ModelConfig& c, const Tower& vision, const Tower& text, const st
   c.vision.width = vision.hidden;
   c.vision.layers = {vision.layers};
   c.vision.head_width = vision.hidden / vision.heads;
-  c.vision.mlp_ratio = ratio_of(vision.intermediate, vision.hidden);
+  c.vision.mlp_ratio = mlp_ratio_of(vision.intermediate, vision.hidden);
   c.vision.eps = vision.eps;
   c.vision.gelu_tanh = vision.activation == Activation::gelu_tanh;
   c.text.width = text.hidden;
   c.text.layers = text.layers;
   c.text.heads = text.heads;
-  c.text.mlp_ratio = ratio_of(text.intermediate, text.hidden);
+  c.text.mlp_ratio = mlp_ratio_of(text.intermediate, text.hidden);
   c.text.eps = text.eps;
   c.text.gelu_tanh = text.activation == Activation::gelu_tanh;
   if ((vision.activation == Activation::quick_gelu) != (text.activation == Activation::quick_gelu)) {

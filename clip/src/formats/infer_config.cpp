@@ -42,8 +42,6 @@ class Shapes {
   std::string source_;
 };
 
-double mlp_ratio_of(int hidden, int width) { return hidden % width == 0 ? hidden / width : (hidden + 0.25) / width; }
-
 void set_vit(const Shapes& s, VisionConfig& v) {
   const std::string blocks = "visual.transformer.resblocks.";
   v.width = s.size("visual.conv1.weight", 0, 4);
@@ -88,6 +86,8 @@ void take_heads(ModelConfig& c) {
 }
 
 }  // namespace
+
+double mlp_ratio_of(int hidden, int width) { return hidden % width == 0 ? hidden / width : (hidden + 0.25) / width; }
 
 ModelConfig infer_config(const TensorShapes& shapes, const std::string& source) {
   const Shapes s(shapes, source);

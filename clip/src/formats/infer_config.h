@@ -15,4 +15,7 @@ using TensorShapes = std::map<std::string, std::vector<std::int64_t>>;
 // no CLIP.
 ModelConfig infer_config(const TensorShapes& shapes, const std::string& source);
 
+// The ratio whose product with the width is cut down to `hidden`.
+double mlp_ratio_of(int hidden, int width);
+
 }  // namespace twinlens

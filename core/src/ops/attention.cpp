@@ -103,7 +103,7 @@ void run_with_scratch(Args& args, Device device) {
 }
 
 void forward(const Plan& plan, const ConstRows& q, const ConstRows& k, const ConstRows& v, const Tensor& y, const Tensor& lse) {
-  AttentionForward args{problem_of(plan, q, k, v), rows_of(y), static_cast<float*>(lse.raw())};
+  AttentionForward args{problem_of(plan, q, k, v), rows_of(y), floats(lse)};
   run_with_scratch(args, y.device());
 }
 

@@ -1,5 +1,7 @@
 #include "twinlens/kernels/l2_normalize.h"
 
+#include "core/src/ops/elements.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -35,8 +37,7 @@ Tensor l2_normalize(const Tensor& x, double eps) {
   const Tensor rows = dense_rows(x);
   Tensor y = empty(x.shape(), x.dtype(), x.device());
   Tensor norm = empty({x.shape().without(-1).count()}, DType::f32, x.device());
-  run(current_stream(x.device()),
-      L2NormalizeForward{const_rows_of(rows), rows_of(y), static_cast<float*>(norm.raw()), static_cast<float>(eps)});
+  run(current_stream(x.device()), L2NormalizeForward{const_rows_of(rows), rows_of(y), floats(norm), static_cast<float>(eps)});
   if (!needs_grad({&x})) return y;
   auto node = std::make_shared<L2NormalizeNode>();
   node->y = Saved("y", y);

@@ -1,5 +1,7 @@
 #include "twinlens/kernels/layer_norm.h"
 
+#include "core/src/ops/elements.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -7,7 +9,7 @@
 namespace twinlens {
 namespace {
 
-const float* floats_or_null(const Tensor& x) { return x.defined() ? static_cast<const float*>(x.raw()) : nullptr; }
+const float* floats_or_null(const Tensor& x) { return x.defined() ? floats(x) : nullptr; }
 
 struct LayerNormNode final : Node {
   Saved x, gamma, mean, rstd;
@@ -33,9 +35,9 @@ struct LayerNormNode final : Node {
     args.mean = floats_or_null(mean.get());
     args.rstd = floats_or_null(rstd.get());
     if (dx.defined()) args.dx = rows_of(dx);
-    if (dgamma.defined()) args.dgamma = static_cast<float*>(dgamma.raw());
-    if (dbeta.defined()) args.dbeta = static_cast<float*>(dbeta.raw());
-    if (scratch.defined()) args.scratch = static_cast<float*>(scratch.raw());
+    if (dgamma.defined()) args.dgamma = floats(dgamma);
+    if (dbeta.defined()) args.dbeta = floats(dbeta);
+    if (scratch.defined()) args.scratch = floats(scratch);
     run(current_stream(rows.device()), args);
     if (dx.defined()) grads.add(0, std::move(dx));
     if (dgamma.defined()) grads.add(1, std::move(dgamma));
@@ -68,9 +70,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
   Tensor y = empty(x.shape(), check_result_dtype("layer_norm", {"x", x}, out.value_or(x.dtype())), x.device());
   Tensor mean = empty({n}, DType::f32, x.device());
   Tensor rstd = empty({n}, DType::f32, x.device());
-  run(current_stream(x.device()),
-      LayerNormForward{const_rows_of(rows), floats_or_null(gamma), floats_or_null(beta), rows_of(y), static_cast<float*>(mean.raw()),
-                       static_cast<float*>(rstd.raw()), static_cast<float>(eps)});
+  run(current_stream(x.device()), LayerNormForward{const_rows_of(rows), floats_or_null(gamma), floats_or_null(beta), rows_of(y),
+                                                   floats(mean), floats(rstd), static_cast<float>(eps)});
   if (!needs_grad({&x, &gamma, &beta})) return y;
   auto node = std::make_shared<LayerNormNode>();
   node->x = Saved("x", rows);

@@ -1,5 +1,7 @@
 #include "twinlens/kernels/patchify.h"
 
+#include "core/src/ops/elements.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -17,7 +19,7 @@ struct PatchifyNode final : Node {
     if (!grads.wants(0)) return;
     const Tensor dy = dense_rows(dy_in);
     Tensor dx = empty(shape, DType::f32, dy.device());
-    run(current_stream(dy.device()), PatchifyBackward{const_rows_of(dy), static_cast<float*>(dx.raw()), shape[1], shape[2], patch});
+    run(current_stream(dy.device()), PatchifyBackward{const_rows_of(dy), floats(dx), shape[1], shape[2], patch});
     grads.add(0, std::move(dx));
   }
 

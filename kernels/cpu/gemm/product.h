@@ -6,6 +6,7 @@
 #include "kernels/cpu/gemm/plan.h"
 #include "kernels/cpu/gemm/tile.h"
 #include "kernels/cpu/gemm/windows.h"
+#include "kernels/cpu/vec/prefetch.h"
 
 #include "twinlens/kernels/parallel.h"
 
@@ -72,8 +73,8 @@ struct Product {
   // The columns of a task. Tasks go down the rows first, so that these panels of b stay in L2 while all rows pass by.
   static constexpr std::int64_t kTaskCols = 192;
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
-  // The lines that a thread packs at one time.
-  static constexpr std::int64_t kPackedLines = 192;
+  // The lines that a thread packs at one time, and their panels.
+  static constexpr std::int64_t kPackedLines = 192, kPanelsOfA = kPackedLines / kTileRows, kPanelsOfB = kPackedLines / kTileCols;
   static_assert(kPackedLines % kTileRows == 0 && kPackedLines % kTileCols == 0);
 
   const Matmul& m;
@@ -184,18 +185,13 @@ struct Product {
     }
   }
 
-  // What take_tile() will touch: rows that lie pages apart, where no hardware prefetcher follows. (Not inlined, gcc takes it for a function
-  // without effect and drops the call.)
+  // Asks for what take_tile() will touch. (Not inlined, gcc takes it for a function without effect and drops the call.)
   TWINLENS_INLINE void prefetch_c(std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols) const {
-    const auto ask = [&](const auto& x) __attribute__((always_inline)) {
-      for (std::int64_t i = row; x.data != nullptr && i < row + rows; ++i) {
-        const char* line = static_cast<const char*>(x.data) + (i * x.stride + col) * size_of(x.dtype);
-        for (std::int64_t byte = 0; byte < cols * size_of(x.dtype); byte += 64) __builtin_prefetch(line + byte);
-      }
-    };
-    ask(c);
-    ask(m.pre);
-    ask(m.residual);
+    Prefetch wanted;
+    wanted.add(c, row, rows, col, cols, true);
+    wanted.add(m.pre, row, rows, col, cols, true);
+    wanted.add(m.residual, row, rows, col, cols, false);
+    wanted.step(Prefetch::kStripes * kTileRows);
   }
 
   static void load_tile(const TileOfC& tile, const Rows& from) {
@@ -239,13 +235,12 @@ void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* 
 // Panels of a region are packed by all threads, then its tiles are shared out.
 template <class P>
 void multiply_region(const P& product, const Region& r, const Block& k, float* a_panels, float* b_panels) {
-  constexpr std::int64_t a_panels_at_once = P::kPackedLines / P::kTileRows, b_panels_at_once = P::kPackedLines / P::kTileCols;
   const std::int64_t a_count = parts(r.rows, P::kPackedLines), b_count = parts(r.cols, P::kPackedLines);
   parallel_for(a_count + b_count, 1, [&](std::int64_t i, std::int64_t) {
     if (i < b_count) {
-      product.pack_b(r, k, i * b_panels_at_once, b_panels_at_once, b_panels);
+      product.pack_b(r, k, i * P::kPanelsOfB, P::kPanelsOfB, b_panels);
     } else {
-      product.pack_a(r, k, (i - b_count) * a_panels_at_once, a_panels_at_once, a_panels);
+      product.pack_a(r, k, (i - b_count) * P::kPanelsOfA, P::kPanelsOfA, a_panels);
     }
   });
   const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);

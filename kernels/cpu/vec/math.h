@@ -10,50 +10,30 @@ struct Math {
   using V = Vec<I>;
   using Int = typename V::Int;
 
+  static constexpr float kLowest = -87.33654F;  // e^x is a normal number from here on
+
   // e^x. Range reduction by n = round(x / ln 2) with a two-part ln 2, then a degree-6 polynomial (Cephes expf). <= 2 ulp;
   // underflows to 0 below -87.3 (no subnormal results), overflows to infinity above 88.7; NaN stays NaN.
   TWINLENS_INLINE static V exp(V x) {
     const V limited = V::min(V::max(x, V(-88.0F)), V(89.0F));
-    const V shifted = V::fma(limited, V(1.44269504088896341F), V(12582912.0F));  // 1.5 * 2^23: rounds to an integer
-    const V n = shifted - V(12582912.0F);
-    V r = V::fma(n, V(-0.693359375F), limited);
-    r = V::fma(n, V(2.12194440e-4F), r);
-    V p = V(1.9875691500e-4F);
-    p = V::fma(p, r, V(1.3981999507e-3F));
-    p = V::fma(p, r, V(8.3334519073e-3F));
-    p = V::fma(p, r, V(4.1665795894e-2F));
-    p = V::fma(p, r, V(1.6666665459e-1F));
-    p = V::fma(p, r, V(5.0000001201e-1F));
-    p = V::fma(p, r * r, r) + V(1.0F);
+    const auto [shifted, n, p] = reduced_exp(limited);
     // 2^n in two factors, so that n = 128 (just below overflow) and n = -127 are reached
     const Int ni = __builtin_convertvector(n.raw, Int);
     const Int half = ni >> 1;
     const V scaled = p * V::bits((half + 127) << 23) * V::bits((ni - half + 127) << 23);
-    V result = V::select(x.raw < -87.33654F, V(0.0F), scaled);
+    V result = V::select(x.raw < kLowest, V(0.0F), scaled);
     result = V::select(x.raw > 88.72283F, V(__builtin_inff()), result);
     return V::select(x.raw != x.raw, x, result);
   }
 
-  // e^x for x <= 0, the exponentials of a softmax, in two thirds of the operations. <= 2 ulp; 0 below -87.3; NaN stays NaN.
-  TWINLENS_INLINE static V exp_nonpositive(V x) { return V::select(x.raw < -87.33654F, V(0.0F), exp_moderate(V::max(x, V(-87.33654F)))); }
-
-  // e^x for -87.33654 <= x <= 88, whose power of two is one normal factor. <= 2 ulp; NaN stays NaN.
+  // e^x for kLowest <= x <= 88, whose power of two is one normal factor, in two thirds of the operations. <= 2 ulp; NaN stays NaN.
   TWINLENS_INLINE static V exp_moderate(V x) {
-    const V shifted = V::fma(x, V(1.44269504088896341F), V(12582912.0F));
-    const V n = shifted - V(12582912.0F);
-    V r = V::fma(n, V(-0.693359375F), x);
-    r = V::fma(n, V(2.12194440e-4F), r);
-    V p = V(1.9875691500e-4F);
-    p = V::fma(p, r, V(1.3981999507e-3F));
-    p = V::fma(p, r, V(8.3334519073e-3F));
-    p = V::fma(p, r, V(4.1665795894e-2F));
-    p = V::fma(p, r, V(1.6666665459e-1F));
-    p = V::fma(p, r, V(5.0000001201e-1F));
-    p = V::fma(p, r * r, r) + V(1.0F);
-    // The low bits of `shifted` hold n, which lies in [-126, 127]. (A product, so that NaN stays.)
-    const V power = V::bits(((Int)shifted.raw + 127) << 23);
-    return p * power;
+    const auto [shifted, n, p] = reduced_exp(x);
+    return p * V::bits(((Int)shifted.raw + 127) << 23);  // (a product, so that NaN stays)
   }
+
+  // The same for x <= 0, the exponentials of a softmax. 0 below -87.3.
+  TWINLENS_INLINE static V exp_nonpositive(V x) { return V::select(x.raw < kLowest, V(0.0F), exp_moderate(V::max(x, V(kLowest)))); }
 
   // ln x for x >= 0 (Cephes logf); -inf at 0, NaN below. <= 1 ulp for normal x.
   TWINLENS_INLINE static V log(V x) {
@@ -88,7 +68,7 @@ struct Math {
 
   // <= 4 ulp for x >= -87.3; 0 below.
   TWINLENS_INLINE static V sigmoid(V x) {
-    return V::select(x.raw < -87.33654F, V(0.0F), V(1.0F) / (V(1.0F) + exp_moderate(V::min(V::max(-x, V(-87.33654F)), V(88.0F)))));
+    return V::select(x.raw < kLowest, V(0.0F), V(1.0F) / (V(1.0F) + exp_moderate(V::min(V::max(-x, V(kLowest)), V(88.0F)))));
   }
 
   // (1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x, and a polynomial near 0 where that form cancels. <= 2 ulp.
@@ -142,6 +122,25 @@ struct Math {
     p = V::fma(p, w, V(2.4926858e-01F));
     p = V::fma(p, w, V(2.5003767e-01F));
     return {density, density * p * w};
+  }
+
+ private:
+  // e^x as 2^n p. The low bits of `shifted` hold n as an integer.
+  struct ReducedExp {
+    V shifted, n, p;
+  };
+  TWINLENS_INLINE static ReducedExp reduced_exp(V x) {
+    const V shifted = V::fma(x, V(1.44269504088896341F), V(12582912.0F));  // 1.5 * 2^23: rounds to an integer
+    const V n = shifted - V(12582912.0F);
+    V r = V::fma(n, V(-0.693359375F), x);
+    r = V::fma(n, V(2.12194440e-4F), r);
+    V p = V(1.9875691500e-4F);
+    p = V::fma(p, r, V(1.3981999507e-3F));
+    p = V::fma(p, r, V(8.3334519073e-3F));
+    p = V::fma(p, r, V(4.1665795894e-2F));
+    p = V::fma(p, r, V(1.6666665459e-1F));
+    p = V::fma(p, r, V(5.0000001201e-1F));
+    return {shifted, n, V::fma(p, r * r, r) + V(1.0F)};
   }
 };
 
