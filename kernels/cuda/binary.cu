@@ -67,10 +67,6 @@ void compute(Stream& stream, const Binary& c) {
   }
 }
 
-struct Boolean {
-  std::uint8_t value;
-};
-
 // Elements are compared as floats or as 64-bit integers, which hold every element type exactly.
 __device__ float comparable(float x) { return x; }
 __device__ float comparable(bf16 x) { return to_float(x); }
