@@ -20,7 +20,7 @@ double thread_seconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-template <class I, bool Pairs>
+template <class I, gemm::Form F>
 float multiply_adds(std::int64_t rounds) {
   using Raw = typename Vec<I>::Raw;
   Raw sum[kChains<I>], x = Vec<I>(0.5F).raw, y = Vec<I>(0.25F).raw;
@@ -29,7 +29,7 @@ float multiply_adds(std::int64_t rounds) {
 #pragma GCC unroll 24
     for (int i = 0; i < kChains<I>; ++i) {
       // In f32 the chain goes through a factor: a product of two constants would be taken out of the loop.
-      sum[i] = Pairs ? gemm::multiply_add<I, Pairs>(x, y, sum[i]) : sum[i] * x + y;
+      sum[i] = F == gemm::Form::pairs ? gemm::multiply_add<I, F>(x, y, sum[i]) : sum[i] * x + y;
     }
   }
   Raw total = sum[0];
@@ -41,7 +41,7 @@ float multiply_adds(std::int64_t rounds) {
 constexpr double kTileFlops = 4.0 * 16 * 16 * 32 * 2;  // of a round
 
 void multiply_tiles(std::int64_t rounds) {
-  const gemm::TileRegisters<Avx512Amx, true> registers;
+  const gemm::TileRegisters<Avx512Amx, gemm::Form::pairs> registers;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -69,11 +69,11 @@ double work(const PeakLoop& a, float* sum) {
 #endif
   if constexpr (I::kBf16Dot) {
     if (a.bf16) {
-      *sum = multiply_adds<I, true>(a.rounds);
+      *sum = multiply_adds<I, gemm::Form::pairs>(a.rounds);
       return rounds * kChains<I> * I::kWidth * 4.0;
     }
   }
-  *sum = multiply_adds<I, false>(a.rounds);
+  *sum = multiply_adds<I, gemm::Form::floats>(a.rounds);
   return rounds * kChains<I> * I::kWidth * 2.0;
 }
 

@@ -26,12 +26,11 @@ TWINLENS_INLINE void configure_tiles() {
   _tile_loadconfig(&config);
 }
 
-// tile[32][16 Vectors] = sum over words, or goes on with it; a[32][words] as TileRows says, b[words][16 Vectors] in pairs of bf16.
+// The sums in registers 0 to 3, of tile[32][16 Vectors]: zero, or what the tile holds; and back.
 template <int Vectors>
-TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const float* b, float* tile, bool more) {
+TWINLENS_INLINE void begin_sums(const float* tile, bool more) {
   static_assert(Vectors == 1 || Vectors == 2);
-  constexpr std::int64_t row = Vectors * 64;  // bytes from one row of b, or of the result, to the next
-  const char *upper = static_cast<const char*>(a.data), *lower = upper + 16 * a.row_bytes;
+  constexpr std::int64_t row = Vectors * 64;  // bytes
   memory_fence_for_compiler();
   if (more) {
     _tile_loadd(0, tile, row);
@@ -48,6 +47,25 @@ TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const
       _tile_zero(3);
     }
   }
+}
+template <int Vectors>
+TWINLENS_INLINE void end_sums(float* tile) {
+  constexpr std::int64_t row = Vectors * 64;
+  _tile_stored(0, tile, row);
+  _tile_stored(1, tile + Vectors * 256, row);
+  if constexpr (Vectors == 2) {
+    _tile_stored(2, tile + 16, row);
+    _tile_stored(3, tile + Vectors * 256 + 16, row);
+  }
+  memory_fence_for_compiler();
+}
+
+// tile[32][16 Vectors] = sum over words, or goes on with it; a[32][words] as TileRows says, b[words][16 Vectors] in pairs of bf16.
+template <int Vectors>
+TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const float* b, float* tile, bool more) {
+  constexpr std::int64_t row = Vectors * 64;  // bytes from one row of b to the next
+  const char *upper = static_cast<const char*>(a.data), *lower = upper + 16 * a.row_bytes;
+  begin_sums<Vectors>(tile, more);
   for (std::int64_t k = 0; k < words; k += 16) {
     _tile_loadd(4, upper, a.row_bytes);
     _tile_loadd(6, b, row);
@@ -63,13 +81,64 @@ TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const
     lower += a.step_bytes;
     b += Vectors * 256;
   }
-  _tile_stored(0, tile, row);
-  _tile_stored(1, tile + Vectors * 256, row);
+  end_sums<Vectors>(tile);
+}
+
+// Registers 4 and 5 from 32 rows of a, 6 and 7 from 16 rows of b; and their products.
+TWINLENS_INLINE void load_rows_of_a(const float* a) {
+  _tile_loadd(4, a, 64);
+  _tile_loadd(5, a + 256, 64);
+}
+template <int Vectors>
+TWINLENS_INLINE void load_rows_of_b(const float* b) {
+  _tile_loadd(6, b, Vectors * 64);
+  if constexpr (Vectors == 2) _tile_loadd(7, b + 16, Vectors * 64);
+}
+template <int Vectors>
+TWINLENS_INLINE void add_products() {
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 5, 6);
   if constexpr (Vectors == 2) {
-    _tile_stored(2, tile + 16, row);
-    _tile_stored(3, tile + Vectors * 256 + 16, row);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
   }
-  memory_fence_for_compiler();
+}
+template <std::int64_t Floats>
+TWINLENS_INLINE void prefetch_floats(const float* x) {
+#pragma GCC unroll 48
+  for (std::int64_t i = 0; i < Floats; i += 16) __builtin_prefetch(x + i, 0, 3);
+}
+
+// The same for f32 in thirds (split.h): the six largest of nine products, the small ones first. While a step is computed the next one
+// is asked for.
+template <int Vectors>
+TWINLENS_INLINE void multiply_thirds(std::int64_t words, const float* a, const float* b, float* tile, bool more) {
+  constexpr std::int64_t rows = 512, columns = Vectors * 256;  // of one part of a step
+  begin_sums<Vectors>(tile, more);
+  for (std::int64_t k = 0; k < words; k += 48, a += 3 * rows, b += 3 * columns) {
+    const float *high_a = a, *middle_a = a + rows, *low_a = a + 2 * rows;
+    const float *high_b = b, *middle_b = b + columns, *low_b = b + 2 * columns;
+    load_rows_of_a(high_a);
+    load_rows_of_b<Vectors>(low_b);
+    add_products<Vectors>();
+    prefetch_floats<rows>(a + 3 * rows);
+    load_rows_of_b<Vectors>(middle_b);
+    add_products<Vectors>();
+    prefetch_floats<rows>(a + 4 * rows);
+    load_rows_of_b<Vectors>(high_b);
+    add_products<Vectors>();
+    prefetch_floats<rows>(a + 5 * rows);
+    load_rows_of_a(low_a);
+    add_products<Vectors>();
+    prefetch_floats<columns>(b + 3 * columns);
+    load_rows_of_a(middle_a);
+    add_products<Vectors>();
+    prefetch_floats<columns>(b + 4 * columns);
+    load_rows_of_b<Vectors>(middle_b);
+    add_products<Vectors>();
+    prefetch_floats<columns>(b + 5 * columns);
+  }
+  end_sums<Vectors>(tile);
 }
 
 }  // namespace twinlens::gemm

@@ -7,6 +7,13 @@
 
 namespace twinlens::gemm {
 
+// The words of a panel's line come in steps.
+struct Steps {
+  std::int64_t depths, words;  // of a step
+  TWINLENS_INLINE std::int64_t words_before(std::int64_t depth) const { return depth / depths * words; }  // of whole steps
+  TWINLENS_INLINE std::int64_t words_of(std::int64_t n) const { return words_before(n + depths - 1); }
+};
+
 // Lines of an operand: line l at depth d is base[l * line_stride + d * depth_stride], and one of the strides is 1.
 struct Lines {
   const void* base;
@@ -123,9 +130,9 @@ using PackPanel = void (*)(const Lines& in, std::int64_t lines, std::int64_t dep
 
 // How an operand of this type is packed, W lines at a time, into words of one depth (rounded to bf16 if `rounded`) or pairs. Step: what
 // the words are padded to a multiple of.
-template <class I, int W, bool Pairs, int Step>
+template <class I, int W, Form F, int Step>
 PackPanel pack_function(DType dtype, bool rounded) {
-  if constexpr (Pairs) {
+  if constexpr (F == Form::pairs) {
     return dtype == DType::bf16 ? pack_panel<I, PairWords<bf16>, W, Step> : pack_panel<I, PairWords<float>, W, Step>;
   } else {
     if (dtype == DType::bf16) return pack_panel<I, FloatWords<bf16, false>, W, Step>;

@@ -13,8 +13,8 @@ inline constexpr std::int64_t kMaxBlockWords = 1536;
 // Rows and columns of c whose panels are packed at one time; multiples of every register tile. Bounds the scratch.
 inline constexpr std::int64_t kGroupRows = 2048, kGroupCols = 3072;
 inline constexpr std::int64_t kPadding = 64;      // no tile is longer
-inline constexpr std::int64_t kWordPadding = 16;  // the words of a block may be padded to a multiple of this (TileShape::kRowWords)
-static_assert(kMaxBlockWords % kWordPadding == 0);
+inline constexpr std::int64_t kDepthPadding = 32;  // the depth of a block may be padded to a multiple of this (TileShape::kRowDepths)
+static_assert(kMaxBlockWords % kDepthPadding == 0);
 // A product of at most this many multiply-adds is packed and computed by one thread; a batch of them goes over the threads.
 inline constexpr std::int64_t kSmallProduct = 1 << 20;
 inline constexpr std::int64_t kMaxSlots = 64;
@@ -35,7 +35,8 @@ struct DepthBlocks {
   return {(words + blocks - 1) / blocks, blocks};
 }
 
-// Where things lie in the scratch, in floats. Sized for words of one depth: pairs need less.
+// Where things lie in the scratch, in floats. Sized for words of one depth, of which pairs need less, or for f32 in thirds, which are
+// three halves as many.
 struct ScratchPlan {
   bool small;  // each slot holds the panels of one item
   bool deep;   // each slot holds the panels of one block of the depth; all at once
@@ -47,19 +48,19 @@ struct ScratchPlan {
   [[gnu::always_inline]] std::int64_t size() const { return slots * (a + b) + sums + blocks; }
 };
 
-[[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m) {
+[[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m, bool thirds) {
   const std::int64_t rows = m.c.rows < kGroupRows ? m.c.rows : kGroupRows, cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
-  // Padded pairs need no more than words of one depth, but for the shortest depths.
-  const std::int64_t depths = m.depth < kWordPadding ? kWordPadding : m.depth, words = depths < kMaxBlockWords ? depths : kMaxBlockWords;
+  const std::int64_t depths = m.depth < kMaxBlockWords ? m.depth : kMaxBlockWords;
+  const std::int64_t padded = (depths + kDepthPadding - 1) / kDepthPadding * kDepthPadding, words = thirds ? padded / 2 * 3 : padded;
   const std::int64_t blocks = depth_blocks(m.depth, 1).blocks;
   ScratchPlan p{};
   p.small = m.depth <= kMaxBlockWords && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
   p.deep = m.batch == 1 && blocks > 1 && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols <= kDeepProduct;
   p.tall = !p.small && m.depth <= kMaxBlockWords && m.c.cols <= kGroupCols &&
-           (cols + kPadding) * (words + kWordPadding) <= kResidentWords && m.c.rows >= 8 * kTaskRows;
+           (cols + kPadding) * padded <= kResidentWords && m.c.rows >= 8 * kTaskRows;
   const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, most = p.small ? kMaxSlots : thread_count();
   p.slots = items < most ? items : most;
-  p.a = p.tall ? thread_count() * kTaskRows * (words + kWordPadding) : (rows + kPadding) * words;
+  p.a = p.tall ? thread_count() * kTaskRows * words : (rows + kPadding) * words;
   p.b = (cols + kPadding) * words;
   p.sums = m.depth > kMaxBlockWords && m.c.dtype != DType::f32 ? rows * cols : 0;
   p.blocks = p.deep ? blocks * rows * cols : 0;

@@ -5,6 +5,9 @@
 #include "kernels/cpu/gemm/pack.h"
 #include "kernels/cpu/gemm/plan.h"
 #include "kernels/cpu/gemm/tile.h"
+#if defined(TWINLENS_TILE_REGISTERS)
+#include "kernels/cpu/gemm/split.h"
+#endif
 #include "kernels/cpu/gemm/windows.h"
 #include "kernels/cpu/vec/prefetch.h"
 
@@ -30,24 +33,24 @@ struct Packer {
   Lines lines;
   DType dtype;
   PackPanel pack;
-  std::int64_t depths_per_word;
+  Steps steps;
   const ConvGeometry* windows;                     // null for a matrix that lies in memory
-  static constexpr std::int64_t kRowsAtOnce = 64;  // (of words; a multiple of kWordPadding)
+  static constexpr std::int64_t kRowsAtOnce = 64;  // (of words)
 
   // Lines [line, line + count) of one block of the depth into panels of `width`, one behind the other.
   void operator()(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panels) const {
     if (windows != nullptr && lines.depth_stride != 1) {
       return visit_float(dtype, [&]<class T>(TypeTag<T>) {
-        pack_window_columns<I>(pack, *windows, static_cast<const T*>(lines.base), line, count, k.depth, k.depths, depths_per_word, width,
+        pack_window_columns<I>(pack, *windows, static_cast<const T*>(lines.base), line, count, k.depth, k.depths, steps, width,
                                width * k.words, panels);
       });
     }
     // Neighbouring lines side by side in a row: a few rows at a time go to all panels, so that a row is read in one run.
-    const std::int64_t at_once = windows == nullptr && lines.line_stride == 1 ? kRowsAtOnce * depths_per_word : k.depths;
+    const std::int64_t at_once = windows == nullptr && lines.line_stride == 1 ? steps.depths * (kRowsAtOnce / steps.words) : k.depths;
     for (std::int64_t d = 0; d < k.depths; d += at_once) {
       const Block part{k.depth + d, least(at_once, k.depths - d), k.words, k.first, k.last};
       for (std::int64_t l = 0; l < count; l += width)
-        one_panel(part, line + l, least(width, count - l), width, panels + l * k.words + d / depths_per_word * width);
+        one_panel(part, line + l, least(width, count - l), width, panels + l * k.words + steps.words_before(d) * width);
     }
   }
 
@@ -55,7 +58,7 @@ struct Packer {
   void one_panel(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panel) const {
     if (windows != nullptr) {
       return visit_float(dtype, [&]<class T>(TypeTag<T>) {
-        pack_windows<I>(pack, *windows, static_cast<const T*>(lines.base), line, count, k.depth, k.depths, depths_per_word, width, panel);
+        pack_windows<I>(pack, *windows, static_cast<const T*>(lines.base), line, count, k.depth, k.depths, steps, width, panel);
       });
     }
     const std::int64_t offset = line * lines.line_stride + k.depth * lines.depth_stride;
@@ -64,18 +67,24 @@ struct Packer {
   }
 };
 
-template <class I, bool Pairs>
+template <class I, Form F>
 struct Product {
-  static constexpr std::int64_t kDepths = Pairs ? 2 : 1, kWordBytes = 4;
-  using Shape = TileShape<I, Pairs>;
+  // kDepths: of a word in the planning of blocks, where a third of an f32 does not count
+  static constexpr std::int64_t kDepths = F == Form::pairs ? 2 : 1, kWordBytes = 4;
+  using Shape = TileShape<I, F>;
+  static constexpr Steps kSteps{Shape::kRowDepths, Shape::kRowWords};
   static constexpr int kVectors = Shape::kVectors;
   static constexpr std::int64_t kTileRows = Shape::kRows, kTileCols = kVectors * I::kWidth;
-  // The columns of a task. Tasks go down the rows first, so that these panels of b stay in L2 while all rows pass by.
+  // The most columns of a task. Tasks go down the rows first, so that these panels of b stay in L2 while all rows pass by.
   static constexpr std::int64_t kTaskCols = 192;
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
+  static std::int64_t task_cols(const Block& k) {
+    return least(kTaskCols, kTaskCols * kMaxBlockWords / k.words / kTileCols * kTileCols);
+  }
   // The lines that a thread packs at one time, and their panels.
   static constexpr std::int64_t kPackedLines = 192, kPanelsOfA = kPackedLines / kTileRows, kPanelsOfB = kPackedLines / kTileCols;
   static_assert(kPackedLines % kTileRows == 0 && kPackedLines % kTileCols == 0);
+  static constexpr bool kReadsRows = F == Form::pairs && Shape::kRowWords > 1;  // of bf16, as they lie
 
   const Matmul& m;
   Packer<I> a, b;
@@ -84,13 +93,22 @@ struct Product {
 
   Product(const Matmul& args, std::int64_t item, float* scratch_sums) : m(args), c(args.c) {
     a = packer(m.a, item, m.a.transposed);
-    if constexpr (Shape::kRowWords > 1) {
-      a.pack = pack_row_words_function<I, Shape::kRowWords>(m.a.dtype);
-    } else {
-      a.pack = pack_function<I, least(kTileRows, I::kWidth), Pairs, 1>(m.a.dtype, m.compute == Compute::bf16);
-    }
     b = packer(m.b, item, !m.b.transposed);
-    b.pack = pack_function<I, I::kWidth, Pairs, Shape::kRowWords>(m.b.dtype, m.compute == Compute::bf16);
+#if defined(TWINLENS_TILE_REGISTERS)
+    if constexpr (F == Form::thirds) {
+      visit_float(m.a.dtype, [&]<class T>(TypeTag<T>) { a.pack = pack_rows_in_thirds<I, T>; });
+      visit_float(m.b.dtype, [&]<class T>(TypeTag<T>) { b.pack = pack_columns_in_thirds<I, T>; });
+    }
+#endif
+    if constexpr (F != Form::thirds) {
+      const bool rounded = m.compute == Compute::bf16;
+      if constexpr (Shape::kRowWords > 1) {
+        a.pack = pack_row_words_function<I, Shape::kRowWords>(m.a.dtype);
+      } else {
+        a.pack = pack_function<I, least(kTileRows, I::kWidth), F, 1>(m.a.dtype, rounded);
+      }
+      b.pack = pack_function<I, I::kWidth, F, Shape::kRowWords>(m.b.dtype, rounded);
+    }
     c.data = static_cast<char*>(m.c.data) + item * m.c_batch_stride * size_of(m.c.dtype);
     sums = c;
     if (c.dtype != DType::f32) sums = {scratch_sums, DType::f32, kGroupRows, kGroupCols, least(c.cols, kGroupCols), nullptr};
@@ -101,15 +119,13 @@ struct Product {
     return {{base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1},
             x.dtype,
             nullptr,
-            kDepths,
+            kSteps,
             x.is_windows() ? &x.windows : nullptr};
   }
 
-  static std::int64_t words_of(std::int64_t depths) { return parts(parts(depths, kDepths), Shape::kRowWords) * Shape::kRowWords; }
-
   // Calls f.template operator()<Vectors>() with the registers that `cols` <= kTileCols columns need.
-  template <int Vectors = kVectors, class F>
-  TWINLENS_INLINE static void with_vectors(std::int64_t cols, F&& f) {
+  template <int Vectors = kVectors, class Body>
+  TWINLENS_INLINE static void with_vectors(std::int64_t cols, Body&& f) {
     if constexpr (Vectors > 1) {
       if (cols <= (Vectors - 1) * I::kWidth) return with_vectors<Vectors - 1>(cols, f);
     }
@@ -118,11 +134,10 @@ struct Product {
 
   // Whether whole tiles of a are read where they lie: words side by side, and no depth to fill up.
   bool a_in_place(const Block& k) const {
-    return Shape::kRowWords > 1 && a.dtype == DType::bf16 && a.windows == nullptr && a.lines.depth_stride == 1 &&
-           k.words * kDepths == k.depths;
+    return kReadsRows && a.dtype == DType::bf16 && a.windows == nullptr && a.lines.depth_stride == 1 && k.words * kDepths == k.depths;
   }
   // Whether windows of a are gathered into a panel whose rows lie one behind the other.
-  bool a_in_rows() const { return Shape::kRowWords > 1 && a.dtype == DType::bf16 && a.windows != nullptr && a.lines.depth_stride == 1; }
+  bool a_in_rows() const { return kReadsRows && a.dtype == DType::bf16 && a.windows != nullptr && a.lines.depth_stride == 1; }
 
   // Panels `index` and the `count` - 1 behind it of the region's rows or columns go to their places in `panels`. A last panel of b that
   // fits into fewer registers is that narrow.
@@ -159,7 +174,7 @@ struct Product {
   // pass by; the sums of those wait in a buffer.
   void compute(const Region& r, const Region& task, const Block& k, const float* a_panels, const float* b_panels) const {
     alignas(64) float sums_of_rows[kTaskRows * kTileCols];
-    [[maybe_unused]] const TileRegisters<I, Pairs> registers;
+    [[maybe_unused]] const TileRegisters<I, F> registers;
     const std::int64_t end = task.row + task.rows;
     for (std::int64_t first = task.row; first < end; first += kTaskRows) {
       const std::int64_t last = least(first + kTaskRows, end);
@@ -174,7 +189,7 @@ struct Product {
               if (word + words == k.words) prefetch_c(row, least(kTileRows, last - row), col, cols);
               TileRows rows = rows_of_a(r, k, row, a_panels);
               rows.data = static_cast<const char*>(rows.data) + word / Shape::kRowWords * rows.step_bytes;
-              micro_kernel<I, Pairs, Vectors>(words, rows, b_panel + word * width, sums_of_rows + (row - first) * width, word > 0);
+              micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_rows + (row - first) * width, word > 0);
             }
           }
           for (std::int64_t row = first; row < last; row += kTileRows) {
@@ -228,7 +243,7 @@ void multiply_block(const P& product, const Region& all, const Block& k, float* 
 // Products too small to share.
 template <class P>
 void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* b_panels) {
-  const Block k{0, m.depth, P::words_of(m.depth), true, true};
+  const Block k{0, m.depth, P::kSteps.words_of(m.depth), true, true};
   multiply_block<P>(P(m, item, nullptr), {0, m.c.rows, 0, m.c.cols}, k, a_panels, b_panels);
 }
 
@@ -243,10 +258,10 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
       product.pack_a(r, k, (i - b_count) * P::kPanelsOfA, P::kPanelsOfA, a_panels);
     }
   });
-  const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
+  const std::int64_t task_cols = P::task_cols(k), row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, task_cols);
   parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
-    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * P::kTaskCols;
-    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
+    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * task_cols;
+    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(task_cols, r.col + r.cols - col)}, k, a_panels,
                     b_panels);
   });
 }
@@ -255,7 +270,7 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
 template <class P>
 void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   const Region all{0, m.c.rows, 0, m.c.cols};
-  const Block k{0, m.depth, P::words_of(m.depth), true, true};
+  const Block k{0, m.depth, P::kSteps.words_of(m.depth), true, true};
   float* const b_panels = scratch + plan.a;
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, nullptr);
@@ -278,7 +293,7 @@ void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
   const auto block = [&](std::int64_t i) {
     const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
-    return Block{depth, depths, P::words_of(depths), i == 0, i == blocks.blocks - 1};
+    return Block{depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1};
   };
   float* const c_sums = scratch + plan.slots * (plan.a + plan.b);
   const auto sums_of = [&](std::int64_t i) {
@@ -309,10 +324,10 @@ void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   });
 }
 
-template <class I, bool Pairs>
+template <class I, Form F>
 void multiply(const Matmul& m) {
-  using P = Product<I, Pairs>;
-  const ScratchPlan plan = scratch_plan(m);
+  using P = Product<I, F>;
+  const ScratchPlan plan = scratch_plan(m, F == Form::thirds);
   float* const scratch = static_cast<float*>(m.scratch);
   if (plan.small) {
     parallel_for(m.batch, parts(m.batch, plan.slots), [&](std::int64_t begin, std::int64_t end) {
@@ -331,7 +346,7 @@ void multiply(const Matmul& m) {
         const Region r{row, least(kGroupRows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
         for (std::int64_t i = 0; i < blocks.blocks; ++i) {
           const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
-          multiply_region(product, r, {depth, depths, P::words_of(depths), i == 0, i == blocks.blocks - 1}, scratch, scratch + plan.a);
+          multiply_region(product, r, {depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1}, scratch, scratch + plan.a);
         }
       }
     }

@@ -1,7 +1,7 @@
 #pragma once
 // The micro-kernel: a tile of c held in registers while one panel of a and one of b stream past.
 
-#include "kernels/cpu/vec/vec.h"
+#include "kernels/cpu/gemm/words.h"
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
@@ -27,39 +27,46 @@ namespace twinlens::gemm {
 // Rows and registers per row of a tile. The accumulators, a row of b and one broadcast of a fill the register file, and there are
 // enough independent chains to hide the latency of the multiply-add.
 //
-// kRowWords: a panel of a is stored in pieces of so many words of the depth, in each the words of a row side by side; with 1 the rows of
-// a word are. Rows in memory whose words are such pieces already are read in place. The depth is padded with zeros to a multiple of it.
+// kRowWords: a panel of a is stored in pieces of so many words of the depth, kRowDepths depths, in each the words of a row side by side;
+// with 1 the rows of a word are. Rows in memory whose words are such pieces already are read in place. The depth is padded with zeros to a
+// multiple of it.
 //
 // kStepWords: so many words of a panel of b, and of the rows of a tile, fit into the first-level cache; a multiple of kRowWords.
-template <class I, bool Pairs>
+template <Form F>
+struct WordByWord {
+  static constexpr int kRowWords = 1, kRowDepths = F == Form::pairs ? 2 : 1, kStepWords = 192;
+};
+template <class I, Form F>
 struct TileShape;
-template <bool Pairs>
-struct TileShape<Scalar, Pairs> {
-  static constexpr int kRowWords = 1, kStepWords = 192;
+template <Form F>
+struct TileShape<Scalar, F> : WordByWord<F> {
   static constexpr int kRows = 4, kVectors = 2;  // 16 registers, and a product needs one when there is no fused multiply-add
 };
-template <bool Pairs>
-struct TileShape<Avx2, Pairs> {
-  static constexpr int kRowWords = 1, kStepWords = 192;
+template <Form F>
+struct TileShape<Avx2, F> : WordByWord<F> {
   static constexpr int kRows = 4, kVectors = 3;  // 16 registers
 };
-template <bool Pairs>
-struct TileShape<Avx512, Pairs> {
-  static constexpr int kRowWords = 1, kStepWords = 192;
+template <Form F>
+struct TileShape<Avx512, F> : WordByWord<F> {
   static constexpr int kRows = 8, kVectors = 3;  // 32 registers
 };
-template <bool Pairs>
-struct TileShape<Avx512Bf16, Pairs> : TileShape<Avx512, Pairs> {};
+template <Form F>
+struct TileShape<Avx512Bf16, F> : TileShape<Avx512, F> {};
 template <>
-struct TileShape<Avx512Amx, false> : TileShape<Avx512, false> {};
+struct TileShape<Avx512Amx, Form::floats> : TileShape<Avx512, Form::floats> {};
 template <>
-struct TileShape<Avx512Amx, true> {
-  static constexpr int kRowWords = 16, kStepWords = 128;
+struct TileShape<Avx512Amx, Form::pairs> {
+  static constexpr int kRowWords = 16, kRowDepths = 32, kStepWords = 128;
   static constexpr int kRows = 32, kVectors = 2;  // 8 tile registers of 16 x 16 words: four sums, two of a, two of b
 };
-template <bool Pairs>
-struct TileShape<Neon, Pairs> {
-  static constexpr int kRowWords = 1, kStepWords = 192;
+template <>
+struct TileShape<Avx512Amx, Form::thirds> {
+  static constexpr int kRowWords = 48, kRowDepths = 32;
+  static constexpr int kStepWords = 1 << 20;  // (the whole depth: a step is computed longer than it is fetched)
+  static constexpr int kRows = 32, kVectors = 2;
+};
+template <Form F>
+struct TileShape<Neon, F> : WordByWord<F> {
   static constexpr int kRows = 8, kVectors = 3;  // 32 registers
 };
 
@@ -71,27 +78,27 @@ TWINLENS_INLINE typename Vec<I>::Raw broadcast(const float* word) {
   return (typename Vec<I>::Raw)(typename Vec<I>::Int{} + bits);
 }
 
-template <class I, bool Pairs>
+template <class I, Form F>
 TWINLENS_INLINE typename Vec<I>::Raw multiply_add(typename Vec<I>::Raw a, typename Vec<I>::Raw b, typename Vec<I>::Raw c) {
 #if defined(__AVX512BF16__)
-  if constexpr (Pairs) return (typename Vec<I>::Raw)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+  if constexpr (F == Form::pairs) return (typename Vec<I>::Raw)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
 #else
-  static_assert(!Pairs, "pairs of bf16 need an instruction that multiplies them");
+  static_assert(F == Form::floats, "pairs of bf16 need an instruction that multiplies them");
 #endif
   return a * b + c;
 }
 
 // While one is alive the thread's tile registers are set up for micro_kernel(); nothing to do for other sets.
-template <class I, bool Pairs>
+template <class I, Form F>
 struct TileRegisters {
   TWINLENS_INLINE TileRegisters() {
 #if defined(TWINLENS_TILE_REGISTERS)
-    if constexpr (Pairs) configure_tiles();
+    if constexpr (F != Form::floats) configure_tiles();
 #endif
   }
   TWINLENS_INLINE ~TileRegisters() {
 #if defined(TWINLENS_TILE_REGISTERS)
-    if constexpr (Pairs) _tile_release();
+    if constexpr (F != Form::floats) _tile_release();
 #endif
   }
   TileRegisters(const TileRegisters&) = delete;
@@ -100,14 +107,15 @@ struct TileRegisters {
 
 // tile[kRows][Vectors * width] = sum over words of a[word][row] * b[word][column]; with `more`, the sum goes on from what the tile holds,
 // with the bits of one call for all words.
-template <class I, bool Pairs, int Vectors>
+template <class I, Form F, int Vectors>
 void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b, float* tile, bool more) {
 #if defined(TWINLENS_TILE_REGISTERS)
-  if constexpr (Pairs) return multiply_tiles<Vectors>(words, rows_of_a, b, tile, more);
+  if constexpr (F == Form::pairs) return multiply_tiles<Vectors>(words, rows_of_a, b, tile, more);
+  if constexpr (F == Form::thirds) return multiply_thirds<Vectors>(words, static_cast<const float*>(rows_of_a.data), b, tile, more);
 #else
-  static_assert(TileShape<I, Pairs>::kRowWords == 1, "this layout is for tile registers, which this compiler was not asked for");
+  static_assert(TileShape<I, F>::kRowWords == 1, "this layout is for tile registers, which this compiler was not asked for");
 #endif
-  constexpr int rows = TileShape<I, Pairs>::kRows, width = I::kWidth;
+  constexpr int rows = TileShape<I, F>::kRows, width = I::kWidth;
   using Raw = typename Vec<I>::Raw;
   const float* a = static_cast<const float*>(rows_of_a.data);
   Raw sum[rows][Vectors] = {};
@@ -126,7 +134,7 @@ void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b,
     for (int i = 0; i < rows; ++i) {
       const Raw av = broadcast<I>(a + i);
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sum[i][j] = multiply_add<I, Pairs>(av, bv[j], sum[i][j]);
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = multiply_add<I, F>(av, bv[j], sum[i][j]);
     }
     a += rows;
     b += Vectors * width;

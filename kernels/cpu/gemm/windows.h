@@ -72,14 +72,14 @@ TWINLENS_INLINE void gather_window(const ConvGeometry& g, const T* map, const Wi
 // Panels whose lines are windows: rows [line, line + count) of the matrix, columns [depth, depth + depths).
 template <class I, class T>
 void pack_windows(PackPanel pack, const ConvGeometry& g, const T* map, std::int64_t line, std::int64_t count, std::int64_t depth,
-                  std::int64_t depths, std::int64_t depths_per_word, std::int64_t width, float* panel) {
+                  std::int64_t depths, Steps steps, std::int64_t width, float* panel) {
   constexpr std::int64_t kMostLines = 32, kAtOnce = 256;  // lines of a panel of a, columns
   alignas(64) T buffer[kMostLines * kAtOnce];
   for (std::int64_t d = 0; d < depths; d += kAtOnce) {
     const std::int64_t n = depths - d < kAtOnce ? depths - d : kAtOnce;
     WindowPlace at(g, line);
     for (std::int64_t i = 0; i < count; ++i, at.next(g)) gather_window<I>(g, map, at, depth + d, depth + d + n, buffer + i * n);
-    pack({buffer, n, 1}, count, n, width, panel + d / depths_per_word * width);
+    pack({buffer, n, 1}, count, n, width, panel + steps.words_before(d) * width);
   }
 }
 
@@ -97,7 +97,7 @@ void gather_rows(const ConvGeometry& g, const T* map, std::int64_t line, std::in
 // Panels of `width` whose lines are columns [line, line + count) of the matrix, and whose depths are windows; a panel is `panel_size` long.
 template <class I, class T>
 void pack_window_columns(PackPanel pack, const ConvGeometry& g, const T* map, std::int64_t line, std::int64_t count, std::int64_t depth,
-                         std::int64_t depths, std::int64_t depths_per_word, std::int64_t width, std::int64_t panel_size, float* panels) {
+                         std::int64_t depths, Steps steps, std::int64_t width, std::int64_t panel_size, float* panels) {
   constexpr std::int64_t kAtOnce = 32, kMostColumns = 256;  // windows; columns, whole panels of them
   alignas(64) T buffer[kAtOnce * kMostColumns];
   const std::int64_t columns = kMostColumns / width * width;
@@ -111,7 +111,7 @@ void pack_window_columns(PackPanel pack, const ConvGeometry& g, const T* map, st
       for (std::int64_t i = 0; i < n; ++i, at.next(g)) gather_window<I>(g, map, at, line + first, line + first + c, buffer + i * c);
       for (std::int64_t l = 0; l < c; l += width) {
         pack({buffer + l, 1, c}, c - l < width ? c - l : width, n, width,
-             panels + (first + l) / width * panel_size + d / depths_per_word * width);
+             panels + (first + l) / width * panel_size + steps.words_before(d) * width);
       }
     }
     start = at;

@@ -6,6 +6,9 @@
 
 namespace twinlens::gemm {
 
+// What the words of a product are: f32; pairs of bf16; or f32 in three parts, which are pairs of bf16 (split.h).
+enum class Form { floats, pairs, thirds };
+
 // A register narrower than the set's own, for panels that are narrower.
 template <class I, int W>
 struct Narrow {

@@ -56,8 +56,13 @@ template <class I>
 void kernel(I, const Matmul&);
 void launch(Cuda, Stream&, const Matmul&);
 
-// What the CPU body needs for arguments of these sizes and types (pointers are not looked at), whatever the instruction set.
+// What the CPU body needs for arguments of these sizes and types (pointers are not looked at) with the active set and the switch below.
 std::int64_t scratch_bytes(const Matmul&);
+
+// Whether the CPU body multiplies f32 in tile registers, as sums of products of bf16 (kernels/cpu/gemm/split.h): with avx512amx, unless
+// the environment has TWINLENS_SPLIT_F32=0 or it was switched off here. Errors are those of f32 arithmetic either way, the bits differ.
+bool splits_f32(const Matmul&);
+void set_split_f32(bool allowed);
 
 // What the CUDA body needs: operands and bias in the type of the product, sums that c cannot hold. 0 when there is nothing to convert.
 std::int64_t cuda_scratch_bytes(const Matmul&);
