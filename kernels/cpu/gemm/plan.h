@@ -10,11 +10,12 @@ namespace twinlens::gemm {
 // Words (f32, or pairs of bf16) of the depth in one block: a panel of b of 48 columns is then at most 288 KiB, a quarter of a Zen 4
 // core's L2, and c is visited once for the depths that training has mostly (768, 1536, 1600 rows of a weight gradient).
 inline constexpr std::int64_t kMaxBlockWords = 1536;
+inline constexpr std::int64_t kMaxBlockThirds = kMaxBlockWords / 3 * 2;  // depths of f32 in thirds (split.h), three words for two of them
 // Rows and columns of c whose panels are packed at one time; multiples of every register tile. Bounds the scratch.
 inline constexpr std::int64_t kGroupRows = 2048, kGroupCols = 3072;
 inline constexpr std::int64_t kPadding = 64;      // no tile is longer
 inline constexpr std::int64_t kDepthPadding = 32;  // the depth of a block may be padded to a multiple of this (TileShape::kRowDepths)
-static_assert(kMaxBlockWords % kDepthPadding == 0);
+static_assert(kMaxBlockThirds % kDepthPadding == 0);
 // A product of at most this many multiply-adds is packed and computed by one thread; a batch of them goes over the threads.
 inline constexpr std::int64_t kSmallProduct = 1 << 20;
 inline constexpr std::int64_t kMaxSlots = 64;
@@ -28,10 +29,10 @@ struct DepthBlocks {
   std::int64_t words, blocks;  // of a block (the last may be shorter), number
 };
 
-[[gnu::always_inline]] inline DepthBlocks depth_blocks(std::int64_t depth, std::int64_t depths_per_word) {
+[[gnu::always_inline]] inline DepthBlocks depth_blocks(std::int64_t depth, std::int64_t depths_per_word, std::int64_t most) {
   const std::int64_t words = (depth + depths_per_word - 1) / depths_per_word;
-  if (words <= kMaxBlockWords) return {words, 1};
-  const std::int64_t blocks = (words + kMaxBlockWords - 1) / kMaxBlockWords;
+  if (words <= most) return {words, 1};
+  const std::int64_t blocks = (words + most - 1) / most;
   return {(words + blocks - 1) / blocks, blocks};
 }
 
@@ -50,19 +51,19 @@ struct ScratchPlan {
 
 [[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m, bool thirds) {
   const std::int64_t rows = m.c.rows < kGroupRows ? m.c.rows : kGroupRows, cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
-  const std::int64_t depths = m.depth < kMaxBlockWords ? m.depth : kMaxBlockWords;
+  const std::int64_t most = thirds ? kMaxBlockThirds : kMaxBlockWords, depths = m.depth < most ? m.depth : most;
   const std::int64_t padded = (depths + kDepthPadding - 1) / kDepthPadding * kDepthPadding, words = thirds ? padded / 2 * 3 : padded;
-  const std::int64_t blocks = depth_blocks(m.depth, 1).blocks;
+  const std::int64_t blocks = depth_blocks(m.depth, 1, most).blocks;
   ScratchPlan p{};
-  p.small = m.depth <= kMaxBlockWords && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
+  p.small = m.depth <= most && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
   p.deep = m.batch == 1 && blocks > 1 && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols <= kDeepProduct;
-  p.tall = !p.small && m.depth <= kMaxBlockWords && m.c.cols <= kGroupCols &&
+  p.tall = !p.small && m.depth <= most && m.c.cols <= kGroupCols &&
            (cols + kPadding) * padded <= kResidentWords && m.c.rows >= 8 * kTaskRows;
-  const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, most = p.small ? kMaxSlots : thread_count();
-  p.slots = items < most ? items : most;
+  const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, slots = p.small ? kMaxSlots : thread_count();
+  p.slots = items < slots ? items : slots;
   p.a = p.tall ? thread_count() * kTaskRows * words : (rows + kPadding) * words;
   p.b = (cols + kPadding) * words;
-  p.sums = m.depth > kMaxBlockWords && m.c.dtype != DType::f32 ? rows * cols : 0;
+  p.sums = m.depth > most && m.c.dtype != DType::f32 ? rows * cols : 0;
   p.blocks = p.deep ? blocks * rows * cols : 0;
   return p;
 }

@@ -69,21 +69,21 @@ struct Packer {
 
 template <class I, Form F>
 struct Product {
-  // kDepths: of a word in the planning of blocks, where a third of an f32 does not count
-  static constexpr std::int64_t kDepths = F == Form::pairs ? 2 : 1, kWordBytes = 4;
+  // Blocks of the depth are planned in units of kDepths depths, at most kMost of them.
+  static constexpr std::int64_t kDepths = F == Form::pairs ? 2 : 1, kMost = F == Form::thirds ? kMaxBlockThirds : kMaxBlockWords;
+  static constexpr std::int64_t kWordBytes = 4;
   using Shape = TileShape<I, F>;
   static constexpr Steps kSteps{Shape::kRowDepths, Shape::kRowWords};
   static constexpr int kVectors = Shape::kVectors;
   static constexpr std::int64_t kTileRows = Shape::kRows, kTileCols = kVectors * I::kWidth;
-  // The most columns of a task. Tasks go down the rows first, so that these panels of b stay in L2 while all rows pass by.
+  // The columns of a task. Tasks go down the rows first, so that these panels of b stay in L2 while all rows pass by.
   static constexpr std::int64_t kTaskCols = 192;
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
-  static std::int64_t task_cols(const Block& k) {
-    return least(kTaskCols, kTaskCols * kMaxBlockWords / k.words / kTileCols * kTileCols);
-  }
   // The lines that a thread packs at one time, and their panels.
   static constexpr std::int64_t kPackedLines = 192, kPanelsOfA = kPackedLines / kTileRows, kPanelsOfB = kPackedLines / kTileCols;
   static_assert(kPackedLines % kTileRows == 0 && kPackedLines % kTileCols == 0);
+  // A tile in thirds takes so long that what it touches of c is gone again by then; its stores are done during the next one.
+  static constexpr bool kPrefetchesC = F != Form::thirds;
   static constexpr bool kReadsRows = F == Form::pairs && Shape::kRowWords > 1;  // of bf16, as they lie
 
   const Matmul& m;
@@ -186,14 +186,14 @@ struct Product {
           for (std::int64_t word = 0; word < k.words || word == 0; word += Shape::kStepWords) {
             const std::int64_t words = least(Shape::kStepWords, k.words - word);
             for (std::int64_t row = first; row < last; row += kTileRows) {
-              if (word + words == k.words) prefetch_c(row, least(kTileRows, last - row), col, cols);
+              const bool last_words = word + words == k.words;
+              if (kPrefetchesC && last_words) prefetch_c(row, least(kTileRows, last - row), col, cols);
               TileRows rows = rows_of_a(r, k, row, a_panels);
               rows.data = static_cast<const char*>(rows.data) + word / Shape::kRowWords * rows.step_bytes;
-              micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_rows + (row - first) * width, word > 0);
+              float* const sums_of_tile = sums_of_rows + (row - first) * width;
+              micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_tile, word > 0);
+              if (last_words) take_tile(r, k, {sums_of_tile, width, row, col, least(kTileRows, last - row), cols});
             }
-          }
-          for (std::int64_t row = first; row < last; row += kTileRows) {
-            take_tile(r, k, {sums_of_rows + (row - first) * width, width, row, col, least(kTileRows, last - row), cols});
           }
         });
       }
@@ -258,10 +258,10 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
       product.pack_a(r, k, (i - b_count) * P::kPanelsOfA, P::kPanelsOfA, a_panels);
     }
   });
-  const std::int64_t task_cols = P::task_cols(k), row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, task_cols);
+  const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
   parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
-    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * task_cols;
-    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(task_cols, r.col + r.cols - col)}, k, a_panels,
+    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * P::kTaskCols;
+    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
                     b_panels);
   });
 }
@@ -290,7 +290,7 @@ void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
 template <class P>
 void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   const Region all{0, m.c.rows, 0, m.c.cols};
-  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
+  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths, P::kMost);
   const auto block = [&](std::int64_t i) {
     const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
     return Block{depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1};
@@ -338,7 +338,7 @@ void multiply(const Matmul& m) {
   }
   if (plan.deep) return multiply_deep<P>(m, plan, scratch);
   if (plan.tall) return multiply_tall<P>(m, plan, scratch);
-  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths);
+  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths, P::kMost);
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, scratch + plan.a + plan.b);
     for (std::int64_t col = 0; col < m.c.cols; col += kGroupCols) {

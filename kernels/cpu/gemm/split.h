@@ -35,7 +35,7 @@ struct Thirds {
       rest = (Raw)_mm512_maskz_sub_ps(finite, (__m512)x, (__m512)part[0]);
     }
     part[1] = upper_half(rest);
-    part[2] = (UInt)(rest - (Raw)part[1]);
+    part[2] = (UInt)(rest - (Raw)part[1]) & 0xffff0000U;  // (in whose lower half only denormal numbers have something)
   }
 
   // Rounded to bf16, halves away from zero.

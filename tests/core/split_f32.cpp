@@ -1,0 +1,97 @@
+// f32 products in tile registers (kernels/cpu/gemm/split.h) against multiply-adds, which the switch gives, and against double precision.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+#include "tests/support/op_case.h"
+
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/isa.h"
+#include "twinlens/kernels/matmul.h"
+
+namespace twinlens {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+
+bool has_tiles() {
+  if (active_isa() == Isa::avx512amx) return true;
+  WARN("no tile registers here (or capped by TWINLENS_MAX_ISA): nothing to compare");
+  return false;
+}
+
+Tensor by_multiply_adds(const Tensor& a, const Tensor& b) {
+  set_split_f32(false);
+  Tensor c = matmul(a, b);
+  set_split_f32(true);
+  return c;
+}
+
+// ||c - a b|| / ||a b||, in double precision.
+double error_of(const Tensor& c, const Tensor& a, const Tensor& b) {
+  const Tensor x = dense(a), y = dense(b);
+  const std::int64_t rows = a.size(0), depth = a.size(1), cols = b.size(1);
+  double difference = 0.0, size = 0.0;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < cols; ++j) {
+      double sum = 0.0;
+      for (std::int64_t k = 0; k < depth; ++k)
+        sum += static_cast<double>(x.data<float>()[i * depth + k]) * static_cast<double>(y.data<float>()[k * cols + j]);
+      difference += std::pow(static_cast<double>(c.data<float>()[i * cols + j]) - sum, 2);
+      size += sum * sum;
+    }
+  }
+  return std::sqrt(difference / size);
+}
+
+float product_of(float a, float b) { return matmul(full({1, 1}, a), full({1, 1}, b)).data<float>()[0]; }
+
+TEST_CASE("f32 products in tile registers are as near to double precision as multiply-adds") {
+  if (!has_tiles()) return;
+  const Shape shapes[] = {{1, 1, 1}, {3, 2, 5}, {33, 31, 17}, {32, 32, 32}, {65, 64, 47}, {40, 800, 70}, {50, 1030, 200}, {600, 96, 40}, {7, 5000, 9}};
+  for (const Shape& s : shapes) {
+    const Tensor a = test::tensor_of(test::random_input({s[0], s[1]}, "a")), b = test::tensor_of(test::random_input({s[1], s[2]}, "b"));
+    const Tensor a_turned = dense(a.transpose(0, 1)).transpose(0, 1), b_turned = dense(b.transpose(0, 1)).transpose(0, 1);
+    INFO(s[0] << " x " << s[1] << " x " << s[2]);
+    const Tensor c = matmul(a, b);
+    const double bound = std::max(error_of(by_multiply_adds(a, b), a, b), 0x1p-24);
+    CHECK(error_of(c, a, b) <= bound);
+    // However the operands lie, the bits are the same.
+    CHECK(matmul(a_turned, b).to_vector() == c.to_vector());
+    CHECK(matmul(a, b_turned).to_vector() == c.to_vector());
+    CHECK(matmul(a_turned, b_turned).to_vector() == c.to_vector());
+  }
+}
+
+TEST_CASE("f32 products in tile registers keep all 24 bits of a number") {
+  if (!has_tiles()) return;
+  for (const float x : {1.0F, -1.0F, 16777215.0F, 8388609.0F, 0x1.fffffep-60F, 0x1.00ff01p-60F, 0x1.7f807fp100F, 0x1.fffffep127F, -0x1.fffffep127F,
+                        0x1.ffp127F, 0x1.800002p-100F}) {
+    INFO(x);
+    CHECK(product_of(x, 1.0F) == x);
+    CHECK(product_of(-1.0F, x) == -x);
+  }
+  CHECK(product_of(4097.0F, 4095.0F) == 16777215.0F);
+}
+
+TEST_CASE("f32 products in tile registers: the smallest numbers lose bits, and nothing becomes what it is not") {
+  if (!has_tiles()) return;
+  for (const float x : {0x1p-126F, 0x1.fffffep-112F, 0x1.234566p-120F, 0x1p-149F, 0x1.fffffcp-127F, -0x1.8p-130F}) {
+    INFO(x);
+    CHECK(std::abs(product_of(x, 1.0F) - x) <= 0x1p-126F);
+    CHECK(std::abs(product_of(1.0F, x) - x) <= 0x1p-126F);
+    // Its neighbours in a pair are not touched.
+    const Tensor a = from_vector(std::vector<float>{3.0F, x, x, 5.0F}, {1, 4}), ones = full({4, 1}, 1.0);
+    CHECK(matmul(a, ones).data<float>()[0] == 8.0F);
+    CHECK(matmul(ones.transpose(0, 1), a.transpose(0, 1)).data<float>()[0] == 8.0F);
+  }
+  CHECK_FALSE(std::isfinite(product_of(kInfinity, 1.0F)));
+  CHECK_FALSE(std::isfinite(product_of(1.5F, -kInfinity)));
+  CHECK(std::isnan(product_of(kNan, 1.0F)));
+  CHECK(std::isnan(product_of(0.0F, kInfinity)));
+  CHECK(product_of(0x1p127F, 2.0F) == kInfinity);
+}
+
+}  // namespace
+}  // namespace twinlens
