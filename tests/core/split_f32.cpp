@@ -49,7 +49,8 @@ float product_of(float a, float b) { return matmul(full({1, 1}, a), full({1, 1},
 
 TEST_CASE("f32 products in tile registers are as near to double precision as multiply-adds") {
   if (!has_tiles()) return;
-  const Shape shapes[] = {{1, 1, 1}, {3, 2, 5}, {33, 31, 17}, {32, 32, 32}, {65, 64, 47}, {40, 800, 70}, {50, 1030, 200}, {600, 96, 40}, {7, 5000, 9}};
+  const Shape shapes[] = {{1, 1, 1},     {3, 2, 5},       {33, 31, 17},  {32, 32, 32}, {65, 64, 47},
+                          {40, 800, 70}, {50, 1030, 200}, {600, 96, 40}, {7, 5000, 9}};
   for (const Shape& s : shapes) {
     const Tensor a = test::tensor_of(test::random_input({s[0], s[1]}, "a")), b = test::tensor_of(test::random_input({s[1], s[2]}, "b"));
     const Tensor a_turned = dense(a.transpose(0, 1)).transpose(0, 1), b_turned = dense(b.transpose(0, 1)).transpose(0, 1);
@@ -66,8 +67,8 @@ TEST_CASE("f32 products in tile registers are as near to double precision as mul
 
 TEST_CASE("f32 products in tile registers keep all 24 bits of a number") {
   if (!has_tiles()) return;
-  for (const float x : {1.0F, -1.0F, 16777215.0F, 8388609.0F, 0x1.fffffep-60F, 0x1.00ff01p-60F, 0x1.7f807fp100F, 0x1.fffffep127F, -0x1.fffffep127F,
-                        0x1.ffp127F, 0x1.800002p-100F}) {
+  for (const float x : {1.0F, -1.0F, 16777215.0F, 8388609.0F, 0x1.fffffep-60F, 0x1.00ff01p-60F, 0x1.7f807fp100F, 0x1.fffffep127F,
+                        -0x1.fffffep127F, 0x1.ffp127F, 0x1.800002p-100F}) {
     INFO(x);
     CHECK(product_of(x, 1.0F) == x);
     CHECK(product_of(-1.0F, x) == -x);

@@ -9,7 +9,7 @@ namespace twinlens::gemm {
 
 // The words of a panel's line come in steps.
 struct Steps {
-  std::int64_t depths, words;  // of a step
+  std::int64_t depths, words;                                                                             // of a step
   TWINLENS_INLINE std::int64_t words_before(std::int64_t depth) const { return depth / depths * words; }  // of whole steps
   TWINLENS_INLINE std::int64_t words_of(std::int64_t n) const { return words_before(n + depths - 1); }
 };

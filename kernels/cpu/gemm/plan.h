@@ -13,7 +13,7 @@ inline constexpr std::int64_t kMaxBlockWords = 1536;
 inline constexpr std::int64_t kMaxBlockThirds = kMaxBlockWords / 3 * 2;  // depths of f32 in thirds (split.h), three words for two of them
 // Rows and columns of c whose panels are packed at one time; multiples of every register tile. Bounds the scratch.
 inline constexpr std::int64_t kGroupRows = 2048, kGroupCols = 3072;
-inline constexpr std::int64_t kPadding = 64;      // no tile is longer
+inline constexpr std::int64_t kPadding = 64;       // no tile is longer
 inline constexpr std::int64_t kDepthPadding = 32;  // the depth of a block may be padded to a multiple of this (TileShape::kRowDepths)
 static_assert(kMaxBlockThirds % kDepthPadding == 0);
 // A product of at most this many multiply-adds is packed and computed by one thread; a batch of them goes over the threads.
@@ -24,6 +24,9 @@ inline constexpr std::int64_t kDeepProduct = 1 << 17;
 // A b of at most this many words stays in a core's L2. A c with many rows is then cut into tasks of kTaskRows whole rows, each of which
 // packs its own part of a: a goes through the first-level cache once and threads meet twice in all.
 inline constexpr std::int64_t kResidentWords = 1 << 17, kTaskRows = 64;
+// The columns of a task otherwise: their panels of b stay in L2 while all rows pass by. Where there are enough such tasks each packs its
+// own part of b, which then never leaves that core. (The same with a, where it is the larger one, gains nothing.)
+inline constexpr std::int64_t kTaskCols = 192;
 
 struct DepthBlocks {
   std::int64_t words, blocks;  // of a block (the last may be shorter), number
@@ -42,6 +45,7 @@ struct ScratchPlan {
   bool small;  // each slot holds the panels of one item
   bool deep;   // each slot holds the panels of one block of the depth; all at once
   bool tall;   // each slot holds panels of a for one task's rows; b is packed once, before them
+  bool wide;   // each slot holds panels of b for one task's columns; a is packed by all, before them
   std::int64_t slots;
   std::int64_t a, b;    // sizes of the panels of a, of b
   std::int64_t sums;    // sums in f32 for a c that cannot hold them between blocks of the depth
@@ -57,12 +61,14 @@ struct ScratchPlan {
   ScratchPlan p{};
   p.small = m.depth <= most && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
   p.deep = m.batch == 1 && blocks > 1 && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols <= kDeepProduct;
-  p.tall = !p.small && m.depth <= most && m.c.cols <= kGroupCols &&
-           (cols + kPadding) * padded <= kResidentWords && m.c.rows >= 8 * kTaskRows;
+  p.tall =
+      !p.small && m.depth <= most && m.c.cols <= kGroupCols && (cols + kPadding) * padded <= kResidentWords && m.c.rows >= 8 * kTaskRows;
+  const std::int64_t tasks = (cols + kTaskCols - 1) / kTaskCols, turns = (tasks + thread_count() - 1) / thread_count();
+  p.wide = !p.small && !p.deep && !p.tall && 10 * tasks >= 9 * turns * thread_count();  // no more than a tenth of the threads idle
   const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, slots = p.small ? kMaxSlots : thread_count();
   p.slots = items < slots ? items : slots;
   p.a = p.tall ? thread_count() * kTaskRows * words : (rows + kPadding) * words;
-  p.b = (cols + kPadding) * words;
+  p.b = p.wide ? thread_count() * kTaskCols * words : (cols + kPadding) * words;
   p.sums = m.depth > most && m.c.dtype != DType::f32 ? rows * cols : 0;
   p.blocks = p.deep ? blocks * rows * cols : 0;
   return p;

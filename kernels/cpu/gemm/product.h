@@ -26,6 +26,13 @@ struct Block {
   std::int64_t depth, depths, words;
   bool first, last;
 };
+// What is packed of them: panels of a from `row` on, of b from `col` on.
+struct Panels {
+  const float* a;
+  std::int64_t row;
+  const float* b;
+  std::int64_t col;
+};
 
 // An operand of one item of the batch.
 template <class I>  // so that every instruction set has symbols of its own
@@ -76,8 +83,6 @@ struct Product {
   static constexpr Steps kSteps{Shape::kRowDepths, Shape::kRowWords};
   static constexpr int kVectors = Shape::kVectors;
   static constexpr std::int64_t kTileRows = Shape::kRows, kTileCols = kVectors * I::kWidth;
-  // The columns of a task. Tasks go down the rows first, so that these panels of b stay in L2 while all rows pass by.
-  static constexpr std::int64_t kTaskCols = 192;
   static_assert(kTaskRows % kTileRows == 0 && kTaskCols % kTileCols == 0 && kTileCols <= kPadding);
   // The lines that a thread packs at one time, and their panels.
   static constexpr std::int64_t kPackedLines = 192, kPanelsOfA = kPackedLines / kTileRows, kPanelsOfB = kPackedLines / kTileCols;
@@ -152,13 +157,13 @@ struct Product {
     }
     a(k, r.row + row, end - row, kTileRows, panels + row * k.words);
   }
-  // The rows of a tile from `row` on, in place or in the panels of region r.
-  TileRows rows_of_a(const Region& r, const Block& k, std::int64_t row, const float* panels) const {
+  // The rows of a tile from `row` on, in place or in the panels.
+  TileRows rows_of_a(const Region& r, const Block& k, std::int64_t row, const Panels& panels) const {
     if (a_in_place(k) && row + kTileRows <= r.row + r.rows) {
       return {static_cast<const bf16*>(a.lines.base) + row * a.lines.line_stride + k.depth, a.lines.line_stride * size_of(DType::bf16),
               Shape::kRowWords * kWordBytes};
     }
-    const float* panel = panels + (row - r.row) * k.words;
+    const float* panel = panels.a + (row - panels.row) * k.words;
     if (a_in_rows()) return {panel, k.words * kWordBytes, Shape::kRowWords * kWordBytes};
     return {panel, Shape::kRowWords * kWordBytes, kTileRows * Shape::kRowWords * kWordBytes};
   }
@@ -170,9 +175,9 @@ struct Product {
     if (col < end) b(k, r.col + col, end - col, parts(end - col, I::kWidth) * I::kWidth, panels + col * k.words);
   }
 
-  // The part `task` of region r, from packed panels. kStepWords of a panel of b stay in the first-level cache while up to kTaskRows rows
+  // The part `task` of region r. kStepWords of a panel of b stay in the first-level cache while up to kTaskRows rows
   // pass by; the sums of those wait in a buffer.
-  void compute(const Region& r, const Region& task, const Block& k, const float* a_panels, const float* b_panels) const {
+  void compute(const Region& r, const Region& task, const Block& k, const Panels& panels) const {
     alignas(64) float sums_of_rows[kTaskRows * kTileCols];
     [[maybe_unused]] const TileRegisters<I, F> registers;
     const std::int64_t end = task.row + task.rows;
@@ -180,7 +185,7 @@ struct Product {
       const std::int64_t last = least(first + kTaskRows, end);
       for (std::int64_t col = task.col; col < task.col + task.cols; col += kTileCols) {
         const std::int64_t cols = least(kTileCols, task.col + task.cols - col);
-        const float* b_panel = b_panels + (col - r.col) * k.words;
+        const float* b_panel = panels.b + (col - panels.col) * k.words;
         with_vectors(cols, [&]<int Vectors>() {
           constexpr std::int64_t width = Vectors * I::kWidth;
           for (std::int64_t word = 0; word < k.words || word == 0; word += Shape::kStepWords) {
@@ -188,7 +193,7 @@ struct Product {
             for (std::int64_t row = first; row < last; row += kTileRows) {
               const bool last_words = word + words == k.words;
               if (kPrefetchesC && last_words) prefetch_c(row, least(kTileRows, last - row), col, cols);
-              TileRows rows = rows_of_a(r, k, row, a_panels);
+              TileRows rows = rows_of_a(r, k, row, panels);
               rows.data = static_cast<const char*>(rows.data) + word / Shape::kRowWords * rows.step_bytes;
               float* const sums_of_tile = sums_of_rows + (row - first) * width;
               micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_tile, word > 0);
@@ -237,7 +242,7 @@ template <class P>
 void multiply_block(const P& product, const Region& all, const Block& k, float* a_panels, float* b_panels) {
   product.pack_b(all, k, 0, parts(all.cols, P::kTileCols), b_panels);
   product.pack_a(all, k, 0, parts(all.rows, P::kTileRows), a_panels);
-  product.compute(all, all, k, a_panels, b_panels);
+  product.compute(all, all, k, {a_panels, all.row, b_panels, all.col});
 }
 
 // Products too small to share.
@@ -247,9 +252,26 @@ void multiply_small(const Matmul& m, std::int64_t item, float* a_panels, float* 
   multiply_block<P>(P(m, item, nullptr), {0, m.c.rows, 0, m.c.cols}, k, a_panels, b_panels);
 }
 
-// Panels of a region are packed by all threads, then its tiles are shared out.
+// Panels of a are packed by all threads; then each takes columns and packs its own panels of b, which stay in its L2 while all rows pass
+// by.
 template <class P>
-void multiply_region(const P& product, const Region& r, const Block& k, float* a_panels, float* b_panels) {
+void multiply_wide(const P& product, const ScratchPlan& plan, const Region& r, const Block& k, float* a_panels, float* b_panels) {
+  parallel_for(parts(r.rows, P::kPackedLines), 1,
+               [&](std::int64_t i, std::int64_t) { product.pack_a(r, k, i * P::kPanelsOfA, P::kPanelsOfA, a_panels); });
+  const std::int64_t slots = thread_count();
+  parallel_for_slots(parts(r.cols, kTaskCols), slots, [&](std::int64_t slot, std::int64_t task) {
+    const std::int64_t col = task * kTaskCols;
+    const Region own{r.row, r.rows, r.col + col, least(kTaskCols, r.cols - col)};
+    float* const own_panels = b_panels + slot * (plan.b / slots);
+    product.pack_b(own, k, 0, parts(own.cols, P::kTileCols), own_panels);
+    product.compute(r, own, k, {a_panels, r.row, own_panels, own.col});
+  });
+}
+
+// Panels of a region are packed by all threads, then its tiles are shared out, down the rows first.
+template <class P>
+void multiply_region(const P& product, const ScratchPlan& plan, const Region& r, const Block& k, float* a_panels, float* b_panels) {
+  if (plan.wide) return multiply_wide(product, plan, r, k, a_panels, b_panels);
   const std::int64_t a_count = parts(r.rows, P::kPackedLines), b_count = parts(r.cols, P::kPackedLines);
   parallel_for(a_count + b_count, 1, [&](std::int64_t i, std::int64_t) {
     if (i < b_count) {
@@ -258,11 +280,11 @@ void multiply_region(const P& product, const Region& r, const Block& k, float* a
       product.pack_a(r, k, (i - b_count) * P::kPanelsOfA, P::kPanelsOfA, a_panels);
     }
   });
-  const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, P::kTaskCols);
+  const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, kTaskCols);
   parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
-    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * P::kTaskCols;
-    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(P::kTaskCols, r.col + r.cols - col)}, k, a_panels,
-                    b_panels);
+    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * kTaskCols;
+    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(kTaskCols, r.col + r.cols - col)}, k,
+                    {a_panels, r.row, b_panels, r.col});
   });
 }
 
@@ -281,7 +303,7 @@ void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
       const Region rows{task * kTaskRows, least(kTaskRows, all.rows - task * kTaskRows), 0, all.cols};
       float* const a_panels = scratch + slot * (plan.a / slots);
       product.pack_a(rows, k, 0, parts(rows.rows, P::kTileRows), a_panels);
-      product.compute(rows, rows, k, a_panels, b_panels);
+      product.compute(rows, rows, k, {a_panels, rows.row, b_panels, rows.col});
     });
   }
 }
@@ -346,7 +368,8 @@ void multiply(const Matmul& m) {
         const Region r{row, least(kGroupRows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
         for (std::int64_t i = 0; i < blocks.blocks; ++i) {
           const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
-          multiply_region(product, r, {depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1}, scratch, scratch + plan.a);
+          multiply_region(product, plan, r, {depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1}, scratch,
+                          scratch + plan.a);
         }
       }
     }
