@@ -100,7 +100,7 @@ class Run {
 
  private:
   void step() {
-    parameters_->zero_gradients();
+    parameters_->forget_gradients();
     forward_backward(model_, batch_, {}, context_, *communicator_);
     adamw_step(*parameters_, block_, {});
     ++block_.step;

@@ -141,7 +141,7 @@ void Runner::optimize() {
 
 Tensor Runner::step(PhaseSeconds* phases) {
   Stopwatch watch(*this, phases);
-  parameters_->zero_gradients();
+  parameters_->forget_gradients();
   watch.part(4);
   Tensor loss = loss_and_gradients(phases);
   Stopwatch after(*this, phases);

@@ -152,6 +152,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
 void average_gradients(FlatParameters& parameters, Communicator& communicator) {
   if (communicator.size() == 1) return;
   const NoGrad guard;
+  parameters.settle_gradients();
   communicator.all_reduce(parameters.gradients, Communicator::Op::sum);
   parameters.gradients.copy_(affine(parameters.gradients, 1.0 / communicator.size(), 0.0));
 }

@@ -49,7 +49,7 @@ void Training::step() {
   if (scales) step_options_.loss_scale = state_.scaler.scale;
   block_.loss_scale = static_cast<float>(step_options_.loss_scale);
   if (device_block_.defined()) copy_step_block(block_, device_block_);
-  parameters_->zero_gradients();
+  parameters_->forget_gradients();
   const bool logged = is_logged(state_.step + 1);
   FeatureFigures figures;
   const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids, batch.samples}, step_options_, context_,

@@ -136,7 +136,10 @@ class Engine {
 
   static void add_to_leaf(TensorState& leaf, Tensor g) {
     if (leaf.grad.defined()) {
-      if (leaf.grad_is_bound) {
+      if (leaf.grad_is_forgotten) {
+        leaf.grad.copy_(g);
+        leaf.grad_is_forgotten = false;
+      } else if (leaf.grad_is_bound) {
         add_into(leaf.grad, g);
       } else {
         leaf.grad = sum_gradients(std::move(leaf.grad), std::move(g));
@@ -195,15 +198,21 @@ void Gradients::add(int i, Tensor g) {
   engine_.give(node_.inputs[index], std::move(g));
 }
 
-Tensor Gradients::accumulator(int i) const {
+Tensor Gradients::accumulator(int i, bool* forgotten) const {
   const Edge& edge = node_.inputs[static_cast<std::size_t>(i)];
   if (edge.leaf == nullptr || !edge.leaf->grad_is_bound || edge.leaf->grad.dtype() != DType::f32 || !edge.leaf->grad.is_dense()) return {};
+  if (forgotten != nullptr) {
+    *forgotten = edge.leaf->grad_is_forgotten;
+  } else {
+    settle_grad(Tensor(edge.leaf));
+  }
   return edge.leaf->grad;
 }
 
 void Gradients::done(int i) {
   const auto index = static_cast<std::size_t>(i);
   served_[index] = true;
+  node_.inputs[index].leaf->grad_is_forgotten = false;
   ++node_.inputs[index].leaf->grad.state()->storage->version;
   engine_.leaf_served(node_.inputs[index].leaf);
 }
@@ -284,6 +293,15 @@ void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
 
 void backward(const Tensor& y, const Tensor& dy) { run_backward(y, dy, true); }
 void backward_within(const Tensor& y, const Tensor& dy) { run_backward(y, dy, false); }
+
+void forget_grad(const Tensor& leaf) { leaf.state()->grad_is_forgotten = leaf.state()->grad_is_bound; }
+
+void settle_grad(const Tensor& leaf) {
+  TensorState& state = *leaf.state();
+  if (!state.grad_is_forgotten) return;
+  state.grad.fill_(0.0);
+  state.grad_is_forgotten = false;
+}
 
 void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) { leaf.state()->hook = std::move(hook); }
 

@@ -174,6 +174,7 @@ void Tensor::set_grad(Tensor grad) const {
   if (grad.defined())
     check(grad.shape() == shape(), "set_grad", "the gradient must have the shape of the leaf", {{"x", *this}, {"grad", grad}});
   state_->grad_is_bound = grad.defined();
+  state_->grad_is_forgotten = false;
   state_->grad = std::move(grad);
 }
 

@@ -21,6 +21,7 @@ struct TensorState {
   std::shared_ptr<TensorState> gradient_leaf;  // a shadow copy (bf16) sends its gradient to the master
   Tensor grad;                                 // leaves only
   bool grad_is_bound = false;                  // set_grad was called: add into grad, never replace it
+  bool grad_is_forgotten = false;              // it counts as zero, whatever stands in its memory (forget_grad)
   std::function<void(const Tensor&)> hook;
 };
 

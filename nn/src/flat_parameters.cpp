@@ -43,7 +43,10 @@ FlatParameters::FlatParameters(const Collector& model, bool with_shadow) {
     Tensor value = part(values);
     value.copy_(p.value);
     value.set_requires_grad(!segment.frozen);
-    if (!segment.frozen) value.set_grad(part(gradients));
+    if (!segment.frozen) {
+      value.set_grad(part(gradients));
+      leaves_.push_back(value);
+    }
     p.value = value;
     if (with_shadow) {
       p.shadow = part(shadow);
@@ -69,12 +72,26 @@ void FlatParameters::upload_table() {
 
 const OptimizerSegment* FlatParameters::segment_table() const { return static_cast<const OptimizerSegment*>(table_.raw()); }
 
-void FlatParameters::zero_gradients() { gradients.fill_(0.0); }
+void FlatParameters::zero_gradients() {
+  settle_gradients();
+  gradients.fill_(0.0);
+}
+
+void FlatParameters::forget_gradients() {
+  for (const Tensor& leaf : leaves_) forget_grad(leaf);
+}
+
+void FlatParameters::settle_gradients() const {
+  for (const Tensor& leaf : leaves_) settle_grad(leaf);
+}
 
 void FlatParameters::refresh_shadow() {
   if (shadow.defined()) shadow.copy_(values);
 }
 
-double FlatParameters::gradient_norm() const { return static_cast<double>(norm2(gradients).item()); }
+double FlatParameters::gradient_norm() const {
+  settle_gradients();
+  return static_cast<double>(norm2(gradients).item());
+}
 
 }  // namespace twinlens

@@ -16,12 +16,14 @@ bf16* shadow_of(const FlatParameters& parameters) {
 
 // The kernels of one step, given where the step block lies on their device.
 void adamw_at(FlatParameters& p, const StepBlock* step, const AdamWOptions& options) {
+  p.settle_gradients();
   run(current_stream(p.values.device()),
       AdamW{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
             floats(p.moment2), shadow_of(p), options.beta1, options.beta2, options.eps, options.weight_decay, step});
 }
 
 void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options) {
+  p.settle_gradients();
   run(current_stream(p.values.device()),
       SgdMomentum{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
                   shadow_of(p), options.momentum, options.weight_decay, options.nesterov, step});

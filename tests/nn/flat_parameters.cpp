@@ -80,6 +80,36 @@ TEST_CASE("parameters become views that keep their values; gradients and updates
   CHECK(model.wide.value.grad().to_vector() == std::vector<float>(65, 0.0F));
 }
 
+TEST_CASE("forgotten gradients are written over, added to from then on, and zero where nothing came") {
+  Small model;
+  FlatParameters flat(collect(model), false);
+  const Tensor x = full({4, model.fc.weight.value.size(1)}, 0.5), dy = full({4, model.fc.weight.value.size(0)}, 0.25);
+  const auto twice = [&] {
+    for (int i = 0; i < 2; ++i) backward(linear(x, model.fc.weight.value, model.fc.bias.value), dy);
+  };
+  flat.zero_gradients();
+  twice();
+  const std::vector<float> cleared = flat.gradients.to_vector();
+  CHECK(flat.gradient_norm() > 0.0);
+
+  for (const Tensor& leaf : {model.fc.weight.value, model.fc.bias.value, model.wide.value}) leaf.grad().detach().fill_(std::nan(""));
+  flat.forget_gradients();
+  twice();  // does not reach `wide`
+  flat.settle_gradients();
+  CHECK(flat.gradients.to_vector() == cleared);
+
+  model.wide.value.grad().detach().fill_(std::nan(""));
+  flat.forget_gradients();
+  backward(model.wide.value, full({5, 13}, 2.0));  // not by way of an accumulator
+  backward(model.wide.value, full({5, 13}, 0.5));
+  CHECK(flat.gradient_norm() == Approx(2.5 * std::sqrt(65.0)));
+
+  flat.forget_gradients();
+  flat.zero_gradients();
+  flat.gradients.fill_(1.0);
+  CHECK(flat.gradient_norm() == Approx(std::sqrt(static_cast<double>(flat.gradients.count()))));
+}
+
 TEST_CASE("a gradient that is not finite shows in the norm") {
   Small model;
   FlatParameters flat(collect(model), false);

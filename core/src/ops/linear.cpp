@@ -48,6 +48,7 @@ struct LinearNode final : Node {
     args.dy = const_rows_of(dy);
     args.activation = activation;
     Tensor dpre = dy, dbias, scratch;
+    bool in_place = false;
     if (activation != Activation::none) args.pre = const_rows_of(pre.get());
     // Both products round it to bf16 anyway when they compute in bf16. On a card each would do so in a pass of its own; the CPU rounds
     // while it packs.
@@ -56,8 +57,10 @@ struct LinearNode final : Node {
       args.dpre = rows_of(dpre = empty(dy.shape(), dtype_of(compute), dy.device()));
     }
     if (grads.wants(2)) {
-      dbias = grads.accumulator(2);
-      args.accumulate = dbias.defined();
+      bool forgotten = false;
+      dbias = grads.accumulator(2, &forgotten);
+      in_place = dbias.defined();
+      args.accumulate = in_place && !forgotten;
       if (!dbias.defined()) dbias = empty({dy.size(-1)}, DType::f32, dy.device());
       const std::int64_t blocks = (args.dy.rows + BiasGradient::kRowsPerBlock - 1) / BiasGradient::kRowsPerBlock;
       scratch = empty({blocks, dy.size(-1)}, DType::f32, dy.device());
@@ -65,7 +68,7 @@ struct LinearNode final : Node {
       args.scratch = floats(scratch);
     }
     if (args.dpre.data != nullptr || args.dbias != nullptr) run(current_stream(dy.device()), args);
-    if (args.accumulate) {
+    if (in_place) {
       grads.done(2);
     } else if (dbias.defined()) {
       grads.add(2, std::move(dbias));
@@ -75,9 +78,11 @@ struct LinearNode final : Node {
 
   // dw = dpre^T x, straight into the parameter's gradient block when there is one.
   void add_weight_gradient(const Tensor& dpre, Gradients& grads) const {
-    Tensor dw = grads.accumulator(1);
+    bool forgotten = false;
+    Tensor dw = grads.accumulator(1, &forgotten);
+    const bool in_place = dw.defined();
     Matmul m;
-    m.accumulate = dw.defined();
+    m.accumulate = in_place && !forgotten;
     if (!dw.defined()) dw = empty(w.get().shape(), DType::f32, dpre.device());
     m.a = operand(const_rows_of(dpre), true);
     m.b = operand(const_rows_of(x.get()));
@@ -85,7 +90,7 @@ struct LinearNode final : Node {
     m.depth = const_rows_of(dpre).rows;
     m.compute = compute;
     run_product(dpre.device(), m);
-    if (m.accumulate) {
+    if (in_place) {
       grads.done(1);
     } else {
       grads.add(1, std::move(dw));

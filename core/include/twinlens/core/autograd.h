@@ -65,8 +65,9 @@ class Gradients {
   // Ignored when nobody wants it.
   void add(int i, Tensor g);
   // For input i a leaf with a gradient block already in place (flat parameters): that block (f32, dense). The node may add its share to
-  // it itself instead of calling add, and must then call done(i). Absent otherwise.
-  Tensor accumulator(int i) const;
+  // it itself instead of calling add, and must then call done(i). Absent otherwise. A node that can as well write as add passes
+  // `forgotten`: when it comes back true the block counts as zero but was not cleared, so the node must write.
+  Tensor accumulator(int i, bool* forgotten = nullptr) const;
   void done(int i);
 
  private:
@@ -105,6 +106,12 @@ Tensor record(Tensor y, std::shared_ptr<Node> node, const std::vector<Tensor>& i
 void backward(const Tensor& loss);
 // The same from an upstream gradient of any shape: adds the vector-Jacobian product.
 void backward(const Tensor& y, const Tensor& dy);
+
+// The gradient block of this leaf (set_grad) counts as zero from now on without being cleared: what comes first in backward is written over
+// it, which saves a pass over memory each for clearing and for reading. settle_grad() clears it if nothing has come. In between, only
+// backward may touch the block.
+void forget_grad(const Tensor& leaf);
+void settle_grad(const Tensor& leaf);
 
 // Called once per backward when the gradient of this leaf is complete. One hook per leaf; an empty function removes it.
 void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor& leaf)> hook);

@@ -42,9 +42,13 @@ class FlatParameters {
   Tensor shadow;     // (n) bf16 or absent
 
   void zero_gradients();
+  // The same without a pass over memory: what the next backward brings is written over what stands there (forget_grad). `gradients` is
+  // whole again when a member below, a step of an optimizer, or settle_gradients() itself has cleared what nothing was written to.
+  void forget_gradients();
+  void settle_gradients() const;
   // Copies values into the shadow; after loading weights. The optimizer does it itself.
   void refresh_shadow();
-  // Global 2-norm of all gradients and how many are not finite, read back to the host.
+  // Global 2-norm of all gradients (settled) and how many are not finite, read back to the host.
   double gradient_norm() const;
 
   // Segments as kernels see them, in a block on the device.
@@ -54,6 +58,7 @@ class FlatParameters {
  private:
   void upload_table();
   std::vector<Segment> segments_;
+  std::vector<Tensor> leaves_;  // those that are not frozen
   Tensor table_;
 };
 
