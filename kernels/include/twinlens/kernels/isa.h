@@ -21,7 +21,7 @@ struct Avx512Bf16 {
   static constexpr int kWidth = 16;
   static constexpr bool kBf16Dot = true;
 };
-struct Avx512Amx {  // bf16 products in tile registers; what is left is Avx512Bf16
+struct Avx512Amx {  // products in tile registers; what is left is Avx512Bf16
   static constexpr int kWidth = 16;
   static constexpr bool kBf16Dot = true;
 };
