@@ -109,34 +109,47 @@ TWINLENS_INLINE void prefetch_floats(const float* x) {
   for (std::int64_t i = 0; i < Floats; i += 16) __builtin_prefetch(x + i, 0, 3);
 }
 
-// The same for f32 in thirds (split.h): the six largest of nine products, the small ones first. While a step is computed the next one
-// is asked for.
+// The small products of a step of f32 in thirds (split.h), five of the six, while the next step is asked for.
+template <int Vectors>
+TWINLENS_INLINE void add_small_products(const float* a, const float* b) {
+  constexpr std::int64_t rows = 512, columns = Vectors * 256;  // of one part of a step
+  const float *high_a = a, *middle_a = a + rows, *low_a = a + 2 * rows;
+  const float *high_b = b, *middle_b = b + columns, *low_b = b + 2 * columns;
+  load_rows_of_a(high_a);
+  load_rows_of_b<Vectors>(low_b);
+  add_products<Vectors>();
+  prefetch_floats<rows>(a + 3 * rows);
+  load_rows_of_b<Vectors>(middle_b);
+  add_products<Vectors>();
+  prefetch_floats<rows>(a + 4 * rows);
+  load_rows_of_a(middle_a);
+  add_products<Vectors>();
+  prefetch_floats<rows>(a + 5 * rows);
+  load_rows_of_b<Vectors>(high_b);
+  add_products<Vectors>();
+  prefetch_floats<columns>(b + 3 * columns);
+  load_rows_of_a(low_a);
+  add_products<Vectors>();
+  prefetch_floats<columns>(b + 4 * columns);
+  prefetch_floats<columns>(b + 5 * columns);
+}
+
+// tile[32][16 Vectors] = sum over words of a and b in thirds, or goes on with it. The large products of a few steps come behind the small
+// ones of all of them, which so are added up before the sums are large.
 template <int Vectors>
 TWINLENS_INLINE void multiply_thirds(std::int64_t words, const float* a, const float* b, float* tile, bool more) {
-  constexpr std::int64_t rows = 512, columns = Vectors * 256;  // of one part of a step
+  constexpr std::int64_t step_of_a = 3 * 512, step_of_b = 3 * Vectors * 256, steps_at_once = 4;
   begin_sums<Vectors>(tile, more);
-  for (std::int64_t k = 0; k < words; k += 48, a += 3 * rows, b += 3 * columns) {
-    const float *high_a = a, *middle_a = a + rows, *low_a = a + 2 * rows;
-    const float *high_b = b, *middle_b = b + columns, *low_b = b + 2 * columns;
-    load_rows_of_a(high_a);
-    load_rows_of_b<Vectors>(low_b);
-    add_products<Vectors>();
-    prefetch_floats<rows>(a + 3 * rows);
-    load_rows_of_b<Vectors>(middle_b);
-    add_products<Vectors>();
-    prefetch_floats<rows>(a + 4 * rows);
-    load_rows_of_b<Vectors>(high_b);
-    add_products<Vectors>();
-    prefetch_floats<rows>(a + 5 * rows);
-    load_rows_of_a(low_a);
-    add_products<Vectors>();
-    prefetch_floats<columns>(b + 3 * columns);
-    load_rows_of_a(middle_a);
-    add_products<Vectors>();
-    prefetch_floats<columns>(b + 4 * columns);
-    load_rows_of_b<Vectors>(middle_b);
-    add_products<Vectors>();
-    prefetch_floats<columns>(b + 5 * columns);
+  for (std::int64_t steps = words / 48; steps > 0; steps -= steps_at_once) {
+    const std::int64_t n = steps < steps_at_once ? steps : steps_at_once;
+    for (std::int64_t i = 0; i < n; ++i) add_small_products<Vectors>(a + i * step_of_a, b + i * step_of_b);
+    for (std::int64_t i = 0; i < n; ++i) {
+      load_rows_of_a(a + i * step_of_a);
+      load_rows_of_b<Vectors>(b + i * step_of_b);
+      add_products<Vectors>();
+    }
+    a += n * step_of_a;
+    b += n * step_of_b;
   }
   end_sums<Vectors>(tile);
 }
