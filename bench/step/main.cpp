@@ -198,6 +198,11 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_flag("!--no-prune-last-block", r.prune_last_block, "Whole last blocks");
   app.add_flag("!--no-encode-equal-once", r.step.encode_equal_once, "Equal captions encoded as often as they stand there");
   app.add_flag("!--no-stream-loss", r.step.stream_loss, "All logits in memory instead of tiles");
+  app.add_flag("--update-in-backward", r.update_in_backward,
+               "Every parameter is updated as soon as its gradient is there, which is then let go; the same numbers in less memory")
+      ->excludes("--grad-clip-norm")
+      ->excludes("--max-chunk");
+  app.add_flag("--recompute-cheap", r.recompute_cheap, "Recompute normalised rows and activations in backward");
   app.add_flag("--grad-checkpointing", r.checkpoint_blocks, "Recompute Transformer blocks in backward");
   app.add_option("--save", o.save, "Folder that gets the model and batch.safetensors, before the first step");
   app.add_flag("--json", o.json, "One object on stdout");

@@ -74,7 +74,19 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
     context_.step = static_cast<const StepBlock*>(device_block_.raw());
   }
   context_.checkpoint_blocks = o_.checkpoint_blocks;
-  if (!forward_only()) parameters_ = std::make_unique<FlatParameters>(collect(*model_), context_.compute == Compute::bf16);
+  context_.recompute_cheap = o_.recompute_cheap;
+  if (forward_only()) return;
+  parameters_ = std::make_unique<FlatParameters>(collect(*model_), context_.compute == Compute::bf16, !o_.update_in_backward);
+  if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_options(), false);
+}
+
+AdamWOptions Runner::adamw_options() const {
+  AdamWOptions adamw;
+  if (model_->config.vision.is_resnet()) {
+    adamw.beta2 = 0.999;
+    adamw.eps = 1e-8;
+  }
+  return adamw;
 }
 
 std::int64_t Runner::text_rows() const {
@@ -123,20 +135,20 @@ Tensor Runner::loss_and_gradients(PhaseSeconds* phases) {
 }
 
 void Runner::optimize() {
-  block_.clip_factor = o_.grad_clip_norm > 0.0 ? clip_factor(parameters_->gradient_norm(), o_.grad_clip_norm) : 1.0F;
-  AdamWOptions adamw;
-  if (model_->config.vision.is_resnet()) {
-    adamw.beta2 = 0.999;
-    adamw.eps = 1e-8;
-  }
-  if (device_block_.defined()) {
-    copy_step_block(block_, device_block_);
-    adamw_step(*parameters_, device_block_, adamw);
+  if (in_backward_ != nullptr) {
+    in_backward_->finish_step();
   } else {
-    adamw_step(*parameters_, block_, adamw);
+    block_.clip_factor = o_.grad_clip_norm > 0.0 ? clip_factor(parameters_->gradient_norm(), o_.grad_clip_norm) : 1.0F;
+    if (device_block_.defined()) {
+      copy_step_block(block_, device_block_);
+      adamw_step(*parameters_, device_block_, adamw_options());
+    } else {
+      adamw_step(*parameters_, block_, adamw_options());
+    }
   }
   model_->clamp_logit_scale();
   block_.step += 1;
+  if (in_backward_ != nullptr && device_block_.defined()) copy_step_block(block_, device_block_);
 }
 
 Tensor Runner::step(PhaseSeconds* phases) {

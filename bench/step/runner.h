@@ -16,9 +16,10 @@ struct RunnerOptions {
   std::int64_t batch_size = 32;
   std::uint64_t seed = 0;
   StepOptions step;
-  bool prune_last_block = true, checkpoint_blocks = false;
+  bool prune_last_block = true, checkpoint_blocks = false, recompute_cheap = false;
   double learning_rate = 1e-5, grad_clip_norm = 0.0;
-  std::string forward;  // image or text: a runner for features() alone, without gradients and moments
+  bool update_in_backward = false;  // AdamWInBackward; its time counts as backward
+  std::string forward;              // image or text: a runner for features() alone, without gradients and moments
 };
 
 // Seconds of one step. With chunks (StepOptions::max_chunk) the towers run twice and in turns: all of it counts as backward.
@@ -48,6 +49,7 @@ class Runner {
  private:
   Tensor loss_and_gradients(PhaseSeconds* phases);
   Tensor encode_text() const;
+  AdamWOptions adamw_options() const;
   void optimize();
 
   RunnerOptions o_;
@@ -57,6 +59,7 @@ class Runner {
   std::unique_ptr<Communicator> communicator_ = solo_communicator();
   StepBlock block_;
   Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
+  std::unique_ptr<AdamWInBackward> in_backward_;
   Context context_;
   PairBatch batch_;
 };

@@ -12,27 +12,6 @@ constexpr std::int64_t kFirstUpdates = 20;  // without a running size worth the 
 constexpr double kCollapsed = 0.95;         // mean cosine of different rows
 constexpr double kAtLimit = 99.99;          // of the logit scale's 100
 
-// The 2-norm over the segments whose name satisfies `wanted`; neighbours are taken together.
-template <class F>
-double norm_of(const FlatParameters& parameters, F wanted) {
-  double squares = 0.0;
-  std::int64_t begin = -1, end = -1;
-  const auto take = [&] {
-    if (begin >= 0) squares += std::pow(static_cast<double>(norm2(parameters.gradients.slice(0, begin, end)).item()), 2);
-    begin = -1;
-  };
-  for (const Segment& s : parameters.segments()) {
-    if (!wanted(s.name)) {
-      take();
-      continue;
-    }
-    if (begin < 0) begin = s.offset;
-    end = s.offset + s.size;
-  }
-  take();
-  return std::sqrt(squares);
-}
-
 bool is_image(const std::string& name) { return name.rfind("visual.", 0) == 0; }
 bool is_text(const std::string& name) { return !is_image(name) && name != "logit_scale" && name != "logit_bias"; }
 
@@ -53,10 +32,10 @@ void RunHealth::count(Verdict verdict, bool left_out) {
   spikes_ += verdict == Verdict::spike ? 1 : 0;
 }
 
-void RunHealth::look(const FlatParameters& parameters, const FeatureFigures& figures, double loss_scale) {
+void RunHealth::look(const GradientNorm& norm, const FeatureFigures& figures, double loss_scale) {
   figures_ = figures;
-  image_norm_ = norm_of(parameters, is_image) / loss_scale;
-  text_norm_ = norm_of(parameters, is_text) / loss_scale;
+  image_norm_ = norm(is_image) / loss_scale;
+  text_norm_ = norm(is_text) / loss_scale;
 }
 
 std::vector<std::string> RunHealth::hints(std::int64_t step, double loss, double ln_n, std::int64_t warmup, double learning_rate) {

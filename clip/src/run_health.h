@@ -2,6 +2,7 @@
 // What tells a healthy run from a sick one: steps that are not finite or are spikes, where the loss stands beside ln N, gradient norms of
 // the towers, whether features collapse, whether the logit scale is at its limit. Said in the log line, in metrics.jsonl, and as hints.
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -27,7 +28,8 @@ class RunHealth {
   std::int64_t left_out() const { return left_out_; }
 
   // At a step that is logged: gradient norms of the towers.
-  void look(const FlatParameters& parameters, const FeatureFigures& figures, double loss_scale = 1.0);
+  using GradientNorm = std::function<double(const std::function<bool(const std::string& name)>& wanted)>;
+  void look(const GradientNorm& norm, const FeatureFigures& figures, double loss_scale = 1.0);
   // Once for every logged step; the hints of a loss that stays at ln N, when they are due.
   std::vector<std::string> hints(std::int64_t step, double loss, double ln_n, std::int64_t warmup, double learning_rate);
   // The end of the log line, and the fields of metrics.jsonl.

@@ -53,6 +53,20 @@ std::vector<double> factors_of(const std::string& text) {
   return out;
 }
 
+// An update inside backward has no time at which all gradients are there and no parameter has changed yet.
+void check_update_in_backward(const TrainOptions& o) {
+  if (!o.update_in_backward) return;
+  const auto refuse = [](const std::string& what, const std::string& why) {
+    throw ConfigError(what + " " + why + "; --update-in-backward; leave one out");
+  };
+  if (o.grad_clip_norm > 0.0) refuse("--grad-clip-norm", "needs all gradients before the first update");
+  if (o.on_nonfinite == "skip") refuse("--on-nonfinite skip", "needs all gradients before the first update");
+  if (o.accum_freq > 1) refuse("--accum-freq", "adds gradients of several backward passes");
+  if (o.max_chunk > 0) refuse("--max-chunk", "adds gradients of several backward passes");
+  if (o.memory_limit > 0) refuse("--memory-limit", "may choose chunks, which add gradients of several backward passes");
+  if (o.precision == "amp") refuse("--precision amp", "skips steps whose scaled gradients overflow");
+}
+
 }  // namespace
 
 void force_config(const TrainOptions& o, ModelConfig& config) {
@@ -139,6 +153,8 @@ StepOptions step_options(const TrainOptions& o) {
     throw ConfigError("label smoothing is defined for the softmax loss only; --label-smoothing with --siglip; leave one out");
   }
   s.label_smoothing = o.label_smoothing;
+  check_update_in_backward(o);
+  s.backward_if_finite = o.update_in_backward;
   return s;
 }
 
@@ -201,6 +217,7 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"compressed_shards", o.compressed_shards},
                              {"shuffle_buffer", o.shuffle_buffer}};
   if (o.siglip) out["siglip"] = true;
+  if (o.recompute_cheap && o.precision != "fp32") out["recompute_cheap"] = true;  // (in fp32 it changes no bits)
   return out;
 }
 

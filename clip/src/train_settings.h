@@ -20,7 +20,7 @@ std::string run_name(const TrainOptions& options);
 DatasetOptions dataset_options(const TrainOptions& options);          // of the training data; throws ConfigError
 DatasetOptions validation_data_options(const TrainOptions& options);  // one caption a picture, no weights
 LoaderOptions loader_options(const TrainOptions& options, const ModelConfig& config);
-StepOptions step_options(const TrainOptions& options);
+StepOptions step_options(const TrainOptions& options);  // throws ConfigError where flags exclude each other
 AdamWOptions adamw_options(const TrainOptions& options, const ModelConfig& config);
 Schedule schedule_of(const TrainOptions& options, std::int64_t steps_per_epoch);
 

@@ -1,6 +1,7 @@
 #include "twinlens/clip/train_step.h"
 
 #include <algorithm>
+#include <cmath>
 #include <unordered_map>
 
 #include "twinlens/core/autograd.h"
@@ -128,7 +129,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
     const Features f = encode(model, make_chunk(model, batch, 0, n, options, context.training), context);
     if (figures != nullptr) *figures = figures_of(f);
     const Tensor loss = loss_of(model, batch, f, options, communicator);
-    backward(scaled(loss, options));
+    if (!options.backward_if_finite || std::isfinite(loss.item())) backward(scaled(loss, options));
     return static_cast<double>(loss.item());
   }
   Features all = encode_all(model, batch, options.max_chunk, options, context);

@@ -62,6 +62,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
                       "; choose another --name, or continue it with --resume latest");
   }
   tokenizer_ = nullptr;
+  step_options_ = step_options(o_);
   if (!o_.report_to.empty() && o_.report_to != "tensorboard") {
     throw ConfigError("'" + o_.report_to + "' is not there; --report-to; use tensorboard, or read metrics.jsonl");
   }
@@ -103,7 +104,8 @@ void Training::prepare_model() {
     context_.step = static_cast<const StepBlock*>(device_block_.raw());
   }
   context_.checkpoint_blocks = o_.grad_checkpointing;
-  parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16);
+  context_.recompute_cheap = o_.recompute_cheap;
+  parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16, !o_.update_in_backward);
   if (o_.image_layer_decay != 1.0 || o_.text_layer_decay != 1.0) {
     parameters_->set_lr_factors(layer_decay(config, o_.image_layer_decay, o_.text_layer_decay));
   }
@@ -117,7 +119,7 @@ void Training::prepare_steps() {
   if (o_.warmup < 0) o_.warmup = std::min<std::int64_t>(10'000, total_steps_ / 20);
   schedule_ = schedule_of(o_, steps_per_epoch_);
   adamw_ = adamw_options(o_, model_->config);
-  step_options_ = step_options(o_);
+  if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_, true);
   block_.seed = o_.seed;
   state_.seed = o_.seed;
   state_.instruction_set = name_of(active_isa());
@@ -175,9 +177,10 @@ void Training::plan_chunks() {
   }
 }
 
-// Not for batch norm, whose statistics a step changes before it is complete; nor on a card, where steps are short.
+// Not for batch norm, whose statistics a step changes before it is complete, nor for updates in backward; nor on a card, where steps are
+// short.
 void Training::save_in_grace() {
-  if (saved_step_ == state_.step || model_->config.vision.is_resnet() || device_.is_cuda()) return;
+  if (saved_step_ == state_.step || model_->config.vision.is_resnet() || in_backward_ != nullptr || device_.is_cuda()) return;
   writer_->save(state_, *model_, *parameters_, ema_.get());
   writer_->wait();
 }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,6 +33,7 @@ class Training {
   void prepare_steps();
   void plan_chunks();
   void step();
+  double gradient_norm(const std::function<bool(const std::string& name)>& wanted) const;
   void check_finite(const LoadedBatch& batch, double loss, double norm) const;
   std::string keys_of(const LoadedBatch& batch) const;
   bool guard(const LoadedBatch& batch, double loss, double norm, bool logged);
@@ -59,6 +61,7 @@ class Training {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::unique_ptr<Clip> model_;
   std::unique_ptr<FlatParameters> parameters_;
+  std::unique_ptr<AdamWInBackward> in_backward_;  // absent: gradients are in parameters_
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<CheckpointWriter> writer_;

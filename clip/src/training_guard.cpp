@@ -16,7 +16,9 @@ bool Training::guard(const LoadedBatch& batch, double loss, double norm, bool lo
   const bool skip = o_.on_nonfinite == "skip";
   if (!skip) check_finite(batch, loss, norm);
   using Verdict = RunHealth::Verdict;
-  const Verdict verdict = health_.judge(loss, norm, *parameters_, state_.step, adamw_.beta2, skip || logged);
+  // (After an update in backward the moments have the step in them.)
+  const bool look_for_spikes = in_backward_ == nullptr && (skip || logged);
+  const Verdict verdict = health_.judge(loss, norm, *parameters_, state_.step, adamw_.beta2, look_for_spikes);
   const bool left_out = skip && verdict != Verdict::good;
   health_.count(verdict, left_out);
   if (verdict == Verdict::spike) {

@@ -35,6 +35,10 @@ void Training::check_finite(const LoadedBatch& batch, double loss, double norm) 
       std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys_of(batch), last_good()));
 }
 
+double Training::gradient_norm(const std::function<bool(const std::string&)>& wanted) const {
+  return in_backward_ != nullptr ? in_backward_->gradient_norm(wanted) : parameters_->gradient_norm(wanted);
+}
+
 std::string Training::last_good() const {
   const std::int64_t step = writer_->written();
   return step >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(step))).string() : "none yet";
@@ -54,16 +58,18 @@ void Training::step() {
   FeatureFigures figures;
   const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids, batch.samples}, step_options_, context_,
                                        *communicator_, logged ? &figures : nullptr);
-  const double norm = parameters_->gradient_norm() / step_options_.loss_scale;
+  const double norm = (in_backward_ != nullptr ? in_backward_->gradient_norm() : parameters_->gradient_norm()) / step_options_.loss_scale;
   // An overflow of scaled gradients is met with a smaller scale; the guard is for what remains.
   const bool overflow = scales && std::isfinite(loss) && !std::isfinite(norm) && state_.scaler.may_halve();
   const std::lock_guard changing(grace_->state());
   writer_->poll();
   block_.skip = overflow || !guard(batch, loss, norm, logged) ? 1 : 0;
   if (scales) state_.scaler.count(!overflow);
-  if (logged) health_.look(*parameters_, figures, step_options_.loss_scale);
+  if (logged) health_.look([&](const auto& wanted) { return gradient_norm(wanted); }, figures, step_options_.loss_scale);
   block_.clip_factor = overflow ? 1.0F : clip_factor(norm, o_.grad_clip_norm);
-  if (device_block_.defined()) {
+  if (in_backward_ != nullptr) {
+    in_backward_->finish_step();
+  } else if (device_block_.defined()) {
     copy_step_block(block_, device_block_);
     adamw_step(*parameters_, device_block_, adamw_);
   } else {

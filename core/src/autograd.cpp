@@ -57,10 +57,12 @@ class Engine {
     if (root.leaf != nullptr) ++leaves_[root.leaf.get()];
     if (root.node != nullptr) nodes_[root.node.get()].waiting += 1;
     give(root, std::move(dy));
+    call_hooks();
     while (!ready_.empty()) {
       const std::shared_ptr<Node> node = ready_.top();
       ready_.pop();
       run_node(*node);
+      call_hooks();
     }
   }
 
@@ -84,7 +86,7 @@ class Engine {
   }
 
   void leaf_served(const std::shared_ptr<TensorState>& leaf) {
-    if (--leaves_[leaf.get()] == 0 && calls_hooks_ && leaf->hook) leaf->hook(Tensor(leaf));
+    if (--leaves_[leaf.get()] == 0 && calls_hooks_ && leaf->hook) complete_.push_back(leaf);
   }
 
  private:
@@ -134,6 +136,12 @@ class Engine {
     node.inputs.clear();
   }
 
+  // Between nodes: what the last one had saved is gone, and no node that still runs reads the leaf, so a hook may write to it.
+  void call_hooks() {
+    for (const std::shared_ptr<TensorState>& leaf : complete_) leaf->hook(Tensor(leaf));
+    complete_.clear();
+  }
+
   static void add_to_leaf(TensorState& leaf, Tensor g) {
     if (leaf.grad.defined()) {
       if (leaf.grad_is_forgotten) {
@@ -153,6 +161,7 @@ class Engine {
   bool calls_hooks_;
   std::unordered_map<Node*, Work> nodes_;
   std::unordered_map<TensorState*, int> leaves_;
+  std::vector<std::shared_ptr<TensorState>> complete_;  // leaves whose hooks are due
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, RecordedBefore> ready_;
 };
 
@@ -174,16 +183,31 @@ Node::~Node() {
   }
 }
 
-Saved::Saved(const char* name, const Tensor& tensor) : name_(name), tensor_(tensor.defined() ? tensor.detach() : Tensor{}) {
-  if (tensor.defined()) version_ = tensor.version();
+Saved::Saved(const char* name, const Tensor& tensor) : name_(name) {
+  if (!tensor.defined()) return;
+  const TensorState& state = *tensor.state();
+  if (state.recipe && state.recipe_version == tensor.version()) {
+    recipe_ = state.recipe;
+    return;
+  }
+  tensor_ = tensor.detach();
+  version_ = tensor.version();
 }
 
 const Tensor& Saved::get() const {
-  if (tensor_.defined() && tensor_.version() != version_) {
+  if (recipe_ && !tensor_.defined()) {
+    const NoGrad guard;
+    tensor_ = recipe_();
+  } else if (!recipe_ && tensor_.defined() && tensor_.version() != version_) {
     fail(ErrorKind::autograd, "backward", "a saved tensor was modified in place after the forward pass; clone it before writing",
          {{name_, tensor_}});
   }
   return tensor_;
+}
+
+void set_recipe(const Tensor& y, std::function<Tensor()> recipe) {
+  y.state()->recipe = std::move(recipe);
+  y.state()->recipe_version = y.version();
 }
 
 bool Gradients::wants(int i) const { return node_.inputs[static_cast<std::size_t>(i)].wanted(); }

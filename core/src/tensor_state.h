@@ -23,6 +23,8 @@ struct TensorState {
   bool grad_is_bound = false;                  // set_grad was called: add into grad, never replace it
   bool grad_is_forgotten = false;              // it counts as zero, whatever stands in its memory (forget_grad)
   std::function<void(const Tensor&)> hook;
+  std::function<Tensor()> recipe;  // set_recipe, and the storage's version then
+  std::uint32_t recipe_version = 0;
 };
 
 // A view of the same storage.

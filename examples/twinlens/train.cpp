@@ -180,6 +180,11 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--device", o.device, "cpu or cuda[:i]")->group(group)->capture_default_str();
   app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str();
   app.add_flag("--grad-checkpointing", o.grad_checkpointing, "Recompute Transformer blocks in backward")->group(group);
+  app.add_flag("--recompute-cheap", o.recompute_cheap, "Recompute normalised rows and activations in backward: a fifth less to keep")
+      ->group(group);
+  app.add_flag("--update-in-backward", o.update_in_backward,
+               "Update each parameter as soon as its gradient is there, which is then let go: a quarter less for the model")
+      ->group(group);
   app.add_option("--memory-limit", o.memory_limit,
                  "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below; 0: none")
       ->group(group)

@@ -12,6 +12,7 @@ Linear::Linear(std::int64_t in, std::int64_t out, bool with_bias) : weight(Shape
 
 Tensor Linear::operator()(const Tensor& x, const Context& context, Activation activation, const Tensor& residual) const {
   LinearOptions options;
+  options.recompute = context.recompute_cheap;
   options.activation = activation;
   options.residual = residual;
   options.out = residual.defined() ? residual.dtype() : context.activation_dtype();
@@ -29,7 +30,9 @@ LayerNorm::LayerNorm(std::int64_t width, double epsilon) : weight(Shape{width}),
   weight.value.fill_(1.0);
 }
 
-Tensor LayerNorm::operator()(const Tensor& x, DType out) const { return layer_norm(x, weight.value, bias.value, eps, out); }
+Tensor LayerNorm::operator()(const Tensor& x, DType out, bool recompute) const {
+  return layer_norm(x, weight.value, bias.value, eps, out, recompute);
+}
 
 void LayerNorm::visit(Visitor& v) {
   v("weight", weight);

@@ -1,5 +1,7 @@
 #include "twinlens/nn/optimizer.h"
 
+#include <cmath>
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -14,16 +16,22 @@ bf16* shadow_of(const FlatParameters& parameters) {
   return parameters.shadow.defined() ? static_cast<bf16*>(parameters.shadow.raw()) : nullptr;
 }
 
+void settle(const char* op, const FlatParameters& p) {
+  check(p.gradients.defined(), op, "these parameters have no gradient block; AdamWInBackward updates them, or build them with one",
+        {{"values", p.values}});
+  p.settle_gradients();
+}
+
 // The kernels of one step, given where the step block lies on their device.
 void adamw_at(FlatParameters& p, const StepBlock* step, const AdamWOptions& options) {
-  p.settle_gradients();
+  settle("adamw_step", p);
   run(current_stream(p.values.device()),
       AdamW{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
             floats(p.moment2), shadow_of(p), options.beta1, options.beta2, options.eps, options.weight_decay, step});
 }
 
 void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options) {
-  p.settle_gradients();
+  settle("sgd_step", p);
   run(current_stream(p.values.device()),
       SgdMomentum{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
                   shadow_of(p), options.momentum, options.weight_decay, options.nesterov, step});
@@ -56,6 +64,62 @@ void sgd_step(FlatParameters& p, const StepBlock& step, const SgdOptions& option
   with_step_block(p, step, [&](const StepBlock* block) { sgd_at(p, block, options); });
 }
 void sgd_step(FlatParameters& p, const Tensor& step, const SgdOptions& options) { sgd_at(p, block_in("sgd_step", p, step), options); }
+
+AdamWInBackward::AdamWInBackward(FlatParameters& parameters, const StepBlock* step, const AdamWOptions& options, bool with_norms)
+    : p_(parameters),
+      step_(step),
+      options_(options),
+      with_norms_(with_norms),
+      norms_(parameters.segments().size()),
+      updated_(parameters.segments().size()) {
+  check(!p_.gradients.defined(), "AdamWInBackward", "the parameters have a gradient block; build them without",
+        {{"gradients", p_.gradients}});
+  for (std::size_t i = 0; i < p_.leaves().size(); ++i) {
+    if (!p_.leaves()[i].defined()) continue;
+    on_grad_ready(p_.leaves()[i], [this, i](const Tensor& leaf) {
+      if (!leaf.grad().defined()) return;
+      update(i, dense(leaf.grad()));
+      leaf.set_grad(Tensor{});
+    });
+  }
+}
+
+AdamWInBackward::~AdamWInBackward() {
+  for (const Tensor& leaf : p_.leaves()) {
+    if (leaf.defined()) on_grad_ready(leaf, {});
+  }
+}
+
+void AdamWInBackward::update(std::size_t i, const Tensor& gradient) {
+  const Segment& s = p_.segments()[i];
+  bf16* const shadow = shadow_of(p_);
+  if (with_norms_) norms_[i] = norm2(gradient);
+  run(current_stream(p_.values.device()),
+      AdamW{p_.segment_alone(i), 1, s.size, floats(p_.values) + s.offset, floats(gradient), floats(p_.moment1) + s.offset,
+            floats(p_.moment2) + s.offset, shadow == nullptr ? nullptr : shadow + s.offset, options_.beta1, options_.beta2, options_.eps,
+            options_.weight_decay, step_});
+  updated_[i] = true;
+}
+
+void AdamWInBackward::finish_step() {
+  for (std::size_t i = 0; i < updated_.size(); ++i) {
+    const Segment& s = p_.segments()[i];
+    if (!updated_[i] && !s.frozen) update(i, zeros({s.size}, DType::f32, p_.values.device()));
+    updated_[i] = false;
+  }
+}
+
+double AdamWInBackward::gradient_norm() const {
+  return gradient_norm([](const std::string&) { return true; });
+}
+
+double AdamWInBackward::gradient_norm(const std::function<bool(const std::string&)>& wanted) const {
+  double squares = 0.0;
+  for (std::size_t i = 0; i < norms_.size(); ++i) {
+    if (norms_[i].defined() && wanted(p_.segments()[i].name)) squares += std::pow(static_cast<double>(norms_[i].item()), 2);
+  }
+  return std::sqrt(squares);
+}
 
 float clip_factor(double norm, double max_norm) {
   if (max_norm <= 0.0) return 1.0F;

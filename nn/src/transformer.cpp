@@ -86,23 +86,25 @@ Tensor both_halves(const ResidualAttentionBlock& block, const Tensor& x, const A
   const DType t = context.activation_dtype();
   if (!block.ls_1.has_value()) {
     const Tensor h = attend(x);
-    return block.mlp(block.ln_2(h, t), h, context);
+    return block.mlp(block.ln_2(h, t, context.recompute_cheap), h, context);
   }
   const Tensor h = add(x, (*block.ls_1)(attend({})));
-  return add(h, (*block.ls_2)(block.mlp(block.ln_2(h, t), {}, context)));
+  return add(h, (*block.ls_2)(block.mlp(block.ln_2(h, t, context.recompute_cheap), {}, context)));
 }
 
 }  // namespace
 
 Tensor ResidualAttentionBlock::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Context& context) const {
-  const auto attend = [&](const Tensor& residual) { return attn(ln_1(x, context.activation_dtype()), offsets, causal, residual, context); };
+  const auto attend = [&](const Tensor& residual) {
+    return attn(ln_1(x, context.activation_dtype(), context.recompute_cheap), offsets, causal, residual, context);
+  };
   return both_halves(*this, x, attend, context);
 }
 
 Tensor ResidualAttentionBlock::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
                                       const Context& context) const {
   const auto attend = [&](const Tensor& residual) {
-    return attn.pooled(ln_1(x, context.activation_dtype()), picked, offsets, causal, residual, context);
+    return attn.pooled(ln_1(x, context.activation_dtype(), context.recompute_cheap), picked, offsets, causal, residual, context);
   };
   return both_halves(*this, index_select(x, 0, picked), attend, context);
 }

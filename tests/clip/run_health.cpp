@@ -132,7 +132,7 @@ TEST_CASE("a loss that stays at ln N is noticed, with what may be the reason") {
   CHECK_THAT(hints[1], Contains("warm-up goes on until step 100"));
   CHECK(health.hints(70, 4.85, ln_n, 100, 1e-3).empty());  // said once
   CHECK(health.hints(400, 4.0, ln_n, 100, 1e-3).empty());
-  health.look(flat, {0.9, 0.99, 0.2});
+  health.look([&](const auto& wanted) { return flat.gradient_norm(wanted); }, {0.9, 0.99, 0.2});
   o.lock_text = true;
   health.hints(500, 4.85, ln_n, 100, 1e-3);
   const auto later = health.hints(600, 4.85, ln_n, 100, 1e-3);

@@ -111,6 +111,25 @@ class StopAtFirstSave {
   std::thread thread_;
 };
 
+TEST_CASE("updates in backward and recomputed activations give the same run", "[train]") {
+  const RestoredThreads restored;
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder, toy_vit_json());
+  o.grad_clip_norm = 0.0;
+  train_as(o, "plain");
+  o.update_in_backward = o.recompute_cheap = true;
+  train_as(o, "lean");
+  check_equal_runs(o, "plain", "lean", 9);
+  o.grad_checkpointing = true;
+  train_as(o, "leaner");
+  check_equal_runs(o, "plain", "leaner", 9);
+  o.on_nonfinite = "skip";
+  CHECK_THROWS_WITH(train_as(o, "refused"), Catch::Contains("--on-nonfinite skip") && Catch::Contains("--update-in-backward"));
+  o.on_nonfinite = "stop";
+  o.grad_clip_norm = 1.0;
+  CHECK_THROWS_WITH(train_as(o, "refused"), Catch::Contains("--grad-clip-norm") && Catch::Contains("--update-in-backward"));
+}
+
 TEST_CASE("the same seed gives the same bytes for any number of threads and workers", "[train]") {
   const RestoredThreads restored;
   const TemporaryFolder folder;

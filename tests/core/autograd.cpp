@@ -1,9 +1,11 @@
 #include "twinlens/core/autograd.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/trace.h"
 
 namespace twinlens {
@@ -109,6 +111,78 @@ TEST_CASE("a leaf used twice fires once, when both gradients are there") {
   const Tensor x = from_vector(std::vector<float>{1, -1, 1, -1, 1, -1, 1, -1}, {1, 8});
   backward(concat({layer_norm(x, gamma, {}), layer_norm(x, gamma, {})}, 0), full({2, 8}, 1.0));
   CHECK(fired == 1);
+}
+
+TEST_CASE("a hook may change its leaf and take the gradient away") {
+  Tensor w = leaf({4, 4}, 0.5);
+  on_grad_ready(w, [](const Tensor& ready) {
+    const NoGrad guard;
+    Tensor(ready.detach()).fill_(7.0);
+    ready.set_grad(Tensor{});
+  });
+  Tensor x = leaf({2, 4}, 1.0);
+  backward(linear(linear(x, w, {}), w, {}), full({2, 4}, 1.0));
+  CHECK(x.grad().to_vector() == std::vector<float>(8, 4.0F));  // by the weights as they were: (4 * 0.5)^2
+  CHECK(w.to_vector() == std::vector<float>(16, 7.0F));
+  CHECK_FALSE(w.grad().defined());
+}
+
+// Gradients of everything, and what the tape keeps, of an MLP behind a norm.
+struct MlpRun {
+  std::vector<std::vector<float>> gradients;
+  std::size_t kept = 0;
+};
+MlpRun run_mlp(bool recompute, Activation activation) {
+  constexpr std::int64_t kRows = 256, kWidth = 64, kHidden = 256;
+  const auto made = [](const Shape& shape, double step) {
+    Tensor x = empty(shape);
+    for (std::int64_t i = 0; i < x.count(); ++i) x.data<float>()[i] = static_cast<float>(std::sin(step * static_cast<double>(i + 1)));
+    return x.set_requires_grad(true);
+  };
+  const Tensor x = made({kRows, kWidth}, 0.37), gamma = made({kWidth}, 0.11), beta = made({kWidth}, 0.7);
+  const Tensor up = made({kHidden, kWidth}, 0.13), bias = made({kHidden}, 0.9), down = made({kWidth, kHidden}, 0.17);
+  const std::size_t before = memory_report(kCpu).bytes;
+  Tensor y;
+  {
+    LinearOptions options;
+    options.activation = activation;
+    options.recompute = recompute;
+    y = linear(linear(layer_norm(x, gamma, beta, 1e-5, {}, recompute), up, bias, options), down, {});
+  }
+  MlpRun run;
+  run.kept = memory_report(kCpu).bytes - before;
+  backward(y, made({kRows, kWidth}, 0.29).detach());
+  for (const Tensor& leaf : {x, gamma, beta, up, bias, down}) run.gradients.push_back(leaf.grad().to_vector());
+  return run;
+}
+
+TEST_CASE("what is recomputed is not kept, and the gradients have the same bits") {
+  const Activation activation =
+      GENERATE(Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::quick_gelu, Activation::silu);
+  const MlpRun kept = run_mlp(false, activation), recomputed = run_mlp(true, activation);
+  CHECK(recomputed.gradients == kept.gradients);
+  // Normalised rows and activations: (256, 64) and (256, 256) floats.
+  CHECK(kept.kept - recomputed.kept == (256 * 64 + 256 * 256) * sizeof(float));
+}
+
+TEST_CASE("a recipe is not used for a result that was changed before an op took it") {
+  Tensor x = leaf({3, 8}, 1.0), w = leaf({2, 8}, 0.5);
+  x.detach().data<float>()[3] = 4.0F;
+  Tensor h = layer_norm(x, {}, {}, 1e-5, {}, true);
+  {
+    const NoGrad guard;
+    Tensor(h.detach()).fill_(2.0);
+  }
+  backward(linear(h, w, {}), full({3, 2}, 1.0));
+  CHECK(w.grad().to_vector() == std::vector<float>(16, 6.0F));
+  // And the tensors that a recipe is made from must not change.
+  const Tensor gamma = leaf({8}, 1.0);
+  const Tensor y = linear(layer_norm(x, gamma, {}, 1e-5, {}, true), w, {});
+  {
+    const NoGrad guard;
+    Tensor(gamma.detach()).fill_(2.0);
+  }
+  CHECK_THROWS_WITH(backward(y, full({3, 2}, 1.0)), Catch::Contains("gamma") && Catch::Contains("modified in place"));
 }
 
 TEST_CASE("frozen inputs cost nothing backwards") {

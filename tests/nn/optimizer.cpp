@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/nn/layers.h"
 
 namespace twinlens {
 namespace {
@@ -54,6 +55,78 @@ TEST_CASE("a skipped step leaves values and moments as they are") {
   for (const Tensor& moment : {flat.moment1, flat.moment2}) {
     for (const float m : moment.to_vector()) CHECK(m == 0.0F);
   }
+}
+
+// Two layers of which one is used twice, one parameter that is frozen and one that no op uses.
+struct Network {
+  Linear in{6, 8}, middle{8, 8};
+  LayerNorm norm{8};
+  Parameter frozen{Shape{2, 3}}, unused{Shape{3, 5}};
+  Network() {
+    const NoGrad guard;
+    float x = 0.0F;
+    for (Parameter* p : {&in.weight, &in.bias, &middle.weight, &middle.bias, &frozen, &unused}) {
+      for (std::int64_t i = 0; i < p->value.count(); ++i) p->value.data<float>()[i] = std::sin(x += 1.0F);
+    }
+    frozen.value.set_requires_grad(false);
+  }
+  Tensor loss(const Tensor& x, Compute compute) const {
+    Context context;
+    context.compute = compute;
+    const DType t = context.activation_dtype();
+    const Tensor h = middle(norm(in(x, context, Activation::gelu), t), context);
+    return sum(square(middle(h, context).to(DType::f32)));
+  }
+  void visit(Visitor& v) {
+    v("in", in);
+    v("middle", middle);
+    v("norm", norm);
+    v("frozen", frozen);
+    v("unused", unused);
+  }
+};
+
+TEST_CASE("AdamWInBackward gives the bits of backward and adamw_step, and leaves no gradients") {
+  const Compute compute = GENERATE(Compute::fp32, Compute::bf16);
+  const bool shadow = compute == Compute::bf16;
+  Network plain, lean;
+  FlatParameters a(collect(plain), shadow), b(collect(lean), shadow, false);
+  const auto factor = [](const std::string& name) { return name == "in.weight" ? 0.5F : 1.0F; };
+  a.set_lr_factors(factor);
+  b.set_lr_factors(factor);
+  StepBlock block;
+  block.learning_rate = 0.01F;
+  const AdamWOptions options;
+  AdamWInBackward update(b, &block, options, true);
+  const Tensor x = affine(from_vector(std::vector<float>{1, 2, -3, 4, 0, 6, -7, 8, 9, 1, 2, 3}, {2, 6}), 0.1, 0.0);
+  for (; block.step < 3; ++block.step) {
+    a.forget_gradients();
+    backward(plain.loss(x, compute));
+    const double norm = a.gradient_norm();
+    const double of_middle = a.gradient_norm([](const std::string& name) { return name.rfind("middle", 0) == 0; });
+    adamw_step(a, block, options);
+    backward(lean.loss(x, compute));
+    update.finish_step();
+    CHECK(update.gradient_norm() == Approx(norm).epsilon(1e-6));
+    CHECK(update.gradient_norm([](const std::string& name) { return name.rfind("middle", 0) == 0; }) == Approx(of_middle).epsilon(1e-6));
+    CHECK(norm > 1e-3);
+    CHECK(b.values.to_vector() == a.values.to_vector());
+    CHECK(b.moment1.to_vector() == a.moment1.to_vector());
+    CHECK(b.moment2.to_vector() == a.moment2.to_vector());
+    if (shadow) CHECK(b.shadow.to_vector() == a.shadow.to_vector());
+    for (const NamedParameter& p : collect(lean).parameters) CHECK_FALSE(p.parameter->value.grad().defined());
+  }
+  CHECK(lean.unused.value.to_vector() != Network().unused.value.to_vector());  // weight decay
+  CHECK(lean.frozen.value.to_vector() == Network().frozen.value.to_vector());
+}
+
+TEST_CASE("an update in backward and a gradient block exclude each other") {
+  Vector with({1.0F, 2.0F, 3.0F}), without({1.0F, 2.0F, 3.0F});
+  FlatParameters a(collect(with), false), b(collect(without), false, false);
+  const StepBlock block;
+  CHECK_THROWS_WITH(AdamWInBackward(a, &block, {}, false), Catch::Contains("have a gradient block"));
+  CHECK_THROWS_WITH(adamw_step(b, block, {}), Catch::Contains("adamw_step") && Catch::Contains("no gradient block"));
+  CHECK_THROWS_WITH(sgd_step(b, block, {}), Catch::Contains("sgd_step") && Catch::Contains("no gradient block"));
 }
 
 TEST_CASE("Ema follows decay * average + (1 - decay) * value") {

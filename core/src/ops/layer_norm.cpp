@@ -51,7 +51,7 @@ struct LayerNormNode final : Node {
 
 }  // namespace
 
-Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps, std::optional<DType> out) {
+Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps, std::optional<DType> out, bool recompute) {
   check(x.rank() >= 1, "layer_norm", "x needs at least one dimension", {{"x", x}});
   check_compute_dtype("layer_norm", {{"x", x}});
   check_same_device("layer_norm", {{"x", x}, {"gamma", gamma}, {"beta", beta}});
@@ -78,6 +78,11 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
   node->gamma = Saved("gamma", gamma);
   node->mean = Saved("mean", mean);
   node->rstd = Saved("rstd", rstd);
+  if (recompute) {
+    set_recipe(y, [from = node->x, gain = node->gamma, shift = Saved("beta", beta), eps, dtype = y.dtype()] {
+      return layer_norm(from.get(), gain.get(), shift.get(), eps, dtype);
+    });
+  }
   return record(std::move(y), std::move(node), {&x, &gamma, &beta});
 }
 

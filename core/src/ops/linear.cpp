@@ -98,6 +98,18 @@ struct LinearNode final : Node {
   }
 };
 
+Tensor activated(Activation activation, const Tensor& x) {
+  switch (activation) {
+    case Activation::none: break;
+    case Activation::relu: return relu(x);
+    case Activation::gelu: return gelu(x);
+    case Activation::gelu_tanh: return gelu_tanh(x);
+    case Activation::quick_gelu: return quick_gelu(x);
+    case Activation::silu: return silu(x);
+  }
+  return x;
+}
+
 void check_linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual, const Shape& shape) {
   if (bias.defined()) {
     check(bias.shape() == Shape{w.size(0)}, "linear", "bias must match the rows of w", {{"x", x}, {"w", w}, {"bias", bias}});
@@ -147,6 +159,9 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Linear
   node->pre = Saved("pre", pre);
   node->activation = options.activation;
   node->compute = compute;
+  if (options.recompute && pre.defined() && !residual.defined()) {
+    set_recipe(y, [argument = node->pre, activation = options.activation] { return activated(activation, argument.get()); });
+  }
   return record(std::move(y), std::move(node), {&x, &w, &bias, &options.residual});
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <malloc.h>
 #include <map>
 #include <mutex>
 #include <sys/mman.h>
@@ -295,6 +296,9 @@ void release_cached_memory(Device device) {
   Pool& pool = pool_of(device);
   const std::lock_guard lock(pool.mutex);
   release_locked(pool);
+#if defined(__GLIBC__)
+  if (device.is_cpu()) malloc_trim(0);  // free() alone keeps blocks of up to 32 MiB
+#endif
 }
 
 }  // namespace twinlens

@@ -14,20 +14,26 @@
 
 namespace twinlens {
 
-// A tensor kept for backward. get() throws AutogradError, naming the op and the tensor, when its elements were changed in place since.
+// A tensor kept for backward, or how to compute it again (set_recipe). get() throws AutogradError, naming the op and the tensor, when its
+// elements were changed in place since.
 class Saved {
  public:
   Saved() = default;
   Saved(const char* name, const Tensor& tensor);
   const Tensor& get() const;
-  bool defined() const { return tensor_.defined(); }
-  void reset() { tensor_ = Tensor{}; }
+  bool defined() const { return tensor_.defined() || recipe_ != nullptr; }
+  void reset() { *this = Saved{}; }
 
  private:
   const char* name_ = "";
-  Tensor tensor_;
+  mutable Tensor tensor_;  // made by the first get() when there is a recipe
   std::uint32_t version_ = 0;
+  std::function<Tensor()> recipe_;
 };
+
+// How y, fresh from an op, can be computed again from tensors that are kept anyway: ops that would keep y for backward keep the recipe
+// instead. It is called without recording.
+void set_recipe(const Tensor& y, std::function<Tensor()> recipe);
 
 class Gradients;
 
@@ -113,7 +119,8 @@ void backward(const Tensor& y, const Tensor& dy);
 void forget_grad(const Tensor& leaf);
 void settle_grad(const Tensor& leaf);
 
-// Called once per backward when the gradient of this leaf is complete. One hook per leaf; an empty function removes it.
+// Called once per backward when the gradient of this leaf is complete and no op that still runs backward needs the leaf: the hook may
+// change the leaf's elements and take its gradient away. One hook per leaf; an empty function removes it.
 void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor& leaf)> hook);
 
 // Runs fn(inputs) without recording and recomputes it during backward: activations inside cost memory only while they are needed.

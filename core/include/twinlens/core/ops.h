@@ -73,8 +73,10 @@ Tensor softmax(const Tensor& x);
 Tensor log_softmax(const Tensor& x);
 // x / max(|x|_2, eps), as torch.nn.functional.normalize
 Tensor l2_normalize(const Tensor& x, double eps = 1e-12);
-// Ba et al. 2016. gamma, beta (C) f32 or absent; x float; the result has dtype `out` (that of x when not given).
-Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-5, std::optional<DType> out = {});
+// Ba et al. 2016. gamma, beta (C) f32 or absent; x float; the result has dtype `out` (that of x when not given). With `recompute` the next
+// op does not keep the result for backward: it is computed again from x, which is kept anyway (the same bits).
+Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps = 1e-5, std::optional<DType> out = {},
+                  bool recompute = false);
 // Mean over rows of -log softmax(logits)[target]; targets (N) i64; rows whose target is `ignore` do not count, and
 // the loss of no rows is 0. Scalar f32; keeps its relative accuracy when every target is all but certain.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, std::int64_t ignore = -100);
@@ -149,6 +151,8 @@ struct LinearOptions {
   Tensor residual;                  // added after the activation; shape of the result
   std::optional<DType> out{};       // dtype of the result; that of residual, else of x
   Compute compute = Compute::fp32;  // bf16 inputs imply bf16, f16 inputs f16
+  bool recompute = false;           // with an activation and no residual: in backward the result is computed again from the argument of
+                                    // the activation, which is kept anyway (in bf16 and f16 rounded), instead of kept by the next op
 };
 // activation(x w^T + bias) + residual with the epilogue fused into the product: x (..., K), w (M, K), bias (M) f32 or absent
 // -> (..., M). x and w may differ in dtype (f32 with bf16): the product is then computed in bf16.

@@ -28,15 +28,16 @@ bool has_weight_decay(const std::string& name, const Tensor& value);
 
 class FlatParameters {
  public:
-  // Frozen parameters (not wanting gradients) get a segment but no update. `with_shadow` adds a bf16 copy for products.
-  FlatParameters(const Collector& model, bool with_shadow);
+  // Frozen parameters (not wanting gradients) get a segment but no update. `with_shadow` adds a bf16 copy for products. Without
+  // gradients there is no block of them: each parameter has its own, for whoever takes it away (AdamWInBackward).
+  FlatParameters(const Collector& model, bool with_shadow, bool with_gradients = true);
 
   const std::vector<Segment>& segments() const { return segments_; }
   // Changes the learning-rate factor of every segment (layer decay).
   void set_lr_factors(const std::function<float(const std::string& name)>& factor);
 
   Tensor values;     // (n) f32
-  Tensor gradients;  // (n) f32
+  Tensor gradients;  // (n) f32 or absent
   Tensor moment1;    // (n) f32; first moment (AdamW) or momentum buffer (SGD)
   Tensor moment2;    // (n) f32; second moment
   Tensor shadow;     // (n) bf16 or absent
@@ -48,17 +49,23 @@ class FlatParameters {
   void settle_gradients() const;
   // Copies values into the shadow; after loading weights. The optimizer does it itself.
   void refresh_shadow();
-  // Global 2-norm of all gradients (settled) and how many are not finite, read back to the host.
+  // Global 2-norm of all gradients (settled), read back to the host.
   double gradient_norm() const;
+  // That of the parameters whose name satisfies `wanted`.
+  double gradient_norm(const std::function<bool(const std::string& name)>& wanted) const;
 
   // Segments as kernels see them, in a block on the device.
   const OptimizerSegment* segment_table() const;
   std::int64_t segment_count() const { return static_cast<std::int64_t>(segments_.size()); }
+  // Segment i in such a block, as the only one of a block that is the parameter alone: its offset is 0.
+  const OptimizerSegment* segment_alone(std::size_t i) const { return segment_table() + segments_.size() + i; }
+  // The parameters by segment; undefined where they are frozen.
+  const std::vector<Tensor>& leaves() const { return leaves_; }
 
  private:
   void upload_table();
   std::vector<Segment> segments_;
-  std::vector<Tensor> leaves_;  // those that are not frozen
+  std::vector<Tensor> leaves_;
   Tensor table_;
 };
 

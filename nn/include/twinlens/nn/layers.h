@@ -23,7 +23,8 @@ struct LayerNorm {
   LayerNorm() = default;
   explicit LayerNorm(std::int64_t width, double epsilon = 1e-5);
   // (..., C) f32 -> (..., C) in `out`
-  Tensor operator()(const Tensor& x, DType out) const;
+  // `recompute` as in layer_norm().
+  Tensor operator()(const Tensor& x, DType out, bool recompute = false) const;
   void visit(Visitor& v);
 };
 

@@ -14,6 +14,34 @@ struct AdamWOptions {
 void adamw_step(FlatParameters& parameters, const StepBlock& step, const AdamWOptions& options);
 void adamw_step(FlatParameters& parameters, const Tensor& step, const AdamWOptions& options);
 
+// AdamW inside backward(): a parameter is updated as soon as its gradient is complete, and the gradient is let go, so that the gradients of
+// a model, as large as the model, never lie in memory together. The same bits as backward() and then adamw_step(). There is no time
+// between all gradients and the first update: no clipping by the global norm, no skipping of a step, no gradients of several backward()s.
+// `parameters` must be without a gradient block; they and `step` (where kernels on their device can read it) must live as long as this.
+class AdamWInBackward {
+ public:
+  // `with_norms`: gradient_norm() is wanted, a pass over each gradient.
+  AdamWInBackward(FlatParameters& parameters, const StepBlock* step, const AdamWOptions& options, bool with_norms);
+  ~AdamWInBackward();
+  AdamWInBackward(const AdamWInBackward&) = delete;
+  AdamWInBackward& operator=(const AdamWInBackward&) = delete;
+
+  // After each backward(): parameters that it gave no gradient take their step with one of zeros, as adamw_step has them.
+  void finish_step();
+  // 2-norm of the gradients of the last step, or of those parameters whose name satisfies `wanted`; read back to the host.
+  double gradient_norm() const;
+  double gradient_norm(const std::function<bool(const std::string& name)>& wanted) const;
+
+ private:
+  void update(std::size_t i, const Tensor& gradient);
+  FlatParameters& p_;
+  const StepBlock* step_;
+  AdamWOptions options_;
+  bool with_norms_;
+  std::vector<Tensor> norms_;  // by segment
+  std::vector<bool> updated_;
+};
+
 struct SgdOptions {
   double momentum = 0.9, weight_decay = 0.0;
   bool nesterov = false;

@@ -80,6 +80,7 @@ struct Context {
   const StepBlock* step = nullptr;  // random numbers; may be null when nothing is random
   bool update_statistics = true;    // batch norm: off in the second pass of cached-feature accumulation
   bool checkpoint_blocks = false;   // recompute Transformer blocks in backward
+  bool recompute_cheap = false;     // recompute what costs little, normalised rows and activations, in backward
 
   // dtype of activations between products
   DType activation_dtype() const { return compute == Compute::bf16 ? DType::bf16 : compute == Compute::f16 ? DType::f16 : DType::f32; }
