@@ -7,7 +7,7 @@
 Both sides start from one set of weights and one batch, which bin/train_step writes. First they take three steps each, and their losses must agree; then
 rounds of steps are timed in turns, each side in a process of its own that sleeps while another works. PyTorch is taken at the best of its variants: eager,
 torch.compile (and with CUDA graphs on a card); its memory allocator is told to keep what it has. It computes what PyTorch programs compute:
-captions padded to 77 tokens, whole last blocks. --dense takes twinlens' exact cuts away as well.
+captions padded to 77 tokens, whole last blocks. --dense takes twinlens' exact cuts away as well; --lean is twinlens in the least memory.
 
 Needs torch, safetensors and numpy (safetensors is read by hand when it is missing).
 """
@@ -192,6 +192,8 @@ def compare(o):
     program = [o.train_step, "--model", o.model, "--batch-size", str(o.batch_size), "--precision", o.precision, "--device", o.device,
                "--captions", o.captions, "--seed", str(o.seed), "--lr", str(LEARNING_RATE), "--threads", str(threads), "--serve",
                "--save", str(folder)]
+    if o.lean:
+        program += ["--update-in-backward", "--recompute-cheap", "--no-weight-copies"]
     if o.dense:
         program += ["--no-pack-captions", "--no-prune-last-block", "--no-encode-equal-once"]
     ours = Side("twinlens", program, {"OMP_NUM_THREADS": str(threads)})
@@ -231,7 +233,7 @@ def compare(o):
         side.close()
     memory = report["peak_memory_bytes"] if o.device != "cpu" else ours.memory
     result = {"model": o.model, "batch_size": o.batch_size, "precision": o.precision, "device": o.device, "captions": o.captions,
-              "exact_cuts": not o.dense, "torch": about["torch"], "torch_best": best.name, "threads": threads,
+              "exact_cuts": not o.dense, "lean": o.lean, "torch": about["torch"], "torch_best": best.name, "threads": threads,
               "instruction_set": report["instruction_set"],
               "twinlens_pairs_per_second": o.batch_size / statistics.median(ours.seconds),
               "torch_pairs_per_second": {s.name: o.batch_size / statistics.median(s.seconds) for s in others},
@@ -251,6 +253,7 @@ def main():
     p.add_argument("--device", default="cpu")
     p.add_argument("--captions", default="emoji", help="emoji, web, dense or a text file")
     p.add_argument("--dense", action="store_true", help="no exact cuts on our side either")
+    p.add_argument("--lean", action="store_true", help="our side with the flags that save memory: the same numbers, a little slower in bf16")
     p.add_argument("--steps", type=int, default=3, help="of a round")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--warmup", type=int, default=2)

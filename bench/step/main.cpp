@@ -203,6 +203,7 @@ void add_flags(CLI::App& app, Options& o) {
       ->excludes("--grad-clip-norm")
       ->excludes("--max-chunk");
   app.add_flag("--recompute-cheap", r.recompute_cheap, "Recompute normalised rows and activations in backward");
+  app.add_flag("!--no-weight-copies", r.weight_copies, "In bf16: products round the weights themselves");
   app.add_flag("--grad-checkpointing", r.checkpoint_blocks, "Recompute Transformer blocks in backward");
   app.add_option("--save", o.save, "Folder that gets the model and batch.safetensors, before the first step");
   app.add_flag("--json", o.json, "One object on stdout");

@@ -11,6 +11,7 @@
 #include "twinlens/core/ops.h"
 #include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/scope.h"
 #include "twinlens/nn/communicator.h"
 
@@ -76,7 +77,9 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   context_.checkpoint_blocks = o_.checkpoint_blocks;
   context_.recompute_cheap = o_.recompute_cheap;
   if (forward_only()) return;
-  parameters_ = std::make_unique<FlatParameters>(collect(*model_), context_.compute == Compute::bf16, !o_.update_in_backward);
+  set_thrifty_memory(o_.update_in_backward);
+  const bool shadow = context_.compute == Compute::bf16 && o_.weight_copies;
+  parameters_ = std::make_unique<FlatParameters>(collect(*model_), shadow, !o_.update_in_backward);
   if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_options(), false);
 }
 

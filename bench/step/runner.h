@@ -16,7 +16,7 @@ struct RunnerOptions {
   std::int64_t batch_size = 32;
   std::uint64_t seed = 0;
   StepOptions step;
-  bool prune_last_block = true, checkpoint_blocks = false, recompute_cheap = false;
+  bool prune_last_block = true, checkpoint_blocks = false, recompute_cheap = false, weight_copies = true;
   double learning_rate = 1e-5, grad_clip_norm = 0.0;
   bool update_in_backward = false;  // AdamWInBackward; its time counts as backward
   std::string forward;              // image or text: a runner for features() alone, without gradients and moments

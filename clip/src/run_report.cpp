@@ -187,6 +187,7 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("grad-checkpointing", o.grad_checkpointing);
   add("recompute-cheap", o.recompute_cheap);
   add("update-in-backward", o.update_in_backward);
+  add("weight-copies", o.weight_copies);
   add("lock-image", o.lock_image);
   add("lock-text", o.lock_text);
   add("lock-image-unlocked-groups", o.lock_image_unlocked_groups);

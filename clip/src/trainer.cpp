@@ -21,6 +21,7 @@
 #include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
+#include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
@@ -105,7 +106,8 @@ void Training::prepare_model() {
   }
   context_.checkpoint_blocks = o_.grad_checkpointing;
   context_.recompute_cheap = o_.recompute_cheap;
-  parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16, !o_.update_in_backward);
+  set_thrifty_memory(o_.update_in_backward);
+  parameters_ = std::make_unique<FlatParameters>(all, context_.compute == Compute::bf16 && o_.weight_copies, !o_.update_in_backward);
   if (o_.image_layer_decay != 1.0 || o_.text_layer_decay != 1.0) {
     parameters_->set_lr_factors(layer_decay(config, o_.image_layer_decay, o_.text_layer_decay));
   }

@@ -185,6 +185,8 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_flag("--update-in-backward", o.update_in_backward,
                "Update each parameter as soon as its gradient is there, which is then let go: a quarter less for the model")
       ->group(group);
+  app.add_flag("!--no-weight-copies", o.weight_copies, "With amp_bf16: products round the weights themselves (slower, the same numbers)")
+      ->group(group);
   app.add_option("--memory-limit", o.memory_limit,
                  "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below; 0: none")
       ->group(group)

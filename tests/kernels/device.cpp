@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <string>
+#include <vector>
 
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/memory.h"
@@ -67,6 +69,29 @@ TEST_CASE("freed blocks serve later requests of about their size on the same str
   }
   release_cached_memory(kCpu);
   CHECK(memory_report(kCpu).cached_bytes == 0);
+}
+
+TEST_CASE("thrifty memory keeps no more than was ever in use at once", "[memory]") {
+  Stream& stream = current_stream(kCpu);
+  release_cached_memory(kCpu);
+  std::size_t most = 0;
+  const auto hold = [&](std::size_t bytes) {
+    std::vector<Memory> held;
+    for (int i = 0; i < 8; ++i) held.push_back(allocate(stream, bytes));
+    most = std::max(most, memory_report(kCpu).bytes);
+  };
+  set_thrifty_memory(true);
+  for (int round = 0; round < 2; ++round) {
+    for (const std::size_t bytes : {24'000'000, 5'000'000, 12'000'000, 700'000}) {
+      hold(bytes);
+      const MemoryReport report = memory_report(kCpu);
+      CHECK(report.bytes + report.cached_bytes <= most);
+    }
+  }
+  set_thrifty_memory(false);
+  for (const std::size_t bytes : {24'000'000, 5'000'000}) hold(bytes);
+  CHECK(memory_report(kCpu).cached_bytes > most);
+  release_cached_memory(kCpu);
 }
 
 }  // namespace twinlens

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <malloc.h>
 #include <map>
 #include <mutex>
 #include <sys/mman.h>
@@ -29,6 +28,7 @@ struct Pool {
   std::size_t cached_bytes = 0;
   std::size_t bytes = 0;
   std::size_t peak_bytes = 0;
+  std::size_t most_bytes = 0;  // the peak since the start
   std::unordered_map<std::string, std::uint32_t> tag_ids;
   std::vector<MemoryTag> tags;
   bool peak_is_stale = false;  // the total has grown since bytes_at_peak was last written
@@ -44,12 +44,13 @@ Pool& pool_of(Device device) {
   return *pool;
 }
 
-// Sizes are rounded up so that nearly equal requests share blocks: 1/8 steps between powers of two, at least 512 bytes.
+// Sizes are rounded up so that nearly equal requests share blocks: 1/8 steps between powers of two, at least 512 bytes, and no more than a
+// page of 2 MiB.
 std::size_t round_up(std::size_t bytes) {
   std::size_t power = 512;
   while (power < bytes) power *= 2;
   if (power <= 4096) return power;
-  const std::size_t step = power / 16;
+  const std::size_t step = std::min(power / 16, std::size_t{2} << 20);
   return (bytes + step - 1) / step * step;
 }
 
@@ -123,23 +124,39 @@ void guarded_free(Stream& stream, void* data, std::size_t bytes) {
 }
 
 // Large blocks lie on pages of 2 MiB where the system has them: a product walks over rows that are each on another page, and a page of 4
-// KiB costs a walk through the page tables each time.
-void* raw_allocate(Stream& stream, std::size_t bytes) {
-  if (stream.device().is_cuda()) return device_allocate(stream, bytes);
-#if defined(MADV_HUGEPAGE)
-  constexpr std::size_t page = std::size_t{2} << 20;
-  if (bytes >= 2 * page) {
-    void* data = std::aligned_alloc(page, (bytes + page - 1) / page * page);
-    if (data != nullptr) madvise(data, bytes / page * page, MADV_HUGEPAGE);  // a wish: the result does not matter
-    return data;
-  }
+// KiB costs a walk through the page tables each time. They come from the system itself, so that they go back to it when they are freed;
+// with AddressSanitizer, which sees the ends of malloc's blocks only, from malloc.
+#if defined(MADV_HUGEPAGE) && !defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kPage = std::size_t{2} << 20;
+#else
+constexpr std::size_t kPage = 0;  // none is large
 #endif
-  return std::aligned_alloc(64, bytes);
+bool is_large(std::size_t bytes) { return kPage > 0 && bytes >= 2 * kPage; }
+std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+void* map_pages(std::size_t bytes) {
+  void* const mapped = mmap(nullptr, bytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* const base = static_cast<unsigned char*>(mapped);
+  const std::size_t before = (kPage - reinterpret_cast<std::uintptr_t>(base) % kPage) % kPage;
+  if (before > 0) munmap(base, before);
+  munmap(base + before + bytes, kPage - before);
+#if defined(MADV_HUGEPAGE)
+  madvise(base + before, bytes, MADV_HUGEPAGE);  // a wish: the result does not matter
+#endif
+  return base + before;
 }
 
-void raw_free(Stream& stream, void* data) {
+void* raw_allocate(Stream& stream, std::size_t bytes) {
+  if (stream.device().is_cuda()) return device_allocate(stream, bytes);
+  return is_large(bytes) ? map_pages(whole_pages(bytes)) : std::aligned_alloc(64, bytes);
+}
+
+void raw_free(Stream& stream, void* data, std::size_t bytes) {
   if (stream.device().is_cuda()) {
     device_free(stream, data);
+  } else if (is_large(bytes)) {
+    munmap(data, whole_pages(bytes));
   } else {
     std::free(data);
   }
@@ -147,10 +164,24 @@ void raw_free(Stream& stream, void* data) {
 
 void release_locked(Pool& pool) {
   for (const auto& [stream, blocks] : pool.cache) {
-    for (const auto& [capacity, data] : blocks) raw_free(*stream, data);
+    for (const auto& [capacity, data] : blocks) raw_free(*stream, data, capacity);
   }
   pool.cache.clear();
   pool.cached_bytes = 0;
+}
+
+std::atomic<bool> is_thrifty{false};
+
+// Makes room for `bytes` more among what the pool holds, largest blocks first.
+void trim(Pool& pool, std::size_t bytes) {
+  for (auto& [stream, blocks] : pool.cache) {
+    while (!blocks.empty() && pool.bytes + pool.cached_bytes + bytes > std::max(pool.most_bytes, pool.bytes + bytes)) {
+      const auto largest = std::prev(blocks.end());
+      raw_free(*stream, largest->second, largest->first);
+      pool.cached_bytes -= std::min(pool.cached_bytes, largest->first);
+      blocks.erase(largest);
+    }
+  }
 }
 
 [[noreturn]] void throw_out_of_memory(Pool& pool, Device device, std::size_t bytes) {
@@ -191,6 +222,7 @@ Memory allocate(Stream& stream, std::size_t bytes) {
     pool.cached_bytes -= memory.counted_;  // (what is more than that stays cached)
     blocks.erase(found);
   } else {
+    if (is_thrifty) trim(pool, memory.capacity_);
     memory.data_ = raw_allocate(stream, memory.capacity_);
     if (memory.data_ == nullptr) {
       release_locked(pool);
@@ -204,6 +236,7 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   memory.tag_ = tag_of(pool, Scope::path());
   pool.tags[memory.tag_].bytes += memory.counted_;
   pool.bytes += memory.counted_;
+  pool.most_bytes = std::max(pool.most_bytes, pool.bytes);
   if (pool.bytes > pool.peak_bytes) {
     pool.peak_bytes = pool.bytes;
     pool.peak_is_stale = true;
@@ -261,6 +294,7 @@ void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, De
   }
 }
 
+void set_thrifty_memory(bool on) { is_thrifty = on; }
 void set_memory_guards(bool on) { guards_on = on; }
 std::int64_t memory_guard_violations() { return guard_violations; }
 
@@ -296,9 +330,6 @@ void release_cached_memory(Device device) {
   Pool& pool = pool_of(device);
   const std::lock_guard lock(pool.mutex);
   release_locked(pool);
-#if defined(__GLIBC__)
-  if (device.is_cpu()) malloc_trim(0);  // free() alone keeps blocks of up to 32 MiB
-#endif
 }
 
 }  // namespace twinlens

@@ -46,6 +46,7 @@ struct TrainOptions {
   int workers = 2, threads = 0;
   bool grad_checkpointing = false, lock_image = false, lock_text = false;
   bool recompute_cheap = false, update_in_backward = false;           // Context::recompute_cheap, AdamWInBackward
+  bool weight_copies = true;                                          // of bf16, for products
   bool siglip = false;                                                // SigLIP's sigmoid loss
   bool stream_loss = true;                                            // the loss from tiles of logits
   int lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;  // the last groups of a locked tower that are trained all the same

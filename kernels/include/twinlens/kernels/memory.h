@@ -68,6 +68,10 @@ void reset_peak_memory(Device device);
 void set_memory_guards(bool on);
 std::int64_t memory_guard_violations();
 
+// On: blocks in use and blocks kept for reuse stay together below the most that was ever in use at once, as kept ones of other sizes are
+// given back before a new one is taken. Off, as it is from the start: a steady step takes nothing from the operating system.
+void set_thrifty_memory(bool on);
+
 // Gives cached blocks back to the operating system or driver.
 void release_cached_memory(Device device);
 
