@@ -57,12 +57,17 @@ Image apply(const EvalTransform& t, const Image& image) {
 }
 
 std::vector<float> to_chw_float(const Image& image, const std::array<float, 3>& mean, const std::array<float, 3>& std) {
+  // A channel has 256 values: two divisions for each of them, not for each pixel.
+  std::array<std::array<float, 256>, 3> value;
+  for (std::size_t c = 0; c < 3; ++c) {
+    for (std::size_t v = 0; v < 256; ++v) value[c][v] = (static_cast<float>(v) / 255.0F - mean[c]) / std[c];
+  }
   const std::size_t pixels = image.rgb.size() / 3;
   std::vector<float> out(image.rgb.size());
-  for (std::size_t c = 0; c < 3; ++c) {
-    for (std::size_t i = 0; i < pixels; ++i) {
-      out[c * pixels + i] = (static_cast<float>(image.rgb[i * 3 + c]) / 255.0F - mean[c]) / std[c];
-    }
+  const std::uint8_t* const rgb = image.rgb.data();
+  float* const planes = out.data();
+  for (std::size_t i = 0; i < pixels; ++i) {
+    for (std::size_t c = 0; c < 3; ++c) planes[c * pixels + i] = value[c][rgb[3 * i + c]];
   }
   return out;
 }
