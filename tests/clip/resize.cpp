@@ -1,4 +1,5 @@
-// Resizing on every instruction set, byte for byte what the plain loops of the scalar set give. (Those against Pillow: tests/clip/image.cpp.)
+// Resizing on every instruction set, byte for byte what the plain loops of the scalar set give. (Those against Pillow:
+// tests/clip/image.cpp.)
 
 #include "twinlens/kernels/resize.h"
 
@@ -87,8 +88,7 @@ TEST_CASE("resize: sums that leave the range of a byte by far are clipped alike,
   for (std::int32_t i = 0; i < 40; ++i) {
     across.begin.push_back(i % 2 == 0 ? i : 59 - i / 2);
     across.taps.push_back(i % 6);
-    for (const std::int32_t w : {most, -most, most - 1, 1 - most, i % 2 == 0 ? most : -4097})
-      across.weights.push_back(i % 4 < 2 ? w : -w);
+    for (const std::int32_t w : {most, -most, most - 1, 1 - most, i % 2 == 0 ? most : -4097}) across.weights.push_back(i % 4 < 2 ? w : -w);
   }
   for (std::size_t i = 0; i < across.begin.size(); ++i) across.begin[i] = std::min(across.begin[i], 64 - across.taps[i]);
   compare({picture.bytes.get(), 64, 21, 64 * 3}, across, down);

@@ -24,9 +24,7 @@ struct TapPairs {
   std::int32_t high[2], low[2];
 };
 TWINLENS_INLINE TapPairs split_weights(const std::int32_t* w) {
-  const auto pair = [](std::uint32_t first, std::uint32_t second) {
-    return static_cast<std::int32_t>((first & 0xFFFFU) | second << 16);
-  };
+  const auto pair = [](std::uint32_t first, std::uint32_t second) { return static_cast<std::int32_t>((first & 0xFFFFU) | second << 16); };
   const auto high = [](std::int32_t v) { return static_cast<std::uint32_t>(v >> 12); };
   const auto low = [](std::int32_t v) { return static_cast<std::uint32_t>(v) & 0xFFFU; };
   return {{pair(high(w[0]), high(w[1])), pair(high(w[2]), high(w[3]))}, {pair(low(w[0]), low(w[1])), pair(low(w[2]), low(w[3]))}};
