@@ -15,6 +15,7 @@
 #include <optional>
 #include <thread>
 
+#include "twinlens/clip/embedding.h"
 #include "twinlens/clip/image.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -29,6 +30,7 @@ struct Flags {
   int rounds = 5;
   bool json = false;
   std::string picture;
+  bool fast_decode = false;
 };
 
 template <class F>
@@ -87,17 +89,20 @@ Rates measure(const Flags& flags) {
 
 // One picture, again and again, on one thread: file in memory -> decoded, resized, cropped and normalised floats. Rounds in turns with
 // another program: a number of times on each line of stdin, answered by a line of JSON.
-void serve_picture(const std::string& path, std::int64_t size) {
+void serve_picture(const std::string& path, std::int64_t size, bool fast_decode) {
   const std::string bytes = read_file(path);
   EvalTransform transform;
   transform.size = size;
+  EmbedOptions options;
+  options.fast_decode = fast_decode;
+  const DecodeOptions decode = decode_options(options, transform);
   std::printf("{\"ready\": true}\n");
   std::fflush(stdout);
   for (int times = 0; std::cin >> times;) {
     std::vector<float> values;
     const double cpu_start = cpu_seconds();
     const double wall = seconds([&] {
-      for (int i = 0; i < times; ++i) values = to_chw_float(apply(transform, decode_image(bytes, path)), kClipMean, kClipStd);
+      for (int i = 0; i < times; ++i) values = to_chw_float(apply(transform, decode_image(bytes, path, decode)), kClipMean, kClipStd);
     });
     const double sum = std::accumulate(values.begin(), values.end(), 0.0);
     std::cout << nlohmann::json{{"seconds", wall / times},
@@ -121,9 +126,10 @@ int run(int argc, char** argv) {
   app.add_flag("--json", flags.json);
   app.add_option("--picture", flags.picture,
                  "Instead: a file through decoding and the evaluation transform, so often as lines of stdin say");
+  app.add_flag("--fast-decode", flags.fast_decode, "With --picture: as embed --fast-decode");
   CLI11_PARSE(app, argc, argv);
   if (!flags.picture.empty()) {
-    serve_picture(flags.picture, flags.loader.image_size);
+    serve_picture(flags.picture, flags.loader.image_size, flags.fast_decode);
     return 0;
   }
   const Rates r = measure(flags);

@@ -10,7 +10,8 @@
   attention  forward and backward beside F.scaled_dot_product_attention.
   info_nce   the symmetric contrastive loss, forward and backward; extra memory counts what a step needs beside its inputs, gradients included. Each turn
              is a process of its own, so nobody's memory stays while another works.
-  jpeg       a JPEG in memory to a normalised 3 x 224 x 224 tensor, on one thread: decoding, bicubic resize, crop.
+  jpeg       a JPEG in memory to a normalised 3 x 224 x 224 tensor, on one thread: decoding, bicubic resize, crop; then a larger one, at full size and
+             at the smallest scale that has as many pixels (--fast-decode; Pillow's draft mode).
 
 A side is timed in rounds of about --seconds. A ratio is the time of the best peer over ours, the median over the rounds. The last line is one JSON document.
 Needs torch; onnxruntime with onnx and onnxscript, torchvision and Pillow where they are there.
@@ -125,14 +126,15 @@ def info_nce_step(spec):
     return lambda: torch.autograd.grad(loss(image, text, scale), (image, text, scale)), {}
 
 
-def make_jpeg(path):
-    """500 x 375, quality 90: noise of several scales, which decodes like a photograph."""
+def make_jpeg(path, width):
+    """width x 3/4 width, quality 90: noise of several scales, which decodes like a photograph."""
     import numpy as np
     from PIL import Image
     random = np.random.default_rng(0)
-    sum_ = np.full((375, 500, 3), 128.0)
+    height = width * 3 // 4
+    sum_ = np.full((height, width, 3), 128.0)
     for side, amplitude in ((4, 80), (16, 50), (64, 30), (256, 20)):
-        noise = Image.fromarray(random.integers(0, 256, (side * 3 // 4, side, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC)
+        noise = Image.fromarray(random.integers(0, 256, (side * 3 // 4, side, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
         sum_ += (np.asarray(noise, dtype=np.float64) - 128) / 128 * amplitude
     Image.fromarray(sum_.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
@@ -144,7 +146,13 @@ def jpeg_step(spec):
     from PIL import Image
     data = Path(spec["file"]).read_bytes()
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    opened = lambda: Image.open(io.BytesIO(data)).convert("RGB")
+
+    def opened():
+        image = Image.open(io.BytesIO(data))
+        if spec["fast"]:
+            image.draft("RGB", (224, 224))
+        return image.convert("RGB")
+
     about = {}
     if spec["variant"] == "numpy":
         import numpy as np
@@ -374,21 +382,28 @@ def info_nce(o):
     return [compare(o, f"info_nce forward + backward, {o.pairs} pairs, fp32", ours, others)]
 
 
+def jpeg_row(o, path, fast):
+    ours = Steady("twinlens", [o.bin / "loader_bench", "--picture", path, *["--fast-decode"] * fast], {"OMP_NUM_THREADS": "1"})
+    variants = {"torchvision": "Pillow and torchvision", "numpy": "Pillow and numpy"}
+    if not fast:
+        variants["tensors"] = "torchvision on tensors"
+    others = peers(o, variants, part="jpeg", file=path, threads=1, fast=fast)
+    mean = ours.steps(1)["mean"]
+    for side in others:
+        if abs(side.about["mean"] - mean) > (1e-2 if fast else 2e-3):
+            sys.exit(f"error: {side.name} makes another tensor, of mean {side.about['mean']:.5f} instead of {mean:.5f}; {path}")
+    about = {"bytes": os.path.getsize(path), "mean": mean}
+    what = f"jpeg of {about['bytes'] // 1000} kB to a tensor, one thread" + (", at the smallest scale" if fast else "")
+    return compare(o, what, ours, others, "pictures/s", 1, about)
+
+
 def jpeg(o):
     with tempfile.TemporaryDirectory(prefix="parts.") as folder:
-        path = o.jpeg
-        if not path:
-            path = f"{folder}/made.jpeg"
+        paths = [o.jpeg] if o.jpeg else [f"{folder}/{width}.jpeg" for width in (500, 1600)]
+        for path in [] if o.jpeg else paths:
             subprocess.run([o.python, str(HERE / "parts_against_pytorch.py"), "--make-jpeg", path], check=True)
-        ours = Steady("twinlens", [o.bin / "loader_bench", "--picture", path], {"OMP_NUM_THREADS": "1"})
-        variants = {"torchvision": "Pillow and torchvision", "numpy": "Pillow and numpy", "tensors": "torchvision on tensors"}
-        others = peers(o, variants, part="jpeg", file=path, threads=1)
-        mean = ours.steps(1)["mean"]
-        for side in others:
-            if abs(side.about["mean"] - mean) > 2e-3:
-                sys.exit(f"error: {side.name} makes another tensor, of mean {side.about['mean']:.5f} instead of {mean:.5f}; {path}")
-        about = {"bytes": os.path.getsize(path), "mean": mean}
-        return [compare(o, f"jpeg of {about['bytes'] // 1000} kB to a tensor, one thread", ours, others, "pictures/s", 1, about)]
+        # (Of the first one no scale leaves enough pixels.)
+        return [*(jpeg_row(o, path, fast=False) for path in paths), jpeg_row(o, paths[-1], fast=True)]
 
 
 PARTS = {"embed": embed, "attention": attention, "info_nce": info_nce, "jpeg": jpeg}
@@ -412,7 +427,7 @@ def main():
     if o.worker:
         return worker(o.worker)
     if o.make_jpeg:
-        return make_jpeg(o.make_jpeg)
+        return make_jpeg(o.make_jpeg, int(Path(o.make_jpeg).stem))
     o.threads = o.threads or len(os.sched_getaffinity(0))
     parts = o.parts.split(",")
     if unknown := [part for part in parts if part not in PARTS]:

@@ -33,9 +33,18 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config, const s
   return tokenizer;
 }
 
+DecodeOptions decode_options(const EmbedOptions& options, const EvalTransform& transform) {
+  DecodeOptions decode{options.max_image_pixels, options.exif_orientation};
+  if (options.fast_decode) {
+    decode.least_scale = [transform](std::int64_t width, std::int64_t height) { return least_scale(transform, width, height); };
+  }
+  return decode;
+}
+
 LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
-                             const DecodeOptions& decode) {
+                             const EmbedOptions& options) {
   const EvalTransform transform = eval_transform_of(config);
+  const DecodeOptions decode = decode_options(options, transform);
   LoadedPictures out;
   const auto n = static_cast<std::int64_t>(bytes.size());
   std::vector<std::optional<Image>> images(bytes.size());
@@ -83,7 +92,7 @@ Tensor embed_image_files(const Clip& model, const std::vector<std::string>& path
                                          paths.begin() + static_cast<std::ptrdiff_t>(end));
     std::vector<std::string> bytes;
     for (const std::string& name : names) bytes.push_back(read_file(name));
-    const LoadedPictures pictures = load_pictures(model.config, bytes, names, {options.max_image_pixels, options.exif_orientation});
+    const LoadedPictures pictures = load_pictures(model.config, bytes, names, options);
     if (!pictures.skipped.empty()) throw FileError(pictures.skipped.front().reason);
     parts.push_back(embed_pictures(model, pictures.pixels, options));
   }

@@ -129,7 +129,13 @@ std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epo
     if (image == nullptr) {
       const std::string bytes = data->image_bytes(sample);
       reading = seconds_since(start);
-      image = std::make_shared<const Image>(decode_image(bytes, key, {options.max_image_pixels}));
+      DecodeOptions decode{options.max_image_pixels};
+      if (options.fast_decode) {
+        decode.least_scale = [&](std::int64_t width, std::int64_t height) {
+          return least_scale(width, height, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
+        };
+      }
+      image = std::make_shared<const Image>(decode_image(bytes, key, decode));
       decoded->keep(sample, image);
     }
     out = augment(*image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
@@ -236,8 +242,10 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   work_->data = std::move(data);
   work_->tokenizer = std::move(tokenizer);
   work_->options = options;
-  // (Read-ahead of blocks counts on every picture being asked for.)
-  work_->decoded = std::make_unique<PictureCache>(options.shuffle_buffer > 0 ? 0 : options.decoded_cache, work_->data->size());
+  // (Read-ahead of blocks counts on every picture being asked for; what was decoded for the crop of one epoch may be too small for
+  // another.)
+  const bool keeps = options.shuffle_buffer == 0 && !options.fast_decode;
+  work_->decoded = std::make_unique<PictureCache>(keeps ? options.decoded_cache : 0, work_->data->size());
   work_->claim = work_->wanted = work_->announced = {first_epoch, first_batch};
   work_->announced.second *= work_->global_batch();
   work_->reported = work_->data->skipped();

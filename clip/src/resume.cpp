@@ -13,10 +13,14 @@ using Json = nlohmann::ordered_json;
 
 void check_settings(const TrainState& saved, const TrainState& fresh, const fs::path& folder, const fs::path& checkpoint) {
   const Json then = Json::parse(saved.settings), now = Json::parse(fresh.settings);
-  for (const auto& [key, value] : now.items()) {
-    if (!then.contains(key) || then[key] != value) {
-      throw ConfigError("resume: '" + key + "' was " + (then.contains(key) ? then[key].dump() : "unset") + " and is now " + value.dump() +
-                        "; " + checkpoint.string() + "; give the flags of the first run");
+  const auto text = [](const Json& settings, const std::string& key) { return settings.contains(key) ? settings[key].dump() : "unset"; };
+  for (const Json* settings : {&now, &then}) {
+    for (const auto& entry : settings->items()) {
+      const std::string before = text(then, entry.key()), after = text(now, entry.key());
+      if (before != after) {
+        throw ConfigError("resume: '" + entry.key() + "' was " + before + " and is now " + after + "; " + checkpoint.string() +
+                          "; give the flags of the first run");
+      }
     }
   }
   if (saved.data_fingerprint != fresh.data_fingerprint) {

@@ -129,6 +129,7 @@ void write_run_report(const std::filesystem::path& folder, const TrainOptions& o
     EmbedOptions embed;
     embed.batch_size = static_cast<int>(options.batch_size);
     embed.max_image_pixels = options.max_image_pixels;
+    embed.fast_decode = options.fast_decode;
     add_validation(report, model, *validation, embed_dataset(model, tokenizer, *validation, embed));
   }
   report.tables.push_back(data);
@@ -222,6 +223,7 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("max-skipped", o.max_skipped);
   add("max-image-pixels", o.max_image_pixels);
   add("decoded-cache", o.decoded_cache_mb);
+  add("fast-decode", o.fast_decode);
   add("memory-limit", o.memory_limit);
   add("pack-captions", o.pack_captions);
   add("prune-last-block", o.prune_last_block);

@@ -134,6 +134,7 @@ LoaderOptions loader_options(const TrainOptions& o, const ModelConfig& config) {
   l.equal_captions_apart = o.equal_captions == "apart";
   l.max_image_pixels = o.max_image_pixels;
   l.decoded_cache = o.decoded_cache_mb * 1'000'000;
+  l.fast_decode = o.fast_decode;
   l.max_skipped = o.max_skipped;
   l.draw_captions = o.captions == "random" || !o.json_text_key_probs.empty();
   l.shuffle_buffer = o.shuffle_buffer;
@@ -218,6 +219,7 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"shuffle_buffer", o.shuffle_buffer}};
   if (o.siglip) out["siglip"] = true;
   if (o.recompute_cheap && o.precision != "fp32") out["recompute_cheap"] = true;  // (in fp32 it changes no bits)
+  if (o.fast_decode) out["fast_decode"] = true;
   return out;
 }
 

@@ -132,6 +132,7 @@ Json Training::evaluate() {
   options.context.compute = context_.compute;
   options.batch_size = static_cast<int>(step_options_.max_chunk > 0 ? std::min(o_.batch_size, step_options_.max_chunk) : o_.batch_size);
   options.max_image_pixels = o_.max_image_pixels;
+  options.fast_decode = o_.fast_decode;
   const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, options);
   const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.caption_of);
   if (ema_ != nullptr) ema_->swap(*parameters_);

@@ -25,11 +25,14 @@ void PictureFlags::add_to(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--exif-orientation", exif_orientation, "Turn pictures upright as their EXIF tag says; CLIP models are trained without");
+  app.add_flag("--fast-decode", fast_decode,
+               "Decode large JPEGs at 1/2, 1/4 or 1/8, as long as no side gets smaller than the model's input; pixels differ a little");
 }
 
 void PictureFlags::apply_to(EmbedOptions& options) const {
   options.max_image_pixels = max_image_pixels;
   options.exif_orientation = exif_orientation;
+  options.fast_decode = fast_decode;
 }
 
 std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count) {

@@ -19,7 +19,9 @@ struct PreprocessFlags {
 int preprocess(const PreprocessFlags& flags) {
   const ModelConfig config = find_model_config(flags.model);
   const EvalTransform transform = eval_transform_of(config);
-  const Image image = apply(transform, read_image(flags.image, {flags.pictures.max_image_pixels, flags.pictures.exif_orientation}));
+  EmbedOptions options;
+  flags.pictures.apply_to(options);
+  const Image image = apply(transform, read_image(flags.image, decode_options(options, transform)));
   const std::vector<float> values = to_chw_float(image, config.preprocess.mean, config.preprocess.std);
   const std::int64_t size = transform.size;
   write_safetensors(flags.output, {{"pixels", from_vector(values, {3, size, size})}});

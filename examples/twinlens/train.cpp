@@ -57,6 +57,10 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("--fast-decode", o.fast_decode,
+               "Decode JPEGs at 1/2, 1/4 or 1/8 where the crop still has as many pixels as the model wants; not the same bits. Without "
+               "--decoded-cache")
+      ->group(group);
   app.add_option("--equal-captions", o.equal_captions,
                  "Captions that stand several times in a batch: negatives (as open_clip), positives (never pushed apart), apart (kept out "
                  "of one batch)")

@@ -259,6 +259,12 @@ TEST_CASE("a resumed run refuses other settings, other data and a name that is t
   other = o;
   other.beta2 = 0.5;
   CHECK_THROWS_WITH(train_as(other, "run"), Catch::Contains("'beta2' was 0.98 and is now 0.5"));
+  other = o;
+  other.fast_decode = true;
+  CHECK_THROWS_WITH(train_as(other, "run"), Catch::Contains("'fast_decode' was unset and is now true"));
+  other.resume.clear();
+  train_as(other, "fast", &now);
+  CHECK_THROWS_WITH(train_as(o, "fast"), Catch::Contains("'fast_decode' was true and is now unset"));
   write_toy_folder(folder / "data", toy_pairs(27));
   CHECK_THROWS_WITH(train_as(o, "run"), Catch::Contains("the training data has changed"));
 }

@@ -115,6 +115,12 @@ void sharpen(Image& image, const AugmentOptions& o, Draws draws) {
   image = std::move(out);
 }
 
+// Where a rectangle of the full picture is in one decoded at a smaller scale.
+Box within(const Image& image, const Rect& r) {
+  const auto at = [&](float origin, std::int64_t edge) { return origin + static_cast<float>(static_cast<double>(edge) * image.scale); };
+  return {at(image.left, r.left), at(image.top, r.top), at(image.left, r.left + r.width), at(image.top, r.top + r.height)};
+}
+
 Image warp(const Image& image, const AugmentOptions& o, Draws draws) {
   const double angle = draws.between(-o.rotate_degrees, o.rotate_degrees) * 3.14159265358979323846 / 180.0;
   const double dx = draws.between(-o.translate, o.translate) * static_cast<double>(image.width);
@@ -158,10 +164,20 @@ Rect random_crop(std::int64_t width, std::int64_t height, const AugmentOptions& 
   return {(width - w) / 2, (height - h) / 2, w, h};
 }
 
+double least_scale(std::int64_t width, std::int64_t height, std::int64_t size, const AugmentOptions& o, std::uint64_t seed,
+                   std::uint64_t epoch, std::int64_t sample) {
+  const Rect crop = random_crop(width, height, o, seed, epoch, sample);
+  return static_cast<double>(size) / static_cast<double>(std::min(crop.width, crop.height));
+}
+
 Image augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
               std::int64_t sample) {
   const bool mirror = Draws("augment.flip", seed, epoch, sample).next() < o.flip_probability;
-  Image out = crop_and_resize(image, random_crop(image.width, image.height, o, seed, epoch, sample), size, o.filter, mirror);
+  Image out =
+      image.scale == 1.0
+          ? crop_and_resize(image, random_crop(image.width, image.height, o, seed, epoch, sample), size, o.filter, mirror)
+          : resize(image, size, size, o.filter, within(image, random_crop(image.full_width, image.full_height, o, seed, epoch, sample)),
+                   PassOrder::pillow_13, mirror);
   if (o.rotate_degrees > 0.0 || o.translate > 0.0 || o.zoom[0] != 1.0 || o.zoom[1] != 1.0)
     out = warp(out, o, Draws("augment.affine", seed, epoch, sample));
   recolor(out, o, Draws("augment.color", seed, epoch, sample));

@@ -80,7 +80,14 @@ Image upright(Image image, int orientation) {
   // 5 to 8 exchange the axes; each is then mirrored or not.
   const bool turned = orientation >= 5, mirror_x = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8,
              mirror_y = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-  Image out{turned ? image.height : image.width, turned ? image.width : image.height, std::vector<std::uint8_t>(image.rgb.size())};
+  Image out{turned ? image.height : image.width,           turned ? image.width : image.height,
+            std::vector<std::uint8_t>(image.rgb.size()),   image.scale,
+            turned ? image.full_height : image.full_width, turned ? image.full_width : image.full_height};
+  const auto added = [&](std::int64_t size, std::int64_t full) {
+    return static_cast<float>(static_cast<double>(size) - image.scale * static_cast<double>(full));
+  };
+  if (image.scale < 1.0 && (turned ? mirror_y : mirror_x)) out.left = added(out.width, out.full_width);
+  if (image.scale < 1.0 && (turned ? mirror_x : mirror_y)) out.top = added(out.height, out.full_height);
   std::uint8_t* to = out.rgb.data();
   for (std::int64_t r = 0; r < out.height; ++r) {
     for (std::int64_t c = 0; c < out.width; ++c, to += 3) {

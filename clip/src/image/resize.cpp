@@ -76,7 +76,7 @@ Image run_resize(const PixelView& x, const AxisTable& horizontal, const AxisTabl
   return out;
 }
 
-Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box, PassOrder order) {
+Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box, PassOrder order, bool mirror) {
   if (width < 1 || height < 1 || image.width < 1 || image.height < 1) {
     throw ShapeError("cannot resize " + size_text(image.width, image.height) + " to " + size_text(width, height) +
                      "; resize; use sizes of at least 1 x 1");
@@ -89,13 +89,19 @@ Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter
                      "; resize; use 0 <= left < right <= width and 0 <= top < bottom <= height");
   }
   return run_resize({image.rgb.data(), image.width, image.height, image.width * 3},
-                    resize_axis(image.width, box.left, box.right, width, filter, 0, width),
+                    resize_axis(image.width, box.left, box.right, width, filter, 0, width, mirror),
                     resize_axis(image.height, box.top, box.bottom, height, filter, 0, height),
                     vertical_first(order, image.width, image.height, width, height));
 }
 
+Box whole(const Image& image) {
+  if (image.scale == 1.0) return {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)};
+  return {image.left, image.top, image.left + static_cast<float>(image.scale * static_cast<double>(image.full_width)),
+          image.top + static_cast<float>(image.scale * static_cast<double>(image.full_height))};
+}
+
 Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, PassOrder order) {
-  return resize(image, width, height, filter, {0, 0, static_cast<float>(image.width), static_cast<float>(image.height)}, order);
+  return resize(image, width, height, filter, whole(image), order);
 }
 
 Image crop_and_resize(const Image& image, const Rect& rect, std::int64_t size, Filter filter, bool mirror, PassOrder order) {

@@ -20,6 +20,9 @@ struct AxisTable {
 AxisTable resize_axis(std::int64_t in, float from, float to, std::int64_t out, Filter filter, std::int64_t first, std::int64_t count,
                       bool mirror = false);
 
+// The picture without what rounding the sizes up has added.
+Box whole(const Image& image);
+
 // A picture of width x height inside a buffer with rows `stride` bytes apart.
 struct PixelView {
   const std::uint8_t* data;

@@ -126,12 +126,13 @@ void guarded_free(Stream& stream, void* data, std::size_t bytes) {
 // Large blocks lie on pages of 2 MiB where the system has them: a product walks over rows that are each on another page, and a page of 4
 // KiB costs a walk through the page tables each time. They come from the system itself, so that they go back to it when they are freed;
 // with AddressSanitizer, which sees the ends of malloc's blocks only, from malloc.
-#if defined(MADV_HUGEPAGE) && !defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t kPage = std::size_t{2} << 20;
+#if defined(MADV_HUGEPAGE) && !defined(__SANITIZE_ADDRESS__)
+constexpr bool kMapsLarge = true;
 #else
-constexpr std::size_t kPage = 0;  // none is large
+constexpr bool kMapsLarge = false;
 #endif
-bool is_large(std::size_t bytes) { return kPage > 0 && bytes >= 2 * kPage; }
+bool is_large(std::size_t bytes) { return kMapsLarge && bytes >= 2 * kPage; }
 std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 void* map_pages(std::size_t bytes) {

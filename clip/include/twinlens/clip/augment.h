@@ -29,9 +29,13 @@ struct AugmentOptions {
 
 // RandomResizedCrop as torchvision (ten tries, then the centre at the nearest ratio), flip, then rotation, shift and zoom around the
 // centre on white, then colour changes in the order brightness, contrast, saturation, hue, gray, then gamma, inversion and sharpness.
-// (size, size).
+// (size, size). Of a picture decoded at a smaller scale the same crop is taken as of the full one; the filter reads a little beyond it.
 Image augment(const Image& image, std::int64_t size, const AugmentOptions& options, std::uint64_t seed, std::uint64_t epoch,
               std::int64_t sample);
+
+// The scale at which the crop that augment takes of a width x height picture has the size: DecodeOptions::least_scale.
+double least_scale(std::int64_t width, std::int64_t height, std::int64_t size, const AugmentOptions& options, std::uint64_t seed,
+                   std::uint64_t epoch, std::int64_t sample);
 
 // The crop that augment takes of a width x height picture.
 Rect random_crop(std::int64_t width, std::int64_t height, const AugmentOptions& options, std::uint64_t seed, std::uint64_t epoch,

@@ -17,11 +17,15 @@ struct EmbedOptions {
   bool normalize = true;  // to unit length
   std::int64_t max_image_pixels = 25'000'000;
   bool exif_orientation = false;
+  bool fast_decode = false;  // DecodeOptions::least_scale
   Context context;
 };
 
 // What a model sees of a picture when it is evaluated.
 EvalTransform eval_transform_of(const ModelConfig& config);
+
+// How pictures for a transform are decoded.
+DecodeOptions decode_options(const EmbedOptions& options, const EvalTransform& transform);
 
 // The tokenizer a model was made for, with the cleaning that open_clip gives it (ftfy, unless the configuration says otherwise). `model` is
 // what --model named: files of the tokenizer are looked for in that folder, or beside that file (tokenizer_files.h).
@@ -41,7 +45,7 @@ struct LoadedPictures {
   std::vector<SkippedSample> skipped;
 };
 LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
-                             const DecodeOptions& decode);
+                             const EmbedOptions& options);
 
 // Features of loaded pictures, on the CPU.
 Tensor embed_pictures(const Clip& model, const Tensor& pixels, const EmbedOptions& options);

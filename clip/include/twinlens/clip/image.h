@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,12 +19,22 @@ namespace twinlens {
 struct Image {
   std::int64_t width = 0, height = 0;
   std::vector<std::uint8_t> rgb;  // (height, width, 3)
+  // Of a picture that was decoded at a smaller scale (DecodeOptions::least_scale): that scale, and the sizes at scale 1. The rows and
+  // columns here are full_height and full_width times the scale, rounded up; what that has added is behind them, or, in a picture turned
+  // upright, before: left and top.
+  double scale = 1.0;
+  std::int64_t full_width = 0, full_height = 0;
+  float left = 0, top = 0;
 };
 
 struct DecodeOptions {
   // A picture whose header promises more is refused before anything is decoded; 0 for no limit.
   std::int64_t max_pixels = 25'000'000;
   bool exif_orientation = false;  // turn the picture upright, as cameras and phones mark it
+  // The fast mode: how much of a picture of so many columns and rows is needed, 1 for all of it. A JPEG is decoded at the smallest of 1/2,
+  // 1/4 and 1/8 that is no less, if there is one; libjpeg then leaves out the finer frequencies of every block. Without libjpeg, and for
+  // other formats, nothing changes. Not asked when empty.
+  std::function<double(std::int64_t width, std::int64_t height)> least_scale = {};
 };
 
 // JPEG, PNG, WebP (when built with libwebp), BMP, GIF, PNM, TGA, PSD. `bytes` is a whole file. Throws FileError when the format is
@@ -48,10 +59,11 @@ struct Box {
 };
 
 // Pillow's Image.resize((width, height), filter): antialiased, byte for byte. With a box, only that region is resized, but the filter
-// reads beyond it where the picture goes on. Throws ShapeError for empty sizes and for a box that does not lie in the picture.
+// reads beyond it where the picture goes on; `mirror` flips the result left to right. Throws ShapeError for empty sizes and for a box that
+// does not lie in the picture.
 Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, PassOrder order = PassOrder::pillow_13);
 Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box,
-             PassOrder order = PassOrder::pillow_13);
+             PassOrder order = PassOrder::pillow_13, bool mirror = false);
 
 // A rectangle of whole pixels.
 struct Rect {
@@ -75,8 +87,10 @@ struct EvalTransform {
   std::uint8_t fill = 0;  // of `longest`
   PassOrder order = PassOrder::pillow_13;
 };
-// The picture at size x size.
+// The picture at size x size. Of one decoded at a smaller scale the same part.
 Image apply(const EvalTransform& transform, const Image& image);
+// The scale at which a picture has as many pixels as the transform wants: DecodeOptions::least_scale.
+double least_scale(const EvalTransform& transform, std::int64_t width, std::int64_t height);
 
 inline constexpr std::array<float, 3> kClipMean = {0.48145466F, 0.4578275F, 0.40821073F};
 inline constexpr std::array<float, 3> kClipStd = {0.26862954F, 0.26130258F, 0.27577711F};

@@ -32,8 +32,10 @@ struct LoaderOptions {
   int rank = 0, world = 1;
   bool equal_captions_apart = false;  // no two equal captions in one global batch
   std::int64_t max_image_pixels = 25'000'000;
-  std::int64_t decoded_cache = 0;   // bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer
-  double max_skipped = 0.01;        // of the data
+  std::int64_t decoded_cache =
+      0;                      // bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer or fast_decode
+  bool fast_decode = false;   // JPEGs at the scale that the crop of the epoch needs (DecodeOptions::least_scale)
+  double max_skipped = 0.01;  // of the data
   bool draw_captions = false;       // of several captions of a picture, another one each epoch (drawn by seed, epoch and sample)
   std::int64_t shuffle_buffer = 0;  // OrderOptions::buffer
 };

@@ -75,6 +75,7 @@ struct TrainOptions {
   double max_skipped = 0.01;
   std::int64_t max_image_pixels = 25'000'000;
   std::int64_t decoded_cache_mb = 256;  // LoaderOptions::decoded_cache
+  bool fast_decode = false;             // LoaderOptions::fast_decode, and EmbedOptions::fast_decode of evaluations
   std::int64_t memory_limit = 0;        // bytes of tensor memory; chooses max_chunk
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
