@@ -31,10 +31,10 @@ struct SmallProduct {
     float* c;
     std::int64_t c_stride;
     bool accumulate;
-    Prefetch* ahead = nullptr;  // taken a row further every kAhead depths
+    Prefetch* ahead = nullptr;  // taken a row further every kAhead depths while there is more
   };
   // A row at a time: a burst of more lines than there are buffers for them would stop the multiply-adds until memory answers.
-  static constexpr std::int64_t kAhead = 12;
+  static constexpr std::int64_t kAhead = 16;
 
   template <int M, int N>
   TWINLENS_INLINE static void block(const Args& p, const float* a, const float* b, float* c) {
@@ -42,9 +42,8 @@ struct SmallProduct {
     for (int m = 0; m < M; ++m) {
       for (int n = 0; n < N; ++n) sum[m][n] = p.accumulate ? V::load(c + m * p.c_stride + n * kWidth).raw : Raw{};
     }
-    for (std::int64_t k = 0; k < p.depth;) {
-      if (p.ahead != nullptr) p.ahead->step(1);
-      for (const std::int64_t end = k + kAhead < p.depth ? k + kAhead : p.depth; k < end; ++k) {
+    const auto depths = [&](std::int64_t count) __attribute__((always_inline)) {
+      for (std::int64_t k = 0; k < count; ++k) {
         Raw right[N];
         for (int n = 0; n < N; ++n) right[n] = V::load(b + n * kWidth).raw;
         for (int m = 0; m < M; ++m) {
@@ -54,7 +53,15 @@ struct SmallProduct {
         a += p.a_depth;
         b += p.b_stride;
       }
+    };
+    std::int64_t rest = p.depth;
+    if (p.ahead != nullptr) {
+      for (; rest >= kAhead && p.ahead->more(); rest -= kAhead) {
+        p.ahead->step(1);
+        depths(kAhead);
+      }
     }
+    depths(rest);
     for (int m = 0; m < M; ++m) {
       for (int n = 0; n < N; ++n) V(sum[m][n]).store(c + m * p.c_stride + n * kWidth);
     }
