@@ -4,7 +4,7 @@ set(TWINLENS_OPS
     accumulate+cuda
     adamw+cuda
     affine+cuda
-    attention+cuda
+    attention+cuda+bf16dot
     batch_norm+cuda
     bias_gradient+cuda
     binary+cuda

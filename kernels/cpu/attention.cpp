@@ -1,7 +1,13 @@
 // One (sequence, head) at a time, everything f32 in scratch that stays in cache. Score tiles are transposed, keys x queries: queries lie
-// along the lanes, so softmax needs no work across lanes, K and V are read as packed and only Q and dY are turned.
+// along the lanes, so softmax needs no work across lanes, K and V are read as packed and only Q and dY are turned. Heads of bf16 that suit
+// tile registers go there instead (attention/tiles.h).
 #include "twinlens/kernels/attention.h"
 
+#include "kernels/cpu/attention/head.h"
+#include "kernels/cpu/gemm/tile.h"
+#if defined(TWINLENS_TILE_REGISTERS)
+#include "kernels/cpu/attention/tiles.h"
+#endif
 #include "kernels/cpu/vec/math.h"
 #include "kernels/cpu/vec/pack.h"
 #include "kernels/cpu/vec/small_product.h"
@@ -11,39 +17,12 @@
 namespace twinlens {
 namespace {
 
+using namespace heads;
+
 constexpr std::int64_t kQueries = AttentionBlocks::kQueries;
 constexpr std::int64_t kCausalQueries = 32;  // smaller blocks skip more of the upper half
 
-TWINLENS_INLINE std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-TWINLENS_INLINE std::int64_t most(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 TWINLENS_INLINE void clear(float* p, std::int64_t n) { std::memset(p, 0, static_cast<std::size_t>(n) * sizeof(float)); }
-
-// One sequence and head.
-struct Head {
-  std::int64_t query, queries, key, keys;  // first row and number of rows
-  std::int64_t column;                     // of q, k, v, y
-  std::int64_t offset;                     // keys - queries: query i sees keys j <= i + offset when causal
-  const float* bias;                       // (queries, keys) or null
-};
-
-TWINLENS_INLINE Head head_of(const AttentionProblem& p, std::int64_t sequence, std::int64_t head) {
-  Head h;
-  h.query = p.query_offsets[sequence];
-  h.queries = p.query_offsets[sequence + 1] - h.query;
-  h.key = p.key_offsets[sequence];
-  h.keys = p.key_offsets[sequence + 1] - h.key;
-  h.column = head * p.head_dim;
-  h.offset = h.keys - h.queries;
-  h.bias = p.bias == nullptr ? nullptr : p.bias + (p.bias_heads == 1 ? 0 : head) * h.queries * h.keys;
-  return h;
-}
-
-// A block of queries against a block of keys.
-struct Block {
-  std::int64_t i, queries;  // first query in the sequence and number
-  std::int64_t lanes;       // queries padded to whole registers: the row stride of a tile
-  std::int64_t j, keys;     // first key in the sequence and number that some query of the block sees
-};
 
 // Queries [i, i + queries) against keys [j, j + keys) less those behind every query of the block.
 template <class I>
@@ -90,35 +69,6 @@ TWINLENS_INLINE void key_product(const AttentionProblem& p, const Head& h, const
   }
 }
 
-// Adds the bias and sets what a query must not see to -inf.
-template <class I>
-void mask_scores(const AttentionProblem& p, const Head& h, const Block& b, float* tile) {
-  if (h.bias != nullptr) {
-    for (std::int64_t i = 0; i < b.queries; ++i) {
-      const float* row = h.bias + (b.i + i) * h.keys + b.j;
-      for (std::int64_t j = 0; j < b.keys; ++j) tile[j * b.lanes + i] += row[j];
-    }
-  }
-  if (!p.causal) return;
-  for (std::int64_t j = most(0, b.i + h.offset - b.j + 1); j < b.keys; ++j) {
-    const std::int64_t hidden = least(b.lanes, b.j + j - h.offset - b.i);  // queries before key j
-    for (std::int64_t i = 0; i < hidden; ++i) tile[j * b.lanes + i] = -__builtin_inff();
-  }
-}
-
-// Largest of a column of registers, 4 chains at a time.
-template <class I>
-TWINLENS_INLINE Vec<I> column_max(const float* column, std::int64_t rows, std::int64_t stride, Vec<I> top) {
-  using V = Vec<I>;
-  V chain[4] = {top, top, top, top};
-  std::int64_t j = 0;
-  for (; j + 4 <= rows; j += 4) {
-    for (int c = 0; c < 4; ++c) chain[c] = V::max(chain[c], V::load(column + (j + c) * stride));
-  }
-  for (; j < rows; ++j) chain[0] = V::max(chain[0], V::load(column + j * stride));
-  return V::max(V::max(chain[0], chain[1]), V::max(chain[2], chain[3]));
-}
-
 // Online softmax of one block of keys: tile becomes exp(S - shift), where shift is the largest score so far; sums and what has been
 // gathered in `out` follow.
 template <class I>
@@ -146,16 +96,6 @@ void softmax_block(const Block& b, float* tile, float* largest, float* sums, flo
       for (std::int64_t c = 0; c < width; c += V::kWidth) (V::load(row + c) * V(factor.raw[l])).store(row + c);
     }
   }
-}
-
-// What the thread will need after this head: the inputs of the item that it is likely to take next. Returns that item.
-Head ahead_of_inputs(const AttentionProblem& p, std::int64_t next, Prefetch& ahead) {
-  if (next >= p.sequences * p.heads) return Head{};
-  const Head h = head_of(p, next / p.heads, next % p.heads);
-  ahead.add(p.k, h.key, h.keys, h.column, p.head_dim, false);
-  ahead.add(p.v, h.key, h.keys, h.column, p.head_dim, false);
-  ahead.add(p.q, h.query, h.queries, h.column, p.head_dim, false);
-  return h;
 }
 
 template <class I>
@@ -266,13 +206,6 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
   }
 }
 
-// What the recomputed P, which sum to 1 + some ulps since the log-sum-exp is rounded, must be multiplied with to sum to 1. Without it what
-// all dP of a row have in common would leave the ulps' share of itself in every dS, where exactly it leaves nothing.
-template <class I>
-TWINLENS_INLINE Vec<I> correction(const float* mass) {
-  return Vec<I>(1.0F) / Vec<I>::max(Vec<I>::load(mass), Vec<I>(1e-30F));
-}
-
 // dS = scale P (dP - delta), in place of dP; and the rows of dY take P's correction, for dV = P^T dY. The sums are those over all keys.
 template <class I>
 void score_gradient(const Block& b, const Backward& s, const float* delta, const float* mass, std::int64_t width, float scale) {
@@ -356,23 +289,45 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   if (a.dq.data != nullptr) unpack_rows<I>(s.dq, width, nullptr, a.dq, h.query, h.queries, h.column, d);
 }
 
+template <class I>
+void one_head(const AttentionForward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
+#if defined(TWINLENS_TILE_REGISTERS)
+  const Head h = head_of(a.problem, sequence, head);
+  if (a.problem.q.dtype == DType::bf16 && suits_tiles(a.problem.head_dim, h.queries, h.keys))
+    return Tiles<I>::forward(a, h, head, next, scratch);
+#endif
+  forward_head<I>(a, sequence, head, next, scratch);
+}
+
+template <class I>
+void one_head(const AttentionBackward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
+#if defined(TWINLENS_TILE_REGISTERS)
+  const Head h = head_of(a.problem, sequence, head);
+  if (a.problem.q.dtype == DType::bf16 && a.dy.dtype == DType::bf16 && suits_tiles(a.problem.head_dim, h.queries, h.keys))
+    return Tiles<I>::backward(a, h, head, next, scratch);
+#endif
+  backward_head<I>(a, sequence, head, next, scratch);
+}
+
+template <class I, class Args>
+void all_heads(const Args& a) {
+  const std::int64_t heads = a.problem.heads, floats = scratch_floats(a);
+  parallel_for_slots(a.problem.sequences * heads, a.problem.slots, [&](std::int64_t slot, std::int64_t item) {
+    one_head<I>(a, item / heads, item % heads, item + a.problem.slots, a.problem.scratch + slot * floats);
+  });
+}
+
 }  // namespace
 
 template <class I>
 void kernel(I, const AttentionForward& a) {
-  const std::int64_t heads = a.problem.heads, floats = scratch_floats(a);
-  parallel_for_slots(a.problem.sequences * heads, a.problem.slots, [&](std::int64_t slot, std::int64_t item) {
-    forward_head<I>(a, item / heads, item % heads, item + a.problem.slots, a.problem.scratch + slot * floats);
-  });
+  all_heads<I>(a);
 }
 template void kernel(TWINLENS_ISA, const AttentionForward&);
 
 template <class I>
 void kernel(I, const AttentionBackward& a) {
-  const std::int64_t heads = a.problem.heads, floats = scratch_floats(a);
-  parallel_for_slots(a.problem.sequences * heads, a.problem.slots, [&](std::int64_t slot, std::int64_t item) {
-    backward_head<I>(a, item / heads, item % heads, item + a.problem.slots, a.problem.scratch + slot * floats);
-  });
+  all_heads<I>(a);
 }
 template void kernel(TWINLENS_ISA, const AttentionBackward&);
 

@@ -29,6 +29,7 @@ struct Prefetch {
                         write};
   }
 
+  TWINLENS_INLINE bool more() const { return current < count; }
   TWINLENS_INLINE void step(int rows) {
     for (; rows > 0 && current < count; --rows) {
       Stripe& s = stripes[current];

@@ -31,9 +31,10 @@ struct SmallProduct {
     float* c;
     std::int64_t c_stride;
     bool accumulate;
-    Prefetch* ahead = nullptr;  // taken a few rows further with every register block
+    Prefetch* ahead = nullptr;  // taken a row further every kAhead depths while there is more
   };
-  static constexpr int kRowsAhead = 12;  // per register block of some hundred cycles
+  // A row at a time: a burst of more lines than there are buffers for them would stop the multiply-adds until memory answers.
+  static constexpr std::int64_t kAhead = 16;
 
   template <int M, int N>
   TWINLENS_INLINE static void block(const Args& p, const float* a, const float* b, float* c) {
@@ -41,16 +42,26 @@ struct SmallProduct {
     for (int m = 0; m < M; ++m) {
       for (int n = 0; n < N; ++n) sum[m][n] = p.accumulate ? V::load(c + m * p.c_stride + n * kWidth).raw : Raw{};
     }
-    for (std::int64_t k = 0; k < p.depth; ++k) {
-      Raw right[N];
-      for (int n = 0; n < N; ++n) right[n] = V::load(b + n * kWidth).raw;
-      for (int m = 0; m < M; ++m) {
-        const Raw left = V(a[m * p.a_row]).raw;
-        for (int n = 0; n < N; ++n) sum[m][n] = left * right[n] + sum[m][n];
+    const auto depths = [&](std::int64_t count) __attribute__((always_inline)) {
+      for (std::int64_t k = 0; k < count; ++k) {
+        Raw right[N];
+        for (int n = 0; n < N; ++n) right[n] = V::load(b + n * kWidth).raw;
+        for (int m = 0; m < M; ++m) {
+          const Raw left = V(a[m * p.a_row]).raw;
+          for (int n = 0; n < N; ++n) sum[m][n] = left * right[n] + sum[m][n];
+        }
+        a += p.a_depth;
+        b += p.b_stride;
       }
-      a += p.a_depth;
-      b += p.b_stride;
+    };
+    std::int64_t rest = p.depth;
+    if (p.ahead != nullptr) {
+      for (; rest >= kAhead && p.ahead->more(); rest -= kAhead) {
+        p.ahead->step(1);
+        depths(kAhead);
+      }
     }
+    depths(rest);
     for (int m = 0; m < M; ++m) {
       for (int n = 0; n < N; ++n) V(sum[m][n]).store(c + m * p.c_stride + n * kWidth);
     }
@@ -61,11 +72,7 @@ struct SmallProduct {
     std::int64_t m = 0;
     const float* b = p.b + column;
     float* c = p.c + column;
-    for (; m + kRows <= p.rows; m += kRows) {
-      if (p.ahead != nullptr) p.ahead->step(kRowsAhead);
-      block<kRows, N>(p, p.a + m * p.a_row, b, c + m * p.c_stride);
-    }
-    if (p.ahead != nullptr) p.ahead->step(kRowsAhead);
+    for (; m + kRows <= p.rows; m += kRows) block<kRows, N>(p, p.a + m * p.a_row, b, c + m * p.c_stride);
     const float* a = p.a + m * p.a_row;
     c += m * p.c_stride;
     switch (p.rows - m) {

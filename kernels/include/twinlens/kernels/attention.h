@@ -7,11 +7,15 @@
 // Scores live in one tile of (keys of a block) x (queries of a block) per thread: keys are blocked with an online softmax as in
 // FlashAttention (Dao et al. 2022, arXiv:2205.14135), but the block is chosen so that CLIP's sequences are one block.
 //
+// With avx512amx, bf16 heads that suit (suits_tiles) are computed in tile registers, with P and dS rounded to bf16 as factors; the softmax
+// and all sums are f32. With TWINLENS_MAX_ISA=avx512bf16, and with every other set, all of it is f32.
+//
 // On CUDA, bf16 and f16 heads of up to 128 columns whose rows start at 16 bytes are computed on tensor cores with P and dS rounded to
 // that type; everything else by a plain kernel in f32.
 //
 // A query that sees no key gets y = 0, lse = 0 and no gradient.
 
+#include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/view.h"
 
@@ -34,6 +38,7 @@ struct AttentionProblem {
 struct AttentionForward {
   static constexpr const char* kName = "attention_forward";
   static constexpr bool kCuda = true;
+  static constexpr bool kBf16Dot = true;
   AttentionProblem problem;
   Rows y;      // (Nq, H*D)
   float* lse;  // (H, Nq)
@@ -45,6 +50,7 @@ void launch(Cuda, Stream&, const AttentionForward&);
 struct AttentionBackward {
   static constexpr const char* kName = "attention_backward";
   static constexpr bool kCuda = true;
+  static constexpr bool kBf16Dot = true;
   AttentionProblem problem;
   // (Nq, H*D); y, of the forward pass, is read on CUDA only: delta is the product of the rows of y and dY (on tensor cores, where a query
   // sees few keys, sum P dP as on the CPU: there the rounding of y would tell)
@@ -78,18 +84,49 @@ struct AttentionBlocks {
   return b;
 }
 
-// Per slot: K, V, scores, then the queries' part.
-[[gnu::always_inline]] constexpr std::int64_t scratch_floats(const AttentionForward& a) {
+// Heads in tile registers (kernels/cpu/attention/tiles.h): sides of tiles and panels, floats of a panel, strips of queries whose sums over
+// queries are made at once.
+struct AttentionTiles {
+  static constexpr std::int64_t kSide = 32, kPanel = kSide * kSide / 2, kTile = kSide * kSide, kStrips = 4;
+  static constexpr std::int64_t kFewest = 16, kMostKeys = 1024, kMostColumns = 128;
+};
+[[gnu::always_inline]] constexpr std::int64_t in_sides(std::int64_t n) { return (n + AttentionTiles::kSide - 1) / AttentionTiles::kSide; }
+
+// Whether a head fits scratch that stays in cache, and pays for being filled up to whole tiles.
+[[gnu::always_inline]] constexpr bool suits_tiles(std::int64_t head_dim, std::int64_t queries, std::int64_t keys) {
+  using T = AttentionTiles;
+  return head_dim <= T::kMostColumns && keys <= T::kMostKeys && queries >= T::kFewest && keys >= T::kFewest;
+}
+
+// The longest keys of a head in tile registers, in sides; 0 when there is no such head.
+[[gnu::always_inline]] inline std::int64_t key_sides(const AttentionProblem& p) {
+  using T = AttentionTiles;
+  const std::int64_t longest = p.longest_key < T::kMostKeys ? p.longest_key : T::kMostKeys;
+  const bool some = active_isa() == Isa::avx512amx && p.q.dtype == DType::bf16 && suits_tiles(p.head_dim, p.longest_query, longest);
+  return some ? in_sides(longest) : 0;
+}
+
+// Per slot: K, V, scores, then the queries' part; or what tiles need (tiles.h).
+[[gnu::always_inline]] inline std::int64_t scratch_floats(const AttentionForward& a) {
   const AttentionBlocks b = blocks_of(a.problem);
   constexpr std::int64_t n = AttentionBlocks::kQueries;
-  return 2 * b.keys * b.width + b.keys * n + 2 * n * b.width + 2 * n;
+  const std::int64_t floats = 2 * b.keys * b.width + b.keys * n + 2 * n * b.width + 2 * n;
+  using T = AttentionTiles;
+  const std::int64_t keys = key_sides(a.problem), columns = in_sides(a.problem.head_dim);
+  const std::int64_t in_tiles = keys * (2 * columns * T::kPanel + T::kPanel + T::kTile) + columns * T::kPanel;
+  return floats > in_tiles ? floats : in_tiles;
 }
-// Per slot: K, V, dK, dV, two score tiles, Q and dY both ways, sums over the keys, then dQ and those sums of a whole sequence.
-[[gnu::always_inline]] constexpr std::int64_t scratch_floats(const AttentionBackward& a) {
+// Per slot: K, V, dK, dV, two score tiles, Q and dY both ways, sums over the keys, then dQ and those sums of a whole sequence; or what
+// tiles need.
+[[gnu::always_inline]] inline std::int64_t scratch_floats(const AttentionBackward& a) {
   const AttentionBlocks b = blocks_of(a.problem);
   constexpr std::int64_t n = AttentionBlocks::kQueries;
   const std::int64_t all_queries = (a.problem.longest_query + n - 1) / n * n;
-  return 4 * b.keys * b.width + 2 * b.keys * n + 4 * n * b.width + 2 * n + all_queries * (b.width + 2);
+  const std::int64_t floats = 4 * b.keys * b.width + 2 * b.keys * n + 4 * n * b.width + 2 * n + all_queries * (b.width + 2);
+  using T = AttentionTiles;
+  const std::int64_t keys = key_sides(a.problem), columns = in_sides(a.problem.head_dim), per_key = 3 * columns + 2 * T::kStrips + 1;
+  const std::int64_t in_tiles = keys * (per_key * T::kPanel + 2 * (columns + 1) * T::kTile) + (2 + 2 * T::kStrips) * columns * T::kPanel;
+  return floats > in_tiles ? floats : in_tiles;
 }
 
 // On CUDA: nothing forwards; delta (H, Nq) backwards.
