@@ -31,6 +31,7 @@ struct MemoryBudget {
   std::size_t limit = 0;                        // bytes
   std::vector<std::int64_t> caption_lengths{};  // tokens of some captions, as they will come; none: the context length
   std::vector<std::int64_t> caption_ids{};      // of those, equal for equal ones, below their number; none: all differ
+  std::size_t update = 0;                       // bytes that the update takes beside what is resident, when the step's are gone
 };
 
 // The way that fits, with chunks of `options.max_chunk` at most. With context.checkpoint_blocks set, blocks are recomputed in any case.
@@ -38,7 +39,14 @@ struct MemoryBudget {
 MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& context, Communicator& communicator,
                        const MemoryBudget& budget);
 
+// What a step takes that is done as `options` and `context` say, whatever the limit.
+MemoryPlan predict_memory(Clip& model, const StepOptions& options, const Context& context, Communicator& communicator,
+                          const MemoryBudget& budget);
+
 std::string to_string(const MemoryPlan& plan, const MemoryBudget& budget);
+// Before the first step on a card, and after it.
+std::string prediction_text(const MemoryPlan& plan, const MemoryBudget& budget, Device device);
+std::string comparison_text(const MemoryPlan& plan, Device device);
 
 // What was seen since the planning: the peak of tensors, as planned, and that of the whole process, whose program, text and blocks kept
 // for reuse are not in the plan.

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "clip/src/grace_saver.h"
 #include "clip/src/live_report.h"
 #include "clip/src/loss_scaler.h"
+#include "clip/src/memory_plan.h"
 #include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
 #include "clip/src/train_settings.h"
@@ -30,7 +32,10 @@ class Training {
  private:
   void prepare_model();
   void prepare_steps();
-  void plan_chunks();
+  void plan_step_memory();
+  MemoryBudget memory_budget() const;
+  void plan_chunks(const MemoryBudget& budget);
+  void compare_memory();
   void step();
   void check_finite(const LoadedBatch& batch, double loss, double norm) const;
   std::string keys_of(const LoadedBatch& batch) const;
@@ -73,7 +78,8 @@ class Training {
   TrainState state_;
   std::int64_t steps_per_epoch_ = 0, total_steps_ = 0;
   std::int64_t saved_step_ = -1;
-  std::string plan_;  // what --memory-limit led to, for the log
+  std::vector<std::string> plan_;         // what --memory-limit led to, and what is predicted on a card; for the log
+  std::optional<MemoryPlan> prediction_;  // until it has been compared
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0;

@@ -127,6 +127,17 @@ struct ThreadStreams {
 int device_count() { return devices().count; }
 const char* device_unavailable_reason() { return devices().reason.c_str(); }
 
+CardMemory device_memory(Device device) {
+  select_cuda_device(device_stream(device));
+  CardMemory memory;
+  check_cuda(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo", device);
+  return memory;
+}
+
+void run_without_kernel(Stream&, const char* op, const void*) {
+  throw DeviceError(std::string(op) + ": has no CUDA kernel in this build; device cuda; run it on the CPU (see docs/status.md)");
+}
+
 Stream& device_stream(Device device) {
   if (device_count() == 0) throw DeviceError(device_unavailable_reason());
   if (device.index < 0 || device.index >= device_count()) {

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "twinlens/kernels/stream.h"
+#include "twinlens/kernels/memory.h"
 
 namespace twinlens {
 
@@ -14,5 +14,6 @@ Stream& device_stream(Device device);
 void device_synchronize(Stream& stream);
 int device_count();
 const char* device_unavailable_reason();
+CardMemory device_memory(Device device);
 
 }  // namespace twinlens

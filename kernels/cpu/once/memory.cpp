@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <sys/mman.h>
@@ -152,14 +153,57 @@ void release_locked(Pool& pool) {
   pool.cached_bytes = 0;
 }
 
+std::string megabytes(std::size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
+  return text;
+}
+
+// The blocks of a tower are one: visual.transformer.resblocks.3.mlp -> visual.transformer.resblocks.*.mlp
+std::string without_numbers(const std::string& path) {
+  std::string out;
+  for (std::size_t begin = 0; begin <= path.size();) {
+    const std::size_t end = std::min(path.find('.', begin), path.size());
+    const std::string part = path.substr(begin, end - begin);
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
+    out += (begin > 0 ? "." : "") + (number ? "*" : part);
+    begin = end + 1;
+  }
+  return out;
+}
+
+// "visual.transformer.resblocks.*.mlp 812.3 MB, ..."
+std::string largest_tags(const Pool& pool) {
+  constexpr std::size_t kMost = 4;
+  std::map<std::string, std::size_t> sums;
+  for (const MemoryTag& tag : pool.tags) sums[without_numbers(tag.name)] += tag.bytes;
+  std::multimap<std::size_t, std::string, std::greater<>> by_size;
+  for (const auto& [name, bytes] : sums) by_size.emplace(bytes, name);
+  std::string text;
+  std::size_t listed = 0;
+  for (const auto& [bytes, name] : by_size) {
+    if (bytes == 0 || listed++ == kMost) break;
+    text += (text.empty() ? "" : ", ") + name + " " + megabytes(bytes);
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+std::string room_on(Device device) {
+  if (device.is_cpu()) return "cpu";
+  const std::string name = "cuda:" + std::to_string(device.index);
+  try {
+    const CardMemory card = device_memory(device);
+    return name + ", which has " + megabytes(card.total) + " in all and " + megabytes(card.free) + " free";
+  } catch (const Error&) {  // a card that does not answer: the other half of the message is worth having
+    return name;
+  }
+}
+
 [[noreturn]] void throw_out_of_memory(Pool& pool, Device device, std::size_t bytes) {
-  std::string text = "out of memory: " + std::to_string(bytes) + " bytes wanted on " +
-                     (device.is_cpu() ? std::string("cpu") : "cuda:" + std::to_string(device.index)) + " while " +
-                     std::to_string(pool.bytes) + " are in use; largest:";
-  std::vector<MemoryTag> tags = pool.tags;
-  std::sort(tags.begin(), tags.end(), [](const MemoryTag& a, const MemoryTag& b) { return a.bytes > b.bytes; });
-  for (std::size_t i = 0; i < tags.size() && i < 3; ++i) text += " " + tags[i].name + "=" + std::to_string(tags[i].bytes);
-  throw DeviceError(text + "; lower --batch-size or --max-chunk, or use --grad-checkpointing");
+  const std::string& scope = Scope::path();
+  throw DeviceError("out of memory: " + megabytes(bytes) + " more are wanted" + (scope.empty() ? "" : " in " + scope) + " on " +
+                    room_on(device) + "; tensors have " + megabytes(pool.bytes) + "; largest: " + largest_tags(pool) +
+                    "; lower --batch-size or --max-chunk, use --grad-checkpointing, or let --memory-limit choose");
 }
 
 }  // namespace
@@ -290,6 +334,8 @@ void reset_peak_memory(Device device) {
   pool.peak_is_stale = true;
   note_peak(pool);
 }
+
+CardMemory card_memory(Device device) { return device_memory(device); }
 
 void release_cached_memory(Device device) {
   Pool& pool = pool_of(device);

@@ -3,6 +3,7 @@
 #include "kernels/cpu/once/device_memory.h"
 
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/run.h"
 
 namespace twinlens {
 namespace {
@@ -20,5 +21,7 @@ Stream& device_stream(Device) { throw DeviceError(kReason); }
 void device_synchronize(Stream&) {}
 int device_count() { return 0; }
 const char* device_unavailable_reason() { return kReason; }
+CardMemory device_memory(Device) { throw DeviceError(kReason); }
+void run_without_kernel(Stream&, const char*, const void*) { throw DeviceError(kReason); }
 
 }  // namespace twinlens

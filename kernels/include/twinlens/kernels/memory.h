@@ -68,6 +68,13 @@ void reset_peak_memory(Device device);
 void set_memory_guards(bool on);
 std::int64_t memory_guard_violations();
 
+// What a card has in all, and what of it nobody has taken: other programs' memory, this one's cached blocks and the driver's own are not
+// free. Throws DeviceError where there is no such card.
+struct CardMemory {
+  std::size_t free = 0, total = 0;
+};
+CardMemory card_memory(Device device);
+
 // Gives cached blocks back to the operating system or driver.
 void release_cached_memory(Device device);
 
