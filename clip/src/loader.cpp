@@ -146,7 +146,8 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
   batch.epoch = epoch;
   batch.index = index;
   const std::int64_t s = options.image_size, bytes = s * s * 3, first = index * global_batch();
-  batch.pixels = empty({options.batch_size, s, s, 3}, DType::u8);
+  const Shape shape{options.batch_size, s, s, 3};
+  batch.pixels = options.pinned ? empty_pinned(shape, DType::u8) : empty(shape, DType::u8);
   auto* pixels = batch.pixels.data<std::uint8_t>();
   // What a replacement must differ from.
   std::unordered_set<std::int64_t> captions;

@@ -19,14 +19,15 @@ constexpr std::int64_t kMostPairs = 1 << 15;
 // What the planner supposes of captions: those looked at, again and again, beginning where `window` of them are longest.
 class MadeUpPairs {
  public:
-  MadeUpPairs(const ModelConfig& config, const MemoryBudget& budget) : config_(config), budget_(budget) {}
+  MadeUpPairs(const ModelConfig& config, const MemoryBudget& budget, Device device)
+      : config_(config), budget_(budget), device_(budget.pixels_on_card ? device : kCpu) {}
 
   PairBatch operator()(std::int64_t n, std::int64_t window) const {
     const std::int64_t s = config_.vision.image_size, known = static_cast<std::int64_t>(budget_.caption_lengths.size());
     const std::int64_t first = known > window ? longest(window) : 0;
     const auto end = static_cast<std::int32_t>(config_.text.vocab_size - 1);
     PairBatch batch;
-    batch.pixels = empty({n, s, s, 3}, DType::u8);
+    batch.pixels = empty({n, s, s, 3}, DType::u8, device_);
     for (std::int64_t i = 0; i < n; ++i) {
       const auto at = static_cast<std::size_t>(known > 0 ? (first + i) % known : 0);
       std::vector<std::int32_t> caption(static_cast<std::size_t>(known > 0 ? length(at) : config_.text.context_length), 1);
@@ -58,6 +59,7 @@ class MadeUpPairs {
 
   const ModelConfig& config_;
   const MemoryBudget& budget_;
+  Device device_;
 };
 
 class Rehearsal {
@@ -70,7 +72,7 @@ class Rehearsal {
         device_(model.logit_scale.value.device()),
         pairs_(budget.pairs),
         update_(static_cast<double>(budget.update)),
-        made_up_(model.config, budget) {
+        made_up_(model.config, budget, device_) {
     // One real step of the fewest pairs: what it leaves behind (gradients that were not there, what the libraries keep) is resident.
     context_.update_statistics = false;
     options_.max_chunk = 0;
@@ -81,10 +83,12 @@ class Rehearsal {
   // Pairs of the smallest chunk: batch norm needs two values a channel, and a ResNet may end in a map of one pixel.
   std::int64_t least() const { return std::min<std::int64_t>(pairs_, model_.config.vision.is_resnet() ? 2 : 1); }
 
-  // Bytes of batches that wait in the memory of the step; those for a card wait on the host.
+  // Bytes of batches that wait in the memory of the step.
   double waiting(const MemoryBudget& budget) const {
-    const double picture = 3.0 * model_.config.vision.image_size * model_.config.vision.image_size;
-    return device_.is_cuda() ? 0.0 : static_cast<double>(budget.waiting * budget.pairs) * picture;
+    const std::int64_t s = model_.config.vision.image_size;
+    const DryRun dry;
+    const Tensor batch = empty({budget.pairs, s, s, 3}, DType::u8, device_);
+    return static_cast<double>(budget.waiting) * static_cast<double>(dry.bytes(device_));
   }
 
   // Of the whole step, with `base` bytes there before.

@@ -220,6 +220,8 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("max-image-pixels", o.max_image_pixels);
   add("decoded-cache", o.decoded_cache_mb);
   add("memory-limit", o.memory_limit);
+  add("prefetch-batches", o.prefetch_batches);
+  add("async-step", o.async_step);
   add("pack-captions", o.pack_captions);
   add("prune-last-block", o.prune_last_block);
   add("encode-equal-once", o.encode_equal_once);

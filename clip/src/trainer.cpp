@@ -20,6 +20,7 @@
 #include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
+#include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
@@ -52,6 +53,8 @@ void remove_half_written(const fs::path& folder) {
 Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) : o_(options), stop_(stop) {
   device_ = parse_device(o_.device);
   if (device_.is_cuda() && cuda_device_count() <= device_.index) throw DeviceError(cuda_unavailable_reason());
+  check_card_options();
+  set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
   if (o_.model.empty()) o_.model = o_.pretrained.empty() ? "ViT-B-32" : o_.pretrained;
   o_.name = run_name(o_);
@@ -141,6 +144,7 @@ void Training::prepare_steps() {
   state_.max_chunk = step_options_.max_chunk;
   state_.planned = true;
   loader_ = std::make_unique<Loader>(data_, tokenizer_, l, state_.epoch, state_.batch);
+  prepare_card();
   grace_ = std::make_unique<GraceSaver>(stop_, [this] { save_in_grace(); });
 }
 
@@ -154,6 +158,7 @@ void Training::save_in_grace() {
 void Training::save() {
   const std::lock_guard state(grace_->state());
   writer_->poll();
+  settle_steps();
   if (saved_step_ == state_.step) return;
   if (!std::isfinite(norm2(parameters_->values).item())) {
     throw NumericError(
@@ -213,6 +218,7 @@ TrainResult Training::run() {
 
 // Evaluates the step that is done. What is the best so far is kept.
 void Training::evaluate_now() {
+  settle_steps();
   const Json metrics = evaluate();
   {
     const std::lock_guard changing(grace_->state());
@@ -265,6 +271,7 @@ void Training::run_steps(TrainResult& result) {
     }
     if (state_.evaluation_due) evaluate_now();
   }
+  settle_steps();
   finish_writing();
 }
 

@@ -17,9 +17,11 @@ inline constexpr std::size_t kFakeCardBytes = std::size_t{1} << 33;
 
 struct FakeCard {
   std::size_t capacity = kFakeCardBytes;
-  std::size_t bytes = 0;             // taken now
-  std::int64_t allocations = 0;      // asked of the card
-  std::int64_t waits = 0;            // times that the host waited for the card
+  std::size_t bytes = 0;         // taken now
+  std::int64_t allocations = 0;  // asked of the card
+  std::int64_t pinned_allocations = 0;
+  std::int64_t waits = 0;            // times that the host waited for all that a stream had
+  std::int64_t event_waits = 0;      // times that it waited for an event that was not reached
   std::int64_t pageable_copies = 0;  // copies from memory that is not pinned: a card's copy of it waits for the stream
   std::int64_t kernels = 0;
   // By name: called when the kernel is queued, gives what is done when its turn comes.

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "kernels/cpu/once/device_memory.h"
+#include "kernels/cpu/once/staging.h"
 
 #include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/error.h"
@@ -51,6 +52,12 @@ std::size_t round_up(std::size_t bytes) {
   if (power <= 4096) return power;
   const std::size_t step = power / 16;
   return (bytes + step - 1) / step * step;
+}
+
+// Pinned memory belongs to no card.
+Pool& pinned_pool() {
+  static auto* pool = new Pool();
+  return *pool;
 }
 
 std::uint32_t tag_of(Pool& pool, const std::string& name) {
@@ -147,7 +154,7 @@ void raw_free(Stream& stream, void* data) {
 
 void release_locked(Pool& pool) {
   for (const auto& [stream, blocks] : pool.cache) {
-    for (const auto& [capacity, data] : blocks) raw_free(*stream, data);
+    for (const auto& [capacity, data] : blocks) stream == nullptr ? pinned_free(data) : raw_free(*stream, data);
   }
   pool.cache.clear();
   pool.cached_bytes = 0;
@@ -254,8 +261,43 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   return memory;
 }
 
+Memory allocate_pinned(std::size_t bytes) {
+  Memory memory;
+  memory.pinned_ = true;
+  memory.bytes_ = bytes;
+  memory.counted_ = memory.capacity_ = round_up(bytes == 0 ? 1 : bytes);
+  Pool& pool = pinned_pool();
+  const std::lock_guard lock(pool.mutex);
+  auto& blocks = pool.cache[nullptr];
+  const auto found = blocks.lower_bound(memory.capacity_);
+  if (found != blocks.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
+    memory.capacity_ = found->first;
+    memory.data_ = found->second;
+    blocks.erase(found);
+    return memory;
+  }
+  memory.data_ = pinned_allocate(memory.capacity_);
+  if (memory.data_ == nullptr) {
+    release_locked(pool);
+    memory.data_ = pinned_allocate(memory.capacity_);
+  }
+  if (memory.data_ == nullptr) {
+    throw DeviceError(
+        "out of memory: " + megabytes(bytes) +
+        " of pinned host memory; batches on their way to a card; lower --batch-size or --prefetch-batches, or raise ulimit -l");
+  }
+  return memory;
+}
+
 void Memory::release() noexcept {
   if (data_ == nullptr) return;
+  if (pinned_) {
+    Pool& pool = pinned_pool();
+    const std::lock_guard lock(pool.mutex);
+    pool.cache[nullptr].emplace(capacity_, data_);
+    data_ = nullptr;
+    return;
+  }
   if (dry_) {
     if (DryRun* dry = DryRun::current()) dry->give_back(data_, device_, capacity_);
     data_ = nullptr;
@@ -285,6 +327,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   counted_ = other.counted_;
   capacity_ = other.capacity_;
   guarded_ = other.guarded_;
+  pinned_ = other.pinned_;
   dry_ = other.dry_;
   device_ = other.device_;
   tag_ = other.tag_;
@@ -295,14 +338,44 @@ Memory& Memory::operator=(Memory&& other) noexcept {
 
 Memory::~Memory() { release(); }
 
+namespace {
+
+std::atomic<bool> staged_copies{false};
+
+// False where the copy takes another way. Rings live as long as streams do: for good.
+bool stage(Stream& stream, void* to, const void* from, std::size_t bytes) {
+  constexpr std::size_t kRing = std::size_t{8} << 20;
+  if (!staged_copies) return false;
+  static std::mutex mutex;
+  static auto* rings = new std::map<Stream*, Staging*>();
+  Staging* ring = nullptr;
+  {
+    const std::lock_guard lock(mutex);
+    Staging*& slot = (*rings)[&stream];
+    if (slot == nullptr) slot = new Staging(kRing);
+    ring = slot;
+  }
+  if (bytes > ring->largest()) return false;
+  ring->copy(stream, to, from, bytes);
+  return true;
+}
+
+}  // namespace
+
 void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   if (bytes == 0) return;
   if (to_device.is_cpu() && from_device.is_cpu()) {
     std::memcpy(to, from, bytes);
-  } else if (DryRun::current() == nullptr) {
+  } else if (DryRun::current() == nullptr && !(from_device.is_cpu() && stage(stream, to, from, bytes))) {
     device_copy(stream, to, to_device, from, from_device, bytes);
   }
 }
+
+void copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes) {
+  if (bytes != 0 && DryRun::current() == nullptr) device_copy_pinned(stream, to, from, bytes);
+}
+
+void set_staged_copies(bool on) { staged_copies = on; }
 
 void set_memory_guards(bool on) { guards_on = on; }
 std::int64_t memory_guard_violations() { return guard_violations; }

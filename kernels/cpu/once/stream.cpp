@@ -24,6 +24,10 @@ Stream& current_stream(Device device) {
   return DryRun::current() != nullptr ? dry_stream(device) : device_stream(device);
 }
 
+Stream& copy_stream(Device device) {
+  return device.is_cpu() || DryRun::current() != nullptr ? current_stream(device) : device_copy_stream(device);
+}
+
 void synchronize(Stream& stream) {
   if (stream.device().is_cuda() && DryRun::current() == nullptr) device_synchronize(stream);
 }

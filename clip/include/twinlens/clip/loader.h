@@ -34,6 +34,7 @@ struct LoaderOptions {
   std::int64_t max_image_pixels = 25'000'000;
   std::int64_t decoded_cache = 0;   // bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer
   double max_skipped = 0.01;        // of the data
+  bool pinned = false;              // pixels in pinned memory, on their way to a card
   bool draw_captions = false;       // of several captions of a picture, another one each epoch (drawn by seed, epoch and sample)
   std::int64_t shuffle_buffer = 0;  // OrderOptions::buffer
 };
