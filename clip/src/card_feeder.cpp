@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "clip/src/card_pictures.h"
+
 #include "twinlens/kernels/memory.h"
 
 namespace twinlens {
@@ -32,8 +34,20 @@ void CardFeeder::fill() {
   s.host = std::exchange(s.batch.pixels, {});
   Stream& copies = copy_stream(device_);
   s.used.hold(copies);
-  copy_pinned(copies, s.pixels.raw(), s.host.raw(), static_cast<std::size_t>(s.host.count()));
+  s.packed = std::exchange(s.batch.packed, nullptr);
+  if (s.packed != nullptr) {
+    transform(s, copies);
+  } else {
+    copy_pinned(copies, s.pixels.raw(), s.host.raw(), static_cast<std::size_t>(s.host.count()));
+  }
   s.copied.record(copies);
+}
+
+// What the kernels read is the stream's, and free when it has come to their end.
+void CardFeeder::transform(const Slot& s, Stream& copies) const {
+  const Memory on_card = allocate(copies, static_cast<std::size_t>(s.packed->bytes_on_card()));
+  copy_pinned(copies, on_card.data(), s.packed->bytes.raw(), static_cast<std::size_t>(s.packed->bytes.count()));
+  transform_pictures(copies, *s.packed, on_card.data(), s.pixels);
 }
 
 LoadedBatch CardFeeder::next() {

@@ -1,5 +1,6 @@
 #pragma once
-// CardFeeder: batches on their way to a card. The loader makes them in pinned memory; a stream of copies takes them into a ring of buffers
+// CardFeeder: batches on their way to a card. The loader makes them, or what they are made of (device_transforms), in pinned memory; a
+// stream of copies takes them into a ring of buffers
 // on the card, up to `ahead` batches before their step, so that the stream of work waits for a batch only when it has not been made.
 //
 // A buffer takes the next batch when the step that read it is done (an event of the stream of work), and a batch's host memory goes back
@@ -33,12 +34,14 @@ class CardFeeder {
   struct Slot {
     LoadedBatch batch;
     std::exception_ptr error;
-    Tensor host;    // the batch's pixels in pinned memory, until they are copied
-    Tensor pixels;  // on the card
+    Tensor host;                                   // the batch's pixels in pinned memory, until they are copied
+    std::shared_ptr<const PackedPictures> packed;  // or what they are made of
+    Tensor pixels;                                 // on the card
     Event copied, used;
   };
   Slot& slot(std::int64_t batch) { return slots_[static_cast<std::size_t>(batch % static_cast<std::int64_t>(slots_.size()))]; }
   void fill();
+  void transform(const Slot& s, Stream& copies) const;
 
   Loader& loader_;
   Device device_;

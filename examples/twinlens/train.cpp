@@ -189,6 +189,8 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("--device-transforms", o.device_transforms, "On a card: crop, resize, flip and colour there; with --prefetch-batches")
+      ->group(group);
   app.add_flag("--async-step", o.async_step, "On a card: queue the next step before the last has said its loss (the same numbers)")
       ->group(group);
   app.add_flag("!--no-stream-loss", o.stream_loss, "All logits in memory instead of tiles (slower, the same numbers)")->group(group);

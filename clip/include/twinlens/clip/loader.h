@@ -35,14 +35,18 @@ struct LoaderOptions {
   std::int64_t decoded_cache = 0;   // bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer
   double max_skipped = 0.01;        // of the data
   bool pinned = false;              // pixels in pinned memory, on their way to a card
+  bool device_transforms = false;   // pictures decoded and packed, to be transformed there
   bool draw_captions = false;       // of several captions of a picture, another one each epoch (drawn by seed, epoch and sample)
   std::int64_t shuffle_buffer = 0;  // OrderOptions::buffer
 };
 
+struct PackedPictures;  // clip/src/card_pictures.h
+
 struct LoadedBatch {
   std::int64_t epoch = 0, index = 0;
   bool last = false;                                // of its epoch
-  Tensor pixels;                                    // (B, S, S, 3) u8
+  Tensor pixels;                                    // (B, S, S, 3) u8; absent with device_transforms
+  std::shared_ptr<const PackedPictures> packed;     // then what they are made of
   std::vector<std::vector<std::int32_t>> captions;  // B token lists
   std::vector<std::int64_t> caption_ids;            // B
   std::vector<std::int64_t> samples;                // B, global sample ids (indices into the dataset)
