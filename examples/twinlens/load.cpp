@@ -25,11 +25,13 @@ void PictureFlags::add_to(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--exif-orientation", exif_orientation, "Turn pictures upright as their EXIF tag says; CLIP models are trained without");
+  app.add_flag("--device-transforms", device_transforms, "On a card: crop and resize there (the same bytes)");
 }
 
 void PictureFlags::apply_to(EmbedOptions& options) const {
   options.max_image_pixels = max_image_pixels;
   options.exif_orientation = exif_orientation;
+  options.device_transforms = device_transforms;
 }
 
 std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count) {

@@ -30,6 +30,7 @@ std::vector<std::string> read_lines(const std::string& path);
 struct PictureFlags {
   std::int64_t max_image_pixels = 25'000'000;
   bool exif_orientation = false;
+  bool device_transforms = false;
   void add_to(CLI::App& app);
   void apply_to(EmbedOptions& options) const;
 };

@@ -126,6 +126,39 @@ TEST_CASE("pictures that a card crops, resizes, flips and recolours are those of
   fake_card().bodies.clear();
 }
 
+TEST_CASE("pictures that a card crops and resizes for evaluation are those of the CPU", "[fake]") {
+  set_fake_kernel_of<Resize, Scalar>();
+  std::vector<std::string> bytes, names;
+  const int sizes[][2] = {{40, 90}, {300, 31}, {32, 32}, {7, 5}, {100, 33}};
+  for (const auto& size : sizes) {
+    std::vector<std::uint8_t> rgb(static_cast<std::size_t>(size[0] * size[1] * 3));
+    for (std::size_t i = 0; i < rgb.size(); ++i) rgb[i] = static_cast<std::uint8_t>(i * 73 + i / 7 * 31);
+    bytes.push_back(encode_png(rgb, size[0], size[1]));
+    names.push_back(std::to_string(names.size()));
+  }
+  bytes.insert(bytes.begin() + 2, "no picture");
+  names.insert(names.begin() + 2, "bad");
+  for (const char* mode : {"shortest", "squash"}) {
+    ModelConfig config = parse_model_config(toy_vit_json(), "test");
+    config.preprocess.resize_mode = mode;
+    Clip model(config, 1);
+    const LoadedPictures want = load_pictures(model, bytes, names, {});
+    EmbedOptions options;
+    options.device_transforms = true;
+    CHECK_THROWS_WITH(load_pictures(model, bytes, names, options), Catch::Contains("--device-transforms is for a card; --device cpu"));
+    move_to(model, kCard);
+    const LoadedPictures got = load_pictures(model, bytes, names, options);
+    CHECK(got.pixels.device() == kCard);
+    CHECK(got.kept == want.kept);
+    REQUIRE(got.skipped.size() == 1);
+    CHECK(got.skipped[0].key == "bad");
+    CHECK(largest_difference(got.pixels.to(kCpu), want.pixels) == 0);
+    model.config.preprocess.resize_mode = "longest";
+    CHECK_THROWS_WITH(load_pictures(model, bytes, names, options), Catch::Contains("--device-transforms has no padding"));
+  }
+  fake_card().bodies.clear();
+}
+
 TEST_CASE("an error of the loader comes out with its batch", "[fake]") {
   Toys toys;
   write_text(toys.folder / "data/13.png", "no picture");

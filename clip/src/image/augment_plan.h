@@ -33,6 +33,9 @@ struct AugmentPlan {
 AugmentPlan plan_augment(std::int64_t width, std::int64_t height, std::int64_t size, const AugmentOptions& options, std::uint64_t seed,
                          std::uint64_t epoch, std::int64_t sample);
 
+// The evaluation transform as such a plan; not ResizeMode::longest, which pads.
+AugmentPlan plan_eval(const EvalTransform& transform, std::int64_t width, std::int64_t height);
+
 // The colour change as a kernel has it, without its pixels. Contrast moves values away from the mean luma of the picture.
 Recolor recolor_of(const ColorDraws& color, double mean_luma);
 
