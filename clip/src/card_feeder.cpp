@@ -17,7 +17,7 @@ CardFeeder::CardFeeder(Loader& loader, const Shape& pixels, Device device, std::
 }
 
 CardFeeder::~CardFeeder() {
-  for (const Slot& s : slots_) s.copied.wait();
+  for (const Slot& s : slots_) s.copied.wait_at_end();
 }
 
 void CardFeeder::fill() {

@@ -11,7 +11,7 @@ StepReadback::StepReadback(Device device) : record_(empty({static_cast<std::int6
 }
 
 StepReadback::~StepReadback() {
-  for (const Place& place : places_) place.copied.wait();
+  for (const Place& place : places_) place.copied.wait_at_end();
 }
 
 void StepReadback::queue() {

@@ -248,6 +248,7 @@ bool Training::is_best(const Json& metrics) {
 
 void Training::run_steps(TrainResult& result) {
   if (state_.evaluation_due) evaluate_now();
+  if (prediction_.has_value()) reset_peak_memory(device_);
   while (state_.step < total_steps_) {
     step();
     compare_memory();

@@ -75,13 +75,12 @@ struct Counts {
 
 Counts counts() { return {fake_card().allocations, fake_card().pinned_allocations, fake_card().waits, fake_card().pageable_copies}; }
 
-Counts of_run(std::int64_t epochs, bool async) {
+Counts of_run(std::int64_t epochs, bool async, bool packed = false) {
   Run run;
   run.o.epochs = epochs;
   run.o.async_step = async;
   run.o.prefetch_batches = async ? 2 : 0;
-  run.o.pack_captions = false;  // steps of one size
-  run.o.encode_equal_once = false;
+  run.o.pack_captions = run.o.encode_equal_once = packed;  // else steps have one size
   release_cached_memory(kCard);
   const Counts before = counts();
   train(run.o);
@@ -100,6 +99,8 @@ TEST_CASE("a steady step neither allocates nor waits for the card", "[fake]") {
   CHECK(many.pinned < 10);  // as many batches as the loader and the ring happen to hold at once
   CHECK(many.waits == few.waits);
   CHECK(many.pageable == few.pageable);
+  // Packed captions have ever new sizes, of which few are new to the cache.
+  CHECK(of_run(12, true, true).allocations <= of_run(3, true, true).allocations + 5);
   // Without --async-step each of the 50 steps more waits for loss and norm.
   const Counts few_plain = of_run(2, false), many_plain = of_run(12, false);
   CHECK(many_plain.waits - few_plain.waits >= 100);

@@ -5,6 +5,7 @@
 #include "kernels/cpu/once/device_memory.h"
 
 #include "twinlens/kernels/dry_run.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens {
 
@@ -29,6 +30,13 @@ bool Event::reached() const { return native_ == nullptr || event_reached(native_
 
 void Event::wait() const {
   if (native_ != nullptr) event_wait(native_);
+}
+
+void Event::wait_at_end() const noexcept {
+  try {
+    wait();
+  } catch (const Error&) {  // said where it happened
+  }
 }
 
 void Event::hold(Stream& stream) const {

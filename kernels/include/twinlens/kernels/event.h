@@ -19,6 +19,8 @@ class Event {
   bool reached() const;
   // The host waits until it is.
   void wait() const;
+  // The same where nothing may be thrown: of a card that has failed, nothing is left to wait for.
+  void wait_at_end() const noexcept;
   // What is queued on `stream` from now on waits until it is; the host does not.
   void hold(Stream& stream) const;
 
