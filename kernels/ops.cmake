@@ -26,6 +26,7 @@ set(TWINLENS_OPS
     resize+cuda
     sample+cuda
     softmax+cuda
+    step_verdict+cuda
     tone+cuda
     topk+cuda
     unary+cuda

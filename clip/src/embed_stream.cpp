@@ -19,7 +19,7 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
       if (picture.named) by_name.insert(picture.name);
     }
     if (bytes.empty()) return;
-    const LoadedPictures loaded = load_pictures(model.config, bytes, names, options);
+    const LoadedPictures loaded = load_pictures(model, bytes, names, options);
     for (const SkippedSample& s : loaded.skipped) {
       if (by_name.count(s.key) != 0) throw FileError(s.reason);
       skip(s);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <memory>
+
+#include "clip/src/card_pictures.h"
 
 #include "twinlens/clip/image.h"
 #include "twinlens/clip/tokenizer_files.h"
@@ -11,6 +13,8 @@
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/event.h"
+#include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
@@ -41,19 +45,58 @@ DecodeOptions decode_options(const EmbedOptions& options, const EvalTransform& t
   return decode;
 }
 
-LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
+namespace {
+
+Tensor pixels_on_host(const std::vector<std::shared_ptr<const Image>>& images, std::int64_t s) {
+  const std::int64_t size = s * s * 3;
+  const Tensor pixels = empty({static_cast<std::int64_t>(images.size()), s, s, 3}, DType::u8);
+  for (std::size_t k = 0; k < images.size(); ++k) {
+    std::memcpy(pixels.data<std::uint8_t>() + static_cast<std::int64_t>(k) * size, images[k]->rgb.data(), static_cast<std::size_t>(size));
+  }
+  return pixels;
+}
+
+// Decoded pictures, transformed on the card. Pinned memory is given back when the card has read it.
+Tensor pixels_on_card(const std::vector<std::shared_ptr<const Image>>& images, const EvalTransform& transform, Device card) {
+  std::vector<PlannedPicture> planned;
+  for (const auto& image : images) planned.push_back({image, plan_eval(transform, *image)});
+  const std::int64_t s = transform.size;
+  const Tensor pixels = empty({static_cast<std::int64_t>(images.size()), s, s, 3}, DType::u8, card);
+  const PackedPictures packed = pack_pictures(std::move(planned), s);
+  Stream& stream = current_stream(card);
+  const Tensor on_card = empty({packed.bytes_on_card()}, DType::u8, card);
+  copy_pinned(stream, on_card.raw(), packed.bytes.raw(), static_cast<std::size_t>(packed.bytes.count()));
+  Event copied;
+  copied.record(stream);
+  transform_pictures(stream, packed, on_card.raw(), pixels);
+  copied.wait();
+  return pixels;
+}
+
+void check_device_transforms(const EvalTransform& transform, Device device) {
+  if (device.is_cpu()) throw ConfigError("--device-transforms is for a card; --device cpu; leave it out, or use --device cuda");
+  if (transform.mode == ResizeMode::longest)
+    throw ConfigError("--device-transforms has no padding; a model whose pictures are resized by their longest side; leave it out");
+}
+
+}  // namespace
+
+LoadedPictures load_pictures(const Clip& model, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
                              const EmbedOptions& options) {
-  const EvalTransform transform = eval_transform_of(config);
+  const EvalTransform transform = eval_transform_of(model.config);
+  const Device device = model.logit_scale.value.device();
   const DecodeOptions decode = decode_options(options, transform);
+  if (options.device_transforms) check_device_transforms(transform, device);
   LoadedPictures out;
   const auto n = static_cast<std::int64_t>(bytes.size());
-  std::vector<std::optional<Image>> images(bytes.size());
+  std::vector<std::shared_ptr<const Image>> images(bytes.size()), kept;
   std::vector<std::string> errors(bytes.size());
   parallel_for(n, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const auto at = static_cast<std::size_t>(i);
       try {
-        images[at] = apply(transform, decode_image(bytes[at], names[at], decode));
+        Image image = decode_image(bytes[at], names[at], {options.max_image_pixels, options.exif_orientation});
+        images[at] = std::make_shared<const Image>(options.device_transforms ? std::move(image) : apply(transform, image));
       } catch (const std::exception& e) {  // nothing may leave a parallel region
         errors[at] = e.what();
       }
@@ -61,18 +104,14 @@ LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::s
   });
   for (std::int64_t i = 0; i < n; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    if (images[at].has_value()) {
+    if (images[at] != nullptr) {
       out.kept.push_back(i);
+      kept.push_back(std::move(images[at]));
     } else {
       out.skipped.push_back({names[at], errors[at]});
     }
   }
-  const std::int64_t s = config.vision.image_size, size = s * s * 3;
-  out.pixels = empty({static_cast<std::int64_t>(out.kept.size()), s, s, 3}, DType::u8);
-  for (std::size_t k = 0; k < out.kept.size(); ++k) {
-    std::memcpy(out.pixels.data<std::uint8_t>() + static_cast<std::int64_t>(k) * size,
-                images[static_cast<std::size_t>(out.kept[k])]->rgb.data(), static_cast<std::size_t>(size));
-  }
+  out.pixels = options.device_transforms && !kept.empty() ? pixels_on_card(kept, transform, device) : pixels_on_host(kept, transform.size);
   return out;
 }
 
@@ -92,7 +131,7 @@ Tensor embed_image_files(const Clip& model, const std::vector<std::string>& path
                                          paths.begin() + static_cast<std::ptrdiff_t>(end));
     std::vector<std::string> bytes;
     for (const std::string& name : names) bytes.push_back(read_file(name));
-    const LoadedPictures pictures = load_pictures(model.config, bytes, names, options);
+    const LoadedPictures pictures = load_pictures(model, bytes, names, options);
     if (!pictures.skipped.empty()) throw FileError(pictures.skipped.front().reason);
     parts.push_back(embed_pictures(model, pictures.pixels, options));
   }

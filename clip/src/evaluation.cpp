@@ -61,7 +61,7 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
       if (last_kept) out.texts_of.back().push_back(text(sample));
     }
     if (g.bytes.empty()) continue;
-    const LoadedPictures pictures = load_pictures(model.config, g.bytes, g.names, options);
+    const LoadedPictures pictures = load_pictures(model, g.bytes, g.names, options);
     out.skipped.insert(out.skipped.end(), pictures.skipped.begin(), pictures.skipped.end());
     for (const std::int64_t k : pictures.kept) {
       const auto& samples = g.samples[static_cast<std::size_t>(k)];

@@ -7,7 +7,6 @@
 #include <exception>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <set>
 #include <thread>
 #include <unordered_set>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 #endif
 
+#include "clip/src/card_pictures.h"
 #include "clip/src/data/picture_cache.h"
 
 #include "twinlens/clip/image.h"
@@ -109,7 +109,7 @@ struct Loader::Work {
   void worker();
   std::vector<std::vector<std::int64_t>> blocks_to_announce(std::int64_t epoch, std::int64_t index);
   void make(Made& made, std::int64_t epoch, std::int64_t index, const EpochOrder& epoch_samples) const;
-  std::optional<Image> picture(std::int64_t sample, std::int64_t epoch, Made& made) const;
+  std::shared_ptr<const Image> picture(std::int64_t sample, std::int64_t epoch, Made& made) const;
   std::int64_t caption_id(std::int64_t sample, std::int64_t epoch) const {
     return options.draw_captions ? data->drawn_caption_id(sample, caption_draw(options.seed, epoch, sample)) : data->caption_id(sample);
   }
@@ -118,14 +118,14 @@ struct Loader::Work {
   }
 };
 
-// The augmented picture, or nothing when the sample cannot be used (and is noted).
-std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch, Made& made) const {
+// The augmented picture (the decoded one with device_transforms), or null when the sample cannot be used (and is noted).
+std::shared_ptr<const Image> Loader::Work::picture(std::int64_t sample, std::int64_t epoch, Made& made) const {
   const auto start = std::chrono::steady_clock::now();
   const std::string key = data->key(sample);
   double reading = 0.0;
-  std::optional<Image> out;
+  std::shared_ptr<const Image> image;
   try {
-    std::shared_ptr<const Image> image = decoded->find(sample);
+    image = decoded->find(sample);
     if (image == nullptr) {
       const std::string bytes = data->image_bytes(sample);
       reading = seconds_since(start);
@@ -138,13 +138,17 @@ std::optional<Image> Loader::Work::picture(std::int64_t sample, std::int64_t epo
       image = std::make_shared<const Image>(decode_image(bytes, key, decode));
       decoded->keep(sample, image);
     }
-    out = augment(*image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample);
+    if (!options.device_transforms) {
+      image = std::make_shared<const Image>(
+          augment(*image, options.image_size, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample));
+    }
   } catch (const FileError& e) {
     made.bad.push_back({key, e.what()});
+    image = nullptr;
   }
   made.batch.read_seconds += reading;
   made.batch.decode_seconds += seconds_since(start) - reading;
-  return out;
+  return image;
 }
 
 void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, const EpochOrder& epoch_samples) const {
@@ -152,17 +156,18 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
   batch.epoch = epoch;
   batch.index = index;
   const std::int64_t s = options.image_size, bytes = s * s * 3, first = index * global_batch();
-  batch.pixels = empty({options.batch_size, s, s, 3}, DType::u8);
-  auto* pixels = batch.pixels.data<std::uint8_t>();
+  const Shape shape{options.batch_size, s, s, 3};
+  if (!options.device_transforms) batch.pixels = options.pinned ? empty_pinned(shape, DType::u8) : empty(shape, DType::u8);
+  std::vector<PlannedPicture> planned;
   // What a replacement must differ from.
   std::unordered_set<std::int64_t> captions;
   for (std::int64_t i = 0; options.equal_captions_apart && i < global_batch(); ++i)
     captions.insert(caption_id(epoch_samples[first + i], epoch));
   for (std::int64_t i = 0; i < options.batch_size; ++i) {
     std::int64_t sample = epoch_samples[first + options.rank * options.batch_size + i];
-    std::optional<Image> image = picture(sample, epoch, made);
+    std::shared_ptr<const Image> image = picture(sample, epoch, made);
     // Bounded: give up after as many neighbours as may be bad.
-    for (std::int64_t tries = 1; !image.has_value(); ++tries) {
+    for (std::int64_t tries = 1; image == nullptr; ++tries) {
       if (tries >= std::min<std::int64_t>(1000, data->size())) {
         throw FileError("loader: no usable picture among " + std::to_string(tries) + " samples; near " + data->key(sample) +
                         "; mend the data (see skipped.tsv)");
@@ -170,9 +175,13 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
       sample = (sample + 1) % data->size();
       if (options.equal_captions_apart && captions.count(caption_id(sample, epoch)) > 0) continue;
       image = picture(sample, epoch, made);
-      if (image.has_value() && options.equal_captions_apart) captions.insert(caption_id(sample, epoch));
+      if (image != nullptr && options.equal_captions_apart) captions.insert(caption_id(sample, epoch));
     }
-    std::memcpy(pixels + i * bytes, image->rgb.data(), static_cast<std::size_t>(bytes));
+    if (options.device_transforms) {
+      planned.push_back({image, plan_augment(*image, s, options.augment, options.seed, static_cast<std::uint64_t>(epoch), sample)});
+    } else {
+      std::memcpy(batch.pixels.data<std::uint8_t>() + i * bytes, image->rgb.data(), static_cast<std::size_t>(bytes));
+    }
     const auto start = std::chrono::steady_clock::now();
     const std::string text = caption(sample, epoch);
     const double reading = seconds_since(start);
@@ -184,6 +193,7 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
     batch.caption_ids.push_back(caption_id(sample, epoch));
     batch.samples.push_back(sample);
   }
+  if (options.device_transforms) batch.packed = std::make_shared<const PackedPictures>(pack_pictures(std::move(planned), s));
 }
 
 // The blocks that the dataset should know of when this batch is begun and does not yet: those it touches, and one more. Of each, the

@@ -19,14 +19,15 @@ constexpr std::int64_t kMostPairs = 1 << 15;
 // What the planner supposes of captions: those looked at, again and again, beginning where `window` of them are longest.
 class MadeUpPairs {
  public:
-  MadeUpPairs(const ModelConfig& config, const MemoryBudget& budget) : config_(config), budget_(budget) {}
+  MadeUpPairs(const ModelConfig& config, const MemoryBudget& budget, Device device)
+      : config_(config), budget_(budget), device_(budget.pixels_on_card ? device : kCpu) {}
 
   PairBatch operator()(std::int64_t n, std::int64_t window) const {
     const std::int64_t s = config_.vision.image_size, known = static_cast<std::int64_t>(budget_.caption_lengths.size());
     const std::int64_t first = known > window ? longest(window) : 0;
     const auto end = static_cast<std::int32_t>(config_.text.vocab_size - 1);
     PairBatch batch;
-    batch.pixels = empty({n, s, s, 3}, DType::u8);
+    batch.pixels = empty({n, s, s, 3}, DType::u8, device_);
     for (std::int64_t i = 0; i < n; ++i) {
       const auto at = static_cast<std::size_t>(known > 0 ? (first + i) % known : 0);
       std::vector<std::int32_t> caption(static_cast<std::size_t>(known > 0 ? length(at) : config_.text.context_length), 1);
@@ -58,6 +59,7 @@ class MadeUpPairs {
 
   const ModelConfig& config_;
   const MemoryBudget& budget_;
+  Device device_;
 };
 
 class Rehearsal {
@@ -69,7 +71,8 @@ class Rehearsal {
         communicator_(communicator),
         device_(model.logit_scale.value.device()),
         pairs_(budget.pairs),
-        made_up_(model.config, budget) {
+        update_(static_cast<double>(budget.update)),
+        made_up_(model.config, budget, device_) {
     // One real step of the fewest pairs: what it leaves behind (gradients that were not there, what the libraries keep) is resident.
     context_.update_statistics = false;
     options_.max_chunk = 0;
@@ -79,7 +82,17 @@ class Rehearsal {
 
   // Pairs of the smallest chunk: batch norm needs two values a channel, and a ResNet may end in a map of one pixel.
   std::int64_t least() const { return std::min<std::int64_t>(pairs_, model_.config.vision.is_resnet() ? 2 : 1); }
-  double picture_bytes() const { return 3.0 * model_.config.vision.image_size * model_.config.vision.image_size; }
+
+  // Bytes of batches that wait in the memory of the step.
+  double waiting(const MemoryBudget& budget) const {
+    const std::int64_t s = model_.config.vision.image_size;
+    const DryRun dry;
+    const Tensor batch = empty({budget.pairs, s, s, 3}, DType::u8, device_);
+    return static_cast<double>(budget.waiting) * static_cast<double>(dry.bytes(device_));
+  }
+
+  // Of the whole step, with `base` bytes there before.
+  double peak(double base, std::int64_t chunk, bool recompute) { return std::ceil(base + std::max(step(chunk, recompute), update_)); }
 
   // Peak of a step that encodes `chunk` pairs at once, above what is there before; infinite where no machine has as much.
   double step(std::int64_t chunk, bool recompute) {
@@ -112,6 +125,7 @@ class Rehearsal {
   Communicator& communicator_;
   Device device_;
   std::int64_t pairs_;
+  double update_;
   MadeUpPairs made_up_;
 };
 
@@ -122,16 +136,28 @@ std::string amount(double bytes) {
 
 }  // namespace
 
+MemoryPlan predict_memory(Clip& model, const StepOptions& options, const Context& context, Communicator& communicator,
+                          const MemoryBudget& budget) {
+  Rehearsal rehearsal(model, options, context, communicator, budget);
+  MemoryPlan plan;
+  plan.chunk = options.max_chunk < budget.pairs ? options.max_chunk : 0;
+  plan.checkpoint_blocks = context.checkpoint_blocks;
+  plan.resident = memory_report(model.logit_scale.value.device()).bytes;
+  const double base = static_cast<double>(plan.resident) + rehearsal.waiting(budget);
+  plan.step = rehearsal.peak(base, plan.chunk > 0 ? plan.chunk : budget.pairs, plan.checkpoint_blocks);
+  plan.whole_batch = plan.chunk > 0 ? rehearsal.peak(base, budget.pairs, plan.checkpoint_blocks) : plan.step;
+  return plan;
+}
+
 MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& context, Communicator& communicator,
                        const MemoryBudget& budget) {
   const Device device = model.logit_scale.value.device();
   Rehearsal rehearsal(model, options, context, communicator, budget);
   MemoryPlan plan;
   plan.resident = memory_report(device).bytes;
-  // (Batches wait on the host.)
-  const double waiting = device.is_cuda() ? 0.0 : static_cast<double>(budget.waiting * budget.pairs) * rehearsal.picture_bytes();
+  const double waiting = rehearsal.waiting(budget);
   const double base = static_cast<double>(plan.resident) + waiting, limit = static_cast<double>(budget.limit);
-  const auto peak = [&](std::int64_t chunk) { return std::ceil(base + rehearsal.step(chunk, plan.checkpoint_blocks)); };
+  const auto peak = [&](std::int64_t chunk) { return rehearsal.peak(base, chunk, plan.checkpoint_blocks); };
   const std::int64_t most = options.max_chunk > 0 ? std::min(options.max_chunk, budget.pairs) : budget.pairs, least = rehearsal.least();
   plan.checkpoint_blocks = context.checkpoint_blocks;
   plan.whole_batch = peak(budget.pairs);
@@ -165,6 +191,26 @@ std::string to_string(const MemoryPlan& plan, const MemoryBudget& budget) {
                      amount(static_cast<double>(budget.limit)),
                      plan.chunk == 0 ? "the whole batch at once" : fmt::format("chunks of {} pairs, features cached", plan.chunk),
                      plan.checkpoint_blocks ? ", blocks recomputed in backward" : "", amount(plan.step));
+}
+
+std::string prediction_text(const MemoryPlan& plan, const MemoryBudget& budget, Device device) {
+  std::string text = fmt::format("memory: a step of {} pairs{} is predicted to take {} of {}, {} of them for the model and its optimizer",
+                                 budget.pairs, plan.chunk > 0 ? fmt::format(" in chunks of {}", plan.chunk) : "", amount(plan.step),
+                                 to_string(device), amount(static_cast<double>(plan.resident)));
+  const double room = static_cast<double>(budget.limit);
+  text += fmt::format("; there is room for {}", amount(room));
+  if (plan.step <= room) return text;
+  return text +
+         fmt::format("; it will not fit: lower --batch-size or --max-chunk, use --grad-checkpointing, or give --memory-limit {:.0f}M",
+                     std::floor(0.95 * room / 1e6));
+}
+
+std::string comparison_text(const MemoryPlan& plan, Device device) {
+  const auto seen = static_cast<double>(memory_report(device).peak_bytes);
+  const CardMemory card = card_memory(device);
+  return fmt::format("memory: the first step took {} of {}, {} were predicted ({:+.1f} %); {} of the card's {} are in use", amount(seen),
+                     to_string(device), amount(plan.step), 100.0 * (plan.step / seen - 1.0),
+                     amount(static_cast<double>(card.total - card.free)), amount(static_cast<double>(card.total)));
 }
 
 std::string memory_seen(Device device) {

@@ -27,10 +27,12 @@ struct MemoryPlan {
 
 struct MemoryBudget {
   std::int64_t pairs = 0;                       // of a step
-  std::int64_t waiting = 0;                     // batches of pictures that the loader holds, in the same memory
+  std::int64_t waiting = 0;                     // batches of pictures beside that of the step, in the same memory
   std::size_t limit = 0;                        // bytes
   std::vector<std::int64_t> caption_lengths{};  // tokens of some captions, as they will come; none: the context length
   std::vector<std::int64_t> caption_ids{};      // of those, equal for equal ones, below their number; none: all differ
+  std::size_t update = 0;                       // bytes that the update takes beside what is resident, when the step's are gone
+  bool pixels_on_card = false;                  // all of the step's pictures lie there before it
 };
 
 // The way that fits, with chunks of `options.max_chunk` at most. With context.checkpoint_blocks set, blocks are recomputed in any case.
@@ -38,7 +40,14 @@ struct MemoryBudget {
 MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& context, Communicator& communicator,
                        const MemoryBudget& budget);
 
+// What a step takes that is done as `options` and `context` say, whatever the limit.
+MemoryPlan predict_memory(Clip& model, const StepOptions& options, const Context& context, Communicator& communicator,
+                          const MemoryBudget& budget);
+
 std::string to_string(const MemoryPlan& plan, const MemoryBudget& budget);
+// Before the first step on a card, and after it.
+std::string prediction_text(const MemoryPlan& plan, const MemoryBudget& budget, Device device);
+std::string comparison_text(const MemoryPlan& plan, Device device);
 
 // What was seen since the planning: the peak of tensors, as planned, and that of the whole process, whose program, text and blocks kept
 // for reuse are not in the plan.

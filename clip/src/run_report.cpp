@@ -225,6 +225,9 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("decoded-cache", o.decoded_cache_mb);
   add("fast-decode", o.fast_decode);
   add("memory-limit", o.memory_limit);
+  add("prefetch-batches", o.prefetch_batches);
+  add("device-transforms", o.device_transforms);
+  add("async-step", o.async_step);
   add("pack-captions", o.pack_captions);
   add("prune-last-block", o.prune_last_block);
   add("encode-equal-once", o.encode_equal_once);

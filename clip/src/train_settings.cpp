@@ -138,6 +138,8 @@ LoaderOptions loader_options(const TrainOptions& o, const ModelConfig& config) {
   l.max_skipped = o.max_skipped;
   l.draw_captions = o.captions == "random" || !o.json_text_key_probs.empty();
   l.shuffle_buffer = o.shuffle_buffer;
+  l.pinned = o.prefetch_batches > 0;
+  l.device_transforms = o.device_transforms;
   return l;
 }
 

@@ -124,13 +124,18 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
 
 double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator,
                         FeatureFigures* figures) {
+  return static_cast<double>(queue_forward_backward(model, batch, options, context, communicator, figures).item());
+}
+
+Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
+                              Communicator& communicator, FeatureFigures* figures) {
   const std::int64_t n = pairs_of(batch);
   if (options.max_chunk <= 0 || options.max_chunk >= n) {
     const Features f = encode(model, make_chunk(model, batch, 0, n, options, context.training), context);
     if (figures != nullptr) *figures = figures_of(f);
     const Tensor loss = loss_of(model, batch, f, options, communicator);
     if (!options.backward_if_finite || std::isfinite(loss.item())) backward(scaled(loss, options));
-    return static_cast<double>(loss.item());
+    return loss.detach();
   }
   Features all = encode_all(model, batch, options.max_chunk, options, context);
   if (figures != nullptr) *figures = figures_of(all);
@@ -147,7 +152,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
     if (f.text.requires_grad()) backward(f.text, all.text.grad().slice(0, begin, end));
     if (f.image.requires_grad()) backward(f.image, all.image.grad().slice(0, begin, end));
   }
-  return static_cast<double>(loss.item());
+  return loss.detach();
 }
 
 void average_gradients(FlatParameters& parameters, Communicator& communicator) {

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <fmt/format.h>
 #include <limits>
-#include <unordered_map>
 
 #include "clip/src/memory_plan.h"
 #include "clip/src/resume.h"
@@ -54,6 +53,8 @@ void remove_half_written(const fs::path& folder) {
 Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) : o_(options), stop_(stop) {
   device_ = parse_device(o_.device);
   if (device_.is_cuda() && cuda_device_count() <= device_.index) throw DeviceError(cuda_unavailable_reason());
+  check_card_options();
+  set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
   if (o_.model.empty()) o_.model = o_.pretrained.empty() ? "ViT-B-32" : o_.pretrained;
   o_.name = run_name(o_);
@@ -141,42 +142,16 @@ void Training::prepare_steps() {
   }
   // What was chosen first stays chosen, for the same bits.
   if (state_.planned && o_.max_chunk == 0) step_options_.max_chunk = state_.max_chunk;
+  if (in_backward_ != nullptr && step_options_.max_chunk > 0) {
+    throw ConfigError("the run was begun in chunks, whose gradients are added up; --update-in-backward; leave it out");
+  }
   if (o_.async_save) writer_->reserve(*model_, *parameters_, ema_.get());  // before planning: it is part of what is resident
-  if (o_.memory_limit > 0) plan_chunks();
+  plan_step_memory();
   state_.max_chunk = step_options_.max_chunk;
   state_.planned = true;
   loader_ = std::make_unique<Loader>(data_, tokenizer_, l, state_.epoch, state_.batch);
+  prepare_card();
   grace_ = std::make_unique<GraceSaver>(stop_, [this] { save_in_grace(); });
-}
-
-// --memory-limit
-void Training::plan_chunks() {
-  MemoryBudget budget;
-  budget.pairs = o_.batch_size * o_.accum_freq;
-  budget.waiting = std::max(1, o_.workers) + 2;
-  budget.limit = static_cast<std::size_t>(o_.memory_limit);
-  // Captions drawn as a batch is say how long packed text will be, and how much of it stands there twice.
-  const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), std::clamp<std::int64_t>(budget.pairs, 512, 4096));
-  const Permutation drawn(data_->size(), o_.seed, 0);
-  std::unordered_map<std::int64_t, std::int64_t> number;
-  for (std::int64_t i = 0; i < looked_at; ++i) {
-    const auto tokens =
-        o_.pack_captions ? tokenizer_->encode(data_->caption(drawn(i))).size() + 2 : std::size_t{1 << 20};  // (cut to the context)
-    budget.caption_lengths.push_back(static_cast<std::int64_t>(tokens));
-    budget.caption_ids.push_back(number.try_emplace(data_->caption_id(drawn(i)), static_cast<std::int64_t>(number.size())).first->second);
-  }
-  const MemoryPlan plan = plan_memory(*model_, step_options_, context_, *communicator_, budget);
-  plan_ = to_string(plan, budget);
-  if (state_.planned) {
-    plan_ += fmt::format("; the run was begun with {}, which stays",
-                         state_.max_chunk > 0 ? fmt::format("chunks of {} pairs", state_.max_chunk) : "the whole batch");
-  } else {
-    step_options_.max_chunk = plan.chunk;
-  }
-  context_.checkpoint_blocks = plan.checkpoint_blocks;  // (changes no bits)
-  if (plan.chunk > 0 && model_->config.vision.is_resnet()) {
-    plan_ += "; batch norm takes its statistics from each chunk, so the result is that of a smaller batch there";
-  }
 }
 
 // Not for batch norm, whose statistics a step changes before it is complete, nor for updates in backward; nor on a card, where steps are
@@ -190,6 +165,7 @@ void Training::save_in_grace() {
 void Training::save() {
   const std::lock_guard state(grace_->state());
   writer_->poll();
+  settle_steps();
   if (saved_step_ == state_.step) return;
   if (!std::isfinite(norm2(parameters_->values).item())) {
     throw NumericError(
@@ -230,7 +206,7 @@ TrainResult Training::run() {
                          to_string(device_), name_of(active_isa()), thread_count(), o_.precision));
   log_->line(fmt::format("{} pairs, {} steps an epoch of {} pairs, {} steps in all; equal captions: {}", data_->size(), steps_per_epoch_,
                          o_.batch_size * o_.accum_freq, total_steps_, o_.equal_captions));
-  if (!plan_.empty()) log_->line(plan_);
+  for (const std::string& line : plan_) log_->line(line);
   TrainResult result;
   result.run_folder = folder_.string();
   try {
@@ -249,6 +225,7 @@ TrainResult Training::run() {
 
 // Evaluates the step that is done. What is the best so far is kept.
 void Training::evaluate_now() {
+  settle_steps();
   const Json metrics = evaluate();
   {
     const std::lock_guard changing(grace_->state());
@@ -278,8 +255,10 @@ bool Training::is_best(const Json& metrics) {
 
 void Training::run_steps(TrainResult& result) {
   if (state_.evaluation_due) evaluate_now();
+  if (prediction_.has_value()) reset_peak_memory(device_);
   while (state_.step < total_steps_) {
     step();
+    compare_memory();
     const bool epoch_ended = state_.batch == 0, last = state_.step == total_steps_;
     const bool stopping = stop_ != nullptr && stop_->load();
     {
@@ -300,6 +279,7 @@ void Training::run_steps(TrainResult& result) {
     }
     if (state_.evaluation_due) evaluate_now();
   }
+  settle_steps();
   finish_writing();
 }
 

@@ -2,19 +2,24 @@
 // A training run under way: its parts and where it stands.
 
 #include <atomic>
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "clip/src/card_feeder.h"
 #include "clip/src/checkpoint.h"
 #include "clip/src/data_health.h"
 #include "clip/src/grace_saver.h"
 #include "clip/src/live_report.h"
 #include "clip/src/loss_scaler.h"
+#include "clip/src/memory_plan.h"
 #include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
+#include "clip/src/step_readback.h"
 #include "clip/src/train_settings.h"
 
 #include "twinlens/clip/loader.h"
@@ -31,12 +36,37 @@ class Training {
  private:
   void prepare_model();
   void prepare_steps();
-  void plan_chunks();
+  void plan_step_memory();
+  MemoryBudget memory_budget() const;
+  void plan_chunks(const MemoryBudget& budget);
+  void compare_memory();
+  // A step as its guard sees it.
+  struct SeenStep {
+    std::int64_t number;  // from 1
+    const std::vector<std::int64_t>& samples;
+    double loss, norm;
+    bool logged;
+    std::int64_t updates;  // that the moments have seen
+  };
+  // A step on a card that the host has not looked at.
+  struct QueuedStep {
+    std::int64_t number;
+    std::vector<std::int64_t> samples;
+    bool logged;
+  };
+
   void step();
   double gradient_norm(const std::function<bool(const std::string& name)>& wanted) const;
-  void check_finite(const LoadedBatch& batch, double loss, double norm) const;
-  std::string keys_of(const LoadedBatch& batch) const;
-  bool guard(const LoadedBatch& batch, double loss, double norm, bool logged);
+  void begin_step();
+  void end_step(const LoadedBatch& batch);
+  void check_card_options() const;
+  void prepare_card();
+  LoadedBatch next_batch();
+  void queue_step();
+  void settle_steps(std::int64_t left = 0);
+  void check_finite(const SeenStep& step) const;
+  std::string keys_of(const std::vector<std::int64_t>& samples) const;
+  bool guard(const SeenStep& step);
   bool statistics_are_finite() const;
   void roll_back(std::int64_t bad_steps);
   bool is_logged(std::int64_t step) const { return step % o_.log_every_n_steps == 0 || step == total_steps_; }
@@ -76,14 +106,18 @@ class Training {
   TrainState state_;
   std::int64_t steps_per_epoch_ = 0, total_steps_ = 0;
   std::int64_t saved_step_ = -1;
-  std::string plan_;  // what --memory-limit led to, for the log
+  std::vector<std::string> plan_;         // what --memory-limit led to, and what is predicted on a card; for the log
+  std::optional<MemoryPlan> prediction_;  // until it has been compared
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
-  double last_loss_ = 0.0;
+  double last_loss_ = 0.0, last_norm_ = 0.0;
   RunHealth health_{o_};
   std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
   DataHealth data_health_;
-  std::unique_ptr<GraceSaver> grace_;  // last: its thread looks at the rest
+  std::unique_ptr<StepReadback> readback_;  // --async-step
+  std::deque<QueuedStep> queued_;
+  std::unique_ptr<CardFeeder> feeder_;  // --prefetch-batches; before it the loader
+  std::unique_ptr<GraceSaver> grace_;   // last: its thread looks at the rest
 };
 
 }  // namespace twinlens

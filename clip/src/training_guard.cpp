@@ -12,24 +12,24 @@
 namespace twinlens {
 
 // Whether the update may be made. With --on-nonfinite stop a step that is not finite ends the run, and a spike is only noted.
-bool Training::guard(const LoadedBatch& batch, double loss, double norm, bool logged) {
+bool Training::guard(const SeenStep& step) {
   const bool skip = o_.on_nonfinite == "skip";
-  if (!skip) check_finite(batch, loss, norm);
+  if (!skip) check_finite(step);
   using Verdict = RunHealth::Verdict;
   // (After an update in backward the moments have the step in them.)
-  const bool look_for_spikes = in_backward_ == nullptr && (skip || logged);
-  const Verdict verdict = health_.judge(loss, norm, *parameters_, state_.step, adamw_.beta2, look_for_spikes);
+  const bool look_for_spikes = in_backward_ == nullptr && (skip || step.logged);
+  const Verdict verdict = health_.judge(step.loss, step.norm, *parameters_, step.updates, adamw_.beta2, look_for_spikes);
   const bool left_out = skip && verdict != Verdict::good;
   health_.count(verdict, left_out);
   if (verdict == Verdict::spike) {
-    log_->line(fmt::format("warning: step {}: the gradient norm {:.3g} is more than {:g} times its running size{}", state_.step + 1, norm,
+    log_->line(fmt::format("warning: step {}: the gradient norm {:.3g} is more than {:g} times its running size{}", step.number, step.norm,
                            o_.spike_factor, left_out ? "; the step is left out" : "; --on-nonfinite skip would leave the step out"));
   } else if (left_out) {
-    log_->line(fmt::format("warning: step {}: {} is not finite; the step is left out ({} so far); samples {}", state_.step + 1,
-                           std::isfinite(loss) ? "the gradient norm" : "the loss", health_.left_out(), keys_of(batch)));
+    log_->line(fmt::format("warning: step {}: {} is not finite; the step is left out ({} so far); samples {}", step.number,
+                           std::isfinite(step.loss) ? "the gradient norm" : "the loss", health_.left_out(), keys_of(step.samples)));
   }
   if (left_out && (health_.bad_in_a_row() >= o_.max_bad_steps || !statistics_are_finite())) roll_back(health_.bad_in_a_row());
-  if (!left_out) last_update_ = state_.step + 1;
+  if (!left_out) last_update_ = step.number;
   return !left_out;
 }
 

@@ -22,17 +22,17 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 }  // namespace
 
-std::string Training::keys_of(const LoadedBatch& batch) const {
+std::string Training::keys_of(const std::vector<std::int64_t>& samples) const {
   std::string keys;
-  for (std::size_t i = 0; i < batch.samples.size() && i < 8; ++i) keys += (i > 0 ? ", " : "") + data_->key(batch.samples[i]);
-  return keys + (batch.samples.size() > 8 ? ", ..." : "");
+  for (std::size_t i = 0; i < samples.size() && i < 8; ++i) keys += (i > 0 ? ", " : "") + data_->key(samples[i]);
+  return keys + (samples.size() > 8 ? ", ..." : "");
 }
 
-void Training::check_finite(const LoadedBatch& batch, double loss, double norm) const {
-  if (std::isfinite(loss) && std::isfinite(norm)) return;
+void Training::check_finite(const SeenStep& step) const {
+  if (std::isfinite(step.loss) && std::isfinite(step.norm)) return;
   throw NumericError(fmt::format(
       "{} is not finite at step {}; samples {}; lower --lr, use --precision fp32 or --grad-clip-norm 1; the last good checkpoint is {}",
-      std::isfinite(loss) ? "the gradient norm" : "the loss", state_.step + 1, keys_of(batch), last_good()));
+      std::isfinite(step.loss) ? "the gradient norm" : "the loss", step.number, keys_of(step.samples), last_good()));
 }
 
 double Training::gradient_norm(const std::function<bool(const std::string&)>& wanted) const {
@@ -44,16 +44,28 @@ std::string Training::last_good() const {
   return step >= 0 ? (folder_ / "checkpoints" / ("step_" + std::to_string(step))).string() : "none yet";
 }
 
-void Training::step() {
-  const auto start = Clock::now();
-  const LoadedBatch batch = loader_->next();
+void Training::begin_step() {
   block_.step = step_options_.step = static_cast<std::uint64_t>(state_.step);
   block_.learning_rate = static_cast<float>(schedule_(state_.step));
-  const bool scales = context_.compute == Compute::f16;
-  if (scales) step_options_.loss_scale = state_.scaler.scale;
+  if (context_.compute == Compute::f16) step_options_.loss_scale = state_.scaler.scale;
   block_.loss_scale = static_cast<float>(step_options_.loss_scale);
   if (device_block_.defined()) copy_step_block(block_, device_block_);
   parameters_->forget_gradients();
+}
+
+void Training::end_step(const LoadedBatch& batch) {
+  state_.step += 1;
+  state_.samples += static_cast<std::int64_t>(batch.samples.size());
+  state_.epoch = batch.epoch + (batch.last ? 1 : 0);
+  state_.batch = batch.last ? 0 : batch.index + 1;
+}
+
+void Training::step() {
+  if (readback_ != nullptr) return queue_step();
+  const auto start = Clock::now();
+  const LoadedBatch batch = next_batch();
+  begin_step();
+  const bool scales = context_.compute == Compute::f16;
   const bool logged = is_logged(state_.step + 1);
   FeatureFigures figures;
   const double loss = forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids, batch.samples}, step_options_, context_,
@@ -63,7 +75,7 @@ void Training::step() {
   const bool overflow = scales && std::isfinite(loss) && !std::isfinite(norm) && state_.scaler.may_halve();
   const std::lock_guard changing(grace_->state());
   writer_->poll();
-  block_.skip = overflow || !guard(batch, loss, norm, logged) ? 1 : 0;
+  block_.skip = overflow || !guard({state_.step + 1, batch.samples, loss, norm, logged, state_.step}) ? 1 : 0;
   if (scales) state_.scaler.count(!overflow);
   if (logged) health_.look([&](const auto& wanted) { return gradient_norm(wanted); }, figures, step_options_.loss_scale);
   block_.clip_factor = overflow ? 1.0F : clip_factor(norm, o_.grad_clip_norm);
@@ -77,11 +89,8 @@ void Training::step() {
   }
   model_->clamp_logit_scale();
   if (ema_ != nullptr && block_.skip == 0) ema_->update(*parameters_);
-  const auto pairs = static_cast<std::int64_t>(batch.samples.size());
-  state_.step += 1;
-  state_.samples += pairs;
-  state_.epoch = batch.epoch + (batch.last ? 1 : 0);
-  state_.batch = batch.last ? 0 : batch.index + 1;
+  if (feeder_ != nullptr) feeder_->prefetch();
+  end_step(batch);
   if (block_.skip == 0) last_loss_ = loss;
   log_step(batch, loss, norm, seconds_since(start));
 }

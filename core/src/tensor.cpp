@@ -182,13 +182,12 @@ bool Tensor::is_leaf() const { return state_of(*this).node == nullptr; }
 
 Tensor Tensor::detach() const { return Tensor(make_view(*this, shape(), strides(), 0)); }
 
-Tensor empty(const Shape& shape, DType dtype, Device device) {
-  for (const std::int64_t size : shape) {
-    if (size < 0) throw ShapeError("empty: negative size; shape " + to_string(shape) + "; sizes are 0 or more");
-  }
+namespace {
+
+Tensor tensor_in(Memory memory, const Shape& shape, DType dtype, Device device) {
   auto state = std::make_shared<TensorState>();
   state->storage = std::make_shared<Storage>();
-  state->storage->memory = allocate(current_stream(device), static_cast<std::size_t>(shape.count() * size_of(dtype)));
+  state->storage->memory = std::move(memory);
   state->data = state->storage->memory.data();
   state->shape = shape;
   state->strides = dense_strides(shape);
@@ -196,6 +195,21 @@ Tensor empty(const Shape& shape, DType dtype, Device device) {
   state->device = device;
   return Tensor(std::move(state));
 }
+
+std::size_t bytes_of(const Shape& shape, DType dtype) {
+  for (const std::int64_t size : shape) {
+    if (size < 0) throw ShapeError("empty: negative size; shape " + to_string(shape) + "; sizes are 0 or more");
+  }
+  return static_cast<std::size_t>(shape.count() * size_of(dtype));
+}
+
+}  // namespace
+
+Tensor empty(const Shape& shape, DType dtype, Device device) {
+  return tensor_in(allocate(current_stream(device), bytes_of(shape, dtype)), shape, dtype, device);
+}
+
+Tensor empty_pinned(const Shape& shape, DType dtype) { return tensor_in(allocate_pinned(bytes_of(shape, dtype)), shape, dtype, kCpu); }
 
 Tensor zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0.0, dtype, device); }
 

@@ -27,12 +27,14 @@ void PictureFlags::add_to(CLI::App& app) {
   app.add_flag("--exif-orientation", exif_orientation, "Turn pictures upright as their EXIF tag says; CLIP models are trained without");
   app.add_flag("--fast-decode", fast_decode,
                "Decode large JPEGs at 1/2, 1/4 or 1/8, as long as no side gets smaller than the model's input; pixels differ a little");
+  app.add_flag("--device-transforms", device_transforms, "On a card: crop and resize there (the same bytes)");
 }
 
 void PictureFlags::apply_to(EmbedOptions& options) const {
   options.max_image_pixels = max_image_pixels;
   options.exif_orientation = exif_orientation;
   options.fast_decode = fast_decode;
+  options.device_transforms = device_transforms;
 }
 
 std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count) {

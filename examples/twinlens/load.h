@@ -29,7 +29,7 @@ std::vector<std::string> read_lines(const std::string& path);
 // The flags of every subcommand that reads pictures.
 struct PictureFlags {
   std::int64_t max_image_pixels = 25'000'000;
-  bool exif_orientation = false, fast_decode = false;
+  bool exif_orientation = false, fast_decode = false, device_transforms = false;
   void add_to(CLI::App& app);
   void apply_to(EmbedOptions& options) const;
 };

@@ -195,6 +195,15 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
                  "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below; 0: none")
       ->group(group)
       ->transform(CLI::AsSizeValue(false));
+  app.add_option("--prefetch-batches", o.prefetch_batches,
+                 "On a card: batches copied there ahead of their step, from pinned memory, on a stream of their own; 0: none")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--device-transforms", o.device_transforms, "On a card: crop, resize, flip and colour there; with --prefetch-batches")
+      ->group(group);
+  app.add_flag("--async-step", o.async_step, "On a card: queue the next step before the last has said its loss (the same numbers)")
+      ->group(group);
   app.add_flag("!--no-stream-loss", o.stream_loss, "All logits in memory instead of tiles (slower, the same numbers)")->group(group);
   app.add_flag("!--no-pack-captions", o.pack_captions, "Compute padding too (slower, the same numbers)")->group(group);
   app.add_flag("!--no-prune-last-block", o.prune_last_block, "Compute all of the last block (slower, the same numbers)")->group(group);

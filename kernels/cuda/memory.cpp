@@ -111,8 +111,21 @@ Stream* take_stream(Device device) {
   return new Stream(device, made);
 }
 
+// Of one kind: for work, or for copies.
 struct ThreadStreams {
   std::vector<Stream*> of_device;
+  Stream& on(Device device) {
+    if (device_count() == 0) throw DeviceError(device_unavailable_reason());
+    if (device.index < 0 || device.index >= device_count()) {
+      throw DeviceError("there is no cuda:" + std::to_string(device.index) + "; this machine has " + std::to_string(device_count()) +
+                        " usable card(s); use a lower index");
+    }
+    const auto index = static_cast<std::size_t>(device.index);
+    if (of_device.size() <= index) of_device.resize(index + 1);
+    Stream*& stream = of_device[index];
+    if (stream == nullptr) stream = take_stream(device);
+    return *stream;
+  }
   ~ThreadStreams() {
     FreeStreams& streams = free_streams();
     const std::lock_guard lock(streams.mutex);
@@ -127,18 +140,25 @@ struct ThreadStreams {
 int device_count() { return devices().count; }
 const char* device_unavailable_reason() { return devices().reason.c_str(); }
 
+CardMemory device_memory(Device device) {
+  select_cuda_device(device_stream(device));
+  CardMemory memory;
+  check_cuda(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo", device);
+  return memory;
+}
+
+void run_without_kernel(Stream&, const char* op, const void*) {
+  throw DeviceError(std::string(op) + ": has no CUDA kernel in this build; device cuda; run it on the CPU (see docs/status.md)");
+}
+
 Stream& device_stream(Device device) {
-  if (device_count() == 0) throw DeviceError(device_unavailable_reason());
-  if (device.index < 0 || device.index >= device_count()) {
-    throw DeviceError("there is no cuda:" + std::to_string(device.index) + "; this machine has " + std::to_string(device_count()) +
-                      " usable card(s); use a lower index");
-  }
   thread_local ThreadStreams streams;
-  const auto index = static_cast<std::size_t>(device.index);
-  if (streams.of_device.size() <= index) streams.of_device.resize(index + 1);
-  Stream*& stream = streams.of_device[index];
-  if (stream == nullptr) stream = take_stream(device);
-  return *stream;
+  return streams.on(device);
+}
+
+Stream& device_copy_stream(Device device) {
+  thread_local ThreadStreams streams;
+  return streams.on(device);
 }
 
 void device_synchronize(Stream& stream) { check_cuda(cudaStreamSynchronize(native(stream)), "waiting for the device", stream.device()); }
@@ -174,6 +194,64 @@ void device_copy(Stream& stream, void* to, Device to_device, const void* from, D
   // Host to device: pageable memory has been staged when the call returns, so the caller may overwrite it. Device to host must have
   // arrived.
   if (to_device.is_cpu()) device_synchronize(stream);
+}
+
+// --- pinned memory and events ------------------------------------------------------------------------------------------------------------
+void* pinned_allocate(std::size_t bytes) {
+  void* data = nullptr;
+  const cudaError_t error = cudaHostAlloc(&data, bytes, cudaHostAllocPortable);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    return nullptr;
+  }
+  check_cuda(error, "cudaHostAlloc", {DeviceType::cuda, 0});
+  return data;
+}
+
+void pinned_free(void* data) {
+  static_cast<void>(cudaFreeHost(data));
+  static_cast<void>(cudaGetLastError());
+}
+
+void device_copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes) {
+  select_cuda_device(stream);
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, native(stream)), "a copy of pinned memory", stream.device());
+}
+
+void* event_create(Stream& stream) {
+  select_cuda_device(stream);
+  cudaEvent_t event = nullptr;
+  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate", stream.device());
+  return event;
+}
+
+void event_destroy(void* event) {
+  static_cast<void>(cudaEventDestroy(static_cast<cudaEvent_t>(event)));
+  static_cast<void>(cudaGetLastError());
+}
+
+void event_record(void* event, Stream& stream) {
+  select_cuda_device(stream);
+  check_cuda(cudaEventRecord(static_cast<cudaEvent_t>(event), native(stream)), "cudaEventRecord", stream.device());
+}
+
+bool event_reached(void* event) {
+  const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event));
+  if (error == cudaErrorNotReady) {
+    static_cast<void>(cudaGetLastError());
+    return false;
+  }
+  check_cuda(error, "work before an event", {DeviceType::cuda, 0});
+  return true;
+}
+
+void event_wait(void* event) {
+  check_cuda(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "waiting for an event", {DeviceType::cuda, 0});
+}
+
+void event_hold(void* event, Stream& stream) {
+  select_cuda_device(stream);
+  check_cuda(cudaStreamWaitEvent(native(stream), static_cast<cudaEvent_t>(event), 0), "cudaStreamWaitEvent", stream.device());
 }
 
 void select_cuda_device(const Stream& stream) { check_cuda(cudaSetDevice(stream.device().index), "cudaSetDevice", stream.device()); }

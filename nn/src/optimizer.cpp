@@ -45,10 +45,10 @@ void with_step_block(const FlatParameters& p, const StepBlock& step, F&& f) {
   f(static_cast<const StepBlock*>(on_card.raw()));
 }
 
-const StepBlock* block_in(const char* op, const FlatParameters& p, const Tensor& step) {
+StepBlock* block_in(const char* op, const FlatParameters& p, const Tensor& step) {
   check_same_device(op, {{"parameters", p.values}, {"step block", step}});
   check(step.count() == static_cast<std::int64_t>(sizeof(StepBlock)), op, "needs a step block from step_block_on", {{"step block", step}});
-  return static_cast<const StepBlock*>(step.raw());
+  return static_cast<StepBlock*>(step.raw());
 }
 
 }  // namespace
@@ -119,6 +119,18 @@ double AdamWInBackward::gradient_norm(const std::function<bool(const std::string
     if (norms_[i].defined() && wanted(p_.segments()[i].name)) squares += std::pow(static_cast<double>(norms_[i].item()), 2);
   }
   return std::sqrt(squares);
+}
+
+void judge_step(const FlatParameters& p, const Tensor& loss, const Tensor& step, const Tensor& record, double max_norm) {
+  const NoGrad guard;
+  check_same_device("judge_step", {{"loss", loss}, {"record", record}});
+  check(loss.count() == 1 && loss.dtype() == DType::f32, "judge_step", "the loss must be one f32", {{"loss", loss}});
+  check(record.count() == static_cast<std::int64_t>(sizeof(StepRecord)), "judge_step", "needs the bytes of a StepRecord",
+        {{"record", record}});
+  StepBlock* block = block_in("judge_step", p, step);
+  p.settle_gradients();
+  const Tensor norm = norm2(p.gradients);
+  run(current_stream(p.values.device()), StepVerdict{floats(loss), floats(norm), max_norm, block, static_cast<StepRecord*>(record.raw())});
 }
 
 float clip_factor(double norm, double max_norm) {

@@ -7,6 +7,7 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/matmul.h"
 #include "twinlens/kernels/memory.h"
 
 namespace twinlens {
@@ -56,6 +57,22 @@ TEST_CASE("a dry run goes through what no machine could hold, and says what it c
     CHECK(dry.bytes(kCpu) >= (std::size_t{5} << 33));
   }
   CHECK_THROWS_WITH(empty({std::int64_t{1} << 43}), Catch::Contains("out of memory") && Catch::Contains("dry run"));
+}
+
+TEST_CASE("a card need not be there for a dry run of its work", "[memory]") {
+  const Device card{DeviceType::cuda, 0};
+  const DryRun dry;
+  {
+    const Tensor x = full({1024, 128}, 0.5).to(card), w = full({128, 512}, 0.5).to(card);
+    CHECK(dry.bytes(card) == 1024 * 128 * 4 + 128 * 512 * 4);
+    const Tensor y = matmul(x, w, {.compute = Compute::bf16});
+    synchronize(current_stream(card));
+    CHECK(y.device() == card);
+    // Beside the result both operands in bf16, and the workspace.
+    CHECK(dry.bytes(card) == 1024 * 128 * 4 + 128 * 512 * 4 + 1024 * 512 * 4);
+    CHECK(dry.peak_bytes(card) - dry.bytes(card) == 1024 * 128 * 2 + 128 * 512 * 2 + kMatmulWorkspace);
+  }
+  CHECK(dry.bytes(card) == 0);
 }
 
 TEST_CASE("a report counts what was asked for, whichever block serves it", "[memory]") {

@@ -71,7 +71,7 @@ TEST_CASE("freed blocks serve later requests of about their size on the same str
   CHECK(memory_report(kCpu).cached_bytes == 0);
 }
 
-TEST_CASE("thrifty memory keeps no more than was ever in use at once", "[memory]") {
+TEST_CASE("thrifty memory keeps little more than was ever in use at once", "[memory]") {
   Stream& stream = current_stream(kCpu);
   release_cached_memory(kCpu);
   std::size_t most = 0;
@@ -85,12 +85,12 @@ TEST_CASE("thrifty memory keeps no more than was ever in use at once", "[memory]
     for (const std::size_t bytes : {24'000'000, 5'000'000, 12'000'000, 700'000}) {
       hold(bytes);
       const MemoryReport report = memory_report(kCpu);
-      CHECK(report.bytes + report.cached_bytes <= most);
+      CHECK(report.bytes + report.cached_bytes <= most + most / 16);
     }
   }
   set_thrifty_memory(false);
   for (const std::size_t bytes : {24'000'000, 5'000'000}) hold(bytes);
-  CHECK(memory_report(kCpu).cached_bytes > most);
+  CHECK(memory_report(kCpu).cached_bytes > most + most / 16);
   release_cached_memory(kCpu);
 }
 

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "clip/src/image/augment_plan.h"
+
 #include "twinlens/kernels/philox.h"
-#include "twinlens/kernels/recolor.h"
 #include "twinlens/kernels/tone.h"
 
 namespace twinlens {
@@ -71,48 +72,33 @@ double mean_luma(const Image& image) {
   return image.rgb.empty() ? 0.0 : total / (static_cast<double>(image.rgb.size()) / 3.0);
 }
 
-void recolor(Image& image, const AugmentOptions& o, Draws draws) {
-  const bool jitter = draws.next() < o.jitter_probability, gray = draws.next() < o.gray_probability;
-  if (!jitter && !gray) return;
-  ColorMap map;
-  if (jitter) {
-    const double brightness = draws.between(1.0 - o.brightness, 1.0 + o.brightness),
-                 contrast = draws.between(1.0 - o.contrast, 1.0 + o.contrast);
-    const double saturation = draws.between(1.0 - o.saturation, 1.0 + o.saturation), hue = draws.between(-o.hue, o.hue);
-    map.scale(brightness);
-    const double middle = (1.0 - contrast) * brightness * mean_luma(image);
-    map.then({contrast, 0, 0, 0, contrast, 0, 0, 0, contrast}, {middle, middle, middle});
-    map.then(toward_gray(saturation), {0, 0, 0});
-    map.then(hue_turn(hue), {0, 0, 0});
-  }
-  if (gray) map.then(toward_gray(0.0), {0, 0, 0});
-  Recolor args{};
-  args.x = image.rgb.data();
-  args.y = image.rgb.data();
-  args.count = image.width * image.height;
-  for (std::size_t i = 0; i < 9; ++i) args.m[i] = static_cast<float>(map.m[i]);
-  for (std::size_t i = 0; i < 3; ++i) args.b[i] = static_cast<float>(map.b[i]);
-  run(current_stream(kCpu), args);
+ColorDraws draw_color(const AugmentOptions& o, Draws draws) {
+  ColorDraws c;
+  c.jitter = draws.next() < o.jitter_probability;
+  c.gray = draws.next() < o.gray_probability;
+  if (!c.jitter) return c;
+  c.brightness = draws.between(1.0 - o.brightness, 1.0 + o.brightness);
+  c.contrast = draws.between(1.0 - o.contrast, 1.0 + o.contrast);
+  c.saturation = draws.between(1.0 - o.saturation, 1.0 + o.saturation);
+  c.hue = draws.between(-o.hue, o.hue);
+  return c;
 }
 
-void change_tone(Image& image, const AugmentOptions& o, Draws draws) {
+std::optional<std::array<std::uint8_t, 256>> draw_curve(const AugmentOptions& o, Draws draws) {
   const double gamma = std::exp(draws.between(-o.gamma, o.gamma));
   const bool invert = draws.next() < o.invert_probability;
-  if (gamma == 1.0 && !invert) return;
+  if (gamma == 1.0 && !invert) return std::nullopt;
   std::array<std::uint8_t, 256> curve{};
   for (std::size_t i = 0; i < curve.size(); ++i) {
     const double v = std::pow(static_cast<double>(i) / 255.0, gamma);
     curve[i] = static_cast<std::uint8_t>(255.0 * (invert ? 1.0 - v : v) + 0.5);
   }
-  run(current_stream(kCpu), ToneCurve{image.rgb.data(), image.rgb.data(), static_cast<std::int64_t>(image.rgb.size()), curve.data()});
+  return curve;
 }
 
-void sharpen(Image& image, const AugmentOptions& o, Draws draws) {
-  if (draws.next() >= o.sharpness_probability) return;
-  Image out{image.width, image.height, std::vector<std::uint8_t>(image.rgb.size())};
-  run(current_stream(kCpu), Sharpness{image.rgb.data(), out.rgb.data(), image.height, image.width,
-                                      static_cast<float>(draws.between(o.sharpness[0], o.sharpness[1]))});
-  image = std::move(out);
+std::optional<float> draw_sharpness(const AugmentOptions& o, Draws draws) {
+  if (draws.next() >= o.sharpness_probability) return std::nullopt;
+  return static_cast<float>(draws.between(o.sharpness[0], o.sharpness[1]));
 }
 
 // Where a rectangle of the full picture is in one decoded at a smaller scale.
@@ -121,23 +107,16 @@ Box within(const Image& image, const Rect& r) {
   return {at(image.left, r.left), at(image.top, r.top), at(image.left, r.left + r.width), at(image.top, r.top + r.height)};
 }
 
-Image warp(const Image& image, const AugmentOptions& o, Draws draws) {
+std::array<float, 6> draw_warp(std::int64_t size, const AugmentOptions& o, Draws draws) {
   const double angle = draws.between(-o.rotate_degrees, o.rotate_degrees) * 3.14159265358979323846 / 180.0;
-  const double dx = draws.between(-o.translate, o.translate) * static_cast<double>(image.width);
-  const double dy = draws.between(-o.translate, o.translate) * static_cast<double>(image.height);
+  const double dx = draws.between(-o.translate, o.translate) * static_cast<double>(size);
+  const double dy = draws.between(-o.translate, o.translate) * static_cast<double>(size);
   const double zoom = draws.between(o.zoom[0], o.zoom[1]);
-  const double cx = static_cast<double>(image.width - 1) / 2.0, cy = static_cast<double>(image.height - 1) / 2.0;
+  const double centre = static_cast<double>(size - 1) / 2.0;
   const double c = std::cos(angle) / zoom, s = std::sin(angle) / zoom;
-  Image out{image.width, image.height, std::vector<std::uint8_t>(image.rgb.size())};
-  WarpAffine args{};
-  args.x = image.rgb.data();
-  args.y = out.rgb.data();
-  args.height = image.height;
-  args.width = image.width;
-  const double m[6] = {c, s, cx - c * (cx + dx) - s * (cy + dy), -s, c, cy + s * (cx + dx) - c * (cy + dy)};
-  for (std::size_t i = 0; i < 6; ++i) args.m[i] = static_cast<float>(m[i]);
-  args.fill = 255;
-  run(current_stream(kCpu), args);
+  const double m[6] = {c, s, centre - c * (centre + dx) - s * (centre + dy), -s, c, centre + s * (centre + dx) - c * (centre + dy)};
+  std::array<float, 6> out{};
+  for (std::size_t i = 0; i < 6; ++i) out[i] = static_cast<float>(m[i]);
   return out;
 }
 
@@ -170,19 +149,71 @@ double least_scale(std::int64_t width, std::int64_t height, std::int64_t size, c
   return static_cast<double>(size) / static_cast<double>(std::min(crop.width, crop.height));
 }
 
+Recolor recolor_of(const ColorDraws& c, double mean_luma) {
+  ColorMap map;
+  if (c.jitter) {
+    map.scale(c.brightness);
+    const double middle = (1.0 - c.contrast) * c.brightness * mean_luma;
+    map.then({c.contrast, 0, 0, 0, c.contrast, 0, 0, 0, c.contrast}, {middle, middle, middle});
+    map.then(toward_gray(c.saturation), {0, 0, 0});
+    map.then(hue_turn(c.hue), {0, 0, 0});
+  }
+  if (c.gray) map.then(toward_gray(0.0), {0, 0, 0});
+  Recolor args{};
+  for (std::size_t i = 0; i < 9; ++i) args.m[i] = static_cast<float>(map.m[i]);
+  for (std::size_t i = 0; i < 3; ++i) args.b[i] = static_cast<float>(map.b[i]);
+  return args;
+}
+
+AugmentPlan plan_augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
+                         std::int64_t sample) {
+  const bool mirror = Draws("augment.flip", seed, epoch, sample).next() < o.flip_probability;
+  AugmentPlan plan;
+  Box box;  // of the rectangle
+  if (image.scale == 1.0) {
+    plan.rect = random_crop(image.width, image.height, o, seed, epoch, sample);
+    box = {0, 0, static_cast<float>(plan.rect.width), static_cast<float>(plan.rect.height)};
+  } else {
+    plan.rect = {0, 0, image.width, image.height};
+    box = within(image, random_crop(image.full_width, image.full_height, o, seed, epoch, sample));
+  }
+  plan.horizontal = resize_axis(plan.rect.width, box.left, box.right, size, o.filter, 0, size, mirror);
+  plan.vertical = resize_axis(plan.rect.height, box.top, box.bottom, size, o.filter, 0, size);
+  plan.vertical_first = vertical_first(PassOrder::pillow_13, plan.rect.width, plan.rect.height, size, size);
+  if (o.rotate_degrees > 0.0 || o.translate > 0.0 || o.zoom[0] != 1.0 || o.zoom[1] != 1.0)
+    plan.warp = draw_warp(size, o, Draws("augment.affine", seed, epoch, sample));
+  const ColorDraws color = draw_color(o, Draws("augment.color", seed, epoch, sample));
+  if (color.jitter || color.gray) plan.color = color;
+  plan.curve = draw_curve(o, Draws("augment.tone", seed, epoch, sample));
+  plan.sharpness = draw_sharpness(o, Draws("augment.sharpness", seed, epoch, sample));
+  return plan;
+}
+
 Image augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
               std::int64_t sample) {
-  const bool mirror = Draws("augment.flip", seed, epoch, sample).next() < o.flip_probability;
-  Image out =
-      image.scale == 1.0
-          ? crop_and_resize(image, random_crop(image.width, image.height, o, seed, epoch, sample), size, o.filter, mirror)
-          : resize(image, size, size, o.filter, within(image, random_crop(image.full_width, image.full_height, o, seed, epoch, sample)),
-                   PassOrder::pillow_13, mirror);
-  if (o.rotate_degrees > 0.0 || o.translate > 0.0 || o.zoom[0] != 1.0 || o.zoom[1] != 1.0)
-    out = warp(out, o, Draws("augment.affine", seed, epoch, sample));
-  recolor(out, o, Draws("augment.color", seed, epoch, sample));
-  change_tone(out, o, Draws("augment.tone", seed, epoch, sample));
-  sharpen(out, o, Draws("augment.sharpness", seed, epoch, sample));
+  const AugmentPlan plan = plan_augment(image, size, o, seed, epoch, sample);
+  const std::uint8_t* const corner = image.rgb.data() + (plan.rect.top * image.width + plan.rect.left) * 3;
+  Image out = run_resize({corner, plan.rect.width, plan.rect.height, image.width * 3}, plan.horizontal, plan.vertical, plan.vertical_first);
+  Stream& stream = current_stream(kCpu);
+  std::uint8_t* const pixels = out.rgb.data();
+  std::vector<std::uint8_t> before;  // of what does not change in place
+  if (plan.warp.has_value()) {
+    before = out.rgb;
+    WarpAffine args{before.data(), pixels, size, size, {}, AugmentPlan::kFill};
+    std::copy(plan.warp->begin(), plan.warp->end(), args.m);
+    run(stream, args);
+  }
+  if (plan.color.has_value()) {
+    Recolor args = recolor_of(*plan.color, plan.color->jitter ? mean_luma(out) : 0.0);
+    args.x = args.y = pixels;
+    args.count = size * size;
+    run(stream, args);
+  }
+  if (plan.curve.has_value()) run(stream, ToneCurve{pixels, pixels, 3 * size * size, plan.curve->data()});
+  if (plan.sharpness.has_value()) {
+    before = out.rgb;
+    run(stream, Sharpness{before.data(), pixels, size, size, *plan.sharpness});
+  }
   return out;
 }
 

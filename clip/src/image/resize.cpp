@@ -59,24 +59,34 @@ bool vertical_first(PassOrder order, std::int64_t width, std::int64_t height, st
   return order == PassOrder::pillow_13 && new_height < height && 2 * (width - new_width) < height - new_height;
 }
 
-Image run_resize(const PixelView& x, const AxisTable& horizontal, const AxisTable& vertical, bool vertical_goes_first) {
-  Image out;
-  out.width = static_cast<std::int64_t>(horizontal.begin.size());
-  out.height = static_cast<std::int64_t>(vertical.begin.size());
+ResizeRows rows_read(const AxisTable& vertical) {
   std::int64_t first = vertical.begin.front(), last = 0;
   for (std::size_t i = 0; i < vertical.begin.size(); ++i) {
     first = std::min<std::int64_t>(first, vertical.begin[i]);
     last = std::max<std::int64_t>(last, vertical.begin[i] + vertical.taps[i]);
   }
+  return {first, last - first};
+}
+
+std::int64_t resize_scratch(std::int64_t x_width, const AxisTable& horizontal, const AxisTable& vertical, bool vertical_goes_first) {
+  return 3 * (vertical_goes_first ? static_cast<std::int64_t>(vertical.begin.size()) * x_width
+                                  : rows_read(vertical).count * static_cast<std::int64_t>(horizontal.begin.size()));
+}
+
+Image run_resize(const PixelView& x, const AxisTable& horizontal, const AxisTable& vertical, bool vertical_goes_first) {
+  Image out;
+  out.width = static_cast<std::int64_t>(horizontal.begin.size());
+  out.height = static_cast<std::int64_t>(vertical.begin.size());
   out.rgb.resize(static_cast<std::size_t>(out.width * out.height * 3));
-  const std::int64_t between = vertical_goes_first ? out.height * x.width : (last - first) * out.width;
-  const auto scratch = std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(between * 3));
-  run(current_stream(kCpu), Resize{x.data, x.width, x.stride, horizontal.view(), vertical.view(), first, last - first, vertical_goes_first,
-                                   scratch.get(), out.rgb.data()});
+  const ResizeRows rows = rows_read(vertical);
+  const auto scratch = std::make_unique_for_overwrite<std::uint8_t[]>(
+      static_cast<std::size_t>(resize_scratch(x.width, horizontal, vertical, vertical_goes_first)));
+  run(current_stream(kCpu), Resize{x.data, x.width, x.stride, horizontal.view(), vertical.view(), rows.first, rows.count,
+                                   vertical_goes_first, scratch.get(), out.rgb.data()});
   return out;
 }
 
-Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box, PassOrder order, bool mirror) {
+Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box, PassOrder order) {
   if (width < 1 || height < 1 || image.width < 1 || image.height < 1) {
     throw ShapeError("cannot resize " + size_text(image.width, image.height) + " to " + size_text(width, height) +
                      "; resize; use sizes of at least 1 x 1");
@@ -89,7 +99,7 @@ Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter
                      "; resize; use 0 <= left < right <= width and 0 <= top < bottom <= height");
   }
   return run_resize({image.rgb.data(), image.width, image.height, image.width * 3},
-                    resize_axis(image.width, box.left, box.right, width, filter, 0, width, mirror),
+                    resize_axis(image.width, box.left, box.right, width, filter, 0, width),
                     resize_axis(image.height, box.top, box.bottom, height, filter, 0, height),
                     vertical_first(order, image.width, image.height, width, height));
 }

@@ -30,6 +30,12 @@ struct PixelView {
 };
 // Whether Pillow resizes the height first, for the sizes of the whole picture before and after.
 bool vertical_first(PassOrder order, std::int64_t width, std::int64_t height, std::int64_t new_width, std::int64_t new_height);
+// Rows of x that the vertical axis reads: the first, and how many. And the bytes of scratch that the kernel wants.
+struct ResizeRows {
+  std::int64_t first = 0, count = 0;
+};
+ResizeRows rows_read(const AxisTable& vertical);
+std::int64_t resize_scratch(std::int64_t x_width, const AxisTable& horizontal, const AxisTable& vertical, bool vertical_first);
 Image run_resize(const PixelView& x, const AxisTable& horizontal, const AxisTable& vertical, bool vertical_first);
 
 }  // namespace twinlens

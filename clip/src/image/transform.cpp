@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "clip/src/image/resize_axis.h"
+#include "clip/src/image/augment_plan.h"
 
 #include "twinlens/kernels/error.h"
 
@@ -16,24 +16,18 @@ Size full_size(const Image& image) {
 }
 
 // The size x size window in the middle of the picture resized to full_width x full_height; only the window is computed.
-Image centre_window(const Image& image, std::int64_t full_width, std::int64_t full_height, const EvalTransform& t) {
+AugmentPlan centre_window(const Image& image, std::int64_t full_width, std::int64_t full_height, const EvalTransform& t) {
   // Half to even, as Python rounds.
   const auto offset = [&](std::int64_t full) {
     return static_cast<std::int64_t>(std::nearbyint(static_cast<double>(full - t.size) / 2.0));
   };
   const Box box = whole(image);
-  return run_resize({image.rgb.data(), image.width, image.height, image.width * 3},
-                    resize_axis(image.width, box.left, box.right, full_width, t.filter, offset(full_width), t.size),
-                    resize_axis(image.height, box.top, box.bottom, full_height, t.filter, offset(full_height), t.size),
-                    vertical_first(t.order, image.width, image.height, full_width, full_height));
-}
-
-Image shortest(const Image& image, const EvalTransform& t) {
-  const auto [width, height] = full_size(image);
-  const bool wide = width > height;
-  const std::int64_t shorter = wide ? height : width, longer = wide ? width : height;
-  const std::int64_t full = shorter == t.size ? longer : t.size * longer / shorter;
-  return centre_window(image, wide ? full : t.size, wide ? t.size : full, t);
+  AugmentPlan plan;
+  plan.rect = {0, 0, image.width, image.height};
+  plan.horizontal = resize_axis(image.width, box.left, box.right, full_width, t.filter, offset(full_width), t.size);
+  plan.vertical = resize_axis(image.height, box.top, box.bottom, full_height, t.filter, offset(full_height), t.size);
+  plan.vertical_first = vertical_first(t.order, image.width, image.height, full_width, full_height);
+  return plan;
 }
 
 Image longest(const Image& image, const EvalTransform& t) {
@@ -53,17 +47,23 @@ Image longest(const Image& image, const EvalTransform& t) {
 
 }  // namespace
 
+AugmentPlan plan_eval(const EvalTransform& t, const Image& image) {
+  if (t.mode == ResizeMode::squash) return centre_window(image, t.size, t.size, t);
+  const auto [width, height] = full_size(image);
+  const bool wide = width > height;
+  const std::int64_t shorter = wide ? height : width, longer = wide ? width : height;
+  const std::int64_t full = shorter == t.size ? longer : t.size * longer / shorter;
+  return centre_window(image, wide ? full : t.size, wide ? t.size : full, t);
+}
+
 Image apply(const EvalTransform& t, const Image& image) {
   if (t.size < 1 || image.width < 1 || image.height < 1) {
     throw ShapeError("cannot make a picture of " + std::to_string(image.width) + " x " + std::to_string(image.height) +
                      " into one of size " + std::to_string(t.size) + "; eval transform; use sizes of at least 1");
   }
-  switch (t.mode) {
-    case ResizeMode::shortest: return shortest(image, t);
-    case ResizeMode::longest: return longest(image, t);
-    case ResizeMode::squash: break;
-  }
-  return resize(image, t.size, t.size, t.filter, t.order);
+  if (t.mode == ResizeMode::longest) return longest(image, t);
+  const AugmentPlan plan = plan_eval(t, image);
+  return run_resize({image.rgb.data(), image.width, image.height, image.width * 3}, plan.horizontal, plan.vertical, plan.vertical_first);
 }
 
 double least_scale(const EvalTransform& t, std::int64_t width, std::int64_t height) {

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "twinlens/kernels/stream.h"
+#include "twinlens/kernels/memory.h"
 
 namespace twinlens {
 
@@ -14,5 +14,17 @@ Stream& device_stream(Device device);
 void device_synchronize(Stream& stream);
 int device_count();
 const char* device_unavailable_reason();
+CardMemory device_memory(Device device);
+
+Stream& device_copy_stream(Device device);
+void* pinned_allocate(std::size_t bytes);                                                // null when there is not enough
+void pinned_free(void* data);                                                            // never throws
+void device_copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes);  // returns at once
+void* event_create(Stream& stream);
+void event_destroy(void* event);  // never throws
+void event_record(void* event, Stream& stream);
+bool event_reached(void* event);
+void event_wait(void* event);
+void event_hold(void* event, Stream& stream);
 
 }  // namespace twinlens

@@ -5,12 +5,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <sys/mman.h>
 #include <unordered_map>
 
 #include "kernels/cpu/once/device_memory.h"
+#include "kernels/cpu/once/staging.h"
 
 #include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/error.h"
@@ -52,6 +54,12 @@ std::size_t round_up(std::size_t bytes) {
   if (power <= 4096) return power;
   const std::size_t step = std::min(power / 16, std::size_t{2} << 20);
   return (bytes + step - 1) / step * step;
+}
+
+// Pinned memory belongs to no card.
+Pool& pinned_pool() {
+  static auto* pool = new Pool();
+  return *pool;
 }
 
 std::uint32_t tag_of(Pool& pool, const std::string& name) {
@@ -165,7 +173,7 @@ void raw_free(Stream& stream, void* data, std::size_t bytes) {
 
 void release_locked(Pool& pool) {
   for (const auto& [stream, blocks] : pool.cache) {
-    for (const auto& [capacity, data] : blocks) raw_free(*stream, data, capacity);
+    for (const auto& [capacity, data] : blocks) stream == nullptr ? pinned_free(data) : raw_free(*stream, data, capacity);
   }
   pool.cache.clear();
   pool.cached_bytes = 0;
@@ -176,7 +184,9 @@ std::atomic<bool> is_thrifty{false};
 // Makes room for `bytes` more among what the pool holds, largest blocks first.
 void trim(Pool& pool, std::size_t bytes) {
   for (auto& [stream, blocks] : pool.cache) {
-    while (!blocks.empty() && pool.bytes + pool.cached_bytes + bytes > std::max(pool.most_bytes, pool.bytes + bytes)) {
+    if (stream == nullptr) continue;  // pinned
+    const std::size_t limit = std::max(pool.most_bytes + pool.most_bytes / 16, pool.bytes + bytes);
+    while (!blocks.empty() && pool.bytes + pool.cached_bytes + bytes > limit) {
       const auto largest = std::prev(blocks.end());
       raw_free(*stream, largest->second, largest->first);
       pool.cached_bytes -= std::min(pool.cached_bytes, largest->first);
@@ -185,14 +195,57 @@ void trim(Pool& pool, std::size_t bytes) {
   }
 }
 
+std::string megabytes(std::size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
+  return text;
+}
+
+// The blocks of a tower are one: visual.transformer.resblocks.3.mlp -> visual.transformer.resblocks.*.mlp
+std::string without_numbers(const std::string& path) {
+  std::string out;
+  for (std::size_t begin = 0; begin <= path.size();) {
+    const std::size_t end = std::min(path.find('.', begin), path.size());
+    const std::string part = path.substr(begin, end - begin);
+    const bool number = !part.empty() && part.find_first_not_of("0123456789") == std::string::npos;
+    out += (begin > 0 ? "." : "") + (number ? "*" : part);
+    begin = end + 1;
+  }
+  return out;
+}
+
+// "visual.transformer.resblocks.*.mlp 812.3 MB, ..."
+std::string largest_tags(const Pool& pool) {
+  constexpr std::size_t kMost = 4;
+  std::map<std::string, std::size_t> sums;
+  for (const MemoryTag& tag : pool.tags) sums[without_numbers(tag.name)] += tag.bytes;
+  std::multimap<std::size_t, std::string, std::greater<>> by_size;
+  for (const auto& [name, bytes] : sums) by_size.emplace(bytes, name);
+  std::string text;
+  std::size_t listed = 0;
+  for (const auto& [bytes, name] : by_size) {
+    if (bytes == 0 || listed++ == kMost) break;
+    text += (text.empty() ? "" : ", ") + name + " " + megabytes(bytes);
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+std::string room_on(Device device) {
+  if (device.is_cpu()) return "cpu";
+  const std::string name = "cuda:" + std::to_string(device.index);
+  try {
+    const CardMemory card = device_memory(device);
+    return name + ", which has " + megabytes(card.total) + " in all and " + megabytes(card.free) + " free";
+  } catch (const Error&) {  // a card that does not answer: the other half of the message is worth having
+    return name;
+  }
+}
+
 [[noreturn]] void throw_out_of_memory(Pool& pool, Device device, std::size_t bytes) {
-  std::string text = "out of memory: " + std::to_string(bytes) + " bytes wanted on " +
-                     (device.is_cpu() ? std::string("cpu") : "cuda:" + std::to_string(device.index)) + " while " +
-                     std::to_string(pool.bytes) + " are in use; largest:";
-  std::vector<MemoryTag> tags = pool.tags;
-  std::sort(tags.begin(), tags.end(), [](const MemoryTag& a, const MemoryTag& b) { return a.bytes > b.bytes; });
-  for (std::size_t i = 0; i < tags.size() && i < 3; ++i) text += " " + tags[i].name + "=" + std::to_string(tags[i].bytes);
-  throw DeviceError(text + "; lower --batch-size or --max-chunk, or use --grad-checkpointing");
+  const std::string& scope = Scope::path();
+  throw DeviceError("out of memory: " + megabytes(bytes) + " more are wanted" + (scope.empty() ? "" : " in " + scope) + " on " +
+                    room_on(device) + "; tensors have " + megabytes(pool.bytes) + "; largest: " + largest_tags(pool) +
+                    "; lower --batch-size or --max-chunk, use --grad-checkpointing, or let --memory-limit choose");
 }
 
 }  // namespace
@@ -245,8 +298,43 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   return memory;
 }
 
+Memory allocate_pinned(std::size_t bytes) {
+  Memory memory;
+  memory.pinned_ = true;
+  memory.bytes_ = bytes;
+  memory.counted_ = memory.capacity_ = round_up(bytes == 0 ? 1 : bytes);
+  Pool& pool = pinned_pool();
+  const std::lock_guard lock(pool.mutex);
+  auto& blocks = pool.cache[nullptr];
+  const auto found = blocks.lower_bound(memory.capacity_);
+  if (found != blocks.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
+    memory.capacity_ = found->first;
+    memory.data_ = found->second;
+    blocks.erase(found);
+    return memory;
+  }
+  memory.data_ = pinned_allocate(memory.capacity_);
+  if (memory.data_ == nullptr) {
+    release_locked(pool);
+    memory.data_ = pinned_allocate(memory.capacity_);
+  }
+  if (memory.data_ == nullptr) {
+    throw DeviceError(
+        "out of memory: " + megabytes(bytes) +
+        " of pinned host memory; batches on their way to a card; lower --batch-size or --prefetch-batches, or raise ulimit -l");
+  }
+  return memory;
+}
+
 void Memory::release() noexcept {
   if (data_ == nullptr) return;
+  if (pinned_) {
+    Pool& pool = pinned_pool();
+    const std::lock_guard lock(pool.mutex);
+    pool.cache[nullptr].emplace(capacity_, data_);
+    data_ = nullptr;
+    return;
+  }
   if (dry_) {
     if (DryRun* dry = DryRun::current()) dry->give_back(data_, device_, capacity_);
     data_ = nullptr;
@@ -276,6 +364,7 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   counted_ = other.counted_;
   capacity_ = other.capacity_;
   guarded_ = other.guarded_;
+  pinned_ = other.pinned_;
   dry_ = other.dry_;
   device_ = other.device_;
   tag_ = other.tag_;
@@ -286,16 +375,46 @@ Memory& Memory::operator=(Memory&& other) noexcept {
 
 Memory::~Memory() { release(); }
 
+namespace {
+
+std::atomic<bool> staged_copies{false};
+
+// False where the copy takes another way. Rings live as long as streams do: for good.
+bool stage(Stream& stream, void* to, const void* from, std::size_t bytes) {
+  constexpr std::size_t kRing = std::size_t{8} << 20;
+  if (!staged_copies) return false;
+  static std::mutex mutex;
+  static auto* rings = new std::map<Stream*, Staging*>();
+  Staging* ring = nullptr;
+  {
+    const std::lock_guard lock(mutex);
+    Staging*& slot = (*rings)[&stream];
+    if (slot == nullptr) slot = new Staging(kRing);
+    ring = slot;
+  }
+  if (bytes > ring->largest()) return false;
+  ring->copy(stream, to, from, bytes);
+  return true;
+}
+
+}  // namespace
+
 void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   if (bytes == 0) return;
   if (to_device.is_cpu() && from_device.is_cpu()) {
     std::memcpy(to, from, bytes);
-  } else if (DryRun::current() == nullptr) {
+  } else if (DryRun::current() == nullptr && !(from_device.is_cpu() && stage(stream, to, from, bytes))) {
     device_copy(stream, to, to_device, from, from_device, bytes);
   }
 }
 
 void set_thrifty_memory(bool on) { is_thrifty = on; }
+void copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes) {
+  if (bytes != 0 && DryRun::current() == nullptr) device_copy_pinned(stream, to, from, bytes);
+}
+
+void set_staged_copies(bool on) { staged_copies = on; }
+
 void set_memory_guards(bool on) { guards_on = on; }
 std::int64_t memory_guard_violations() { return guard_violations; }
 
@@ -326,6 +445,8 @@ void reset_peak_memory(Device device) {
   pool.peak_is_stale = true;
   note_peak(pool);
 }
+
+CardMemory card_memory(Device device) { return device_memory(device); }
 
 void release_cached_memory(Device device) {
   Pool& pool = pool_of(device);

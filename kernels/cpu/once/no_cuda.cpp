@@ -3,6 +3,7 @@
 #include "kernels/cpu/once/device_memory.h"
 
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/run.h"
 
 namespace twinlens {
 namespace {
@@ -20,5 +21,17 @@ Stream& device_stream(Device) { throw DeviceError(kReason); }
 void device_synchronize(Stream&) {}
 int device_count() { return 0; }
 const char* device_unavailable_reason() { return kReason; }
+CardMemory device_memory(Device) { throw DeviceError(kReason); }
+Stream& device_copy_stream(Device) { throw DeviceError(kReason); }
+void* pinned_allocate(std::size_t) { throw DeviceError(kReason); }
+void pinned_free(void*) {}
+void device_copy_pinned(Stream&, void*, const void*, std::size_t) { throw DeviceError(kReason); }
+void* event_create(Stream&) { throw DeviceError(kReason); }
+void event_destroy(void*) {}
+void event_record(void*, Stream&) {}
+bool event_reached(void*) { return true; }
+void event_wait(void*) {}
+void event_hold(void*, Stream&) {}
+void run_without_kernel(Stream&, const char*, const void*) { throw DeviceError(kReason); }
 
 }  // namespace twinlens

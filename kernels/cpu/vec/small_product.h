@@ -85,8 +85,25 @@ struct SmallProduct {
     }
   }
 
-  // Strips of nearly equal width: five registers are 3 + 2, not 4 + 1.
+  // So much of B at a time stays in L1 while the rows of A pass by.
+  static constexpr std::int64_t kFloatsOfB = 6 << 10;
+
   static void run(const Args& p) {
+    const std::int64_t pieces = p.rows > kRows ? (p.depth * p.columns + kFloatsOfB - 1) / kFloatsOfB : 1;
+    const std::int64_t piece = pieces > 1 ? (p.depth + pieces - 1) / pieces : p.depth;
+    Args part = p;
+    for (std::int64_t k = 0; k < p.depth || k == 0; k += piece) {
+      part.depth = p.depth - k < piece ? p.depth - k : piece;
+      run_piece(part);
+      part.a += part.depth * p.a_depth;
+      part.b += part.depth * p.b_stride;
+      part.accumulate = true;
+      if (piece == 0) break;
+    }
+  }
+
+  // Strips of nearly equal width: five registers are 3 + 2, not 4 + 1.
+  static void run_piece(const Args& p) {
     std::int64_t left = p.columns / kWidth;
     for (std::int64_t column = 0; left > 0;) {
       const std::int64_t strips = (left + kColumns - 1) / kColumns;

@@ -17,7 +17,8 @@ struct EmbedOptions {
   bool normalize = true;  // to unit length
   std::int64_t max_image_pixels = 25'000'000;
   bool exif_orientation = false;
-  bool fast_decode = false;  // DecodeOptions::least_scale
+  bool fast_decode = false;        // DecodeOptions::least_scale
+  bool device_transforms = false;  // crop and resize on the model's device, a card
   Context context;
 };
 
@@ -37,14 +38,14 @@ Tensor embed_texts(const Clip& model, const Tokenizer& tokenizer, const std::vec
 // (N, E) f32 on the CPU. Throws FileError for the first file that cannot be read.
 Tensor embed_image_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options = {});
 
-// Encoded pictures as the model's input, (n, S, S, 3) u8, through the evaluation transform. Those that cannot be used go to `skipped`;
-// kept[k] is the index of row k.
+// Encoded pictures as the model's input, (n, S, S, 3) u8, through the evaluation transform; on the model's device with device_transforms,
+// to the byte as on the CPU, else on the CPU. Those that cannot be used go to `skipped`; kept[k] is the index of row k.
 struct LoadedPictures {
   Tensor pixels;
   std::vector<std::int64_t> kept;
   std::vector<SkippedSample> skipped;
 };
-LoadedPictures load_pictures(const ModelConfig& config, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
+LoadedPictures load_pictures(const Clip& model, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
                              const EmbedOptions& options);
 
 // Features of loaded pictures, on the CPU.

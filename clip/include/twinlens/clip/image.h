@@ -59,11 +59,10 @@ struct Box {
 };
 
 // Pillow's Image.resize((width, height), filter): antialiased, byte for byte. With a box, only that region is resized, but the filter
-// reads beyond it where the picture goes on; `mirror` flips the result left to right. Throws ShapeError for empty sizes and for a box that
-// does not lie in the picture.
+// reads beyond it where the picture goes on. Throws ShapeError for empty sizes and for a box that does not lie in the picture.
 Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, PassOrder order = PassOrder::pillow_13);
 Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box,
-             PassOrder order = PassOrder::pillow_13, bool mirror = false);
+             PassOrder order = PassOrder::pillow_13);
 
 // A rectangle of whole pixels.
 struct Rect {

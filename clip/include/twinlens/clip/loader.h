@@ -32,18 +32,23 @@ struct LoaderOptions {
   int rank = 0, world = 1;
   bool equal_captions_apart = false;  // no two equal captions in one global batch
   std::int64_t max_image_pixels = 25'000'000;
-  std::int64_t decoded_cache =
-      0;                      // bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer or fast_decode
-  bool fast_decode = false;   // JPEGs at the scale that the crop of the epoch needs (DecodeOptions::least_scale)
-  double max_skipped = 0.01;  // of the data
+  // Bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer or fast_decode.
+  std::int64_t decoded_cache = 0;
+  bool fast_decode = false;         // JPEGs at the scale that the crop of the epoch needs (DecodeOptions::least_scale)
+  double max_skipped = 0.01;        // of the data
+  bool pinned = false;              // pixels in pinned memory, on their way to a card
+  bool device_transforms = false;   // pictures decoded and packed, to be transformed there
   bool draw_captions = false;       // of several captions of a picture, another one each epoch (drawn by seed, epoch and sample)
   std::int64_t shuffle_buffer = 0;  // OrderOptions::buffer
 };
 
+struct PackedPictures;  // clip/src/card_pictures.h
+
 struct LoadedBatch {
   std::int64_t epoch = 0, index = 0;
   bool last = false;                                // of its epoch
-  Tensor pixels;                                    // (B, S, S, 3) u8
+  Tensor pixels;                                    // (B, S, S, 3) u8; absent with device_transforms
+  std::shared_ptr<const PackedPictures> packed;     // then what they are made of
   std::vector<std::vector<std::int32_t>> captions;  // B token lists
   std::vector<std::int64_t> caption_ids;            // B
   std::vector<std::int64_t> samples;                // B, global sample ids (indices into the dataset)

@@ -45,6 +45,10 @@ struct FeatureFigures {
 double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator,
                         FeatureFigures* figures = nullptr);
 
+// The same without waiting for a card, which has the work queued: the loss, of rank 0, lies there.
+Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
+                              Communicator& communicator, FeatureFigures* figures = nullptr);
+
 // After forward_backward on every rank: the gradients of the whole batch, the same bits on all ranks.
 void average_gradients(FlatParameters& parameters, Communicator& communicator);
 

@@ -77,6 +77,9 @@ struct TrainOptions {
   std::int64_t decoded_cache_mb = 256;  // LoaderOptions::decoded_cache
   bool fast_decode = false;             // LoaderOptions::fast_decode, and EmbedOptions::fast_decode of evaluations
   std::int64_t memory_limit = 0;        // bytes of tensor memory; chooses max_chunk
+  std::int64_t prefetch_batches = 0;    // batches copied to a card before their step, on a stream of their own; 0: none
+  bool device_transforms = false;       // crop, resize, flip and colour on the card
+  bool async_step = false;              // on a card: the host does not wait for a step
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
 

@@ -88,6 +88,8 @@ class Tensor {
 
 // --- creation -----------------------------------------------------------------------------------------------------------------------
 Tensor empty(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
+// On the CPU, in memory that a card reads by itself (allocate_pinned).
+Tensor empty_pinned(const Shape& shape, DType dtype = DType::f32);
 Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = kCpu);
 Tensor full(const Shape& shape, double value, DType dtype = DType::f32, Device device = kCpu);
 Tensor arange(std::int64_t n, DType dtype = DType::i64, Device device = kCpu);

@@ -27,6 +27,7 @@ class Memory {
 
  private:
   friend Memory allocate(Stream& stream, std::size_t bytes);
+  friend Memory allocate_pinned(std::size_t bytes);
   void release() noexcept;
 
   void* data_ = nullptr;
@@ -34,6 +35,7 @@ class Memory {
   std::size_t counted_ = 0;   // bytes_ rounded up, as reports have it
   std::size_t capacity_ = 0;  // of the block: more, when it was kept from a larger request
   bool guarded_ = false;
+  bool pinned_ = false;
   bool dry_ = false;  // of a DryRun: no memory stands behind it
   Device device_;
   std::uint32_t tag_ = 0;
@@ -43,8 +45,21 @@ class Memory {
 // `bytes` of uninitialised memory on the stream's device. Throws DeviceError, naming the largest tags, when there is none left.
 Memory allocate(Stream& stream, std::size_t bytes);
 
-// Copies bytes between any two devices, ordered on `stream`. Host memory is pageable, so host copies return when done.
+// Copies bytes between any two devices, ordered on `stream`. Host memory is pageable, so host copies return when done: those from a card
+// when its stream has come to them, those to a card when the bytes may be overwritten.
 void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
+
+// Host memory that a card reads and writes by itself. It is kept for reuse as other memory is, and not in memory_report(); who gives it
+// back must know that no copy is under way. Throws DeviceError without a card.
+Memory allocate_pinned(std::size_t bytes);
+
+// Copies between a card and pinned memory, in stream order, and returns at once: both sides stay as they are until an Event recorded
+// behind the copy has been reached.
+void copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes);
+
+// Whether copy_bytes goes to a card by way of pinned memory where the copy is small (below 2 MiB). The host then waits for nothing that
+// the stream has before it. Off until it is switched on.
+void set_staged_copies(bool on);
 
 struct MemoryTag {
   std::string name;
@@ -68,9 +83,16 @@ void reset_peak_memory(Device device);
 void set_memory_guards(bool on);
 std::int64_t memory_guard_violations();
 
-// On: blocks in use and blocks kept for reuse stay together below the most that was ever in use at once, as kept ones of other sizes are
-// given back before a new one is taken. Off, as it is from the start: a steady step takes nothing from the operating system.
+// On: blocks in use and blocks kept for reuse stay together within 1/16 above the most that was ever in use at once, as kept ones of other
+// sizes are given back before a new one is taken. Off, as it is from the start: a steady step takes nothing from the operating system.
 void set_thrifty_memory(bool on);
+
+// What a card has in all, and what of it nobody has taken: other programs' memory, this one's cached blocks and the driver's own are not
+// free. Throws DeviceError where there is no such card.
+struct CardMemory {
+  std::size_t free = 0, total = 0;
+};
+CardMemory card_memory(Device device);
 
 // Gives cached blocks back to the operating system or driver.
 void release_cached_memory(Device device);

@@ -21,7 +21,8 @@ inline constexpr bool kWithCuda = true;
 inline constexpr bool kWithCuda = false;
 #endif
 
-[[noreturn]] void throw_no_cuda_kernel(const char* op);
+// What becomes of an op on a card for which this build has no kernel: a DeviceError.
+void run_without_kernel(Stream& stream, const char* op, const void* args);
 // Only in a build with CUDA. Launchers run on the stream's device; what they could not launch is reported with the op's name.
 void select_cuda_device(const Stream& stream);
 void check_cuda_launch(const char* op, const Stream& stream);
@@ -36,7 +37,7 @@ void run(Stream& stream, const Args& args) {
       launch(Cuda{}, stream, args);
       check_cuda_launch(Args::kName, stream);
     } else {
-      throw_no_cuda_kernel(Args::kName);
+      run_without_kernel(stream, Args::kName, &args);
     }
     return;
   }

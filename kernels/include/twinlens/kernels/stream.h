@@ -24,6 +24,10 @@ class Stream {
 // The calling thread's stream of `device`. Throws DeviceError when the device does not exist or the build has no CUDA.
 Stream& current_stream(Device device);
 
+// A second stream of a card, for copies beside the work of current_stream(device); it, too, belongs to the calling thread. Events order the
+// two. On the CPU there is one stream.
+Stream& copy_stream(Device device);
+
 // Waits until everything queued on the stream is done. A no-op on the CPU.
 void synchronize(Stream& stream);
 

@@ -2,7 +2,7 @@
 // AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101, as torch.optim.AdamW) and SGD with momentum (as torch.optim.SGD) over flat
 // parameters, one kernel each. Learning rate, step count, clip factor and skip flag come from the StepBlock.
 
-#include "twinlens/kernels/step_block.h"
+#include "twinlens/kernels/step_verdict.h"
 #include "twinlens/nn/flat_parameters.h"
 
 namespace twinlens {
@@ -48,6 +48,10 @@ struct SgdOptions {
 };
 void sgd_step(FlatParameters& parameters, const StepBlock& step, const SgdOptions& options);
 void sgd_step(FlatParameters& parameters, const Tensor& step, const SgdOptions& options);
+
+// Looks at the loss and the gradient norm where they are and writes clip factor and skip flag into a step block of step_block_on, and what
+// the host may read later into `record`, a StepRecord in memory of that device (kernels/step_verdict.h).
+void judge_step(const FlatParameters& parameters, const Tensor& loss, const Tensor& step, const Tensor& record, double max_norm);
 
 // min(1, max_norm / (norm + 1e-6)), torch.nn.utils.clip_grad_norm_'s factor; 1 when max_norm is 0 (off).
 float clip_factor(double norm, double max_norm);

@@ -1,0 +1,24 @@
+#include "twinlens/kernels/step_verdict.h"
+
+#include "kernels/cpu/vec/vec.h"
+
+namespace twinlens {
+namespace {
+
+TWINLENS_INLINE bool is_finite(float x) { return x - x == 0.0F; }
+
+}  // namespace
+
+template <class I>
+void kernel(I, const StepVerdict& a) {
+  const float loss = *a.loss, norm = *a.gradient_norm / a.step->loss_scale;
+  const bool skip = !is_finite(loss) || !is_finite(norm) || a.record->skip != 0;
+  const double factor = a.max_norm / (static_cast<double>(norm) + 1e-6);
+  const float clip = !skip && a.max_norm > 0.0 && factor < 1.0 ? static_cast<float>(factor) : 1.0F;
+  a.step->clip_factor = clip;
+  a.step->skip = skip ? 1 : 0;
+  *a.record = {loss, norm, clip, skip ? 1 : 0};
+}
+template void kernel(TWINLENS_ISA, const StepVerdict&);
+
+}  // namespace twinlens

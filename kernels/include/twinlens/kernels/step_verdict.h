@@ -1,0 +1,33 @@
+#pragma once
+// What becomes of a step, decided where its numbers are: the optimizer finds clip factor and skip flag in the step block, and the host
+// reads the record when it comes to it.
+//   norm = gradient_norm / step->loss_scale
+//   step->clip_factor = min(1, max_norm / (norm + 1e-6)) in f64; 1 where max_norm is 0 or the step is left out
+//   step->skip = record->skip = 1 when the loss or the norm is not finite, or a step before it was left out
+// So once a step is left out all that follow are, until the host has cleared the record: weights stay as they were before the first.
+
+#include "twinlens/kernels/run.h"
+#include "twinlens/kernels/step_block.h"
+
+namespace twinlens {
+
+struct StepRecord {
+  float loss = 0.0F, norm = 0.0F;
+  float clip_factor = 1.0F;
+  std::int32_t skip = 0;
+};
+
+struct StepVerdict {
+  static constexpr const char* kName = "step_verdict";
+  static constexpr bool kCuda = true;
+  const float* loss;           // 1
+  const float* gradient_norm;  // 1; of gradients that are still multiplied by the loss scale
+  double max_norm;
+  StepBlock* step;
+  StepRecord* record;
+};
+template <class I>
+void kernel(I, const StepVerdict&);
+void launch(Cuda, Stream&, const StepVerdict&);
+
+}  // namespace twinlens

@@ -1,0 +1,183 @@
+#include "tests/fake_card/fake_card.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kernels/cpu/once/device_memory.h"
+
+#include "twinlens/kernels/error.h"
+#include "twinlens/kernels/run.h"
+
+namespace twinlens {
+namespace {
+
+using test::fake_card;
+
+struct Queue {
+  std::deque<std::function<void()>> work;
+  int turns = 0;
+  void run_one() {
+    const auto next = std::move(work.front());
+    work.pop_front();
+    next();
+  }
+  // One in two of its turns: the host sees that something is done, without waiting for it.
+  void run_some() {
+    if (!work.empty() && ++turns % 2 == 0) run_one();
+  }
+  void run_all() {
+    while (!work.empty()) run_one();
+  }
+};
+
+// Reached when the queue has come to the newest record.
+struct Mark {
+  Queue* queue = nullptr;
+  std::int64_t recorded = 0, reached = 0;
+  void drive(std::int64_t until) {
+    while (reached < until) {
+      if (queue->work.empty()) throw DeviceError("fake card: an event is waited for that nothing will reach");
+      queue->run_one();
+    }
+  }
+};
+
+std::recursive_mutex mutex;
+
+std::shared_ptr<Mark> mark_of(void* event) { return *static_cast<std::shared_ptr<Mark>*>(event); }
+
+Queue& queue_of(const Stream& stream) { return *static_cast<Queue*>(stream.native()); }
+
+void check_card(Device device) {
+  if (device.index != 0) throw DeviceError("there is no cuda:" + std::to_string(device.index) + "; the fake machine has one card");
+}
+
+// The sizes of blocks, for the card's count.
+std::map<void*, std::size_t>& blocks() {
+  static auto* all = new std::map<void*, std::size_t>();
+  return *all;
+}
+
+}  // namespace
+
+namespace test {
+
+FakeCard& fake_card() {
+  static FakeCard card;
+  return card;
+}
+
+}  // namespace test
+
+int device_count() { return 1; }
+const char* device_unavailable_reason() { return ""; }
+
+Stream& device_stream(Device device) {
+  check_card(device);
+  thread_local Stream stream(device, new Queue());  // never destroyed, as those of a card
+  return stream;
+}
+
+Stream& device_copy_stream(Device device) {
+  check_card(device);
+  thread_local Stream stream(device, new Queue());
+  return stream;
+}
+
+void device_synchronize(Stream& stream) {
+  const std::lock_guard lock(mutex);
+  ++fake_card().waits;
+  queue_of(stream).run_all();
+}
+
+void* device_allocate(Stream&, std::size_t bytes) {
+  const std::lock_guard lock(mutex);
+  if (fake_card().bytes + bytes > fake_card().capacity) return nullptr;
+  void* data = std::calloc(bytes + 256, 1);
+  fake_card().bytes += bytes;
+  ++fake_card().allocations;
+  blocks()[data] = bytes;
+  return data;
+}
+
+void device_free(Stream& stream, void* data) {
+  const std::lock_guard lock(mutex);
+  fake_card().bytes -= blocks()[data];
+  blocks().erase(data);
+  queue_of(stream).work.emplace_back([data] { std::free(data); });
+}
+
+void device_copy(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
+  const std::lock_guard lock(mutex);
+  Queue& queue = queue_of(stream);
+  if (from_device.is_cpu()) {
+    ++fake_card().pageable_copies;
+    const char* begin = static_cast<const char*>(from);
+    queue.work.emplace_back([to, staged = std::vector<char>(begin, begin + bytes)] { std::memcpy(to, staged.data(), staged.size()); });
+    return;
+  }
+  queue.work.emplace_back([=] { std::memcpy(to, from, bytes); });
+  if (to_device.is_cpu()) device_synchronize(stream);
+}
+
+void* pinned_allocate(std::size_t bytes) {
+  const std::lock_guard lock(mutex);
+  ++fake_card().pinned_allocations;
+  return std::calloc(bytes, 1);
+}
+
+void pinned_free(void* data) { std::free(data); }
+
+void device_copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes) {
+  const std::lock_guard lock(mutex);
+  queue_of(stream).work.emplace_back([=] { std::memcpy(to, from, bytes); });
+}
+
+// Shared: work that is queued may come to a mark whose event is gone.
+void* event_create(Stream&) { return new std::shared_ptr<Mark>(new Mark()); }
+void event_destroy(void* event) { delete static_cast<std::shared_ptr<Mark>*>(event); }
+
+void event_record(void* event, Stream& stream) {
+  const std::lock_guard lock(mutex);
+  const auto mark = mark_of(event);
+  mark->queue = &queue_of(stream);
+  mark->queue->work.emplace_back([mark, number = ++mark->recorded] { mark->reached = number; });
+}
+
+bool event_reached(void* event) {
+  const std::lock_guard lock(mutex);
+  const auto mark = mark_of(event);
+  if (mark->reached < mark->recorded) mark->queue->run_some();
+  return mark->reached >= mark->recorded;
+}
+
+void event_wait(void* event) {
+  const std::lock_guard lock(mutex);
+  const auto mark = mark_of(event);
+  if (mark->reached < mark->recorded) ++fake_card().event_waits;
+  mark->drive(mark->recorded);
+}
+
+void event_hold(void* event, Stream& stream) {
+  const std::lock_guard lock(mutex);
+  const auto mark = mark_of(event);
+  queue_of(stream).work.emplace_back([mark, number = mark->recorded] { mark->drive(number); });
+}
+
+CardMemory device_memory(Device device) {
+  check_card(device);
+  return {fake_card().capacity - fake_card().bytes, fake_card().capacity};
+}
+
+void run_without_kernel(Stream& stream, const char* op, const void* args) {
+  const std::lock_guard lock(mutex);
+  ++fake_card().kernels;
+  const auto body = fake_card().bodies.find(op);
+  if (body != fake_card().bodies.end()) queue_of(stream).work.push_back(body->second(args));
+}
+
+}  // namespace twinlens

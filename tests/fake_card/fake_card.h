@@ -1,0 +1,45 @@
+#pragma once
+// A card that is not there: in a test program of a build without CUDA it stands in for kernels/cuda/memory.cpp. Its memory is the host's.
+// A stream is a queue whose work is done when somebody waits for it and not before: as late as a card may be with it. So what reads too
+// early reads what was there before, and what writes too early spoils what was to be copied.
+//
+// Kernels do nothing, but for those that a test gives a body.
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+
+namespace twinlens::test {
+
+inline constexpr std::size_t kFakeCardBytes = std::size_t{1} << 33;
+
+struct FakeCard {
+  std::size_t capacity = kFakeCardBytes;
+  std::size_t bytes = 0;         // taken now
+  std::int64_t allocations = 0;  // asked of the card
+  std::int64_t pinned_allocations = 0;
+  std::int64_t waits = 0;            // times that the host waited for all that a stream had
+  std::int64_t event_waits = 0;      // times that it waited for an event that was not reached
+  std::int64_t pageable_copies = 0;  // copies from memory that is not pinned: a card's copy of it waits for the stream
+  std::int64_t kernels = 0;
+  // By name: called when the kernel is queued, gives what is done when its turn comes.
+  std::map<std::string, std::function<std::function<void()>(const void* args)>> bodies;
+};
+
+FakeCard& fake_card();
+
+// The body `f(args)` for the kernel of Args, until the test ends.
+template <class Args, class F>
+void set_fake_kernel(F f) {
+  fake_card().bodies[Args::kName] = [f](const void* args) { return [f, copy = *static_cast<const Args*>(args)] { f(copy); }; };
+}
+
+// The CPU's kernel as the card's.
+template <class Args, class I>
+void set_fake_kernel_of() {
+  set_fake_kernel<Args>([](const Args& args) { kernel(I{}, args); });
+}
+
+}  // namespace twinlens::test
