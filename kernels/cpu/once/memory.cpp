@@ -8,10 +8,10 @@
 #include <functional>
 #include <map>
 #include <mutex>
-#include <sys/mman.h>
 #include <unordered_map>
 
 #include "kernels/cpu/once/device_memory.h"
+#include "kernels/cpu/once/pages.h"
 #include "kernels/cpu/once/staging.h"
 
 #include "twinlens/kernels/dry_run.h"
@@ -131,43 +131,15 @@ void guarded_free(Stream& stream, void* data, std::size_t bytes) {
   std::free(start - kGuard);
 }
 
-// Large blocks lie on pages of 2 MiB where the system has them: a product walks over rows that are each on another page, and a page of 4
-// KiB costs a walk through the page tables each time. They come from the system itself, so that they go back to it when they are freed;
-// with AddressSanitizer, which sees the ends of malloc's blocks only, from malloc.
-constexpr std::size_t kPage = std::size_t{2} << 20;
-#if defined(MADV_HUGEPAGE) && !defined(__SANITIZE_ADDRESS__)
-constexpr bool kMapsLarge = true;
-#else
-constexpr bool kMapsLarge = false;
-#endif
-bool is_large(std::size_t bytes) { return kMapsLarge && bytes >= 2 * kPage; }
-std::size_t whole_pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
-
-void* map_pages(std::size_t bytes) {
-  void* const mapped = mmap(nullptr, bytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) return nullptr;
-  auto* const base = static_cast<unsigned char*>(mapped);
-  const std::size_t before = (kPage - reinterpret_cast<std::uintptr_t>(base) % kPage) % kPage;
-  if (before > 0) munmap(base, before);
-  munmap(base + before + bytes, kPage - before);
-#if defined(MADV_HUGEPAGE)
-  madvise(base + before, bytes, MADV_HUGEPAGE);  // a wish: the result does not matter
-#endif
-  return base + before;
-}
-
 void* raw_allocate(Stream& stream, std::size_t bytes) {
-  if (stream.device().is_cuda()) return device_allocate(stream, bytes);
-  return is_large(bytes) ? map_pages(whole_pages(bytes)) : std::aligned_alloc(64, bytes);
+  return stream.device().is_cuda() ? device_allocate(stream, bytes) : pages_allocate(bytes);
 }
 
 void raw_free(Stream& stream, void* data, std::size_t bytes) {
   if (stream.device().is_cuda()) {
     device_free(stream, data);
-  } else if (is_large(bytes)) {
-    munmap(data, whole_pages(bytes));
   } else {
-    std::free(data);
+    pages_free(data, bytes);
   }
 }
 
