@@ -46,6 +46,7 @@ struct Window {
 };
 
 // Whether every window of the axis lies in a row of `width` pixels, with room for the bytes that a step reads beside its pixels.
+template <class I>
 TWINLENS_INLINE bool has_windows(const ResizeAxis& axis, std::int64_t width) {
   std::int64_t most = 0;
   for (std::int64_t i = 0; i < axis.count; ++i) most = axis.taps[i] > most ? axis.taps[i] : most;
@@ -53,6 +54,7 @@ TWINLENS_INLINE bool has_windows(const ResizeAxis& axis, std::int64_t width) {
   return steps <= Window::kMaxSteps && 4 * steps + 3 <= width;
 }
 
+template <class I>
 TWINLENS_INLINE void make_window(const ResizeAxis& axis, std::int64_t i, std::int64_t width, Window& window) {
   const std::int64_t taps = axis.taps[i], steps = (taps + 3) / 4, latest = width - 4 * steps;
   const std::int64_t begin = axis.begin[i] < latest ? axis.begin[i] : latest, shift = axis.begin[i] - begin;
@@ -118,7 +120,7 @@ TWINLENS_INLINE void horizontal_columns(const ResizeAxis& axis, const RowBlock& 
     const std::int64_t rows = all.rows - begin < kBlock ? all.rows - begin : kBlock;
     for (std::int64_t i = 0; i < axis.count; ++i) {
       Window window;
-      make_window(axis, i, width, window);
+      make_window<I>(axis, i, width, window);
       const RowBlock block{all.x + begin * all.x_stride, all.x_stride, all.y + begin * all.y_stride + 3 * i, all.y_stride, rows};
       // A fourth byte is the next pixel's first, which comes later; the last one has no next.
       if (i + 1 < axis.count) {
@@ -133,7 +135,7 @@ TWINLENS_INLINE void horizontal_columns(const ResizeAxis& axis, const RowBlock& 
 template <class I>
 TWINLENS_INLINE void horizontal_rows(const ResizeAxis& axis, const RowBlock& all, std::int64_t width) {
   if constexpr (PixelRows<I>::kRows > 0) {
-    if (all.rows >= PixelRows<I>::kRows && has_windows(axis, width)) return horizontal_columns<I>(axis, all, width);
+    if (all.rows >= PixelRows<I>::kRows && has_windows<I>(axis, width)) return horizontal_columns<I>(axis, all, width);
   }
   for (std::int64_t r = 0; r < all.rows; ++r) horizontal_row(axis, all.x + r * all.x_stride, width, all.y + r * all.y_stride);
 }
