@@ -95,7 +95,7 @@ LoadedPictures load_pictures(const Clip& model, const std::vector<std::string>& 
     for (std::int64_t i = begin; i < end; ++i) {
       const auto at = static_cast<std::size_t>(i);
       try {
-        Image image = decode_image(bytes[at], names[at], {options.max_image_pixels, options.exif_orientation});
+        Image image = decode_image(bytes[at], names[at], decode);
         images[at] = std::make_shared<const Image>(options.device_transforms ? std::move(image) : apply(transform, image));
       } catch (const std::exception& e) {  // nothing may leave a parallel region
         errors[at] = e.what();

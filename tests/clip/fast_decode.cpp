@@ -158,5 +158,20 @@ TEST_CASE("fast decoding: the loader gives the same batches for any number of wo
   }
 }
 
+TEST_CASE("fast decode reaches the pictures that are embedded") {
+  if (!with_libjpeg()) return;
+  const Clip model(parse_model_config(toy_vit_json(), "test"), 1);
+  const std::vector<std::string> bytes{read_file(kOdd)}, names{kOdd};
+  EmbedOptions options;
+  const LoadedPictures exact = load_pictures(model, bytes, names, options);
+  options.fast_decode = true;
+  const LoadedPictures fast = load_pictures(model, bytes, names, options);
+  REQUIRE(exact.pixels.shape() == fast.pixels.shape());
+  const double apart =
+      difference(exact.pixels.data<std::uint8_t>(), fast.pixels.data<std::uint8_t>(), static_cast<std::size_t>(exact.pixels.count()));
+  CHECK(apart > 0.0);
+  CHECK(apart <= 2.5);
+}
+
 }  // namespace
 }  // namespace twinlens::test
