@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "clip/src/memory_plan.h"
+#include "tests/support/memory_runs.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 
@@ -26,17 +27,6 @@ using Catch::Contains;
 constexpr const char* kConfig =
     R"({"embed_dim": 32, "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
         "text_cfg": {"context_length": 24, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1}})";
-
-PairBatch pairs_of(const ModelConfig& config, std::int64_t n) {
-  PairBatch batch;
-  const std::int64_t s = config.vision.image_size;
-  batch.pixels = full({n, s, s, 3}, 100, DType::u8);
-  for (std::int64_t i = 0; i < n; ++i) {
-    batch.captions.push_back({998, static_cast<std::int32_t>(i), 7, 999});
-    batch.caption_ids.push_back(i);
-  }
-  return batch;
-}
 
 // A model in training as the planner sees it.
 struct InTraining {
@@ -77,7 +67,7 @@ void check_plans(const Planned& p) {
     Context c = of.context;
     c.checkpoint_blocks = recompute;
     reset_peak_memory(kCpu);
-    forward_backward(of.model, pairs_of(config, p.pairs), o, c, *of.solo);
+    forward_backward(of.model, gray_pairs(config, p.pairs), o, c, *of.solo);
     return memory_report(kCpu).peak_bytes;
   };
   peak(0, false);

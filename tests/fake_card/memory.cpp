@@ -6,6 +6,7 @@
 
 #include "clip/src/memory_plan.h"
 #include "tests/fake_card/fake_card.h"
+#include "tests/support/memory_runs.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 
@@ -28,17 +29,6 @@ constexpr Device kCard{DeviceType::cuda, 0};
 constexpr const char* kConfig =
     R"({"embed_dim": 64, "vision_cfg": {"image_size": 64, "layers": 3, "width": 128, "head_width": 32, "patch_size": 8},
         "text_cfg": {"context_length": 24, "vocab_size": 1000, "width": 64, "heads": 2, "layers": 2}})";
-
-PairBatch pairs_of(const ModelConfig& config, std::int64_t n) {
-  PairBatch batch;
-  const std::int64_t s = config.vision.image_size;
-  batch.pixels = full({n, s, s, 3}, 100, DType::u8);
-  for (std::int64_t i = 0; i < n; ++i) {
-    batch.captions.push_back({998, static_cast<std::int32_t>(i), 7, 999});
-    batch.caption_ids.push_back(i);
-  }
-  return batch;
-}
 
 struct Case {
   const char* name;
@@ -67,7 +57,7 @@ void check_prediction(const Case& c) {
   release_cached_memory(kCard);
   reset_peak_memory(kCard);
   flat.forget_gradients();
-  forward_backward(model, pairs_of(config, c.pairs), options, context, *solo);
+  forward_backward(model, gray_pairs(config, c.pairs), options, context, *solo);
   flat.gradient_norm();
   adamw_step(flat, on_card, {});
   const auto seen = static_cast<double>(memory_report(kCard).peak_bytes);
@@ -141,9 +131,7 @@ TEST_CASE("training on a card says what a step will take, and what it took", "[f
     CHECK_THAT(log, Contains("memory: a step of 12 pairs is predicted to take ") && Contains(" of cuda:0, ") &&
                         Contains("there is room for") && Contains("memory: the first step took ") && Contains(" were predicted ("));
     CHECK_THAT(log, !Contains("it will not fit"));
-    const std::size_t at = log.find("were predicted (");
-    REQUIRE(at != std::string::npos);
-    CHECK(std::abs(std::stod(log.substr(at + 16))) < 1.0);
+    CHECK(std::abs(predicted_off_by(log)) < 1.0);
   }
 
   // A card that is too small.
