@@ -83,7 +83,7 @@ TEST_CASE("resize: sums that leave the range of a byte by far are clipped alike"
   std::mt19937 random(9);
   const Picture picture(64, 21, random);
   AxisTable across, down = resize_axis(21, 0, 21, 21, Filter::bicubic, 0, 21);
-  across.stride = 5;  // no room behind the last weight
+  across.stride = 5;                                    // no room behind the last weight
   constexpr std::int32_t most = (1 << 21) + (1 << 19);  // three of them times 255 are still 32 bits
   for (std::int32_t i = 0; i < 40; ++i) {
     across.begin.push_back(i % 2 == 0 ? i : 59 - i / 2);
