@@ -10,7 +10,7 @@ namespace twinlens::bench {
 
 // The rates that shares are taken of, measured once at the start of the process.
 struct Peaks {
-  double fp32_gflops = 0.0, bf16_gflops = 0.0, copy_gigabytes = 0.0;
+  double fp32_gflops = 0.0, bf16_gflops = 0.0;
 };
 const Peaks& peaks();
 

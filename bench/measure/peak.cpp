@@ -38,14 +38,14 @@ double cpu_peak_gflops(bool bf16) {
   return best;
 }
 
-double cpu_copy_gigabytes() {
-  constexpr std::int64_t kCount = 16 << 20;
+double cpu_copy_gigabytes(double bytes) {
+  const auto count = static_cast<std::int64_t>(std::clamp(bytes, 0x1p16, 320.0 * 0x1p20) / 8.0);
   const NoGrad guard;
-  const Tensor x = full({kCount}, 1.0), y = full({kCount}, 2.0);  // on the pages that tensors have
+  const Tensor x = full({count}, 1.0), y = full({count}, 2.0);  // on the pages that tensors have
   double best = 0.0;
   for (int i = 0; i < kRounds; ++i) {
-    const double seconds = seconds_of([&] { run(current_stream(kCpu), CopyLoop{x.data<float>(), static_cast<float*>(y.raw()), kCount}); });
-    best = std::max(best, 8.0 * static_cast<double>(kCount) / seconds * 1e-9);
+    const double seconds = seconds_of([&] { run(current_stream(kCpu), CopyLoop{x.data<float>(), static_cast<float*>(y.raw()), count}); });
+    best = std::max(best, 8.0 * static_cast<double>(count) / seconds * 1e-9);
   }
   return best;
 }

@@ -9,9 +9,9 @@ namespace twinlens::bench {
 // sums where the set has them (f32 where not). The best of several short rounds by the time on the processor: other programs do not count.
 double cpu_peak_gflops(bool bf16);
 
-// Copying between two buffers of 64 MiB: bytes read plus bytes written, in GB/s, on thread_count() threads. With a last-level cache of
-// more than 128 MiB this is the cache's rate.
-double cpu_copy_gigabytes();
+// Copying between two buffers that are `bytes` together (64 KiB to 320 MiB): bytes read plus bytes written, in GB/s, on thread_count()
+// threads. Caches of hundreds of megabytes make this a function of the size, so work is compared with a copy that moves as much.
+double cpu_copy_gigabytes(double bytes);
 
 // On a card: the rate of the library's own largest product, 8192 cubed. Not a peak of the hardware but what can be reached in practice;
 // 0 when the device cannot multiply yet.
