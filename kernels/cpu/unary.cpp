@@ -9,29 +9,39 @@ namespace twinlens {
 namespace {
 
 // A body works on whole registers of floats: `n` is rounded up by it, blocks are padded.
-using Forward = void (*)(const UnaryForward& a, const float* x, float* y, std::int64_t n);
-using Backward = void (*)(const UnaryBackward& a, const float* saved, const float* dy, float* dx, std::int64_t n);
+using Forward = void (*)(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next);
+using Backward = void (*)(const UnaryBackward& a, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next);
 
 template <class I, class F>
-void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) F::value(Vec<I>::load(x + i)).store(y + i);
+void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n, const NextBlock& next) {
+  for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
+    next.ask(i);
+    F::value(Vec<I>::load(x + i)).store(y + i);
+  }
 }
 
 template <class I>
-void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n) {
-  using V = Vec<I>;
-  for (std::int64_t i = 0; i < n; i += V::kWidth) V::min(V::max(V::load(x + i), V(a.low)), V(a.high)).store(y + i);
-}
-
-template <class I, class F>
-void backward_block(const UnaryBackward&, const float* saved, const float* dy, float* dx, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) (Vec<I>::load(dy + i) * F::slope(Vec<I>::load(saved + i))).store(dx + i);
-}
-
-template <class I>
-void clamp_backward_block(const UnaryBackward& a, const float* x, const float* dy, float* dx, std::int64_t n) {
+void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
+    next.ask(i);
+    V::min(V::max(V::load(x + i), V(a.low)), V(a.high)).store(y + i);
+  }
+}
+
+template <class I, class F>
+void backward_block(const UnaryBackward&, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next) {
+  for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
+    next.ask(i);
+    (Vec<I>::load(dy + i) * F::slope(Vec<I>::load(saved + i))).store(dx + i);
+  }
+}
+
+template <class I>
+void clamp_backward_block(const UnaryBackward& a, const float* x, const float* dy, float* dx, std::int64_t n, const NextBlock& next) {
+  using V = Vec<I>;
+  for (std::int64_t i = 0; i < n; i += V::kWidth) {
+    next.ask(i);
     const V v = V::load(x + i);
     V::select((v.raw >= a.low) & (v.raw <= a.high), V::load(dy + i), V(0.0F)).store(dx + i);
   }
@@ -71,8 +81,10 @@ void kernel(I, const UnaryForward& a) {
       WriteBlock<I> y;
       for (std::int64_t i = begin, n; i < end; i += n) {
         n = next_block<I>(end - i);
-        body(a, x.read(a.x.as<T>() + i, 1, n), y.target(a.y.as<T>() + i, n), n);
-        y.finish(a.y.as<T>() + i, n);
+        const T* const from = a.x.as<T>() + i;
+        T* const to = a.y.as<T>() + i;
+        body(a, x.read(from, 1, n), y.target(to, n), n, NextBlock{{from, to}, sizeof(T)});
+        y.finish(to, n);
       }
     });
   });
@@ -89,8 +101,10 @@ void kernel(I, const UnaryBackward& a) {
       WriteBlock<I> dx;
       for (std::int64_t i = begin, n; i < end; i += n) {
         n = next_block<I>(end - i);
-        body(a, saved.read(a.saved.as<T>() + i, 1, n), dy.read(a.dy.as<T>() + i, 1, n), dx.target(a.dx.as<T>() + i, n), n);
-        dx.finish(a.dx.as<T>() + i, n);
+        const T *const at = a.saved.as<T>() + i, *const up = a.dy.as<T>() + i;
+        T* const to = a.dx.as<T>() + i;
+        body(a, saved.read(at, 1, n), dy.read(up, 1, n), dx.target(to, n), n, NextBlock{{at, up, to}, sizeof(T)});
+        dx.finish(to, n);
       }
     });
   });

@@ -9,6 +9,18 @@ namespace twinlens {
 
 inline constexpr std::int64_t kBlockSize = 512;  // a multiple of every register width
 
+// What a body will read and write in the block behind this one (dense, `size` bytes an element), asked for register by register: it comes
+// while the body computes, where the processor itself would look no further than the instructions that it holds.
+struct NextBlock {
+  const void* at[3];
+  std::int64_t size;
+  TWINLENS_INLINE void ask(std::int64_t i) const {
+    for (const void* p : at) {
+      if (p != nullptr) __builtin_prefetch(static_cast<const char*>(p) + (kBlockSize + i) * size, 0, 3);
+    }
+  }
+};
+
 // The next piece of a run of `left` elements: whole registers as long as there are any, then the tail alone.
 template <class I>
 TWINLENS_INLINE std::int64_t next_block(std::int64_t left) {

@@ -10,11 +10,15 @@ struct Math {
   using V = Vec<I>;
   using Int = typename V::Int;
 
-  static constexpr float kLowest = -87.33654F;  // e^x is a normal number from here on
+  static constexpr float kLowest = -87.33654F;                 // e^x is a normal number from here on
+  static constexpr float kInverseRoot = 0.39894228040143268F;  // 1 / sqrt(2 pi)
 
-  // e^x. Range reduction by n = round(x / ln 2) with a two-part ln 2, then a degree-6 polynomial (Cephes expf). <= 2 ulp;
-  // underflows to 0 below -87.3 (no subnormal results), overflows to infinity above 88.7; NaN stays NaN.
+  // e^x. Range reduction by n = round(x / ln 2) with a two-part ln 2 (Cephes expf), then a polynomial of degree 6 that is minimax in
+  // relative error. <= 2 ulp; underflows to 0 below -87.3 (no subnormal results), overflows to infinity above 88.7; NaN stays NaN.
   TWINLENS_INLINE static V exp(V x) {
+#if defined(__AVX512F__)
+    if constexpr (V::kWidth == 16) return scaled_from_lowest(x, reduced_exp(V::min(x, V(89.0F))));
+#endif
     const V limited = V::min(V::max(x, V(-88.0F)), V(89.0F));
     const auto [shifted, n, p] = reduced_exp(limited);
     // 2^n in two factors, so that n = 128 (just below overflow) and n = -127 are reached
@@ -29,11 +33,20 @@ struct Math {
   // e^x for kLowest <= x <= 88, whose power of two is one normal factor, in two thirds of the operations. <= 2 ulp; NaN stays NaN.
   TWINLENS_INLINE static V exp_moderate(V x) {
     const auto [shifted, n, p] = reduced_exp(x);
+#if defined(__AVX512F__)
+    // (masked: gcc 12 warns of an undefined register in the plain form)
+    if constexpr (V::kWidth == 16) return (typename V::Raw)_mm512_maskz_scalef_ps(0xffff, (__m512)p.raw, (__m512)n.raw);
+#endif
     return p * V::bits(((Int)shifted.raw + 127) << 23);  // (a product, so that NaN stays)
   }
 
   // The same for x <= 0, the exponentials of a softmax. 0 below -87.3.
-  TWINLENS_INLINE static V exp_nonpositive(V x) { return V::select(x.raw < kLowest, V(0.0F), exp_moderate(V::max(x, V(kLowest)))); }
+  TWINLENS_INLINE static V exp_nonpositive(V x) {
+#if defined(__AVX512F__)
+    if constexpr (V::kWidth == 16) return scaled_from_lowest(x, reduced_exp(x));
+#endif
+    return V::select(x.raw < kLowest, V(0.0F), exp_moderate(V::max(x, V(kLowest))));
+  }
 
   // ln x for x >= 0 (Cephes logf); -inf at 0, NaN below. <= 1 ulp for normal x.
   TWINLENS_INLINE static V log(V x) {
@@ -99,29 +112,28 @@ struct Math {
   TWINLENS_INLINE static V log1p_exp_neg_abs(V x) { return log1p(exp(-V::abs(x))); }
 
   // The normal distribution at x: density phi(x) and tail Q(|x|) = P(Z > |x|) = phi(x) m(|x|), where m, Mills' ratio, is w P(w) with
-  // w = 1 / (1 + |x| / 4). The tail is accurate relative to itself, which 1 - erf is not. <= 8 ulp; both are 0 beyond |x| = 13.2.
+  // w = 1 / (1 + |x| / 4); p is P / sqrt(2 pi). The tail is accurate relative to itself, which 1 - erf is not. <= 8 ulp; both are 0 beyond
+  // |x| = 13.2.
   struct Normal {
     V density, tail;
   };
   TWINLENS_INLINE static Normal normal(V x) {
     const V t = V::min(V::abs(x), V(20.0F));
-    // t^2 = high^2 + (t - high)(t + high), high of 12 bits: its square is exact, so that large t lose nothing in the exponent
-    const V high = V::bits((Int)t.raw & ~0xFFF);
-    const V low = (t - high) * (t + high) * V(-0.5F);
-    const V low_exp = V::fma(V::fma(V::fma(low, V(1.0F / 6.0F), V(0.5F)), low, V(1.0F)), low, V(1.0F));
-    const V density = exp_nonpositive(high * high * V(-0.5F)) * low_exp * V(0.39894228040143268F);
+    // What rounding took from the square is made up for to first order, so that large t lose nothing in the exponent.
+    const V square = t * t, bell = exp_nonpositive(square * V(-0.5F));
+    const V exact = V::fma(bell, V::residual(t, t, square) * V(-0.5F), bell);
     const V w = V(1.0F) / V::fma(t, V(0.25F), V(1.0F));
-    V p = V(4.032743e-02F);
-    p = V::fma(p, w, V(-1.5048616e-01F));
-    p = V::fma(p, w, V(1.12626724e-01F));
-    p = V::fma(p, w, V(9.465938e-02F));
-    p = V::fma(p, w, V(1.1537897e-02F));
-    p = V::fma(p, w, V(2.286749e-01F));
-    p = V::fma(p, w, V(1.7629392e-01F));
-    p = V::fma(p, w, V(2.4037379e-01F));
-    p = V::fma(p, w, V(2.4926858e-01F));
-    p = V::fma(p, w, V(2.5003767e-01F));
-    return {density, density * p * w};
+    V p = V(1.6088316e-02F);
+    p = V::fma(p, w, V(-6.0035292e-02F));
+    p = V::fma(p, w, V(4.493156e-02F));
+    p = V::fma(p, w, V(3.776363e-02F));
+    p = V::fma(p, w, V(4.602955e-03F));
+    p = V::fma(p, w, V(9.122809e-02F));
+    p = V::fma(p, w, V(7.03311e-02F));
+    p = V::fma(p, w, V(9.589527e-02F));
+    p = V::fma(p, w, V(9.944377e-02F));
+    p = V::fma(p, w, V(9.97506e-02F));
+    return {exact * V(kInverseRoot), exact * p * w};
   }
 
  private:
@@ -134,14 +146,21 @@ struct Math {
     const V n = shifted - V(12582912.0F);
     V r = V::fma(n, V(-0.693359375F), x);
     r = V::fma(n, V(2.12194440e-4F), r);
-    V p = V(1.9875691500e-4F);
-    p = V::fma(p, r, V(1.3981999507e-3F));
-    p = V::fma(p, r, V(8.3334519073e-3F));
-    p = V::fma(p, r, V(4.1665795894e-2F));
-    p = V::fma(p, r, V(1.6666665459e-1F));
-    p = V::fma(p, r, V(5.0000001201e-1F));
-    return {shifted, n, V::fma(p, r * r, r) + V(1.0F)};
+    V p = V(1.3814581e-03F);
+    p = V::fma(p, r, V(8.368726e-03F));
+    p = V::fma(p, r, V(4.166839e-02F));
+    p = V::fma(p, r, V(1.6666521e-01F));
+    p = V::fma(p, r, V(4.9999994e-01F));
+    p = V::fma(p, r, V(1.0F));
+    return {shifted, n, V::fma(p, r, V(1.0F))};
   }
+#if defined(__AVX512F__)
+  // 2^n p, or 0 where x is below kLowest, whatever p is there.
+  TWINLENS_INLINE static V scaled_from_lowest(V x, const ReducedExp& e) {
+    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x.raw, (__m512)V(kLowest).raw, _CMP_NLT_UQ);
+    return (typename V::Raw)_mm512_maskz_scalef_ps(counts, (__m512)e.p.raw, (__m512)e.n.raw);
+  }
+#endif
 };
 
 }  // namespace twinlens

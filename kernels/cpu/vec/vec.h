@@ -147,6 +147,12 @@ struct Vec {
   }
   // a * b + c, contracted to one instruction where the set has it.
   TWINLENS_INLINE static Vec fma(Vec a, Vec b, Vec c) { return a.raw * b.raw + c.raw; }
+  // a * b - product, rounded once on every set: what the rounding of a * b left out.
+  TWINLENS_INLINE static Vec residual(Vec a, Vec b, Vec product) {
+    Raw r;
+    for (int i = 0; i < kWidth; ++i) r[i] = __builtin_fmaf(a.raw[i], b.raw[i], -product.raw[i]);
+    return r;
+  }
 
   // IEEE-like maximum that keeps NaN of the first argument.
   TWINLENS_INLINE static Vec max(Vec a, Vec b) { return b.raw > a.raw ? b.raw : a.raw; }
