@@ -219,7 +219,7 @@ TEST_CASE("the streamed losses take memory for a few tiles, not for all logits",
     reset_peak_memory(kCpu);
     const std::size_t before = memory_report(kCpu).bytes;
     backward(sigmoid ? sigmoid_loss(u, v, t, bias) : info_nce(u, v, t));
-    CHECK(memory_report(kCpu).peak_bytes - before < 16'000'000);
+    CHECK(memory_report(kCpu).peak_bytes - before < 36'000'000);
   }
 }
 

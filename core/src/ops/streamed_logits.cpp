@@ -10,6 +10,10 @@ MatmulOperand rows_from(const Tensor& x, std::int64_t begin, bool transposed) {
   return {floats(x) + begin * x.strides()[0], DType::f32, x.strides()[0], transposed, 0};
 }
 
+// Large enough that packing features for a tile's products is a small part of them. On the CPU a multiple of the columns that threads
+// take at a time, twice over (docs/decisions/0012).
+std::int64_t side_of_tile(Device device) { return device.is_cuda() ? 4096 : 1536; }
+
 }  // namespace
 
 LogitTiles::LogitTiles(std::int64_t rows, std::int64_t columns, Device device, const InfoNceOptions& options)
@@ -18,12 +22,8 @@ LogitTiles::LogitTiles(std::int64_t rows, std::int64_t columns, Device device, c
       column_ids(options.column_ids.defined() ? dense(options.column_ids) : Tensor{}),
       rows_(rows),
       columns_(columns),
-      tile_rows_(options.tile_rows > 0 ? options.tile_rows
-                 : device.is_cuda()    ? 4096
-                                       : 512),
-      tile_columns_(options.tile_columns > 0 ? options.tile_columns
-                    : device.is_cuda()       ? 4096
-                                             : 1024) {}
+      tile_rows_(options.tile_rows > 0 ? options.tile_rows : side_of_tile(device)),
+      tile_columns_(options.tile_columns > 0 ? options.tile_columns : side_of_tile(device)) {}
 
 Tensor LogitTiles::memory(Device device) const {
   return empty({least(tile_rows_, rows_), least(tile_columns_, columns_)}, DType::f32, device);
