@@ -7,21 +7,24 @@
 namespace twinlens {
 namespace {
 
+// Row r; row `next` is asked for meanwhile.
 template <class I, class X, class Y>
-TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r) {
+TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r, std::int64_t next) {
   using V = Vec<I>;
   const std::int64_t c = a.x.cols;
-  const X* x = a.x.row<X>(r);
-  Y* y = a.y.row<Y>(r);
+  const X *x = a.x.row<X>(r), *x_ahead = a.x.row<X>(next);
+  Y *y = a.y.row<Y>(r), *y_ahead = a.y.row<Y>(next);
 
-  V sum(0.0F);
-  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { sum += load_lanes<I>(x + i, n); });
+  const V sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+    __builtin_prefetch(x_ahead + i, 0, 3);
+    __builtin_prefetch(y_ahead + i, 1, 3);
+    return load_lanes<I>(x + i, n);
+  });
   const float mean = sum.sum() / static_cast<float>(c);
   // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
-  V squares(0.0F);
-  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+  const V squares = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
     const V d = load_lanes<I>(x + i, n, mean) - V(mean);
-    squares = V::fma(d, d, squares);
+    return d * d;
   });
   const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
   for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
@@ -82,7 +85,7 @@ void kernel(I, const LayerNormForward& a) {
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
       parallel_for(row_count(a.x), 16, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t r = begin; r < end; ++r) forward_row<I, X, Y>(a, r);
+        for (std::int64_t r = begin; r < end; ++r) forward_row<I, X, Y>(a, r, r + 1 < end ? r + 1 : r);
       });
     });
   });

@@ -188,6 +188,16 @@ struct Vec {
   // --- conversions --------------------------------------------------------------------------------------------------------------
   TWINLENS_INLINE static Vec from_bf16(Half h) { return (Raw)(__builtin_convertvector(h, UInt) << 16); }
   TWINLENS_INLINE static Half to_bf16(Raw r) {
+#if defined(__AVX512BF16__)
+    if constexpr (kWidth == 16) return (Half)_mm512_cvtneps_pbh((__m512)r);  // (denormal numbers become 0)
+#elif defined(__AVX512BW__)
+    if constexpr (kWidth == 16) {
+      const UInt bits = (UInt)r, nearest = bits + 0x7FFFU + ((bits >> 16) & 1U);
+      const __mmask16 nan = _mm512_cmp_ps_mask((__m512)r, (__m512)r, _CMP_UNORD_Q);
+      const UInt quiet = (UInt)_mm512_mask_or_epi32((__m512i)nearest, nan, (__m512i)bits, _mm512_set1_epi32(0x400000));
+      return (Half)_mm512_maskz_cvtepi32_epi16(0xFFFF, (__m512i)(quiet >> 16));
+    }
+#endif
     const UInt u = (UInt)r;
     const UInt rounded = u + 0x7FFFU + ((u >> 16) & 1U);
     const UInt nan = (u | 0x400000U);
@@ -265,6 +275,19 @@ TWINLENS_INLINE void for_lanes(std::int64_t count, F&& f) {
   std::int64_t i = 0;
   for (; i + w <= count; i += w) f(i, w);
   if (i < count) f(i, count - i);
+}
+// The sum over [0, count) of the registers f(offset, n), in four chains, whose additions do not wait for one another.
+template <class I, class F>
+TWINLENS_INLINE Vec<I> sum_lanes(std::int64_t count, F&& f) {
+  constexpr std::int64_t w = Vec<I>::kWidth;
+  Vec<I> sum[4] = {Vec<I>(0.0F), Vec<I>(0.0F), Vec<I>(0.0F), Vec<I>(0.0F)};
+  std::int64_t i = 0;
+  for (; i + 4 * w <= count; i += 4 * w) {
+    for (int chain = 0; chain < 4; ++chain) sum[chain] += f(i + chain * w, w);
+  }
+  for (; i + w <= count; i += w) sum[0] += f(i, w);
+  if (i < count) sum[1] += f(i, count - i);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 // Loads or stores n <= kWidth elements; n == kWidth is known at compile time where it matters, after inlining.
 template <class I, class T>
