@@ -31,6 +31,7 @@ struct StepOptions {
   double label_smoothing = 0.0;      // share of every target spread over the batch
   std::uint64_t seed = 0, step = 0;  // of the patches that are seen, with a model's patch dropout
   bool pack_captions = true;         // no work on padding (design.md 5.1); off: every caption padded to the context length
+  bool row_buckets = false;          // captions filled up, so that batches have few sizes (docs/decisions/0018-graphs.md)
   bool backward_if_finite = false;   // a loss that is not finite has no backward pass: for updates inside of it (AdamWInBackward)
 };
 
