@@ -14,6 +14,7 @@
 #include "clip/src/checkpoint.h"
 #include "clip/src/data_health.h"
 #include "clip/src/grace_saver.h"
+#include "clip/src/graphed_steps.h"
 #include "clip/src/live_report.h"
 #include "clip/src/loss_scaler.h"
 #include "clip/src/memory_plan.h"
@@ -60,9 +61,12 @@ class Training {
   void begin_step();
   void end_step(const LoadedBatch& batch);
   void check_card_options() const;
+  void check_graph_options() const;
   void prepare_card();
   LoadedBatch next_batch();
   void queue_step();
+  void queue_work(const StepInputs& inputs, FeatureFigures* figures);
+  void queue_update(const Tensor& loss);
   void settle_steps(std::int64_t left = 0);
   void check_finite(const SeenStep& step) const;
   std::string keys_of(const std::vector<std::int64_t>& samples) const;
@@ -116,8 +120,9 @@ class Training {
   DataHealth data_health_;
   std::unique_ptr<StepReadback> readback_;  // --async-step
   std::deque<QueuedStep> queued_;
-  std::unique_ptr<CardFeeder> feeder_;  // --prefetch-batches; before it the loader
-  std::unique_ptr<GraceSaver> grace_;   // last: its thread looks at the rest
+  std::unique_ptr<GraphedSteps> graphs_;  // --cuda-graphs
+  std::unique_ptr<CardFeeder> feeder_;    // --prefetch-batches; before it the loader
+  std::unique_ptr<GraceSaver> grace_;     // last: its thread looks at the rest
 };
 
 }  // namespace twinlens

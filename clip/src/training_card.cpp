@@ -25,6 +25,7 @@ void Training::check_card_options() const {
     refuse("--device-transforms works on batches that are copied ahead; --prefetch-batches 0", "give --prefetch-batches 2");
   if (o_.device_transforms && o_.color_jitter.size() == 4 && o_.color_jitter[1] > 0.0 && o_.color_jitter_prob > 0.0)
     refuse("--device-transforms has no contrast; --color-jitter", "give 0 as its second strength, or leave one out");
+  check_graph_options();
   if (!o_.async_step) return;
   if (o_.precision == "amp")
     refuse("--async-step; --precision amp, whose loss scale follows from each step", "use amp_bf16, or leave one out");
@@ -32,7 +33,21 @@ void Training::check_card_options() const {
   if (o_.on_nonfinite == "skip") refuse("--async-step; --on-nonfinite skip, which looks at each step before its update", "leave one out");
 }
 
+void Training::check_graph_options() const {
+  if (!o_.cuda_graphs) return;
+  const auto refuse = [](const std::string& what, const char* remedy) { throw ConfigError("--cuda-graphs " + what + "; " + remedy); };
+  if (device_.is_cpu()) refuse("is for a card; --device cpu", "leave it out, or use --device cuda");
+  if (!o_.async_step || o_.prefetch_batches == 0)
+    refuse("records steps that the host does not wait for; --async-step, --prefetch-batches",
+           "give both, as --async-step --prefetch-batches 2");
+  if (o_.max_chunk > 0 || o_.accum_freq > 1 || o_.memory_limit > 0 || step_options_.max_chunk > 0)
+    refuse("records steps of one chunk; --max-chunk, --accum-freq, --memory-limit", "leave one out");
+  if (!o_.stream_loss) refuse("cannot record a loss whose targets the host makes; --no-stream-loss", "leave one out");
+}
+
 void Training::prepare_card() {
+  check_graph_options();  // (a resumed run may have chunks)
+  if (o_.cuda_graphs) graphs_ = std::make_unique<GraphedSteps>(device_);
   if (o_.async_step) readback_ = std::make_unique<StepReadback>(device_);
   if (o_.prefetch_batches == 0) return;
   const std::int64_t s = model_->config.vision.image_size;
@@ -47,13 +62,17 @@ void Training::queue_step() {
   begin_step();
   const bool logged = is_logged(state_.step + 1);
   FeatureFigures figures;
-  const Tensor loss = queue_forward_backward(*model_, {batch.pixels, batch.captions, batch.caption_ids, batch.samples}, step_options_,
-                                             context_, *communicator_, logged ? &figures : nullptr);
-  judge_step(*parameters_, loss, device_block_, readback_->record(), o_.grad_clip_norm);
+  const PairBatch pairs{batch.pixels, batch.captions, batch.caption_ids, batch.samples};
   const std::lock_guard changing(grace_->state());
   writer_->poll();
-  adamw_step(*parameters_, device_block_, adamw_);
-  model_->clamp_logit_scale();
+  if (graphs_ != nullptr) {
+    const StepInputs inputs = step_inputs(*model_, pairs, 0, pairs_of(pairs), step_options_, true);
+    graphs_->queue(
+        inputs, [&](const StepInputs& in) { queue_work(in, logged ? &figures : nullptr); }, logged);
+  } else {
+    parameters_->forget_gradients();
+    queue_update(queue_forward_backward(*model_, pairs, step_options_, context_, *communicator_, logged ? &figures : nullptr));
+  }
   if (ema_ != nullptr) ema_->update(*parameters_);
   readback_->queue();
   queued_.push_back({state_.step + 1, batch.samples, logged});
@@ -62,6 +81,17 @@ void Training::queue_step() {
   if (feeder_ != nullptr) feeder_->prefetch();
   end_step(batch);
   log_step(batch, last_loss_, last_norm_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
+void Training::queue_work(const StepInputs& inputs, FeatureFigures* figures) {
+  parameters_->forget_gradients();
+  queue_update(queue_forward_backward(*model_, inputs, step_options_, context_, *communicator_, figures));
+}
+
+void Training::queue_update(const Tensor& loss) {
+  judge_step(*parameters_, loss, device_block_, readback_->record(), o_.grad_clip_norm);
+  adamw_step(*parameters_, device_block_, adamw_);
+  model_->clamp_logit_scale();
 }
 
 void Training::settle_steps(std::int64_t left) {

@@ -50,7 +50,6 @@ void Training::begin_step() {
   if (context_.compute == Compute::f16) step_options_.loss_scale = state_.scaler.scale;
   block_.loss_scale = static_cast<float>(step_options_.loss_scale);
   if (device_block_.defined()) copy_step_block(block_, device_block_);
-  parameters_->forget_gradients();
 }
 
 void Training::end_step(const LoadedBatch& batch) {
@@ -65,6 +64,7 @@ void Training::step() {
   const auto start = Clock::now();
   const LoadedBatch batch = next_batch();
   begin_step();
+  parameters_->forget_gradients();
   const bool scales = context_.compute == Compute::f16;
   const bool logged = is_logged(state_.step + 1);
   FeatureFigures figures;
