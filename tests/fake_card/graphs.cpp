@@ -5,8 +5,9 @@
 #include <catch2/catch.hpp>
 #include <random>
 
-#include "clip/src/graphed_steps.h"
+#include "bench/step/runner.h"
 #include "tests/fake_card/step_kernels.h"
+#include "tests/support/graph_steps.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 
@@ -37,71 +38,24 @@ struct Kernels {
   }
 };
 
-// `words` of each caption beside its first and last token.
-PairBatch batch_of(std::int64_t pairs, std::uint64_t round, std::uint64_t words) {
-  PairBatch batch;
-  batch.pixels = full({pairs, 32, 32, 3}, static_cast<double>(round * 20 % 256), DType::u8).to(kCard);
-  std::mt19937_64 random(round);
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    std::vector<std::int32_t> caption{998};
-    for (std::uint64_t t = 1 + random() % words; t > 0; --t) caption.push_back(static_cast<std::int32_t>(random() % 990));
-    caption.push_back(999);
-    const bool repeats = i > 0 && random() % 5 == 0;
-    batch.captions.push_back(repeats ? batch.captions.back() : caption);
-    batch.caption_ids.push_back(repeats ? batch.caption_ids.back() : i);
-    batch.samples.push_back(static_cast<std::int64_t>(random() % 1000));
-  }
-  return batch;
-}
-
-// The parts of a training step, as the trainer has them.
-struct Steps {
+// Notes the kernels of each step that is queued, not launched.
+struct NotedSteps {
   Kernels kernels;
-  ModelConfig config;
-  std::unique_ptr<Clip> model;
-  std::unique_ptr<FlatParameters> flat;
-  std::unique_ptr<Communicator> solo = solo_communicator();
-  StepBlock block;
-  Tensor card_block, record = zeros({static_cast<std::int64_t>(sizeof(StepRecord))}, DType::u8, kCard);
-  Context context;
-  StepOptions options;
-  std::unique_ptr<GraphedSteps> graphs;
   std::vector<Call> calls;  // of the step that was queued last
+  GraphSteps all;
   std::function<void()> also;
 
-  explicit Steps(const std::string& model_json, Compute compute = Compute::fp32, double patch_dropout = 0.0)
-      : config(parse_model_config(model_json, "test")) {
-    config.vision.patch_dropout = patch_dropout;
-    model = std::make_unique<Clip>(config, 1);
-    move_to(*model, kCard);
-    flat = std::make_unique<FlatParameters>(collect(*model), compute == Compute::bf16);
-    card_block = step_block_on(block, kCard);
-    context.training = true;
-    context.compute = compute;
-    context.step = static_cast<const StepBlock*>(card_block.raw());
-    options.row_buckets = true;
-    options.equal_captions = EqualCaptions::positives;
-    graphs = std::make_unique<GraphedSteps>(kCard);
-  }
-  StepInputs inputs_of(const PairBatch& batch) {
-    ++options.step;
-    return step_inputs(*model, batch, 0, batch.pixels.size(0), options, true);
+  explicit NotedSteps(const std::string& model_json, Compute compute = Compute::fp32, double patch_dropout = 0.0)
+      : all(model_json, kCard, compute, patch_dropout) {
+    all.before = [this] { fake_card().calls = &calls; };
+    all.after = [this] {
+      if (also) also();
+      fake_card().calls = nullptr;
+    };
   }
   void queue(const StepInputs& inputs, bool look = false) {
     calls.clear();
-    graphs->queue(
-        inputs,
-        [&](const StepInputs& in) {
-          fake_card().calls = &calls;
-          flat->forget_gradients();
-          const Tensor loss = queue_forward_backward(*model, in, options, context, *solo);
-          judge_step(*flat, loss, card_block, record, 1.0);
-          adamw_step(*flat, card_block, {});
-          model->clamp_logit_scale();
-          if (also) also();
-          fake_card().calls = nullptr;
-        },
-        look);
+    all.queue(inputs, look);
   }
 };
 
@@ -178,20 +132,40 @@ TEST_CASE("what a graph reads is kept for it", "[fake]") {
   CHECK(read.use_count() == 1);
 }
 
+TEST_CASE("offsets that a graph reads outlive those that are remembered", "[fake]") {
+  const Kernels kernels;
+  MemoryPool pool(current_stream(kCard));
+  Tensor out = zeros({4}, DType::i64, kCard);
+  const auto work = [&] { out.copy_(equal_offsets(3, 5, kCard).tensor()); };
+  {
+    const MemoryPool::Use use(pool);
+    work();
+  }
+  const std::optional<Graph> graph = Graph::record(pool, work);
+  REQUIRE(graph.has_value());
+  std::vector<Tensor> others;
+  for (std::int64_t i = 0; i < 100; ++i) {
+    equal_offsets(3, 100 + i, kCard);
+    others.push_back(zeros({4}, DType::i64, kCard));
+  }
+  graph->launch();
+  CHECK(out.to_ints() == std::vector<std::int64_t>{0, 5, 10, 15});
+}
+
 TEST_CASE("the arguments of all kernels of a step are those of any batch of its size", "[fake]") {
   for (const Compute compute : {Compute::fp32, Compute::bf16}) {
     for (const bool resnet : {false, true}) {
       for (const double patch_dropout : {0.0, 0.5}) {
         if (resnet && patch_dropout > 0.0) continue;
         for (const bool recompute : {false, true}) {
-          Steps steps(resnet ? toy_resnet_json() : toy_vit_json(), compute, patch_dropout);
-          steps.context.checkpoint_blocks = recompute;
+          NotedSteps steps(resnet ? toy_resnet_json() : toy_vit_json(), compute, patch_dropout);
+          steps.all.context.checkpoint_blocks = recompute;
           // Batches of one size, with different captions of different lengths.
           std::vector<StepInputs> same;
-          const StepInputs first = steps.inputs_of(batch_of(32, 0, 9));
+          const StepInputs first = steps.all.inputs_of(ragged_batch(32, 0, 9));
           for (std::uint64_t round = 1; same.size() < 4; ++round) {
             REQUIRE(round < 1000);
-            StepInputs next = steps.inputs_of(batch_of(32, round, 9));
+            StepInputs next = steps.all.inputs_of(ragged_batch(32, round, 9));
             const bool fits =
                 next.captions.ids.count() == first.captions.ids.count() && next.captions.captions() == first.captions.captions();
             if (fits && next.captions.offsets.host() != first.captions.offsets.host()) same.push_back(std::move(next));
@@ -201,21 +175,21 @@ TEST_CASE("the arguments of all kernels of a step are those of any batch of its 
           CHECK(steps.calls.size() > 100);
           steps.queue(same[0]);
           const std::vector<Call> recorded = steps.calls;
-          REQUIRE(steps.graphs->counts().recorded == 1);
+          REQUIRE(steps.all.graphs->counts().recorded == 1);
           steps.queue(same[1], true);
           check_calls(steps.calls, recorded);
           steps.queue(same[2]);
           CHECK(steps.calls.empty());  // launched
-          CHECK(steps.graphs->counts().launched == 2);
+          CHECK(steps.all.graphs->counts().launched == 2);
           steps.queue(same[3], true);
           check_calls(steps.calls, recorded);
           // Another size has others.
-          const StepInputs large = steps.inputs_of(batch_of(32, 1, 14));
+          const StepInputs large = steps.all.inputs_of(ragged_batch(32, 1, 14));
           REQUIRE(large.captions.ids.count() != first.captions.ids.count());
           steps.queue(large);
           steps.queue(large);
           const std::vector<Call> of_large = steps.calls;
-          CHECK(steps.graphs->counts().recorded == 2);
+          CHECK(steps.all.graphs->counts().recorded == 2);
           CHECK(of_large != recorded);
           steps.queue(same[0]);
           CHECK(steps.calls.empty());
@@ -228,10 +202,10 @@ TEST_CASE("the arguments of all kernels of a step are those of any batch of its 
 }
 
 TEST_CASE("a step whose arguments depend on the batch is seen, and so is one that keeps memory", "[fake]") {
-  Steps steps(toy_vit_json());
-  const StepInputs inputs = steps.inputs_of(batch_of(16, 1, 3));
+  NotedSteps steps(toy_vit_json());
+  const StepInputs inputs = steps.all.inputs_of(ragged_batch(16, 1, 3));
   double number = 0.0;
-  steps.also = [&] { steps.record.slice(0, 0, 1).fill_(number++); };
+  steps.also = [&] { steps.all.record.slice(0, 0, 1).fill_(number++); };
   steps.queue(inputs);
   steps.queue(inputs);
   const std::vector<Call> recorded = steps.calls;
@@ -243,22 +217,53 @@ TEST_CASE("a step whose arguments depend on the batch is seen, and so is one tha
 }
 
 TEST_CASE("more sizes than there may be graphs are queued kernel by kernel", "[fake]") {
-  Steps steps(toy_vit_json());
-  steps.options.row_buckets = false;
+  NotedSteps steps(toy_vit_json());
+  steps.all.options.row_buckets = false;
   const std::int64_t sizes = static_cast<std::int64_t>(GraphedSteps::kMostGraphs) + 3;
   for (int round = 0; round < 3; ++round) {
     for (std::int64_t i = 0; i < sizes; ++i) {
-      PairBatch batch = batch_of(4, 1, 1);
+      PairBatch batch = ragged_batch(4, 1, 1);
       for (std::int64_t k = 0; k < i; ++k)
         batch.captions[static_cast<std::size_t>(k % 4)].insert(batch.captions[static_cast<std::size_t>(k % 4)].begin() + 1, 7);
-      steps.options.encode_equal_once = false;
-      steps.queue(steps.inputs_of(batch));
+      steps.all.options.encode_equal_once = false;
+      steps.queue(steps.all.inputs_of(batch));
     }
   }
-  CHECK(steps.graphs->counts().recorded == sizes - 3);
-  CHECK(steps.graphs->counts().plain == sizes + 2 * 3);
-  CHECK(steps.graphs->counts().launched == 2 * (sizes - 3));
-  CHECK_THAT(steps.graphs->text(), Contains("graphs: 24 of 27 batch sizes, launched 48 times; 33 steps were queued kernel by kernel"));
+  CHECK(steps.all.graphs->counts().recorded == sizes - 3);
+  CHECK(steps.all.graphs->counts().plain == sizes + 2 * 3);
+  CHECK(steps.all.graphs->counts().launched == 2 * (sizes - 3));
+  CHECK_THAT(steps.all.graphs->text(), Contains("graphs: 24 of 27 batch sizes, launched 48 times; 33 steps were queued kernel by kernel"));
+}
+
+TEST_CASE("the step that is timed gives the losses of plain steps when it is recorded", "[fake]") {
+  const Kernels kernels;
+  const TemporaryFolder folder;
+  write_text(folder / "model.json", toy_vit_json());
+  bench::RunnerOptions o;
+  o.model = folder / "model.json";
+  o.device = "cuda";
+  o.batch_size = 12;
+  o.learning_rate = 1e-3;
+  o.grad_clip_norm = 1.0;
+  const auto losses_of = [&](bool async, bool graphs) {
+    o.async_step = async;
+    o.cuda_graphs = graphs;
+    bench::Runner runner(o);
+    std::vector<Tensor> losses;
+    for (int i = 0; i < 6; ++i) losses.push_back(runner.step());
+    std::vector<float> out;
+    for (const Tensor& loss : losses) out.push_back(loss.item());
+    CHECK((runner.graphs().find("graphs: 1 of 1 batch sizes, launched 5 times") == 0) == graphs);
+    return out;
+  };
+  const std::vector<float> plain = losses_of(false, false);
+  CHECK(plain[5] < plain[0]);
+  CHECK(losses_of(true, false) == plain);
+  CHECK(losses_of(true, true) == plain);
+  CHECK_THROWS_WITH(losses_of(false, true),
+                    Contains("--cuda-graphs records steps that the host does not wait for; no --async-step; give it"));
+  o.device = "cpu";
+  CHECK_THROWS_WITH(losses_of(true, false), Contains("--async-step is for a card; --device cpu"));
 }
 
 namespace {
