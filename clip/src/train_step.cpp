@@ -43,6 +43,7 @@ Tensor loss_of(const Clip& model, const Tensor& ids, const Features& f, const St
 }
 
 Tensor scaled(const Tensor& loss, const StepOptions& options) {
+  if (options.card_loss_scale.defined()) return mul(loss, options.card_loss_scale);
   return options.loss_scale == 1.0 ? loss : affine(loss, options.loss_scale, 0.0);
 }
 

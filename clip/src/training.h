@@ -16,7 +16,6 @@
 #include "clip/src/grace_saver.h"
 #include "clip/src/graphed_steps.h"
 #include "clip/src/live_report.h"
-#include "clip/src/loss_scaler.h"
 #include "clip/src/memory_plan.h"
 #include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
@@ -105,6 +104,7 @@ class Training {
   Schedule schedule_;
   StepBlock block_;
   Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
+  Tensor card_scale_;    // --async-step with f16: the LossScale that the card keeps, as two f32
   Context context_;
   StepOptions step_options_;
   TrainState state_;
@@ -114,7 +114,7 @@ class Training {
   std::optional<MemoryPlan> prediction_;  // until it has been compared
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
-  double last_loss_ = 0.0, last_norm_ = 0.0;
+  double last_loss_ = 0.0, last_norm_ = 0.0, last_scale_ = 1.0;
   RunHealth health_{o_};
   std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
   DataHealth data_health_;
