@@ -194,6 +194,8 @@ def compare(o):
                "--save", str(folder)]
     if o.lean:
         program += ["--update-in-backward", "--recompute-cheap", "--no-weight-copies"]
+    if o.graphs:
+        program += ["--async-step", "--cuda-graphs"]
     if o.dense:
         program += ["--no-pack-captions", "--no-prune-last-block", "--no-encode-equal-once"]
     ours = Side("twinlens", program, {"OMP_NUM_THREADS": str(threads)})
@@ -254,6 +256,7 @@ def main():
     p.add_argument("--captions", default="emoji", help="emoji, web, dense or a text file")
     p.add_argument("--dense", action="store_true", help="no exact cuts on our side either")
     p.add_argument("--lean", action="store_true", help="our side with the flags that save memory: the same numbers, a little slower in bf16")
+    p.add_argument("--graphs", action="store_true", help="on a card: our side's steps recorded and launched as CUDA graphs")
     p.add_argument("--steps", type=int, default=3, help="of a round")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--warmup", type=int, default=2)

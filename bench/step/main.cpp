@@ -135,7 +135,9 @@ Json report(const Options& o, Runner& runner, const Round& round) {
            {"cpu_percent_of_peak", runner.device().is_cpu() ? Json(100.0 * cost.remaining / round.cpu_seconds * 1e-9 / peak) : Json()},
            {"peak_memory_bytes", memory_report(runner.device()).peak_bytes},
            {"peak_rss_bytes", peak_rss()}};
-  out["milliseconds"] = phase_times(runner);
+  out["async_step"] = o.runner.async_step;
+  out["graphs"] = runner.graphs();
+  out["milliseconds"] = o.runner.async_step ? Json::object() : phase_times(runner);
   out["ops"] = op_times(runner);
   out["losses"] = round.losses;
   return out;
@@ -149,6 +151,7 @@ void print_table(const Json& r) {
   std::printf("%10.1f pairs/s   %10.1f ms a step   %8.1f GFLOP/s (%.1f counted as the textbook does)\n",
               r["pairs_per_second"].get<double>(), r["milliseconds_per_step"].get<double>(), r["gflops_per_second"].get<double>(),
               r["nominal_gflops_per_second"].get<double>());
+  if (const auto graphs = r["graphs"].get<std::string>(); !graphs.empty()) std::printf("%s\n", graphs.c_str());
   if (!r["percent_of_peak"].is_null()) {
     std::printf("%10.1f %% of the peak measured now, %.0f GFLOP/s\n", r["percent_of_peak"].get<double>(), r["peak_gflops"].get<double>());
   }
@@ -198,6 +201,9 @@ void add_flags(CLI::App& app, Options& o) {
   app.add_flag("!--no-prune-last-block", r.prune_last_block, "Whole last blocks");
   app.add_flag("!--no-encode-equal-once", r.step.encode_equal_once, "Equal captions encoded as often as they stand there");
   app.add_flag("!--no-stream-loss", r.step.stream_loss, "All logits in memory instead of tiles");
+  app.add_flag("--async-step", r.async_step, "On a card: the host hears of a step's norm a step later; no times of phases");
+  app.add_flag("--cuda-graphs", r.cuda_graphs,
+               "On a card: record the step and queue it as one; with --async-step, after 2 steps of --warmup");
   app.add_flag("--update-in-backward", r.update_in_backward,
                "Every parameter is updated as soon as its gradient is there, which is then let go; the same numbers in less memory")
       ->excludes("--grad-clip-norm")

@@ -59,6 +59,7 @@ Captions distinct(const PairBatch& batch, bool equal_once) {
 
 Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device(options.device)) {
   if (device_.is_cuda() && cuda_device_count() <= device_.index) throw DeviceError(cuda_unavailable_reason());
+  check_options();
   model_ = std::make_unique<Clip>(find_model_config(o_.model), o_.seed);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
   model_->text.pooled_last_block = o_.prune_last_block;
@@ -77,10 +78,27 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   context_.checkpoint_blocks = o_.checkpoint_blocks;
   context_.recompute_cheap = o_.recompute_cheap;
   if (forward_only()) return;
+  set_staged_copies(o_.async_step);
+  if (o_.async_step) {
+    loss_ = zeros({}, DType::f32, device_);
+    readback_ = std::make_unique<StepReadback>(device_);
+  }
+  if (o_.cuda_graphs) graphs_ = std::make_unique<GraphedSteps>(device_);
+  o_.step.row_buckets = o_.cuda_graphs;
   set_thrifty_memory(o_.update_in_backward);
   const bool shadow = context_.compute == Compute::bf16 && o_.weight_copies;
   parameters_ = std::make_unique<FlatParameters>(collect(*model_), shadow, !o_.update_in_backward);
   if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_options(), false);
+}
+
+void Runner::check_options() const {
+  const auto refuse = [](const char* what, const char* remedy) { throw ConfigError(std::string(what) + "; " + remedy); };
+  if (o_.cuda_graphs && !o_.async_step) refuse("--cuda-graphs records steps that the host does not wait for; no --async-step", "give it");
+  if (o_.async_step && device_.is_cpu()) refuse("--async-step is for a card; --device cpu", "leave it out, or use --device cuda");
+  if (o_.async_step && o_.update_in_backward)
+    refuse("--async-step; --update-in-backward, which leaves no gradients to judge", "leave one out");
+  if (o_.cuda_graphs && (o_.step.max_chunk > 0 || !o_.step.stream_loss))
+    refuse("--cuda-graphs records steps of one chunk, with the loss in tiles; --max-chunk, --no-stream-loss", "leave them out");
 }
 
 AdamWOptions Runner::adamw_options() const {
@@ -154,7 +172,26 @@ void Runner::optimize() {
   if (in_backward_ != nullptr && device_block_.defined()) copy_step_block(block_, device_block_);
 }
 
+Tensor Runner::async_step() {
+  copy_step_block(block_, device_block_);
+  const StepInputs inputs = step_inputs(*model_, batch_, 0, o_.batch_size, o_.step, true);
+  const auto work = [&](const StepInputs& in) {
+    parameters_->forget_gradients();
+    const Tensor loss = queue_forward_backward(*model_, in, o_.step, context_, *communicator_);
+    judge_step(*parameters_, loss, device_block_, readback_->record(), o_.grad_clip_norm);
+    adamw_step(*parameters_, device_block_, adamw_options());
+    model_->clamp_logit_scale();
+    loss_.copy_(loss);
+  };
+  graphs_ != nullptr ? graphs_->queue(inputs, work, false) : work(inputs.to(device_));
+  readback_->queue();
+  if (readback_->queued() > 1) readback_->take();
+  block_.step += 1;
+  return loss_.clone();
+}
+
 Tensor Runner::step(PhaseSeconds* phases) {
+  if (readback_ != nullptr) return async_step();
   Stopwatch watch(*this, phases);
   parameters_->forget_gradients();
   watch.part(4);

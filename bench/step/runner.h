@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "clip/src/graphed_steps.h"
+#include "clip/src/step_readback.h"
+
 #include "twinlens/clip/train_step.h"
 #include "twinlens/nn/optimizer.h"
 
@@ -18,6 +21,8 @@ struct RunnerOptions {
   StepOptions step;
   bool prune_last_block = true, checkpoint_blocks = false, recompute_cheap = false, weight_copies = true;
   double learning_rate = 1e-5, grad_clip_norm = 0.0;
+  bool async_step = false;          // as train has it: the norm is judged on the card, the host hears of it a step later
+  bool cuda_graphs = false;         // as train has it; with async_step
   bool update_in_backward = false;  // AdamWInBackward; its time counts as backward
   std::string forward;              // image or text: a runner for features() alone, without gradients and moments
 };
@@ -32,9 +37,10 @@ class Runner {
  public:
   explicit Runner(const RunnerOptions& options);
 
-  // One step as the trainer does it: forward, loss, backward, AdamW. The loss stays on the device. With `phases` the device is waited
-  // for between the parts, which costs a card some of its speed.
+  // One step as the trainer does it: forward, loss, backward, AdamW. The loss stays on the device. With `phases`, not with async_step, the
+  // device is waited for between the parts, which costs a card some of its speed.
   Tensor step(PhaseSeconds* phases = nullptr);
+  std::string graphs() const { return graphs_ != nullptr ? graphs_->text() : ""; }
   // Unit features of the batch's pictures or captions, by one tower as it embeds: nothing is kept for a backward pass. (B, E)
   Tensor features() const;
   bool forward_only() const { return !o_.forward.empty(); }
@@ -51,6 +57,8 @@ class Runner {
   Tensor encode_text() const;
   AdamWOptions adamw_options() const;
   void optimize();
+  void check_options() const;
+  Tensor async_step();
 
   RunnerOptions o_;
   Device device_;
@@ -62,6 +70,9 @@ class Runner {
   std::unique_ptr<AdamWInBackward> in_backward_;
   Context context_;
   PairBatch batch_;
+  Tensor loss_;                             // async_step: where a step leaves it
+  std::unique_ptr<StepReadback> readback_;  // async_step
+  std::unique_ptr<GraphedSteps> graphs_;    // cuda_graphs
 };
 
 }  // namespace twinlens::bench

@@ -239,8 +239,8 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.evaluation_due = json.value("evaluation_due", false);
     state.best_step = json.value("best_step", std::int64_t{-1});
     state.best_value = json.value("best_value", 0.0);
-    state.scaler.scale = json.value("loss_scale", LossScaler::kFirst);
-    state.scaler.good_steps = json.value("loss_scale_good_steps", std::int64_t{0});
+    state.scaler.scale = json.value("loss_scale", LossScale::kFirst);
+    state.scaler.good_steps = json.value("loss_scale_good_steps", std::int32_t{0});
     state.data_fingerprint = json.at("data");
     state.settings = json.at("settings").dump();
   } catch (const Json::exception& e) {

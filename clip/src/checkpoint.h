@@ -12,8 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "clip/src/loss_scaler.h"
-
 #include "twinlens/clip/model.h"
 #include "twinlens/nn/optimizer.h"
 
@@ -34,7 +32,7 @@ struct TrainState {
   bool evaluation_due = false;   // saved before the evaluation of this step was made
   std::int64_t best_step = -1;   // of --save-best; -1: none yet
   double best_value = 0.0;
-  LossScaler scaler;  // --precision amp
+  LossScale scaler;  // --precision amp
 };
 
 // All that a checkpoint holds: a copy on the host, which uses its memory again when it is taken again, or the tensors themselves.

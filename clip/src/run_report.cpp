@@ -228,6 +228,7 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("prefetch-batches", o.prefetch_batches);
   add("device-transforms", o.device_transforms);
   add("async-step", o.async_step);
+  add("cuda-graphs", o.cuda_graphs);
   add("pack-captions", o.pack_captions);
   add("prune-last-block", o.prune_last_block);
   add("encode-equal-once", o.encode_equal_once);

@@ -152,6 +152,7 @@ StepOptions step_options(const TrainOptions& o) {
   s.seed = o.seed;
   s.encode_equal_once = o.encode_equal_once;
   s.pack_captions = o.pack_captions;
+  s.row_buckets = o.cuda_graphs;
   if (o.siglip && o.label_smoothing > 0.0) {
     throw ConfigError("label smoothing is defined for the softmax loss only; --label-smoothing with --siglip; leave one out");
   }

@@ -215,6 +215,7 @@ TrainResult Training::run() {
     note_skipped();
     throw;
   }
+  if (graphs_ != nullptr) log_->line(graphs_->text());
   if (!plan_.empty()) log_->line(memory_seen(device_));
   finish();
   result.steps = state_.step;

@@ -14,8 +14,8 @@
 #include "clip/src/checkpoint.h"
 #include "clip/src/data_health.h"
 #include "clip/src/grace_saver.h"
+#include "clip/src/graphed_steps.h"
 #include "clip/src/live_report.h"
-#include "clip/src/loss_scaler.h"
 #include "clip/src/memory_plan.h"
 #include "clip/src/run_health.h"
 #include "clip/src/run_log.h"
@@ -60,9 +60,12 @@ class Training {
   void begin_step();
   void end_step(const LoadedBatch& batch);
   void check_card_options() const;
+  void check_graph_options() const;
   void prepare_card();
   LoadedBatch next_batch();
   void queue_step();
+  void queue_work(const StepInputs& inputs, FeatureFigures* figures);
+  void queue_update(const Tensor& loss);
   void settle_steps(std::int64_t left = 0);
   void check_finite(const SeenStep& step) const;
   std::string keys_of(const std::vector<std::int64_t>& samples) const;
@@ -101,6 +104,7 @@ class Training {
   Schedule schedule_;
   StepBlock block_;
   Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
+  Tensor card_scale_;    // --async-step with f16: the LossScale that the card keeps, as two f32
   Context context_;
   StepOptions step_options_;
   TrainState state_;
@@ -110,14 +114,15 @@ class Training {
   std::optional<MemoryPlan> prediction_;  // until it has been compared
   std::vector<SkippedSample> skipped_before_;
   std::size_t skipped_logged_ = 0;
-  double last_loss_ = 0.0, last_norm_ = 0.0;
+  double last_loss_ = 0.0, last_norm_ = 0.0, last_scale_ = 1.0;
   RunHealth health_{o_};
   std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
   DataHealth data_health_;
   std::unique_ptr<StepReadback> readback_;  // --async-step
   std::deque<QueuedStep> queued_;
-  std::unique_ptr<CardFeeder> feeder_;  // --prefetch-batches; before it the loader
-  std::unique_ptr<GraceSaver> grace_;   // last: its thread looks at the rest
+  std::unique_ptr<GraphedSteps> graphs_;  // --cuda-graphs
+  std::unique_ptr<CardFeeder> feeder_;    // --prefetch-batches; before it the loader
+  std::unique_ptr<GraceSaver> grace_;     // last: its thread looks at the rest
 };
 
 }  // namespace twinlens

@@ -15,7 +15,7 @@ namespace twinlens {
 MemoryBudget Training::memory_budget() const {
   MemoryBudget budget;
   budget.pairs = o_.batch_size * o_.accum_freq;
-  budget.waiting = device_.is_cuda() ? o_.prefetch_batches : std::max(1, o_.workers) + 2;
+  budget.waiting = device_.is_cuda() ? o_.prefetch_batches + (o_.cuda_graphs ? 1 : 0) : std::max(1, o_.workers) + 2;
   budget.pixels_on_card = o_.prefetch_batches > 0;
   if (ema_ != nullptr) budget.update = static_cast<std::size_t>(ema_->average.count()) * sizeof(float);
   const std::int64_t looked_at = std::min<std::int64_t>(data_->size(), std::clamp<std::int64_t>(budget.pairs, 512, 4096));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <fmt/format.h>
 #include <thread>
 
@@ -11,6 +12,7 @@
 
 #include "twinlens/clip/evaluation.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/memory.h"
 
 namespace twinlens {
 namespace {
@@ -50,7 +52,10 @@ void Training::begin_step() {
   if (context_.compute == Compute::f16) step_options_.loss_scale = state_.scaler.scale;
   block_.loss_scale = static_cast<float>(step_options_.loss_scale);
   if (device_block_.defined()) copy_step_block(block_, device_block_);
-  parameters_->forget_gradients();
+  if (card_scale_.defined()) {
+    char* block = static_cast<char*>(device_block_.raw());
+    copy_bytes(current_stream(device_), block + offsetof(StepBlock, loss_scale), device_, card_scale_.raw(), device_, sizeof(float));
+  }
 }
 
 void Training::end_step(const LoadedBatch& batch) {
@@ -65,6 +70,7 @@ void Training::step() {
   const auto start = Clock::now();
   const LoadedBatch batch = next_batch();
   begin_step();
+  parameters_->forget_gradients();
   const bool scales = context_.compute == Compute::f16;
   const bool logged = is_logged(state_.step + 1);
   FeatureFigures figures;

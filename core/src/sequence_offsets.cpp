@@ -5,6 +5,7 @@
 
 #include "twinlens/core/check.h"
 #include "twinlens/kernels/dry_run.h"
+#include "twinlens/kernels/graph.h"
 
 namespace twinlens {
 
@@ -29,6 +30,12 @@ SequenceOffsets::SequenceOffsets(std::vector<std::int64_t> at, Device device) {
   check(!at.empty(), "sequence_offsets", "must hold (sequences + 1) values");
   Tensor tensor = from_vector(at, {static_cast<std::int64_t>(at.size())}).to(device);
   state_ = std::make_shared<const State>(std::move(at), std::move(tensor));
+}
+
+SequenceOffsets::SequenceOffsets(std::vector<std::int64_t> at, const Tensor& on_device) {
+  check(on_device.dtype() == DType::i64 && on_device.is_dense() && on_device.shape() == Shape{static_cast<std::int64_t>(at.size())},
+        "sequence_offsets", "the device's copy must be dense (sequences + 1) i64", {{"offsets", on_device}});
+  state_ = std::make_shared<const State>(std::move(at), on_device);
 }
 
 SequenceOffsets::SequenceOffsets(const Tensor& offsets) {
@@ -78,12 +85,13 @@ struct Remembered {
 
 // A copy belongs to the stream, and so to the thread, on which it was made.
 const SequenceOffsets& remembered(std::int64_t sequences, std::int64_t length, Device device) {
-  constexpr std::size_t kMost = 16;
+  constexpr std::size_t kMost = 64;  // more than the sizes of text that steps in graphs have (docs/decisions/0018-graphs.md)
   thread_local std::vector<Remembered> known;
   for (const Remembered& r : known) {
     if (r.sequences == sequences && r.length == length && r.device == device) return r.offsets;
   }
   if (known.size() == kMost) known.erase(known.begin());
+  const auto own_memory = MemoryPool::Use::none();
   known.push_back({sequences, length, device, make_equal(sequences, length, device)});
   return known.back().offsets;
 }
@@ -94,7 +102,10 @@ SequenceOffsets equal_offsets(std::int64_t sequences, std::int64_t length, Devic
   check(sequences >= 0 && length >= 0, "equal_offsets",
         "sequences = " + std::to_string(sequences) + " and length = " + std::to_string(length) + " must not be negative");
   // (What a dry run hands out must not outlive it.)
-  return device.is_cuda() && DryRun::current() == nullptr ? remembered(sequences, length, device) : make_equal(sequences, length, device);
+  if (device.is_cpu() || DryRun::current() != nullptr) return make_equal(sequences, length, device);
+  const SequenceOffsets& offsets = remembered(sequences, length, device);
+  Graph::keep(offsets.tensor().state());
+  return offsets;
 }
 
 }  // namespace twinlens

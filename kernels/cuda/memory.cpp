@@ -254,6 +254,40 @@ void event_hold(void* event, Stream& stream) {
   check_cuda(cudaStreamWaitEvent(native(stream), static_cast<cudaEvent_t>(event), 0), "cudaStreamWaitEvent", stream.device());
 }
 
+// --- graphs ------------------------------------------------------------------------------------------------------------------------------
+// Of this thread only: workers may allocate pinned memory meanwhile.
+void graph_begin(Stream& stream) {
+  select_cuda_device(stream);
+  check_cuda(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture", stream.device());
+}
+
+void* graph_end(Stream& stream) {
+  cudaGraph_t recorded = nullptr;
+  check_cuda(cudaStreamEndCapture(native(stream), &recorded), "cudaStreamEndCapture", stream.device());
+  cudaGraphExec_t ready = nullptr;
+  const cudaError_t error = cudaGraphInstantiateWithFlags(&ready, recorded, 0);
+  static_cast<void>(cudaGraphDestroy(recorded));
+  check_cuda(error, "cudaGraphInstantiate", stream.device());
+  return ready;
+}
+
+void graph_abandon(Stream& stream) noexcept {
+  cudaGraph_t recorded = nullptr;
+  static_cast<void>(cudaStreamEndCapture(native(stream), &recorded));
+  if (recorded != nullptr) static_cast<void>(cudaGraphDestroy(recorded));
+  static_cast<void>(cudaGetLastError());
+}
+
+void graph_launch(void* graph, Stream& stream) {
+  select_cuda_device(stream);
+  check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), native(stream)), "cudaGraphLaunch", stream.device());
+}
+
+void graph_destroy(void* graph) {
+  static_cast<void>(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)));
+  static_cast<void>(cudaGetLastError());
+}
+
 void select_cuda_device(const Stream& stream) { check_cuda(cudaSetDevice(stream.device().index), "cudaSetDevice", stream.device()); }
 
 void check_cuda_launch(const char* op, const Stream& stream) { check_cuda(cudaGetLastError(), op, stream.device()); }

@@ -121,16 +121,20 @@ double AdamWInBackward::gradient_norm(const std::function<bool(const std::string
   return std::sqrt(squares);
 }
 
-void judge_step(const FlatParameters& p, const Tensor& loss, const Tensor& step, const Tensor& record, double max_norm) {
+void judge_step(const FlatParameters& p, const Tensor& loss, const Tensor& step, const Tensor& record, double max_norm,
+                const Tensor& scaling) {
   const NoGrad guard;
   check_same_device("judge_step", {{"loss", loss}, {"record", record}});
   check(loss.count() == 1 && loss.dtype() == DType::f32, "judge_step", "the loss must be one f32", {{"loss", loss}});
   check(record.count() == static_cast<std::int64_t>(sizeof(StepRecord)), "judge_step", "needs the bytes of a StepRecord",
         {{"record", record}});
+  check(!scaling.defined() || scaling.count() * size_of(scaling.dtype()) == static_cast<std::int64_t>(sizeof(LossScale)), "judge_step",
+        "needs the bytes of a LossScale", {{"scaling", scaling}});
   StepBlock* block = block_in("judge_step", p, step);
   p.settle_gradients();
   const Tensor norm = norm2(p.gradients);
-  run(current_stream(p.values.device()), StepVerdict{floats(loss), floats(norm), max_norm, block, static_cast<StepRecord*>(record.raw())});
+  run(current_stream(p.values.device()), StepVerdict{floats(loss), floats(norm), max_norm, block, static_cast<StepRecord*>(record.raw()),
+                                                     scaling.defined() ? static_cast<LossScale*>(scaling.raw()) : nullptr});
 }
 
 float clip_factor(double norm, double max_norm) {

@@ -70,6 +70,19 @@ Step step_with(double scale, std::int64_t chunk, bool stream, bool checkpoint_bl
   return out;
 }
 
+// Of a whole batch, by a loss scale of the host's or one that lies where the loss does.
+std::vector<float> scaled_gradients(double of_host, const Tensor& of_device) {
+  Clip model(tiny(), 3);
+  FlatParameters flat(collect(model), false);
+  Context context;
+  context.training = true;
+  StepOptions options;
+  options.loss_scale = of_host;
+  options.card_loss_scale = of_device;
+  forward_backward(model, batch_of(64), options, context, *solo_communicator());
+  return flat.gradients.to_vector();
+}
+
 void check_gradients(const Step& got, const Step& want, double bound) {
   CHECK(got.loss == Approx(want.loss).epsilon(1e-6));
   for (std::size_t k = 0; k < want.gradients.size(); ++k) {
@@ -85,6 +98,14 @@ void check_gradients(const Step& got, const Step& want, double bound) {
     INFO(name << ": " << std::sqrt(difference / size));
     CHECK(std::sqrt(difference) <= bound * std::sqrt(size) + 1e-9);
   }
+}
+
+TEST_CASE("gradients come multiplied by the loss scale, wherever it lies", "[train]") {
+  const std::vector<float> plain = scaled_gradients(1.0, {}), scaled = scaled_gradients(1024.0, {});
+  CHECK(scaled_gradients(1.0, scalar(1024.0F)) == scaled);
+  bool all = true;
+  for (std::size_t i = 0; i < plain.size(); ++i) all = all && scaled[i] == 1024.0F * plain[i];
+  CHECK(all);
 }
 
 TEST_CASE("features do not depend on the chunk, to the bit", "[train]") {

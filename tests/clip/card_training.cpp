@@ -39,7 +39,7 @@ TEST_CASE("the switches of training on a card change no bit, and its memory is p
     CHECK(std::abs(predicted_off_by(log)) < 5.0);
     return read_file(folder / ("logs/" + name + "/model/open_clip_model.safetensors"));
   };
-  for (const char* precision : {"fp32", "amp_bf16"}) {
+  for (const char* precision : {"fp32", "amp_bf16", "amp"}) {
     o.precision = precision;
     o.prefetch_batches = 0;
     o.async_step = o.device_transforms = false;

@@ -5,6 +5,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/once/device_memory.h"
@@ -17,9 +18,13 @@ namespace {
 
 using test::fake_card;
 
+using Works = std::deque<std::function<void()>>;
+
 struct Queue {
-  std::deque<std::function<void()>> work;
+  Works work;
+  Works* recorded = nullptr;  // what is queued goes there
   int turns = 0;
+  void add(std::function<void()> x) { (recorded != nullptr ? *recorded : work).push_back(std::move(x)); }
   void run_one() {
     const auto next = std::move(work.front());
     work.pop_front();
@@ -51,6 +56,11 @@ std::recursive_mutex mutex;
 std::shared_ptr<Mark> mark_of(void* event) { return *static_cast<std::shared_ptr<Mark>*>(event); }
 
 Queue& queue_of(const Stream& stream) { return *static_cast<Queue*>(stream.native()); }
+
+// What a card refuses, or must not do, while a stream is recorded.
+void refuse_recording(const Stream& stream, const char* what) {
+  if (queue_of(stream).recorded != nullptr) throw DeviceError(std::string("fake card: ") + what + " while a graph is recorded");
+}
 
 void check_card(Device device) {
   if (device.index != 0) throw DeviceError("there is no cuda:" + std::to_string(device.index) + "; the fake machine has one card");
@@ -90,12 +100,14 @@ Stream& device_copy_stream(Device device) {
 
 void device_synchronize(Stream& stream) {
   const std::lock_guard lock(mutex);
+  refuse_recording(stream, "a wait");
   ++fake_card().waits;
   queue_of(stream).run_all();
 }
 
-void* device_allocate(Stream&, std::size_t bytes) {
+void* device_allocate(Stream& stream, std::size_t bytes) {
   const std::lock_guard lock(mutex);
+  refuse_recording(stream, "an allocation");
   if (fake_card().bytes + bytes > fake_card().capacity) return nullptr;
   void* data = std::calloc(bytes + 256, 1);
   fake_card().bytes += bytes;
@@ -106,21 +118,23 @@ void* device_allocate(Stream&, std::size_t bytes) {
 
 void device_free(Stream& stream, void* data) {
   const std::lock_guard lock(mutex);
+  refuse_recording(stream, "a release");
   fake_card().bytes -= blocks()[data];
   blocks().erase(data);
-  queue_of(stream).work.emplace_back([data] { std::free(data); });
+  queue_of(stream).add([data] { std::free(data); });
 }
 
 void device_copy(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   const std::lock_guard lock(mutex);
   Queue& queue = queue_of(stream);
+  if (from_device.is_cpu() || to_device.is_cpu()) refuse_recording(stream, "a copy of the host's memory");
   if (from_device.is_cpu()) {
     ++fake_card().pageable_copies;
     const char* begin = static_cast<const char*>(from);
-    queue.work.emplace_back([to, staged = std::vector<char>(begin, begin + bytes)] { std::memcpy(to, staged.data(), staged.size()); });
+    queue.add([to, staged = std::vector<char>(begin, begin + bytes)] { std::memcpy(to, staged.data(), staged.size()); });
     return;
   }
-  queue.work.emplace_back([=] { std::memcpy(to, from, bytes); });
+  queue.add([=] { std::memcpy(to, from, bytes); });
   if (to_device.is_cpu()) device_synchronize(stream);
 }
 
@@ -134,7 +148,8 @@ void pinned_free(void* data) { std::free(data); }
 
 void device_copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes) {
   const std::lock_guard lock(mutex);
-  queue_of(stream).work.emplace_back([=] { std::memcpy(to, from, bytes); });
+  refuse_recording(stream, "a copy of pinned memory");
+  queue_of(stream).add([=] { std::memcpy(to, from, bytes); });
 }
 
 // Shared: work that is queued may come to a mark whose event is gone.
@@ -143,9 +158,10 @@ void event_destroy(void* event) { delete static_cast<std::shared_ptr<Mark>*>(eve
 
 void event_record(void* event, Stream& stream) {
   const std::lock_guard lock(mutex);
+  refuse_recording(stream, "an event");
   const auto mark = mark_of(event);
   mark->queue = &queue_of(stream);
-  mark->queue->work.emplace_back([mark, number = ++mark->recorded] { mark->reached = number; });
+  mark->queue->add([mark, number = ++mark->recorded] { mark->reached = number; });
 }
 
 bool event_reached(void* event) {
@@ -164,9 +180,36 @@ void event_wait(void* event) {
 
 void event_hold(void* event, Stream& stream) {
   const std::lock_guard lock(mutex);
+  refuse_recording(stream, "a hold");
   const auto mark = mark_of(event);
-  queue_of(stream).work.emplace_back([mark, number = mark->recorded] { mark->drive(number); });
+  queue_of(stream).add([mark, number = mark->recorded] { mark->drive(number); });
 }
+
+// A graph is what was queued, to be queued again. (Kernels have a copy of their arguments, as they have on a card.)
+void graph_begin(Stream& stream) {
+  const std::lock_guard lock(mutex);
+  refuse_recording(stream, "another recording");
+  queue_of(stream).recorded = new Works();
+}
+
+void* graph_end(Stream& stream) {
+  const std::lock_guard lock(mutex);
+  ++fake_card().graphs;
+  return std::exchange(queue_of(stream).recorded, nullptr);
+}
+
+void graph_abandon(Stream& stream) noexcept {
+  const std::lock_guard lock(mutex);
+  delete std::exchange(queue_of(stream).recorded, nullptr);
+}
+
+void graph_launch(void* graph, Stream& stream) {
+  const std::lock_guard lock(mutex);
+  ++fake_card().graph_launches;
+  for (const auto& x : *static_cast<Works*>(graph)) queue_of(stream).add(x);
+}
+
+void graph_destroy(void* graph) { delete static_cast<Works*>(graph); }
 
 CardMemory device_memory(Device device) {
   check_card(device);
@@ -177,7 +220,11 @@ void run_without_kernel(Stream& stream, const char* op, const void* args) {
   const std::lock_guard lock(mutex);
   ++fake_card().kernels;
   const auto body = fake_card().bodies.find(op);
-  if (body != fake_card().bodies.end()) queue_of(stream).work.push_back(body->second(args));
+  if (body != fake_card().bodies.end()) {
+    queue_of(stream).add(body->second(args));
+  } else if (fake_card().calls != nullptr) {
+    fake_card().calls->push_back({op, {}});
+  }
 }
 
 }  // namespace twinlens

@@ -121,8 +121,9 @@ TEST_CASE("training on a card says what a step will take, and what it took", "[f
   o.workers = 1;
   o.save_frequency = 0;
   // Pictures that lie on the card beforehand outweigh all else.
-  for (const std::int64_t ahead : {0, 20}) {
-    o.name = ahead == 0 ? "first" : "ahead";
+  for (const std::int64_t ahead : {0, 20, 19}) {
+    o.name = ahead == 0 ? "first" : std::to_string(ahead);
+    o.async_step = o.cuda_graphs = ahead == 19;  // whose pixels lie there once more
     o.prefetch_batches = ahead;
     o.force_image_size = ahead == 0 ? 0 : 224;
     o.force_patch_dropout = ahead == 0 ? 0.0 : 0.9;
@@ -134,8 +135,11 @@ TEST_CASE("training on a card says what a step will take, and what it took", "[f
     CHECK(std::abs(predicted_off_by(log)) < 1.0);
   }
 
+  set_staged_copies(false);
+
   // A card that is too small.
   release_cached_memory(kCard);
+  o.async_step = o.cuda_graphs = false;
   o.name = "second";
   o.prefetch_batches = 0;
   o.batch_size = 24;

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/fake_card/fake_card.h"
 #include "tests/support/temporary_folder.h"
@@ -31,7 +32,9 @@ struct Run {
   TrainOptions o;
   std::int64_t norms = 0;             // asked for so far
   std::int64_t bad_step = -1;         // from 1: its norm is not finite
+  std::set<std::int64_t> overflows;   // from 1: their norms are not finite either
   std::vector<std::int64_t> updates;  // steps whose update was made
+  std::vector<float> factors;         // what it multiplies gradients by
 
   Run() {
     write_toy_folder(folder / "data", toy_pairs(40));
@@ -54,11 +57,13 @@ struct Run {
     set_fake_kernel_of<Copy, Scalar>();
     set_fake_kernel_of<StepVerdict, Scalar>();
     set_fake_kernel<SumOfSquares>([this](const SumOfSquares& a) {
-      *a.root = ++norms == bad_step ? std::numeric_limits<float>::infinity() : 2.0F;
+      *a.root = ++norms == bad_step || overflows.count(norms) > 0 ? std::numeric_limits<float>::infinity() : 2.0F;
       *a.nonfinite = 0;
     });
     set_fake_kernel<AdamW>([this](const AdamW& a) {
-      if (a.step->skip == 0) updates.push_back(static_cast<std::int64_t>(a.step->step) + 1);
+      if (a.step->skip != 0) return;
+      updates.push_back(static_cast<std::int64_t>(a.step->step) + 1);
+      factors.push_back(a.step->clip_factor / a.step->loss_scale);
     });
   }
   ~Run() {
@@ -156,6 +161,55 @@ TEST_CASE("a step that is not finite leaves the weights as they are, as do those
   }
 }
 
+TEST_CASE("the loss scale that a card keeps leaves out the steps that the host's leaves out", "[fake]") {
+  struct Seen {
+    std::vector<std::int64_t> updates;
+    std::vector<float> factors;
+    double scale = 0.0;
+    std::int64_t good_steps = -1;
+    std::string error;
+  };
+  const auto of_run = [](const std::set<std::int64_t>& overflows, bool async, bool graphs) {
+    Run run;
+    run.overflows = overflows;
+    run.o.precision = "amp";
+    run.o.async_step = async;
+    run.o.cuda_graphs = graphs;
+    run.o.prefetch_batches = async ? 2 : 0;
+    run.o.grad_clip_norm = 1.0;
+    Seen seen;
+    try {
+      train(run.o);
+      const auto state = nlohmann::json::parse(read_file(run.folder / "logs/run/checkpoints/step_20/state.json"));
+      seen.scale = state["loss_scale"];
+      seen.good_steps = state["loss_scale_good_steps"];
+    } catch (const NumericError& error) {
+      seen.error = std::string(error.what()).substr(0, 60);
+    }
+    synchronize(current_stream(kCard));
+    seen.updates = run.updates;
+    seen.factors = run.factors;
+    return seen;
+  };
+  std::set<std::int64_t> all;
+  for (std::int64_t i = 1; i <= 20; ++i) all.insert(i);
+  for (const std::set<std::int64_t>& overflows :
+       {std::set<std::int64_t>{}, {1}, {1, 2, 3, 9}, {19}, {22}, all}) {  // (the last step is looked at by two norms)
+    const Seen want = of_run(overflows, false, false);
+    CHECK(want.updates.size() == 20 - overflows.size());
+    CHECK(want.error.empty() == (overflows.size() < 20));
+    for (const bool graphs : {false, true}) {
+      const Seen got = of_run(overflows, true, graphs);
+      INFO(overflows.size() << " overflows" << (graphs ? ", graphs" : ""));
+      CHECK(got.updates == want.updates);
+      CHECK(got.factors == want.factors);
+      CHECK(got.scale == want.scale);
+      CHECK(got.good_steps == want.good_steps);
+      CHECK(got.error == want.error);
+    }
+  }
+}
+
 TEST_CASE("a checkpoint is of steps that have been heard of", "[fake]") {
   Run run;
   run.o.save_every_steps = 4;
@@ -168,7 +222,9 @@ TEST_CASE("a checkpoint is of steps that have been heard of", "[fake]") {
 TEST_CASE("what does not go together with steps that nobody waits for is refused in one line", "[fake]") {
   Run run;
   run.o.precision = "amp";
-  CHECK_THROWS_WITH(train(run.o), Contains("--async-step; --precision amp") && Contains("use amp_bf16"));
+  run.o.ema = 0.9;
+  CHECK_THROWS_WITH(train(run.o), Contains("--async-step; --precision amp with --ema") && Contains("use amp_bf16"));
+  run.o.ema = 0.0;
   run.o.precision = "fp32";
   run.o.on_nonfinite = "skip";
   CHECK_THROWS_WITH(train(run.o), Contains("--async-step; --on-nonfinite skip"));

@@ -27,4 +27,10 @@ bool event_reached(void* event);
 void event_wait(void* event);
 void event_hold(void* event, Stream& stream);
 
+void graph_begin(Stream& stream);             // what this thread queues there from now on is recorded and not done
+void* graph_end(Stream& stream);              // what was recorded, ready to be launched
+void graph_abandon(Stream& stream) noexcept;  // or forgotten
+void graph_launch(void* graph, Stream& stream);
+void graph_destroy(void* graph);  // never throws
+
 }  // namespace twinlens

@@ -8,25 +8,35 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <unordered_map>
 
 #include "kernels/cpu/once/device_memory.h"
 #include "kernels/cpu/once/pages.h"
-#include "kernels/cpu/once/staging.h"
+#include "kernels/cpu/once/recording.h"
 
 #include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/graph.h"
 #include "twinlens/kernels/scope.h"
 
 namespace twinlens {
 namespace {
 
+// Free blocks, by capacity and then by address, so that equal requests are served alike whatever the order in which blocks came back.
+using Blocks = std::set<std::pair<std::size_t, void*>>;
+
 // Cached blocks and statistics of one device.
 struct Pool {
   std::mutex mutex;
-  // Free blocks by capacity, for each stream apart: work queued on a stream may still use a block that was freed on it, and only later
-  // work of that stream is sure to come after.
-  std::map<Stream*, std::multimap<std::size_t, void*>> cache;
+  // For each stream apart: work queued on a stream may still use a block that was freed on it, and only later work of that stream is sure
+  // to come after.
+  std::map<Stream*, Blocks> cache;
+  struct Private {
+    Blocks blocks;
+    std::size_t taken = 0;
+  };
+  std::map<const MemoryPool*, Private> private_cache;  // what belongs to a pool
   std::size_t cached_bytes = 0;
   std::size_t bytes = 0;
   std::size_t peak_bytes = 0;
@@ -149,6 +159,9 @@ void release_locked(Pool& pool) {
   }
   pool.cache.clear();
   pool.cached_bytes = 0;
+  for (const auto& [owner, its] : pool.private_cache) {
+    for (const auto& [capacity, data] : its.blocks) pool.cached_bytes += capacity;
+  }
 }
 
 std::atomic<bool> is_thrifty{false};
@@ -236,9 +249,12 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   Pool& pool = pool_of(stream.device());
   const std::lock_guard lock(pool.mutex);
 
-  auto& blocks = pool.cache[&stream];
-  const auto found = blocks.lower_bound(memory.capacity_);
+  memory.pool_ = MemoryPool::current(stream);
+  Blocks& blocks = memory.pool_ != nullptr ? pool.private_cache[memory.pool_].blocks : pool.cache[&stream];
+  const auto found = blocks.lower_bound({memory.capacity_, nullptr});
+  const bool may_take = stream.device().is_cpu() || !Graph::recording();  // from the system or the card
   if (guards_on) {
+    if (!may_take) throw NoBlock();
     memory.guarded_ = true;
     memory.data_ = guarded_allocate(stream, bytes);
     if (memory.data_ == nullptr) throw_out_of_memory(pool, stream.device(), bytes);
@@ -248,6 +264,7 @@ Memory allocate(Stream& stream, std::size_t bytes) {
     pool.cached_bytes -= memory.counted_;  // (what is more than that stays cached)
     blocks.erase(found);
   } else {
+    if (!may_take) throw NoBlock();
     if (is_thrifty) trim(pool, memory.capacity_);
     memory.data_ = raw_allocate(stream, memory.capacity_);
     if (memory.data_ == nullptr) {
@@ -259,6 +276,7 @@ Memory allocate(Stream& stream, std::size_t bytes) {
       throw_out_of_memory(pool, stream.device(), bytes);
     }
   }
+  if (memory.pool_ != nullptr) pool.private_cache[memory.pool_].taken += memory.counted_;
   memory.tag_ = tag_of(pool, Scope::path());
   pool.tags[memory.tag_].bytes += memory.counted_;
   pool.bytes += memory.counted_;
@@ -277,8 +295,8 @@ Memory allocate_pinned(std::size_t bytes) {
   memory.counted_ = memory.capacity_ = round_up(bytes == 0 ? 1 : bytes);
   Pool& pool = pinned_pool();
   const std::lock_guard lock(pool.mutex);
-  auto& blocks = pool.cache[nullptr];
-  const auto found = blocks.lower_bound(memory.capacity_);
+  Blocks& blocks = pool.cache[nullptr];
+  const auto found = blocks.lower_bound({memory.capacity_, nullptr});
   if (found != blocks.end() && found->first <= memory.capacity_ + memory.capacity_ / 4) {
     memory.capacity_ = found->first;
     memory.data_ = found->second;
@@ -317,13 +335,28 @@ void Memory::release() noexcept {
   if (pool.bytes == pool.peak_bytes) note_peak(pool);
   pool.bytes -= counted_;
   pool.tags[tag_].bytes -= counted_;
+  const auto owner = pool.private_cache.find(pool_);
+  if (owner != pool.private_cache.end()) owner->second.taken -= counted_;
   if (guarded_) {
     guarded_free(*stream_, data_, bytes_);
   } else {
-    pool.cache[stream_].emplace(capacity_, data_);
+    (owner != pool.private_cache.end() ? owner->second.blocks : pool.cache[stream_]).emplace(capacity_, data_);
     pool.cached_bytes += counted_;
   }
   data_ = nullptr;
+}
+
+MemoryPool::~MemoryPool() {
+  Pool& pool = pool_of(stream_.device());
+  const std::lock_guard lock(pool.mutex);
+  pool.cache[&stream_].merge(pool.private_cache[this].blocks);
+  pool.private_cache.erase(this);
+}
+
+std::size_t MemoryPool::taken() const {
+  Pool& pool = pool_of(stream_.device());
+  const std::lock_guard lock(pool.mutex);
+  return pool.private_cache[this].taken;
 }
 
 Memory::Memory(Memory&& other) noexcept { *this = static_cast<Memory&&>(other); }
@@ -341,52 +374,14 @@ Memory& Memory::operator=(Memory&& other) noexcept {
   device_ = other.device_;
   tag_ = other.tag_;
   stream_ = other.stream_;
+  pool_ = other.pool_;
   other.data_ = nullptr;
   return *this;
 }
 
 Memory::~Memory() { release(); }
 
-namespace {
-
-std::atomic<bool> staged_copies{false};
-
-// False where the copy takes another way. Rings live as long as streams do: for good.
-bool stage(Stream& stream, void* to, const void* from, std::size_t bytes) {
-  constexpr std::size_t kRing = std::size_t{8} << 20;
-  if (!staged_copies) return false;
-  static std::mutex mutex;
-  static auto* rings = new std::map<Stream*, Staging*>();
-  Staging* ring = nullptr;
-  {
-    const std::lock_guard lock(mutex);
-    Staging*& slot = (*rings)[&stream];
-    if (slot == nullptr) slot = new Staging(kRing);
-    ring = slot;
-  }
-  if (bytes > ring->largest()) return false;
-  ring->copy(stream, to, from, bytes);
-  return true;
-}
-
-}  // namespace
-
-void copy_bytes(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
-  if (bytes == 0) return;
-  if (to_device.is_cpu() && from_device.is_cpu()) {
-    std::memcpy(to, from, bytes);
-  } else if (DryRun::current() == nullptr && !(from_device.is_cpu() && stage(stream, to, from, bytes))) {
-    device_copy(stream, to, to_device, from, from_device, bytes);
-  }
-}
-
 void set_thrifty_memory(bool on) { is_thrifty = on; }
-void copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes) {
-  if (bytes != 0 && DryRun::current() == nullptr) device_copy_pinned(stream, to, from, bytes);
-}
-
-void set_staged_copies(bool on) { staged_copies = on; }
-
 void set_memory_guards(bool on) { guards_on = on; }
 std::int64_t memory_guard_violations() { return guard_violations; }
 

@@ -32,6 +32,11 @@ void event_record(void*, Stream&) {}
 bool event_reached(void*) { return true; }
 void event_wait(void*) {}
 void event_hold(void*, Stream&) {}
+void graph_begin(Stream&) { throw DeviceError(kReason); }
+void* graph_end(Stream&) { throw DeviceError(kReason); }
+void graph_abandon(Stream&) noexcept {}
+void graph_launch(void*, Stream&) {}
+void graph_destroy(void*) {}
 void run_without_kernel(Stream&, const char*, const void*) { throw DeviceError(kReason); }
 
 }  // namespace twinlens

@@ -80,6 +80,7 @@ struct TrainOptions {
   std::int64_t prefetch_batches = 0;    // batches copied to a card before their step, on a stream of their own; 0: none
   bool device_transforms = false;       // crop, resize, flip and colour on the card
   bool async_step = false;              // on a card: the host does not wait for a step
+  bool cuda_graphs = false;             // on a card: steps are recorded and queued again; with async_step and prefetch_batches
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
 

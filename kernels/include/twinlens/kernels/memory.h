@@ -14,6 +14,8 @@
 
 namespace twinlens {
 
+class MemoryPool;  // twinlens/kernels/graph.h
+
 class Memory {
  public:
   Memory() = default;
@@ -40,6 +42,7 @@ class Memory {
   Device device_;
   std::uint32_t tag_ = 0;
   Stream* stream_ = nullptr;
+  const MemoryPool* pool_ = nullptr;  // whose it is; null: of its stream
 };
 
 // `bytes` of uninitialised memory on the stream's device. Throws DeviceError, naming the largest tags, when there is none left.
@@ -94,7 +97,7 @@ struct CardMemory {
 };
 CardMemory card_memory(Device device);
 
-// Gives cached blocks back to the operating system or driver.
+// Gives cached blocks back to the operating system or driver, but for those of a MemoryPool.
 void release_cached_memory(Device device);
 
 }  // namespace twinlens

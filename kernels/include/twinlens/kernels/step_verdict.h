@@ -5,7 +5,11 @@
 //   step->clip_factor = min(1, max_norm / (norm + 1e-6)) in f64; 1 where max_norm is 0 or the step is left out
 //   step->skip = record->skip = 1 when the loss or the norm is not finite, or a step before it was left out
 // So once a step is left out all that follow are, until the host has cleared the record: weights stay as they were before the first.
+//
+// With f16 the norm alone may be infinite because the scale is too large: record->overflow. Such a step is left out, and no other one for
+// its sake; the scale of the next step follows from it.
 
+#include "twinlens/kernels/loss_scale.h"
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/step_block.h"
 
@@ -15,6 +19,9 @@ struct StepRecord {
   float loss = 0.0F, norm = 0.0F;
   float clip_factor = 1.0F;
   std::int32_t skip = 0;
+  std::int32_t overflow = 0;
+  float loss_scale = 1.0F;  // of the step
+  LossScale next;           // what follows from it; with f16
 };
 
 struct StepVerdict {
@@ -25,6 +32,7 @@ struct StepVerdict {
   double max_norm;
   StepBlock* step;
   StepRecord* record;
+  LossScale* scaling;  // f16: that of the step, which becomes that of the next one; else null
 };
 template <class I>
 void kernel(I, const StepVerdict&);

@@ -50,8 +50,10 @@ void sgd_step(FlatParameters& parameters, const StepBlock& step, const SgdOption
 void sgd_step(FlatParameters& parameters, const Tensor& step, const SgdOptions& options);
 
 // Looks at the loss and the gradient norm where they are and writes clip factor and skip flag into a step block of step_block_on, and what
-// the host may read later into `record`, a StepRecord in memory of that device (kernels/step_verdict.h).
-void judge_step(const FlatParameters& parameters, const Tensor& loss, const Tensor& step, const Tensor& record, double max_norm);
+// the host may read later into `record`, a StepRecord in memory of that device (kernels/step_verdict.h). `scaling`: the LossScale of f16
+// in that memory, for the next step; absent without.
+void judge_step(const FlatParameters& parameters, const Tensor& loss, const Tensor& step, const Tensor& record, double max_norm,
+                const Tensor& scaling = {});
 
 // min(1, max_norm / (norm + 1e-6)), torch.nn.utils.clip_grad_norm_'s factor; 1 when max_norm is 0 (off).
 float clip_factor(double norm, double max_norm);
