@@ -170,6 +170,56 @@ TEST_CASE("index and search", "[program]") {
   CHECK_THAT(other.err, Contains("the index was made by another model (" + model + ")"));
 }
 
+// Pictures whose features depend on how they are decoded: odd.jpg is three times the size of the model's input and lies on its side.
+TEST_CASE("an index knows how its pictures were decoded, and a search decodes its own so", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  const std::string odd = std::string(TWINLENS_SOURCE_DIR) + "/tests/clip/data/odd.jpg";
+  const bool reduces = image_formats().find("libjpeg") != std::string::npos;
+  using Metadata = std::map<std::string, std::string>;
+  const auto score = [&](const std::string& index) {
+    return json_of({"search", "--model", model, "--index", index, "--image", odd, "--json"})["results"][0]["score"].get<double>();
+  };
+  struct Case {
+    Words flags;
+    Metadata recorded;
+  };
+  const std::vector<Case> cases{{{}, {}},
+                                {{"--exif-orientation"}, {{"exif_orientation", "true"}}},
+                                {{"--fast-decode"}, {{"fast_decode", "true"}}},
+                                {{"--exif-orientation", "--fast-decode"}, {{"exif_orientation", "true"}, {"fast_decode", "true"}}}};
+  for (const Case& c : cases) {
+    CAPTURE(c.flags);
+    Words index{"index", "--model", model, "--index", folder / "index", odd};
+    index.insert(index.end(), c.flags.begin(), c.flags.end());
+    REQUIRE(run(index).status == 0);
+    Words embed{"embed", "--model", model, "--output", folder / "rows", "--images", odd};
+    embed.insert(embed.end(), c.flags.begin(), c.flags.end());
+    REQUIRE(run(embed).status == 0);
+    Metadata metadata = c.recorded;
+    metadata["format"] = "pt";
+    const std::string file = folder / "index/embeddings.safetensors";
+    CHECK(SafetensorsFile(file).metadata() == metadata);
+    CHECK(read_file(folder / "rows") == read_file(file));
+    CHECK(score(folder / "index") == Approx(1.0).margin(1e-5));
+
+    // Without the record, as files were before it, it opens, and the picture is decoded the plain way: not what the index has.
+    const auto rows = read_safetensors(file);
+    write_safetensors(file, rows);
+    if (c.flags.empty() || c.flags == Words{"--exif-orientation"} || reduces) {
+      CHECK((score(folder / "index") > 1.0 - 1e-6) == c.flags.empty());
+    }
+    write_safetensors(file, rows, {{"fast_decode", "1/16"}});
+    const Outcome unknown = run({"search", "--model", model, "--index", folder / "index", "--image", odd});
+    CHECK(unknown.status == 1);
+    CHECK_THAT(unknown.err, Contains("not known here: fast_decode is '1/16'; '" + file + "'; make it anew by twinlens embed or index"));
+  }
+  // Texts are not decoded.
+  write_text(folder / "t.txt", "a red square");
+  REQUIRE(run({"embed", "--model", model, "--output", folder / "t", "--texts", folder / "t.txt", "--fast-decode"}).status == 0);
+  CHECK(SafetensorsFile(folder / "t").metadata() == Metadata{{"format", "pt"}});
+}
+
 TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") {
   const TemporaryFolder folder;
   const std::string curly = "it\xE2\x80\x99s";  // it’s
