@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "bench/step/batch.h"
+#include "clip/src/train_settings.h"
 
 #include "twinlens/clip/loss.h"
 #include "twinlens/clip/precision.h"
@@ -80,16 +81,8 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   set_thrifty_memory(o_.update_in_backward);
   const bool shadow = context_.compute == Compute::bf16 && o_.weight_copies;
   parameters_ = std::make_unique<FlatParameters>(collect(*model_), shadow, !o_.update_in_backward);
-  if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_options(), false);
-}
-
-AdamWOptions Runner::adamw_options() const {
-  AdamWOptions adamw;
-  if (model_->config.vision.is_resnet()) {
-    adamw.beta2 = 0.999;
-    adamw.eps = 1e-8;
-  }
-  return adamw;
+  adamw_ = adamw_options({}, model_->config);
+  if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_, false);
 }
 
 std::int64_t Runner::text_rows() const {
@@ -144,9 +137,9 @@ void Runner::optimize() {
     block_.clip_factor = o_.grad_clip_norm > 0.0 ? clip_factor(parameters_->gradient_norm(), o_.grad_clip_norm) : 1.0F;
     if (device_block_.defined()) {
       copy_step_block(block_, device_block_);
-      adamw_step(*parameters_, device_block_, adamw_options());
+      adamw_step(*parameters_, device_block_, adamw_);
     } else {
-      adamw_step(*parameters_, block_, adamw_options());
+      adamw_step(*parameters_, block_, adamw_);
     }
   }
   model_->clamp_logit_scale();
