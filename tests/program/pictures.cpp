@@ -1,7 +1,5 @@
 // Subcommands over many pictures: preprocess, embed from folders and tars, index and search; and training a vocabulary.
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
@@ -9,6 +7,7 @@
 #include <sstream>
 
 #include "tests/program/program.h"
+#include "tests/support/archive_files.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 
@@ -29,23 +28,6 @@ std::vector<std::string> lines_of(const std::string& path) {
   std::vector<std::string> out;
   for (std::string line; std::getline(text, line);) out.push_back(line);
   return out;
-}
-
-void write_tar(const std::string& path, const std::vector<std::pair<std::string, std::string>>& members, bool zipped) {
-  const std::unique_ptr<archive, int (*)(archive*)> writer(archive_write_new(), archive_write_free);
-  archive_write_set_format_ustar(writer.get());
-  if (zipped) archive_write_add_filter_gzip(writer.get());
-  REQUIRE(archive_write_open_filename(writer.get(), path.c_str()) == ARCHIVE_OK);
-  for (const auto& [name, bytes] : members) {
-    const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(), archive_entry_free);
-    archive_entry_set_pathname(entry.get(), name.c_str());
-    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(bytes.size()));
-    archive_entry_set_filetype(entry.get(), AE_IFREG);
-    archive_entry_set_perm(entry.get(), 0644);
-    REQUIRE(archive_write_header(writer.get(), entry.get()) == ARCHIVE_OK);
-    REQUIRE(archive_write_data(writer.get(), bytes.data(), bytes.size()) == static_cast<la_ssize_t>(bytes.size()));
-  }
-  archive_write_close(writer.get());
 }
 
 TEST_CASE("preprocess writes the model's input", "[program]") {
@@ -91,8 +73,11 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   fs::copy(picture(1), folder / "tree/a.png");
   write_text(folder / "tree/notes.txt", "no picture");
   write_text(folder / "tree/b/broken.png", "no picture either");
-  write_tar(folder / "some.tar", {{"x/2.png", read_file(picture(2))}, {"x/2.txt", "a caption"}, {"bad.jpg", "nothing"}}, false);
-  write_tar(folder / "more.tar.gz", {{"3.PNG", read_file(picture(3))}}, true);
+  write_tar(folder / "some.tar", {{"x/2.png", read_file(picture(2))}, {"x/2.txt", "a caption"}, {"bad.jpg", "nothing"}});
+  write_archive(folder / "more.tar.gz", {{"3.PNG", read_file(picture(3))}}, [](archive* out) {
+    archive_write_set_format_ustar(out);
+    archive_write_add_filter_gzip(out);
+  });
   Words words{"embed",   "--model",        model,    "--output", folder / "out", "--batch-size", "2",
               "--names", folder / "names", "--json", "--images"};
   words.insert(words.end(), {folder / "tree", picture(4), folder / "some.tar", folder / "more.tar.gz"});
