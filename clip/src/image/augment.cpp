@@ -47,7 +47,8 @@ struct ColorMap {
   void scale(double f) { then({f, 0, 0, 0, f, 0, 0, 0, f}, {0, 0, 0}); }
 };
 
-constexpr std::array<double, 3> kLuma{0.299, 0.587, 0.114};  // ITU-R BT.601, as Pillow's convert("L")
+constexpr double kWhole = MeanLuma::kWhole;
+constexpr std::array<double, 3> kLuma{MeanLuma::kRed / kWhole, MeanLuma::kGreen / kWhole, MeanLuma::kBlue / kWhole};
 
 // f times the picture plus (1 - f) times its gray.
 std::array<double, 9> toward_gray(double f) {
