@@ -32,19 +32,29 @@ fi
 card=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1)
 echo "card: $card"
 
-# One run: kind, name, seconds allowed, command. A row of the table, and a log.
+# Stopped from outside, nothing is left behind: a shell hands the signal on to what it has started, `timeout` to the process group of its own.
+stop() {
+  # shellcheck disable=SC2046 # one word for each
+  kill $(jobs -p) 2>/dev/null || true
+  wait
+  exit 143
+}
+trap stop INT TERM HUP
+
+# One run: kind, name, seconds allowed, command. A row of the table, and a log. In the background, since a trap waits for what is not.
 one() {
   local kind=$1 name=$2 seconds=$3 start=$SECONDS code=0 log
   shift 3
   log="$out/logs/$kind-${name//[^a-zA-Z0-9_]/_}"
-  timeout "$seconds" "$@" >"$log.log" 2>&1 || code=$?
+  timeout --kill-after 10 "$seconds" "$@" >"$log.log" 2>&1 &
+  wait $! || code=$?
   printf '%s\t%s\t%s\t%d\n' "$kind" "$name" "$([[ $code == 0 ]] && echo passed || echo "FAILED ($code)")" $((SECONDS - start)) >"$log.row"
 }
 
 # The same beside what runs already, up to $jobs at once.
 beside() {
   while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done
-  one "$@" &
+  { trap stop TERM && one "$@"; } &
 }
 
 op_names() { "$build/bin/test_ops" --list-test-names-only || true; } # (Catch2's status of a listing is the number of names)
@@ -84,7 +94,7 @@ for part in "${parts[@]}"; do "${part}_part"; done
 sort "$out"/logs/*.row | tee "$out/gpu.txt"
 {
   printf '{"card": "%s", "date": "%s", "runs": [' "$card" "$(date -u +%FT%TZ)"
-  cat "$out"/logs/*.row | sort | awk -F'\t' '{ printf "%s\n  {\"kind\": \"%s\", \"name\": \"%s\", \"result\": \"%s\", \"seconds\": %d}", NR > 1 ? "," : "", $1, $2, $3, $4 }'
+  cat "$out"/logs/*.row | sort | awk -F'\t' '{ printf "%s\n  {\"kind\": \"%s\", \"name\": \"%s\", \"result\": \"%s\", \"seconds\": %d}", (NR > 1 ? "," : ""), $1, $2, $3, $4 }'
   printf '\n]}\n'
 } >"$out/gpu.json"
 ! grep -q FAILED "$out/gpu.txt"

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "bench/step/batch.h"
+#include "clip/src/train_settings.h"
 
 #include "twinlens/clip/loss.h"
 #include "twinlens/clip/precision.h"
@@ -88,7 +89,8 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   set_thrifty_memory(o_.update_in_backward);
   const bool shadow = context_.compute == Compute::bf16 && o_.weight_copies;
   parameters_ = std::make_unique<FlatParameters>(collect(*model_), shadow, !o_.update_in_backward);
-  if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_options(), false);
+  adamw_ = adamw_options({}, model_->config);
+  if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_, false);
 }
 
 void Runner::check_options() const {
@@ -99,15 +101,6 @@ void Runner::check_options() const {
     refuse("--async-step; --update-in-backward, which leaves no gradients to judge", "leave one out");
   if (o_.cuda_graphs && (o_.step.max_chunk > 0 || !o_.step.stream_loss))
     refuse("--cuda-graphs records steps of one chunk, with the loss in tiles; --max-chunk, --no-stream-loss", "leave them out");
-}
-
-AdamWOptions Runner::adamw_options() const {
-  AdamWOptions adamw;
-  if (model_->config.vision.is_resnet()) {
-    adamw.beta2 = 0.999;
-    adamw.eps = 1e-8;
-  }
-  return adamw;
 }
 
 std::int64_t Runner::text_rows() const {
@@ -162,9 +155,9 @@ void Runner::optimize() {
     block_.clip_factor = o_.grad_clip_norm > 0.0 ? clip_factor(parameters_->gradient_norm(), o_.grad_clip_norm) : 1.0F;
     if (device_block_.defined()) {
       copy_step_block(block_, device_block_);
-      adamw_step(*parameters_, device_block_, adamw_options());
+      adamw_step(*parameters_, device_block_, adamw_);
     } else {
-      adamw_step(*parameters_, block_, adamw_options());
+      adamw_step(*parameters_, block_, adamw_);
     }
   }
   model_->clamp_logit_scale();
@@ -179,7 +172,7 @@ Tensor Runner::async_step() {
     parameters_->forget_gradients();
     const Tensor loss = queue_forward_backward(*model_, in, o_.step, context_, *communicator_);
     judge_step(*parameters_, loss, device_block_, readback_->record(), o_.grad_clip_norm);
-    adamw_step(*parameters_, device_block_, adamw_options());
+    adamw_step(*parameters_, device_block_, adamw_);
     model_->clamp_logit_scale();
     loss_.copy_(loss);
   };

@@ -55,7 +55,6 @@ class Runner {
  private:
   Tensor loss_and_gradients(PhaseSeconds* phases);
   Tensor encode_text() const;
-  AdamWOptions adamw_options() const;
   void optimize();
   void check_options() const;
   Tensor async_step();
@@ -67,6 +66,7 @@ class Runner {
   std::unique_ptr<Communicator> communicator_ = solo_communicator();
   StepBlock block_;
   Tensor device_block_;  // block_ in the memory of the card; absent on the CPU
+  AdamWOptions adamw_;
   std::unique_ptr<AdamWInBackward> in_backward_;
   Context context_;
   PairBatch batch_;

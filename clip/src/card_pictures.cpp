@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "twinlens/kernels/recolor.h"
 #include "twinlens/kernels/tone.h"
 
 namespace twinlens {
@@ -85,12 +86,7 @@ void transform(Stream& stream, const PackedPictures::Picture& p, std::int64_t si
     run(stream, args);
   }
   std::uint8_t* const now = buffers.now();
-  if (plan.color.has_value()) {
-    Recolor args = recolor_of(*plan.color, 0.0);
-    args.x = args.y = now;
-    args.count = size * size;
-    run(stream, args);
-  }
+  if (plan.color.has_value()) recolor(stream, *plan.color, now, size * size, reinterpret_cast<float*>(scratch));  // (the resize is done)
   if (plan.curve.has_value()) run(stream, ToneCurve{now, now, 3 * size * size, bytes + p.curve});
   if (plan.sharpness.has_value()) run(stream, Sharpness{now, buffers.move(), size, size, *plan.sharpness});
 }
@@ -102,6 +98,7 @@ std::int64_t PackedPictures::bytes_on_card() const { return bytes.count() + alig
 PackedPictures pack_pictures(std::vector<PlannedPicture> pictures, std::int64_t size) {
   PackedPictures packed;
   packed.size = size;
+  packed.scratch = sizeof(float);  // for recolor()
   Places places;
   for (const PlannedPicture& picture : pictures) {
     const AugmentPlan& plan = picture.plan;

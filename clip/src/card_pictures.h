@@ -2,8 +2,6 @@
 // Pictures of a batch that are cropped, resized, flipped and recoloured on a card (--device-transforms). A worker decodes and draws; what
 // the kernels read, the crops' pixels and their tables, lies in one run of pinned bytes, so that a batch is one copy. augment() is the
 // oracle: crops, sizes and tone come out to the byte, rotation and colour to one level.
-//
-// Contrast is not done there: it needs the mean of each picture.
 
 #include <memory>
 #include <vector>
@@ -29,7 +27,7 @@ struct PackedPictures {
   Tensor bytes;  // (n) u8, pinned
   std::vector<Picture> pictures;
   std::int64_t size = 0;     // of the results
-  std::int64_t scratch = 0;  // bytes of the largest resize
+  std::int64_t scratch = 0;  // bytes that the largest resize needs
 
   // Of `bytes` on the card and what the kernels need beside it.
   std::int64_t bytes_on_card() const;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 #include <vector>
 
@@ -15,7 +16,7 @@
 namespace twinlens {
 namespace {
 
-constexpr const char* kName = "embeddings";
+constexpr const char *kName = "embeddings", *kExif = "exif_orientation", *kFast = "fast_decode";
 
 [[noreturn]] void fail(const std::string& what, const std::string& path) {
   throw FileError(what + ": " + std::strerror(errno) + "; '" + path + "'; its folder must exist and have room");
@@ -31,9 +32,31 @@ int open_unnamed(const std::string& beside) {
   return descriptor;
 }
 
+bool is_on(const Metadata& metadata, const char* key, const std::string& path) {
+  const auto found = metadata.find(key);
+  if (found != metadata.end() && found->second != "true") {
+    throw FileError(std::string("its pictures were decoded in a way that is not known here: ") + key + " is '" + found->second + "'; '" +
+                    path + "'; make it anew by twinlens embed or index");
+  }
+  return found != metadata.end();
+}
+
 }  // namespace
 
-EmbeddingWriter::EmbeddingWriter(std::string path) : path_(std::move(path)), descriptor_(open_unnamed(path_)) {}
+Metadata decoding_metadata(const EmbedOptions& options) {
+  Metadata metadata;
+  if (options.exif_orientation) metadata[kExif] = "true";
+  if (options.fast_decode) metadata[kFast] = "true";
+  return metadata;
+}
+
+void decode_as(EmbedOptions& options, const Metadata& metadata, const std::string& path) {
+  options.exif_orientation = is_on(metadata, kExif, path);
+  options.fast_decode = is_on(metadata, kFast, path);
+}
+
+EmbeddingWriter::EmbeddingWriter(std::string path, Metadata metadata)
+    : path_(std::move(path)), metadata_(std::move(metadata)), descriptor_(open_unnamed(path_)) {}
 
 EmbeddingWriter::~EmbeddingWriter() {
   if (descriptor_ >= 0) ::close(descriptor_);
@@ -58,8 +81,11 @@ void EmbeddingWriter::append(const Tensor& rows) {
 
 void EmbeddingWriter::finish() {
   const std::uint64_t bytes = static_cast<std::uint64_t>(count_) * static_cast<std::uint64_t>(width_) * sizeof(float);
-  std::string header = std::string(R"({"__metadata__":{"format":"pt"},")") + kName + R"(":{"dtype":"F32","shape":[)" +
-                       std::to_string(count_) + "," + std::to_string(width_) + R"(],"data_offsets":[0,)" + std::to_string(bytes) + "]}}";
+  Metadata metadata = metadata_;
+  metadata["format"] = "pt";
+  std::string header = nlohmann::ordered_json{{"__metadata__", metadata},
+                                              {kName, {{"dtype", "F32"}, {"shape", {count_, width_}}, {"data_offsets", {0, bytes}}}}}
+                           .dump();
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = header.size();
   AtomicFile file(path_);
@@ -81,6 +107,7 @@ EmbeddingReader::EmbeddingReader(const std::string& path) : file_(path) {
   if (!checked.contains(kName) || checked.entry(kName).shape.size() != 2 || checked.entry(kName).dtype != "F32") {
     throw FileError("no tensor 'embeddings' (N, E) of F32; '" + path + "'; make it by twinlens embed or index");
   }
+  metadata_ = checked.metadata();
   const SafetensorsEntry& entry = checked.entry(kName);
   std::uint64_t header = 0;
   file_.read_at(0, &header, 8);

@@ -49,7 +49,7 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
   unit.normalize = true;
   IndexResult result;
   {
-    EmbeddingWriter features(within(folder, kFeatures));
+    EmbeddingWriter features(within(folder, kFeatures), decoding_metadata(options));
     AtomicFile names(within(folder, kNames));
     PictureStream pictures(sources);
     embed_stream(
@@ -101,6 +101,11 @@ PictureIndex::PictureIndex(const std::string& folder, const Clip& model, const T
   }
   if (facts.value("count", std::int64_t{-1}) != reader_.count())
     throw FileError("the index is damaged: index.json and the embeddings differ in number; " + folder + "; make it anew by twinlens index");
+}
+
+Tensor PictureIndex::query(const Clip& model, const std::string& picture, EmbedOptions options) const {
+  decode_as(options, reader_.metadata(), within(folder_, kFeatures));
+  return embed_image_files(model, {picture}, options);
 }
 
 std::vector<Found> PictureIndex::search(const Tensor& query, int k, double logit_scale) const {

@@ -25,8 +25,6 @@ void Training::check_card_options() const {
     refuse("--device-transforms is for a card; --device cpu", "leave it out, or use --device cuda");
   if (o_.device_transforms && o_.prefetch_batches == 0)
     refuse("--device-transforms works on batches that are copied ahead; --prefetch-batches 0", "give --prefetch-batches 2");
-  if (o_.device_transforms && o_.color_jitter.size() == 4 && o_.color_jitter[1] > 0.0 && o_.color_jitter_prob > 0.0)
-    refuse("--device-transforms has no contrast; --color-jitter", "give 0 as its second strength, or leave one out");
   check_graph_options();
   if (!o_.async_step) return;
   if (o_.precision == "amp" && o_.ema > 0.0)

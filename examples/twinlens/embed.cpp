@@ -27,10 +27,7 @@ struct Result {
 };
 
 // Everything goes to the files batch by batch; they appear under their names at the end.
-Result embed_all(const EmbedFlags& flags, const LoadedModel& m, EmbeddingWriter& out) {
-  EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
-  options.normalize = flags.normalize;
-  flags.pictures.apply_to(options);
+Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptions& options, EmbeddingWriter& out) {
   std::optional<AtomicFile> names;
   if (!flags.names.empty()) names.emplace(flags.names);
   Result result;
@@ -66,8 +63,11 @@ int embed(const EmbedFlags& flags) {
   if (flags.images.empty() == flags.texts.empty())
     throw ConfigError("give either --images or --texts; command line; not both and not none");
   const LoadedModel m = load(flags.model, flags.device);
-  EmbeddingWriter out(flags.output);
-  const Result result = embed_all(flags, m, out);
+  EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
+  options.normalize = flags.normalize;
+  flags.pictures.apply_to(options);
+  EmbeddingWriter out(flags.output, flags.images.empty() ? Metadata{} : decoding_metadata(options));
+  const Result result = embed_all(flags, m, options, out);
   if (flags.json) {
     const nlohmann::ordered_json json{{"output", flags.output},
                                       {"count", out.count()},

@@ -20,14 +20,15 @@ LoadedModel load(const std::string& model, const std::string& device) {
   return loaded;
 }
 
-void PictureFlags::add_to(CLI::App& app) {
+void PictureFlags::add_to(CLI::App& app, bool decoding) {
   app.add_option("--max-image-pixels", max_image_pixels, "Pictures whose header promises more are refused before decoding; 0: no limit")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("--device-transforms", device_transforms, "On a card: crop and resize there (the same bytes)");
+  if (!decoding) return;
   app.add_flag("--exif-orientation", exif_orientation, "Turn pictures upright as their EXIF tag says; CLIP models are trained without");
   app.add_flag("--fast-decode", fast_decode,
                "Decode large JPEGs at 1/2, 1/4 or 1/8, as long as no side gets smaller than the model's input; pixels differ a little");
-  app.add_flag("--device-transforms", device_transforms, "On a card: crop and resize there (the same bytes)");
 }
 
 void PictureFlags::apply_to(EmbedOptions& options) const {

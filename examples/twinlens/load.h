@@ -26,11 +26,11 @@ EmbedOptions embed_options(int batch_size, const std::string& precision, const s
 // The lines of a text file, empty ones left out. Throws FileError, and ConfigError when none is left.
 std::vector<std::string> read_lines(const std::string& path);
 
-// The flags of every subcommand that reads pictures.
+// The flags of every subcommand that reads pictures; without those that say how they are decoded where something else says it.
 struct PictureFlags {
   std::int64_t max_image_pixels = 25'000'000;
   bool exif_orientation = false, fast_decode = false, device_transforms = false;
-  void add_to(CLI::App& app);
+  void add_to(CLI::App& app, bool decoding = true);
   void apply_to(EmbedOptions& options) const;
 };
 

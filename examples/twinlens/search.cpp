@@ -23,8 +23,7 @@ int search(const SearchFlags& flags) {
   const PictureIndex index(flags.index, *m.clip, *m.tokenizer);
   EmbedOptions options;
   flags.pictures.apply_to(options);
-  const Tensor query =
-      flags.text.empty() ? embed_image_files(*m.clip, {flags.image}, options) : embed_texts(*m.clip, *m.tokenizer, {flags.text});
+  const Tensor query = flags.text.empty() ? index.query(*m.clip, flags.image, options) : embed_texts(*m.clip, *m.tokenizer, {flags.text});
   const std::string& asked = flags.text.empty() ? flags.image : flags.text;
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
   for (const Found& found : index.search(query, flags.top, m.clip->logit_scale_value())) {
@@ -44,10 +43,10 @@ Action add_search(CLI::App& app) {
   auto flags = std::make_shared<SearchFlags>();
   app.add_option("--model", flags->model, "The model folder that made the index")->required();
   app.add_option("--index", flags->index, "Folder made by twinlens index")->required();
-  app.add_option("--image", flags->image, "Search by this picture instead of a text");
+  app.add_option("--image", flags->image, "Search by this picture instead of a text; it is decoded as the index's were");
   app.add_option("--top", flags->top, "How many pictures")->capture_default_str()->check(CLI::PositiveNumber);
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
-  flags->pictures.add_to(app);
+  flags->pictures.add_to(app, false);
   app.add_option("--text,text", flags->text, "What to search for");
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer(

@@ -11,12 +11,22 @@ namespace {
 
 template <class I>
 void kernel(I, const Recolor& a) {
+  const float luma = a.luma == nullptr ? 1.0F : *a.luma, shift[3] = {a.b[0] * luma, a.b[1] * luma, a.b[2] * luma};
   for (std::int64_t i = 0; i < a.count; ++i) {
     const float r = a.x[3 * i], g = a.x[3 * i + 1], b = a.x[3 * i + 2];
-    for (int c = 0; c < 3; ++c) a.y[3 * i + c] = clip8(a.m[3 * c] * r + a.m[3 * c + 1] * g + a.m[3 * c + 2] * b + a.b[c]);
+    for (int c = 0; c < 3; ++c) a.y[3 * i + c] = clip8(a.m[3 * c] * r + a.m[3 * c + 1] * g + a.m[3 * c + 2] * b + shift[c]);
   }
 }
 template void kernel(TWINLENS_ISA, const Recolor&);
+
+template <class I>
+void kernel(I, const MeanLuma& a) {
+  using M = MeanLuma;
+  std::int64_t sum = 0;
+  for (std::int64_t i = 0; i < a.count; ++i) sum += M::kRed * a.x[3 * i] + M::kGreen * a.x[3 * i + 1] + M::kBlue * a.x[3 * i + 2];
+  *a.mean = static_cast<float>(static_cast<double>(sum) / static_cast<double>(M::kWhole * a.count));
+}
+template void kernel(TWINLENS_ISA, const MeanLuma&);
 
 template <class I>
 void kernel(I, const WarpAffine& a) {

@@ -14,7 +14,30 @@ __global__ void recolor_kernel(Recolor a) {
   const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= a.count) return;
   const float r = a.x[3 * i], g = a.x[3 * i + 1], b = a.x[3 * i + 2];
-  for (int c = 0; c < 3; ++c) a.y[3 * i + c] = clip8(a.m[3 * c] * r + a.m[3 * c + 1] * g + a.m[3 * c + 2] * b + a.b[c]);
+  const float luma = a.luma == nullptr ? 1.0F : *a.luma;
+  for (int c = 0; c < 3; ++c) a.y[3 * i + c] = clip8(a.m[3 * c] * r + a.m[3 * c + 1] * g + a.m[3 * c + 2] * b + a.b[c] * luma);
+}
+
+// One block, which is enough for a picture of a model's size.
+constexpr int kLumaThreads = kWarp * kWarp;
+
+__device__ long long sum_of_warp(long long x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_down_sync(~0U, x, step);
+  return x;
+}
+
+__global__ void mean_luma_kernel(MeanLuma a) {
+  using M = MeanLuma;
+  __shared__ long long of_warp[kWarp];
+  long long sum = 0;
+  for (std::int64_t i = threadIdx.x; i < a.count; i += kLumaThreads)
+    sum += M::kRed * a.x[3 * i] + M::kGreen * a.x[3 * i + 1] + M::kBlue * a.x[3 * i + 2];
+  sum = sum_of_warp(sum);
+  if (threadIdx.x % kWarp == 0) of_warp[threadIdx.x / kWarp] = sum;
+  __syncthreads();
+  if (threadIdx.x >= kWarp) return;
+  sum = sum_of_warp(of_warp[threadIdx.x]);
+  if (threadIdx.x == 0) *a.mean = static_cast<float>(static_cast<double>(sum) / static_cast<double>(M::kWhole * a.count));
 }
 
 __device__ float pixel_of(const WarpAffine& a, std::int64_t r, std::int64_t c, int channel) {
@@ -43,6 +66,8 @@ void launch(Cuda, Stream& stream, const Recolor& a) {
   const ElementLaunch geometry = element_launch(a.count, 1);
   if (geometry.blocks != 0) recolor_kernel<<<geometry.blocks, ElementLaunch::kThreads, 0, native(stream)>>>(a);
 }
+
+void launch(Cuda, Stream& stream, const MeanLuma& a) { mean_luma_kernel<<<1, kLumaThreads, 0, native(stream)>>>(a); }
 
 void launch(Cuda, Stream& stream, const WarpAffine& a) {
   const std::int64_t count = a.height * a.width;

@@ -6,6 +6,7 @@
 #include "tests/support/memory_runs.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
@@ -19,13 +20,9 @@ TEST_CASE("the switches of training on a card change no bit, and its memory is p
     return;
   }
   const TemporaryFolder folder;
-  write_toy_folder(folder / "data", toy_pairs(64, 60));
-  write_text(folder / "model.json", toy_vit_json());
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
+  TrainOptions o = toy_training(folder, toy_pairs(64, 60));
   o.device = "cuda";
+  o.workers = 2;
   o.batch_size = 16;
   o.epochs = 10;
   o.lr = 1e-3;

@@ -10,6 +10,7 @@
 #include "tests/support/memory_runs.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
@@ -143,16 +144,10 @@ TEST_CASE("a limit that nothing fits into, and batches that wait", "[train]") {
 
 TEST_CASE("training with --memory-limit gives the result of training without, in less memory", "[train]") {
   const TemporaryFolder folder;
-  write_toy_folder(folder / "data", toy_pairs(48, 70));
-  write_text(folder / "model.json", kConfig);
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
+  TrainOptions o = toy_training(folder, toy_pairs(48, 70), kConfig);
   o.batch_size = 48;
   o.epochs = 3;
   o.lr = 1e-3;
-  o.workers = 1;
   o.save_every_steps = 1;
   const auto run = [&](const std::string& name) {
     o.name = name;

@@ -10,6 +10,7 @@
 #include "tests/support/golden.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/autograd.h"
@@ -127,16 +128,10 @@ TEST_CASE("patches that are left out take no memory") {
 
 TEST_CASE("training with patch dropout: chunks, a stop and evaluation", "[train]") {
   const TemporaryFolder folder;
-  write_toy_folder(folder / "data", toy_pairs(26));
-  write_text(folder / "model.json", toy_vit_json());
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
+  TrainOptions o = toy_training(folder, toy_pairs(26));
   o.batch_size = 13;
   o.epochs = 3;
   o.lr = 1e-3;
-  o.workers = 1;
   o.log_every_n_steps = 1;
   o.force_patch_dropout = 0.5;
   const auto losses = [&](const std::string& name) {

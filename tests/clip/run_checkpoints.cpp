@@ -12,6 +12,7 @@
 #include "clip/src/checkpoint.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
@@ -37,17 +38,10 @@ struct Parts {
 };
 
 TrainOptions options_in(const TemporaryFolder& folder) {
-  write_toy_folder(folder / "data", toy_pairs(16));
-  write_text(folder / "model.json", toy_vit_json());
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
-  o.name = "run";
+  TrainOptions o = toy_training(folder, toy_pairs(16));
   o.batch_size = 8;
   o.epochs = 4;
   o.lr = 1e-2;
-  o.workers = 1;
   o.threads = 1;
   o.log_every_n_steps = 1;
   return o;

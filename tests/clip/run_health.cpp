@@ -11,6 +11,7 @@
 
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
@@ -24,18 +25,11 @@ using Catch::Contains;
 using Verdict = RunHealth::Verdict;
 
 TrainOptions options_in(const TemporaryFolder& folder) {
-  write_toy_folder(folder / "data", toy_pairs(26));
-  write_text(folder / "model.json", toy_vit_json());
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
-  o.name = "run";
+  TrainOptions o = toy_training(folder, toy_pairs(26));
   o.batch_size = 8;
   o.epochs = 3;
   o.lr = 1e-3;
   o.warmup = 0;
-  o.workers = 1;
   o.save_every_steps = 1;
   o.keep_last = 100;
   o.log_every_n_steps = 1;

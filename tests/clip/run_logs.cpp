@@ -13,6 +13,7 @@
 #include "clip/src/run_log.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/crc32c.h"
@@ -87,17 +88,10 @@ TEST_CASE("event files are cut back to a step", "[logs]") {
 }
 
 TrainOptions options_in(const TemporaryFolder& folder) {
-  write_toy_folder(folder / "data", toy_pairs(16));
-  write_text(folder / "model.json", toy_vit_json());
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.val_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
-  o.name = "run";
+  TrainOptions o = toy_training(folder, toy_pairs(16));
+  o.val_data = o.train_data;
   o.batch_size = 8;
   o.epochs = 3;
-  o.workers = 1;
   o.threads = 1;
   o.log_every_n_steps = 1;
   o.report_to = "tensorboard";

@@ -10,6 +10,7 @@
 
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/loader.h"
 #include "twinlens/clip/trainer.h"
@@ -34,19 +35,13 @@ class RestoredThreads {
 };
 
 // 26 pairs in batches of 8: 3 steps an epoch, 2 pairs left out; every augmentation and the averaged weights on.
-TrainOptions options_in(const TemporaryFolder& folder, const std::string& config) {
-  if (!fs::exists(folder / "data")) write_toy_folder(folder / "data", toy_pairs(26));
-  write_text(folder / "model.json", config);
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
+TrainOptions options_in(const TemporaryFolder& folder, const std::string& config, const std::vector<ToyPair>& pairs = toy_pairs(26)) {
+  TrainOptions o = toy_training(folder, pairs, config);
   o.batch_size = 8;
   o.epochs = 3;
   o.lr = 1e-2;
   o.warmup = 2;
   o.seed = 5;
-  o.workers = 1;
   o.threads = 1;
   o.ema = 0.9;
   o.aug_scale = {0.4, 1.0};
@@ -202,8 +197,7 @@ TEST_CASE("captions kept apart: epochs of different lengths do not disturb a res
   // Captions that stand often: how many batches of different captions there are depends on the order.
   std::vector<ToyPair> pairs = toy_pairs(26);
   for (std::size_t i = 0; i < pairs.size(); ++i) pairs[i].caption = "caption " + std::to_string(i < 16 ? i % 4 : i);
-  write_toy_folder(folder / "data", pairs);
-  TrainOptions o = options_in(folder, toy_vit_json());
+  TrainOptions o = options_in(folder, toy_vit_json(), pairs);
   o.batch_size = 6;
   o.epochs = 6;
   o.equal_captions = "apart";

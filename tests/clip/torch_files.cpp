@@ -1,7 +1,5 @@
 // torch's files: archives whole, made by hand, damaged and hostile; and those that are written here.
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <catch2/catch.hpp>
 #include <random>
 #include <set>
@@ -10,6 +8,7 @@
 #include "clip/src/formats/torch_archive.h"
 #include "clip/src/formats/torch_writer.h"
 #include "clip/src/formats/weights.h"
+#include "tests/support/archive_files.h"
 #include "tests/support/golden.h"
 #include "tests/support/temporary_folder.h"
 
@@ -21,7 +20,6 @@ namespace twinlens::test {
 namespace {
 
 using Catch::Contains;
-using Members = std::vector<std::pair<std::string, std::string>>;
 
 std::string data_file(const std::string& name) { return std::string(TWINLENS_SOURCE_DIR) + "/tests/golden/data/" + name; }
 
@@ -72,24 +70,14 @@ Members members_of(const std::string& path) {
 }
 
 void write_zip(const std::string& path, const Members& members, bool compress = false) {
-  const std::unique_ptr<archive, int (*)(archive*)> writer(archive_write_new(), archive_write_free);
-  archive_write_set_format_zip(writer.get());
-  if (compress) {
-    archive_write_zip_set_compression_deflate(writer.get());
-  } else {
-    archive_write_zip_set_compression_store(writer.get());
-  }
-  REQUIRE(archive_write_open_filename(writer.get(), path.c_str()) == ARCHIVE_OK);
-  for (const auto& [name, bytes] : members) {
-    const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(), archive_entry_free);
-    archive_entry_set_pathname(entry.get(), name.c_str());
-    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(bytes.size()));
-    archive_entry_set_filetype(entry.get(), AE_IFREG);
-    archive_entry_set_perm(entry.get(), 0644);
-    archive_write_header(writer.get(), entry.get());
-    archive_write_data(writer.get(), bytes.data(), bytes.size());
-  }
-  archive_write_close(writer.get());
+  write_archive(path, members, [&](archive* out) {
+    archive_write_set_format_zip(out);
+    if (compress) {
+      archive_write_zip_set_compression_deflate(out);
+    } else {
+      archive_write_zip_set_compression_store(out);
+    }
+  });
 }
 
 // What reading all tensors of a file says; "" when it is read. Anything but a typed error fails the test.

@@ -12,6 +12,7 @@
 #include "twinlens/clip/config.h"
 #include "twinlens/clip/embedding.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/recolor.h"
 #include "twinlens/kernels/resize.h"
@@ -97,6 +98,7 @@ TEST_CASE("pictures that a card crops, resizes, flips and recolours are those of
   set_fake_kernel_of<Resize, Scalar>();
   set_fake_kernel_of<WarpAffine, Scalar>();
   set_fake_kernel_of<Recolor, Scalar>();
+  set_fake_kernel_of<MeanLuma, Scalar>();
   set_fake_kernel_of<ToneCurve, Scalar>();
   set_fake_kernel_of<Sharpness, Scalar>();
   Toys toys;
@@ -122,6 +124,13 @@ TEST_CASE("pictures that a card crops, resizes, flips and recolours are those of
   a.brightness = a.saturation = 0.3;
   a.hue = 0.1;
   check_feeder(toys, 3, false, 1);
+  a.contrast = 0.3;
+  check_feeder(toys, 2, true, 1);
+  // With the same instruction set on both sides there is nothing between them.
+  const Isa best = active_isa();
+  set_active_isa(Isa::scalar);
+  check_feeder(toys, 2, true);
+  set_active_isa(best);
   synchronize(current_stream(kCard));
   fake_card().bodies.clear();
 }

@@ -97,11 +97,25 @@ TEST_CASE("the card recolours and warps as the CPU does, to one level", "[cuda]"
     for (std::size_t i = 0; i < y.size(); ++i) most = std::max(most, std::abs(int{got[i]} - int{y[i]}));
     return most <= 1;  // sums are contracted in another order
   };
-  Recolor colour{x.data(), y.data(), height * width, {0.8F, 0.3F, -0.1F, 0.05F, 0.9F, 0.1F, -0.2F, 0.4F, 0.7F}, {5.0F, -3.0F, 9.5F}};
+  Recolor colour{x.data(), y.data(), height * width, {0.8F, 0.3F, -0.1F, 0.05F, 0.9F, 0.1F, -0.2F, 0.4F, 0.7F}, {5.0F, -3.0F, 9.5F},
+                 nullptr};
   run(current_stream(kCpu), colour);
   colour.x = card_x.data();
   colour.y = card_y.data();
   run(current_stream(kCard), colour);
+  CHECK(same());
+  // The mean is exact, and so the same.
+  float luma = 0.0F;
+  run(current_stream(kCpu), MeanLuma{x.data(), height * width, &luma});
+  const OnCard<float> card_luma(std::vector<float>{0.0F});
+  run(current_stream(kCard), MeanLuma{card_x.data(), height * width, card_luma.data()});
+  CHECK(card_luma.back()[0] == luma);
+  Recolor contrast{x.data(), y.data(), height * width, {0.7F, 0, 0, 0, 0.7F, 0, 0, 0, 0.7F}, {0.3F, 0.3F, 0.3F}, &luma};
+  run(current_stream(kCpu), contrast);
+  contrast.x = card_x.data();
+  contrast.y = card_y.data();
+  contrast.luma = card_luma.data();
+  run(current_stream(kCard), contrast);
   CHECK(same());
   WarpAffine warp{x.data(), y.data(), height, width, {0.9F, 0.2F, -1.5F, -0.2F, 1.1F, 2.25F}, 7};
   run(current_stream(kCpu), warp);

@@ -1,4 +1,4 @@
-// Tone curves and sharpness of 8-bit pictures against plain loops in double, on every instruction set.
+// Tone curves, sharpness and contrast of 8-bit pictures against plain loops in double, on every instruction set.
 
 #include "twinlens/kernels/tone.h"
 
@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "tests/kernels/every_set.h"
+
+#include "twinlens/kernels/recolor.h"
 
 namespace twinlens::test {
 namespace {
@@ -59,6 +61,38 @@ TEST_CASE("sharpness: away from or towards the mean of nine, the border repeated
       });
     }
   }
+}
+
+TEST_CASE("contrast: away from or towards the mean luma, which has the same bits on every set") {
+  for (const auto& [height, width] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 5}, {224, 224}}) {
+    const std::vector<std::uint8_t> x = picture(height, width);
+    const std::int64_t count = height * width;
+    double mean = 0.0;
+    for (std::size_t i = 0; i < x.size(); i += 3) mean += (0.299 * x[i] + 0.587 * x[i + 1] + 0.114 * x[i + 2]) / static_cast<double>(count);
+    for (const float factor : {0.0F, 0.4F, 1.0F, 1.7F}) {
+      INFO(height << " x " << width << ", factor " << factor);
+      on_every_set([&] {
+        float luma = -1.0F;
+        std::vector<std::uint8_t> y = x;
+        run(current_stream(kCpu), MeanLuma{y.data(), count, &luma});
+        CHECK(luma == static_cast<float>(mean));
+        const float away = 1.0F - factor;
+        run(current_stream(kCpu),
+            Recolor{y.data(), y.data(), count, {factor, 0, 0, 0, factor, 0, 0, 0, factor}, {away, away, away}, &luma});
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          const double want = std::clamp(mean + static_cast<double>(factor) * (x[i] - mean), 0.0, 255.0);
+          REQUIRE(std::abs(static_cast<double>(y[i]) - want) <= 0.5001);  // half-way values may round either way
+        }
+      });
+    }
+  }
+  // A sum above 32 bits.
+  const std::vector<std::uint8_t> white(std::size_t{3} * 5000 * 4000, 255);
+  on_every_set([&] {
+    float luma = 0.0F;
+    run(current_stream(kCpu), MeanLuma{white.data(), static_cast<std::int64_t>(white.size() / 3), &luma});
+    CHECK(luma == 255.0F);
+  });
 }
 
 }  // namespace

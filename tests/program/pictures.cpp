@@ -1,7 +1,5 @@
 // Subcommands over many pictures: preprocess, embed from folders and tars, index and search; and training a vocabulary.
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
@@ -9,6 +7,7 @@
 #include <sstream>
 
 #include "tests/program/program.h"
+#include "tests/support/archive_files.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 
@@ -29,23 +28,6 @@ std::vector<std::string> lines_of(const std::string& path) {
   std::vector<std::string> out;
   for (std::string line; std::getline(text, line);) out.push_back(line);
   return out;
-}
-
-void write_tar(const std::string& path, const std::vector<std::pair<std::string, std::string>>& members, bool zipped) {
-  const std::unique_ptr<archive, int (*)(archive*)> writer(archive_write_new(), archive_write_free);
-  archive_write_set_format_ustar(writer.get());
-  if (zipped) archive_write_add_filter_gzip(writer.get());
-  REQUIRE(archive_write_open_filename(writer.get(), path.c_str()) == ARCHIVE_OK);
-  for (const auto& [name, bytes] : members) {
-    const std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(), archive_entry_free);
-    archive_entry_set_pathname(entry.get(), name.c_str());
-    archive_entry_set_size(entry.get(), static_cast<la_int64_t>(bytes.size()));
-    archive_entry_set_filetype(entry.get(), AE_IFREG);
-    archive_entry_set_perm(entry.get(), 0644);
-    REQUIRE(archive_write_header(writer.get(), entry.get()) == ARCHIVE_OK);
-    REQUIRE(archive_write_data(writer.get(), bytes.data(), bytes.size()) == static_cast<la_ssize_t>(bytes.size()));
-  }
-  archive_write_close(writer.get());
 }
 
 TEST_CASE("preprocess writes the model's input", "[program]") {
@@ -91,8 +73,11 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   fs::copy(picture(1), folder / "tree/a.png");
   write_text(folder / "tree/notes.txt", "no picture");
   write_text(folder / "tree/b/broken.png", "no picture either");
-  write_tar(folder / "some.tar", {{"x/2.png", read_file(picture(2))}, {"x/2.txt", "a caption"}, {"bad.jpg", "nothing"}}, false);
-  write_tar(folder / "more.tar.gz", {{"3.PNG", read_file(picture(3))}}, true);
+  write_tar(folder / "some.tar", {{"x/2.png", read_file(picture(2))}, {"x/2.txt", "a caption"}, {"bad.jpg", "nothing"}});
+  write_archive(folder / "more.tar.gz", {{"3.PNG", read_file(picture(3))}}, [](archive* out) {
+    archive_write_set_format_ustar(out);
+    archive_write_add_filter_gzip(out);
+  });
   Words words{"embed",   "--model",        model,    "--output", folder / "out", "--batch-size", "2",
               "--names", folder / "names", "--json", "--images"};
   words.insert(words.end(), {folder / "tree", picture(4), folder / "some.tar", folder / "more.tar.gz"});
@@ -168,6 +153,56 @@ TEST_CASE("index and search", "[program]") {
   const Outcome other = run({"search", "--model", folder / "other", "--index", folder / "index", "x"});
   CHECK(other.status == 1);
   CHECK_THAT(other.err, Contains("the index was made by another model (" + model + ")"));
+}
+
+// Pictures whose features depend on how they are decoded: odd.jpg is three times the size of the model's input and lies on its side.
+TEST_CASE("an index knows how its pictures were decoded, and a search decodes its own so", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  const std::string odd = std::string(TWINLENS_SOURCE_DIR) + "/tests/clip/data/odd.jpg";
+  const bool reduces = image_formats().find("libjpeg") != std::string::npos;
+  using Metadata = std::map<std::string, std::string>;
+  const auto score = [&](const std::string& index) {
+    return json_of({"search", "--model", model, "--index", index, "--image", odd, "--json"})["results"][0]["score"].get<double>();
+  };
+  struct Case {
+    Words flags;
+    Metadata recorded;
+  };
+  const std::vector<Case> cases{{{}, {}},
+                                {{"--exif-orientation"}, {{"exif_orientation", "true"}}},
+                                {{"--fast-decode"}, {{"fast_decode", "true"}}},
+                                {{"--exif-orientation", "--fast-decode"}, {{"exif_orientation", "true"}, {"fast_decode", "true"}}}};
+  for (const Case& c : cases) {
+    CAPTURE(c.flags);
+    Words index{"index", "--model", model, "--index", folder / "index", odd};
+    index.insert(index.end(), c.flags.begin(), c.flags.end());
+    REQUIRE(run(index).status == 0);
+    Words embed{"embed", "--model", model, "--output", folder / "rows", "--images", odd};
+    embed.insert(embed.end(), c.flags.begin(), c.flags.end());
+    REQUIRE(run(embed).status == 0);
+    Metadata metadata = c.recorded;
+    metadata["format"] = "pt";
+    const std::string file = folder / "index/embeddings.safetensors";
+    CHECK(SafetensorsFile(file).metadata() == metadata);
+    CHECK(read_file(folder / "rows") == read_file(file));
+    CHECK(score(folder / "index") == Approx(1.0).margin(1e-5));
+
+    // Without the record, as files were before it, it opens, and the picture is decoded the plain way: not what the index has.
+    const auto rows = read_safetensors(file);
+    write_safetensors(file, rows);
+    if (c.flags.empty() || c.flags == Words{"--exif-orientation"} || reduces) {
+      CHECK((score(folder / "index") > 1.0 - 1e-6) == c.flags.empty());
+    }
+    write_safetensors(file, rows, {{"fast_decode", "1/16"}});
+    const Outcome unknown = run({"search", "--model", model, "--index", folder / "index", "--image", odd});
+    CHECK(unknown.status == 1);
+    CHECK_THAT(unknown.err, Contains("not known here: fast_decode is '1/16'; '" + file + "'; make it anew by twinlens embed or index"));
+  }
+  // Texts are not decoded.
+  write_text(folder / "t.txt", "a red square");
+  REQUIRE(run({"embed", "--model", model, "--output", folder / "t", "--texts", folder / "t.txt", "--fast-decode"}).status == 0);
+  CHECK(SafetensorsFile(folder / "t").metadata() == Metadata{{"format", "pt"}});
 }
 
 TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") {

@@ -4,6 +4,7 @@
 
 #include "clip/src/data/captions.h"
 #include "clip/src/data/dataset_base.h"
+#include "clip/src/data/file_names.h"
 
 #include "twinlens/kernels/error.h"
 
@@ -34,21 +35,6 @@ void expand(const std::string& text, std::vector<std::string>& out) {
     if (number.size() < first.size()) number.insert(0, first.size() - number.size(), '0');
     expand(text.substr(0, open) + number + text.substr(close + 1), out);
   }
-}
-
-bool is_shard(const std::string& path) {
-  for (const std::string ending : {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"}) {
-    if (path.size() > ending.size() && path.compare(path.size() - ending.size(), ending.size(), ending) == 0) return true;
-  }
-  return false;
-}
-
-bool has_extension(const std::string& path, std::initializer_list<const char*> endings) {
-  const std::string extension = fs::path(path).extension().string();
-  for (const char* ending : endings) {
-    if (extension == ending) return true;
-  }
-  return false;
 }
 
 }  // namespace
@@ -108,9 +94,9 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
     std::error_code ignored;
     if (fs::is_directory(paths[0], ignored)) {
       type = "folder";
-    } else if (has_extension(paths[0], {".csv", ".tsv"})) {
+    } else if (ends_like(paths[0], {".csv", ".tsv"})) {
       type = "csv";
-    } else if (is_shard(paths[0])) {
+    } else if (is_tar(paths[0])) {
       type = "webdataset";
     } else if (!fs::exists(paths[0], ignored)) {
       throw FileError("data does not exist; " + paths[0] + "; check --train-data, --val-data or --data");

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "clip/src/data/dataset_base.h"
+#include "clip/src/data/file_names.h"
 
 #include "twinlens/clip/templates.h"
 #include "twinlens/core/file.h"
@@ -14,15 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_picture(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  for (const char* known : {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}) {
-    if (extension == known) return true;
-  }
-  return false;
-}
-
 class FolderDataset final : public IndexedDataset {
  public:
   FolderDataset(const std::string& root, const DatasetOptions& options) : root_(root) {
@@ -30,7 +22,7 @@ class FolderDataset final : public IndexedDataset {
     std::vector<fs::path> pictures;
     bool has_texts = false;
     for (fs::recursive_directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
-      if (it->is_regular_file() && is_picture(it->path())) pictures.push_back(it->path());
+      if (it->is_regular_file() && is_picture(it->path().string())) pictures.push_back(it->path());
       has_texts = has_texts || it->path().extension() == ".txt";
     }
     if (error) throw FileError("folder cannot be read: " + error.message() + "; " + root + "; check the path and its permissions");

@@ -5,6 +5,8 @@
 #include <archive_entry.h>
 #include <filesystem>
 
+#include "clip/src/data/file_names.h"
+
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
@@ -12,13 +14,6 @@ namespace twinlens {
 namespace {
 
 namespace fs = std::filesystem;
-
-bool ends_like(std::string name, std::initializer_list<const char*> endings) {
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
-}
-bool is_picture(const std::string& name) { return ends_like(name, {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}); }
-bool is_tar(const std::string& name) { return ends_like(name, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"}); }
 
 }  // namespace
 

@@ -62,7 +62,8 @@ class TarPass {
     archive_read_support_filter_zstd(reader_);
     if (const int status = archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18); status != ARCHIVE_OK) {
       if (compressed_) check(status);
-      throw FileError("shard cannot be read: " + std::string(archive_error_string(reader_)) + "; " + name_ + "; check that it is a tar");
+      throw FileError("shard cannot be read: " + std::string(archive_error_string(reader_)) + "; " + name_ +
+                      "; it must be a tar, plain or packed with gzip or zstd");
     }
     archive_entry* entry = nullptr;
     while (true) {

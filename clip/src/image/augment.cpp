@@ -6,6 +6,7 @@
 #include "clip/src/image/augment_plan.h"
 
 #include "twinlens/kernels/philox.h"
+#include "twinlens/kernels/recolor.h"
 #include "twinlens/kernels/tone.h"
 
 namespace twinlens {
@@ -46,7 +47,8 @@ struct ColorMap {
   void scale(double f) { then({f, 0, 0, 0, f, 0, 0, 0, f}, {0, 0, 0}); }
 };
 
-constexpr std::array<double, 3> kLuma{0.299, 0.587, 0.114};  // ITU-R BT.601, as Pillow's convert("L")
+constexpr double kWhole = MeanLuma::kWhole;
+constexpr std::array<double, 3> kLuma{MeanLuma::kRed / kWhole, MeanLuma::kGreen / kWhole, MeanLuma::kBlue / kWhole};
 
 // f times the picture plus (1 - f) times its gray.
 std::array<double, 9> toward_gray(double f) {
@@ -62,14 +64,6 @@ std::array<double, 9> hue_turn(double share) {
   const double angle = 2.0 * 3.14159265358979323846 * share, c = std::cos(angle), s = std::sin(angle), t = (1.0 - c) / 3.0,
                u = s / std::sqrt(3.0);
   return {c + t, t - u, t + u, t + u, c + t, t - u, t - u, t + u, c + t};
-}
-
-double mean_luma(const Image& image) {
-  double total = 0.0;
-  for (std::size_t i = 0; i < image.rgb.size(); i += 3) {
-    for (std::size_t c = 0; c < 3; ++c) total += kLuma[c] * static_cast<double>(image.rgb[i + c]);
-  }
-  return image.rgb.empty() ? 0.0 : total / (static_cast<double>(image.rgb.size()) / 3.0);
 }
 
 ColorDraws draw_color(const AugmentOptions& o, Draws draws) {
@@ -149,11 +143,11 @@ double least_scale(std::int64_t width, std::int64_t height, std::int64_t size, c
   return static_cast<double>(size) / static_cast<double>(std::min(crop.width, crop.height));
 }
 
-Recolor recolor_of(const ColorDraws& c, double mean_luma) {
-  ColorMap map;
+void recolor(Stream& stream, const ColorDraws& c, std::uint8_t* pixels, std::int64_t count, float* luma) {
+  ColorMap map;  // its shift is in units of the mean luma
   if (c.jitter) {
     map.scale(c.brightness);
-    const double middle = (1.0 - c.contrast) * c.brightness * mean_luma;
+    const double middle = (1.0 - c.contrast) * c.brightness;
     map.then({c.contrast, 0, 0, 0, c.contrast, 0, 0, 0, c.contrast}, {middle, middle, middle});
     map.then(toward_gray(c.saturation), {0, 0, 0});
     map.then(hue_turn(c.hue), {0, 0, 0});
@@ -162,7 +156,13 @@ Recolor recolor_of(const ColorDraws& c, double mean_luma) {
   Recolor args{};
   for (std::size_t i = 0; i < 9; ++i) args.m[i] = static_cast<float>(map.m[i]);
   for (std::size_t i = 0; i < 3; ++i) args.b[i] = static_cast<float>(map.b[i]);
-  return args;
+  args.x = args.y = pixels;
+  args.count = count;
+  if (c.jitter && c.contrast != 1.0) {
+    run(stream, MeanLuma{pixels, count, luma});
+    args.luma = luma;
+  }
+  run(stream, args);
 }
 
 AugmentPlan plan_augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
@@ -204,10 +204,8 @@ Image augment(const Image& image, std::int64_t size, const AugmentOptions& o, st
     run(stream, args);
   }
   if (plan.color.has_value()) {
-    Recolor args = recolor_of(*plan.color, plan.color->jitter ? mean_luma(out) : 0.0);
-    args.x = args.y = pixels;
-    args.count = size * size;
-    run(stream, args);
+    float luma = 0.0F;
+    recolor(stream, *plan.color, pixels, size * size, &luma);
   }
   if (plan.curve.has_value()) run(stream, ToneCurve{pixels, pixels, 3 * size * size, plan.curve->data()});
   if (plan.sharpness.has_value()) {

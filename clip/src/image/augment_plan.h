@@ -9,7 +9,7 @@
 #include "clip/src/image/resize_axis.h"
 
 #include "twinlens/clip/augment.h"
-#include "twinlens/kernels/recolor.h"
+#include "twinlens/kernels/stream.h"
 
 namespace twinlens {
 
@@ -36,7 +36,7 @@ AugmentPlan plan_augment(const Image& image, std::int64_t size, const AugmentOpt
 // The evaluation transform as such a plan; not ResizeMode::longest, which pads.
 AugmentPlan plan_eval(const EvalTransform& transform, const Image& image);
 
-// The colour change as a kernel has it, without its pixels. Contrast moves values away from the mean luma of the picture.
-Recolor recolor_of(const ColorDraws& color, double mean_luma);
+// Runs the colour change on (count, 3) pixels in place. `luma`: a float beside them that it may write.
+void recolor(Stream& stream, const ColorDraws& color, std::uint8_t* pixels, std::int64_t count, float* luma);
 
 }  // namespace twinlens

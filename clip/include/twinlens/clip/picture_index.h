@@ -1,8 +1,9 @@
 #pragma once
 // An index of pictures for search: a folder with their unit features and names. Search is exact and reads the features in parts.
 //
-//   index.json               what made it: model, count, embed dim, and a probe, the features of one text, by which another model is
-//   recognised embeddings.safetensors   `embeddings` (N, E) f32 names.txt                a name a line, in the order of the rows
+//   index.json               what made it: model, count, embed dim, and a probe, the features of one text, by which another model is known
+//   embeddings.safetensors   `embeddings` (N, E) f32, and how the pictures were decoded (embedding_file.h)
+//   names.txt                a name a line, in the order of the rows
 
 #include <string>
 #include <vector>
@@ -34,6 +35,8 @@ class PictureIndex {
   // Throws FileError for a folder that is no index or damaged, ConfigError when another model made it.
   PictureIndex(const std::string& folder, const Clip& model, const Tokenizer& tokenizer);
   std::int64_t count() const { return reader_.count(); }
+  // The feature (1, E) of a picture to search for, decoded as those of the index were, whatever `options` say about it.
+  Tensor query(const Clip& model, const std::string& picture, EmbedOptions options) const;
   // The k best for a unit feature (1, E), best first; equal ones in the order of the index.
   std::vector<Found> search(const Tensor& query, int k, double logit_scale) const;
 

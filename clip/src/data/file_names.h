@@ -1,0 +1,22 @@
+#pragma once
+// What a file is, by the end of its name, in either case.
+
+#include <algorithm>
+#include <cctype>
+#include <initializer_list>
+#include <string>
+
+namespace twinlens {
+
+inline bool ends_like(std::string name, std::initializer_list<const char*> endings) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
+}
+
+inline bool is_picture(const std::string& name) { return ends_like(name, {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}); }
+// (Shards of a dataset may be packed with gzip or zstd only; with another packing they are refused when they are opened.)
+inline bool is_tar(const std::string& name) {
+  return ends_like(name, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".tar.bz2"});
+}
+
+}  // namespace twinlens
