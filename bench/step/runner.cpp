@@ -96,6 +96,7 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
 void Runner::check_options() const {
   const auto refuse = [](const char* what, const char* remedy) { throw ConfigError(std::string(what) + "; " + remedy); };
   if (o_.cuda_graphs && !o_.async_step) refuse("--cuda-graphs records steps that the host does not wait for; no --async-step", "give it");
+  if (o_.async_step && forward_only()) refuse("--async-step is for whole steps; --forward", "leave one out");
   if (o_.async_step && device_.is_cpu()) refuse("--async-step is for a card; --device cpu", "leave it out, or use --device cuda");
   if (o_.async_step && o_.update_in_backward)
     refuse("--async-step; --update-in-backward, which leaves no gradients to judge", "leave one out");
@@ -178,7 +179,13 @@ Tensor Runner::async_step() {
   };
   graphs_ != nullptr ? graphs_->queue(inputs, work, false) : work(inputs.to(device_));
   readback_->queue();
-  if (readback_->queued() > 1) readback_->take();
+  if (readback_->queued() > 1) {
+    const StepRecord record = readback_->take();
+    if (record.skip != 0)
+      throw NumericError("a step's loss (" + std::to_string(record.loss) + ") or norm (" + std::to_string(record.norm) +
+                         ") is not finite, and later ones leave the update out; step " + std::to_string(block_.step) +
+                         "; what is timed would not be training: lower --learning-rate");
+  }
   block_.step += 1;
   return loss_.clone();
 }

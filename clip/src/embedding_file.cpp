@@ -32,27 +32,26 @@ int open_unnamed(const std::string& beside) {
   return descriptor;
 }
 
+const char* text_of(bool on) { return on ? "true" : "false"; }
+
 bool is_on(const Metadata& metadata, const char* key, const std::string& path) {
   const auto found = metadata.find(key);
-  if (found != metadata.end() && found->second != "true") {
-    throw FileError(std::string("its pictures were decoded in a way that is not known here: ") + key + " is '" + found->second + "'; '" +
-                    path + "'; make it anew by twinlens embed or index");
-  }
-  return found != metadata.end();
+  if (found == metadata.end()) return false;
+  if (found->second == text_of(true) || found->second == text_of(false)) return found->second == text_of(true);
+  throw FileError(std::string("its pictures were decoded in a way that is not known here: ") + key + " is '" + found->second + "'; '" +
+                  path + "'; make it anew by twinlens embed or index");
 }
 
 }  // namespace
 
 Metadata decoding_metadata(const EmbedOptions& options) {
-  Metadata metadata;
-  if (options.exif_orientation) metadata[kExif] = "true";
-  if (options.fast_decode) metadata[kFast] = "true";
-  return metadata;
+  return {{kExif, text_of(options.exif_orientation)}, {kFast, text_of(options.fast_decode)}};
 }
 
-void decode_as(EmbedOptions& options, const Metadata& metadata, const std::string& path) {
+bool decode_as(EmbedOptions& options, const Metadata& metadata, const std::string& path) {
   options.exif_orientation = is_on(metadata, kExif, path);
   options.fast_decode = is_on(metadata, kFast, path);
+  return metadata.contains(kExif) && metadata.contains(kFast);
 }
 
 EmbeddingWriter::EmbeddingWriter(std::string path, Metadata metadata)

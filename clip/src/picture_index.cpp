@@ -104,7 +104,9 @@ PictureIndex::PictureIndex(const std::string& folder, const Clip& model, const T
 }
 
 Tensor PictureIndex::query(const Clip& model, const std::string& picture, EmbedOptions options) const {
-  decode_as(options, reader_.metadata(), within(folder_, kFeatures));
+  const std::string file = within(folder_, kFeatures);
+  if (!decode_as(options, reader_.metadata(), file))
+    std::fprintf(stderr, "note: '%s' does not say how its pictures were decoded; taken as decoded whole, as they lie\n", file.c_str());
   return embed_image_files(model, {picture}, options);
 }
 

@@ -26,7 +26,12 @@ RowBucket packed_bucket(std::int64_t pairs, std::int64_t context, std::int64_t c
 
 void fill_bucket(std::vector<std::vector<std::int32_t>>& captions, std::int64_t pairs, std::int64_t context, bool packed) {
   const auto count = [&] { return static_cast<std::int64_t>(captions.size()); };
-  const auto add = [&](std::int64_t length) { captions.emplace_back(static_cast<std::size_t>(length), 0); };
+  // Made of a real one's tokens: what they come to is finite where that of the batch is.
+  const std::vector<std::int32_t> tokens = captions.front();
+  const auto add = [&](std::int64_t length) {
+    std::vector<std::int32_t>& caption = captions.emplace_back(static_cast<std::size_t>(length));
+    for (std::size_t i = 0; i < caption.size(); ++i) caption[i] = tokens[i % tokens.size()];
+  };
   if (!packed) {
     for (const std::int64_t all = padded_bucket(pairs, count()).captions; count() < all;) add(1);
     return;

@@ -20,7 +20,7 @@ PatchSelection patches_of(const ModelConfig& config, const PairBatch& batch, std
 
 StepInputs StepInputs::to(Device device) const {
   const auto moved = [&](const Tensor& x) { return x.defined() ? x.to(device) : x; };
-  return {pixels.to(device), patches.to(device), captions.to(device), moved(caption_row), caption_ids.to(device)};
+  return {pixels.to(device), patches.to(device), captions.to(device), moved(caption_row), moved(caption_ids)};
 }
 
 StepInputs step_inputs(const Clip& model, const PairBatch& batch, std::int64_t begin, std::int64_t end, const StepOptions& options,
@@ -45,7 +45,7 @@ StepInputs step_inputs(const Clip& model, const PairBatch& batch, std::int64_t b
   in.captions = batch_captions(text, captions, options.pack_captions);
   // (In buckets also where it changes nothing: all batches have it.)
   if (static_cast<std::int64_t>(captions.size()) != n || options.row_buckets) in.caption_row = from_vector(rows, {n});
-  in.caption_ids = from_vector(ids, {n});
+  if (n == static_cast<std::int64_t>(batch.caption_ids.size())) in.caption_ids = from_vector(ids, {n});
   return in;
 }
 

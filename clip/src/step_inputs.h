@@ -10,7 +10,7 @@ struct StepInputs {
   PatchSelection patches;  // absent: all
   TokenBatch captions;     // distinct ones, and with row_buckets some that no pair has
   Tensor caption_row;      // (n) i64: row of each pair's caption among them; absent when they are the pairs' own
-  Tensor caption_ids;      // (n) i64
+  Tensor caption_ids;      // (n) i64; absent unless these are all pairs of the batch
   StepInputs to(Device device) const;
 };
 

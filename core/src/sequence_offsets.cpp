@@ -87,8 +87,12 @@ struct Remembered {
 const SequenceOffsets& remembered(std::int64_t sequences, std::int64_t length, Device device) {
   constexpr std::size_t kMost = 64;  // more than the sizes of text that steps in graphs have (docs/decisions/0018-graphs.md)
   thread_local std::vector<Remembered> known;
-  for (const Remembered& r : known) {
-    if (r.sequences == sequences && r.length == length && r.device == device) return r.offsets;
+  const auto found = std::find_if(known.begin(), known.end(), [&](const Remembered& r) {
+    return r.sequences == sequences && r.length == length && r.device == device;
+  });
+  if (found != known.end()) {
+    std::rotate(found, found + 1, known.end());  // what is used stays longest
+    return known.back().offsets;
   }
   if (known.size() == kMost) known.erase(known.begin());
   const auto own_memory = MemoryPool::Use::none();

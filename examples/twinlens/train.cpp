@@ -205,7 +205,7 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_flag("--async-step", o.async_step, "On a card: queue the next step before the last has said its loss (the same numbers)")
       ->group(group);
   app.add_flag("--cuda-graphs", o.cuda_graphs,
-               "On a card: record steps of the same size and queue them as one; with --async-step and --prefetch-batches")
+               "On a card: record steps of the same size and queue them as one (other roundings); with --async-step and --prefetch-batches")
       ->group(group);
   app.add_flag("!--no-stream-loss", o.stream_loss, "All logits in memory instead of tiles (slower, the same numbers)")->group(group);
   app.add_flag("!--no-pack-captions", o.pack_captions, "Compute padding too (slower, the same numbers)")->group(group);

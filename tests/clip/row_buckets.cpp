@@ -114,10 +114,12 @@ TEST_CASE("batches are filled up to few sizes, by captions of valid lengths", "[
         REQUIRE(std::max_element(captions.begin(), captions.end(), lengths)->size() == static_cast<std::size_t>(context));
         // What is added: two steps of rows, the longest one, and a row for each caption.
         REQUIRE(bucket.rows - rows <= 2 * (pairs * context / 64 + 1) + context + bucket.captions - distinct);
+        if (round % 2 != 0) continue;
+        // All captions differ: one number of them, and 64 steps of rows and a few, of 100 batches that have nearly as many numbers of rows.
+        REQUIRE(bucket.captions == packed_bucket(pairs, context, pairs, 0).captions);
         sizes.emplace(captions.size(), bucket.rows);
-        if (round % 2 == 0) REQUIRE(bucket.captions == packed_bucket(pairs, context, pairs, 0).captions);
       }
-      CHECK(sizes.size() <= 200);
+      CHECK(sizes.size() <= 66);
     }
   }
   // As drawn from one data set: a batch of captions of about 20 tokens has one of a few sizes.

@@ -1,6 +1,10 @@
 #include "twinlens/core/tensor.h"
 
+#include <bit>
 #include <catch2/catch.hpp>
+#include <cmath>
+
+#include "tests/kernels/every_set.h"
 
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
@@ -31,6 +35,42 @@ TEST_CASE("dtypes convert with round to nearest even") {
   CHECK(from_vector(std::vector<float>{5.96046448e-8F, 6.1e-5F}, {2}).to(DType::f16).to_vector()[0] == 5.96046448e-8F);
   CHECK(x.to(DType::i64).to_ints() == std::vector<std::int64_t>{1, 1, 1, -3, 0, 70000});
   CHECK(x.to(DType::boolean).to_ints() == std::vector<std::int64_t>{1, 1, 1, 1, 1, 1});
+}
+
+// The nearer of the two bf16 around x, the one with an even last bit halfway between; 2^128 stands for infinity.
+float nearest_bf16(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t low = bits & 0xFFFF0000U, high = low + 0x10000U;
+  const auto size = [](std::uint32_t word) {
+    const std::uint32_t magnitude = word & 0x7FFFFFFFU;
+    return magnitude == 0x7F800000U ? std::ldexp(1.0, 128) : static_cast<double>(std::bit_cast<float>(magnitude));
+  };
+  const double below = size(bits) - size(low), above = size(high) - size(bits);
+  const bool up = above < below || (above == below && (low & 0x10000U) != 0);
+  return std::bit_cast<float>(up ? high : low);
+}
+
+TEST_CASE("every set rounds to bf16 alike: to the nearest, halves to even, infinities and NaN stay what they are") {
+  std::vector<float> numbers;
+  for (std::uint64_t bits = 0; bits < 0x1'0000'0000ULL; bits += 65521) {
+    for (const std::uint32_t low : {0U, 1U, 0x7FFFU, 0x8000U, 0x8001U, 0xFFFFU})
+      numbers.push_back(std::bit_cast<float>((static_cast<std::uint32_t>(bits) & 0xFFFF0000U) | low));
+  }
+  const auto n = static_cast<std::int64_t>(numbers.size());
+  const Tensor x = from_vector(numbers, {n});
+  on_every_set([&] {
+    const std::vector<float> rounded = x.to(DType::bf16).to_vector();
+    std::int64_t wrong = 0;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      if (std::isnan(numbers[i])) {
+        wrong += std::isnan(rounded[i]) ? 0 : 1;
+      } else {
+        const float want = std::isinf(numbers[i]) ? numbers[i] : nearest_bf16(numbers[i]);
+        wrong += std::bit_cast<std::uint32_t>(rounded[i]) == std::bit_cast<std::uint32_t>(want) ? 0 : 1;
+      }
+    }
+    CHECK(wrong == 0);
+  });
 }
 
 TEST_CASE("errors name the shapes") {

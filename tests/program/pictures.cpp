@@ -169,9 +169,9 @@ TEST_CASE("an index knows how its pictures were decoded, and a search decodes it
     Words flags;
     Metadata recorded;
   };
-  const std::vector<Case> cases{{{}, {}},
-                                {{"--exif-orientation"}, {{"exif_orientation", "true"}}},
-                                {{"--fast-decode"}, {{"fast_decode", "true"}}},
+  const std::vector<Case> cases{{{}, {{"exif_orientation", "false"}, {"fast_decode", "false"}}},
+                                {{"--exif-orientation"}, {{"exif_orientation", "true"}, {"fast_decode", "false"}}},
+                                {{"--fast-decode"}, {{"exif_orientation", "false"}, {"fast_decode", "true"}}},
                                 {{"--exif-orientation", "--fast-decode"}, {{"exif_orientation", "true"}, {"fast_decode", "true"}}}};
   for (const Case& c : cases) {
     CAPTURE(c.flags);
@@ -188,9 +188,12 @@ TEST_CASE("an index knows how its pictures were decoded, and a search decodes it
     CHECK(read_file(folder / "rows") == read_file(file));
     CHECK(score(folder / "index") == Approx(1.0).margin(1e-5));
 
-    // Without the record, as files were before it, it opens, and the picture is decoded the plain way: not what the index has.
+    // Without the record, as files were before it, it opens with a note, and the picture is decoded the plain way: not what the index has.
     const auto rows = read_safetensors(file);
     write_safetensors(file, rows);
+    const Outcome noted = run({"search", "--model", model, "--index", folder / "index", "--image", odd});
+    CHECK(noted.status == 0);
+    CHECK_THAT(noted.err, Contains("does not say how its pictures were decoded"));
     if (c.flags.empty() || c.flags == Words{"--exif-orientation"} || reduces) {
       CHECK((score(folder / "index") > 1.0 - 1e-6) == c.flags.empty());
     }

@@ -10,7 +10,7 @@ namespace twinlens {
 
 inline bool ends_like(std::string name, std::initializer_list<const char*> endings) {
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending); });
+  return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending) && name != ending; });
 }
 
 inline bool is_picture(const std::string& name) { return ends_like(name, {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}); }

@@ -1,6 +1,6 @@
 #pragma once
 // Embeddings on disk, more than memory holds: a safetensors file with one tensor `embeddings` (N, E) f32. Its metadata says how pictures
-// were decoded where that was not the plain way: `exif_orientation` and `fast_decode`, each "true" or absent.
+// were decoded: `exif_orientation` and `fast_decode`, each "true" or "false".
 
 #include <cstdint>
 #include <map>
@@ -14,10 +14,10 @@ namespace twinlens {
 
 using Metadata = std::map<std::string, std::string>;
 
-// How options decode pictures, as metadata, and the other way round. Throws FileError, with `path` in it, when the metadata are of a way
-// that is not known.
+// How options decode pictures, as metadata, and the other way round: false where the metadata do not say, as files of before did not, and
+// the plain way is taken. Throws FileError, with `path` in it, when the metadata are of a way that is not known.
 Metadata decoding_metadata(const EmbedOptions& options);
-void decode_as(EmbedOptions& options, const Metadata& metadata, const std::string& path);
+bool decode_as(EmbedOptions& options, const Metadata& metadata, const std::string& path);
 
 // Writes it row by row. Rows lie in an unnamed file in the folder of `path` until finish() knows their number; then the file is written
 // atomically.

@@ -119,7 +119,7 @@ struct InfoNceOptions {
   // (distillation; no gradient for the teacher).
   Tensor teacher_rows{}, teacher_columns{}, teacher_logit_scale{};
   InfoNceRanks ranks{};
-  // Memory is that of a few tiles; other sizes give other roundings. 0: 512 x 1024 on the CPU, 4096 x 4096 on CUDA.
+  // Memory is that of a few tiles; other sizes give other roundings. 0: 1536 x 1536 on the CPU, 4096 x 4096 on CUDA.
   std::int64_t tile_rows = 0, tile_columns = 0;
 };
 // The symmetric InfoNCE of unit features: rows (n, d), columns (N, d) f32, logit_scale (1 element f32, the logarithm) -> scalar f32,

@@ -3,11 +3,11 @@
 // reads the record when it comes to it.
 //   norm = gradient_norm / step->loss_scale
 //   step->clip_factor = min(1, max_norm / (norm + 1e-6)) in f64; 1 where max_norm is 0 or the step is left out
-//   step->skip = record->skip = 1 when the loss or the norm is not finite, or a step before it was left out
+//   step->skip = record->skip = 1 when the loss or the norm is not finite, or a step before it was left out (but see below)
 // So once a step is left out all that follow are, until the host has cleared the record: weights stay as they were before the first.
 //
-// With f16 the norm alone may be infinite because the scale is too large: record->overflow. Such a step is left out, and no other one for
-// its sake; the scale of the next step follows from it.
+// With f16 the norm alone may be infinite because the scale is too large: record->overflow. Such a step is left out by step->skip
+// alone, and no other one for its sake; the scale of the next step follows from it.
 
 #include "twinlens/kernels/loss_scale.h"
 #include "twinlens/kernels/run.h"
