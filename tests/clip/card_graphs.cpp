@@ -3,8 +3,10 @@
 #include <catch2/catch.hpp>
 
 #include "tests/support/graph_steps.h"
+#include "tests/support/no_card.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/autograd.h"
@@ -15,12 +17,6 @@ namespace twinlens::test {
 namespace {
 
 constexpr Device kCard{DeviceType::cuda, 0};
-
-bool no_card() {
-  if (cuda_device_count() > 0) return false;
-  WARN("skipped: " << cuda_unavailable_reason());
-  return true;
-}
 
 }  // namespace
 
@@ -66,12 +62,8 @@ TEST_CASE("graphs give the weights of plain steps on a card", "[cuda]") {
 TEST_CASE("a run in graphs learns what a plain one learns on a card", "[cuda]") {
   if (no_card()) return;
   const TemporaryFolder folder;
-  write_toy_folder(folder / "data", toy_pairs(64, 60));
-  write_text(folder / "model.json", toy_vit_json());
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
+  TrainOptions o = toy_training(folder, toy_pairs(64, 60));
+  o.workers = 2;
   o.device = "cuda";
   o.precision = "amp_bf16";
   o.batch_size = 16;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tests/support/memory_runs.h"
+#include "tests/support/no_card.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/toy_training.h"
@@ -15,10 +16,7 @@
 namespace twinlens::test {
 
 TEST_CASE("the switches of training on a card change no bit, and its memory is predicted", "[cuda]") {
-  if (cuda_device_count() == 0) {
-    WARN("skipped: " << cuda_unavailable_reason());
-    return;
-  }
+  if (no_card()) return;
   const TemporaryFolder folder;
   TrainOptions o = toy_training(folder, toy_pairs(64, 60));
   o.device = "cuda";

@@ -10,6 +10,7 @@
 #include "tests/support/graph_steps.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/autograd.h"
@@ -281,17 +282,12 @@ struct Run {
       for (std::uint64_t words = random() % 6; words > 0; --words) pairs[i].caption += " and so on";
       if (i % 7 == 3) pairs[i].caption = pairs[i - 2].caption;
     }
-    write_toy_folder(folder / "data", pairs);
-    write_text(folder / "model.json", toy_vit_json());
-    o.train_data = folder / "data";
-    o.model = folder / "model.json";
-    o.logs = folder / "logs";
+    o = toy_training(folder, pairs);
     o.device = "cuda";
     o.batch_size = 8;
     o.epochs = 6;
     o.lr = 1e-3;
     o.grad_clip_norm = 1.0;
-    o.workers = 1;
     o.save_frequency = 0;
     o.log_every_n_steps = 9;
     o.report_seconds = 1e9;

@@ -9,6 +9,7 @@
 #include "tests/support/memory_runs.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
@@ -109,16 +110,10 @@ TEST_CASE("what is too much for a card names the largest tags and the remedy", "
 
 TEST_CASE("training on a card says what a step will take, and what it took", "[fake]") {
   const TemporaryFolder folder;
-  write_toy_folder(folder / "data", toy_pairs(24));
-  write_text(folder / "model.json", toy_vit_json());
-  TrainOptions o;
-  o.train_data = folder / "data";
-  o.model = folder / "model.json";
-  o.logs = folder / "logs";
+  TrainOptions o = toy_training(folder, toy_pairs(24));
   o.device = "cuda";
   o.batch_size = 12;
   o.epochs = 2;
-  o.workers = 1;
   o.save_frequency = 0;
   // Pictures that lie on the card beforehand outweigh all else.
   for (const std::int64_t ahead : {0, 20, 19}) {

@@ -8,6 +8,7 @@
 #include "tests/fake_card/fake_card.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
@@ -37,20 +38,14 @@ struct Run {
   std::vector<float> factors;         // what it multiplies gradients by
 
   Run() {
-    write_toy_folder(folder / "data", toy_pairs(40));
-    write_text(folder / "model.json", toy_vit_json());
-    o.train_data = folder / "data";
-    o.model = folder / "model.json";
-    o.logs = folder / "logs";
+    o = toy_training(folder, toy_pairs(40));
     o.device = "cuda";
     o.batch_size = 8;
     o.epochs = 4;
-    o.workers = 1;
     o.save_frequency = 0;
     o.log_every_n_steps = 1000;
     o.report_seconds = 1e9;
     o.spike_factor = 0.0;
-    o.name = "run";
     o.async_step = true;
     o.prefetch_batches = 2;
     set_fake_kernel_of<Fill, Scalar>();

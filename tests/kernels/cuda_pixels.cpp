@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "tests/support/no_card.h"
+
 #include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/recolor.h"
 #include "twinlens/kernels/resize.h"
@@ -12,12 +14,6 @@ namespace twinlens {
 namespace {
 
 constexpr Device kCard{DeviceType::cuda, 0};
-
-bool no_card() {
-  if (cuda_device_count() > 0) return false;
-  WARN("skipped: " << cuda_unavailable_reason());
-  return true;
-}
 
 std::vector<std::uint8_t> picture(std::int64_t bytes) {
   std::vector<std::uint8_t> x(static_cast<std::size_t>(bytes));
@@ -55,7 +51,7 @@ struct Axis {
 }  // namespace
 
 TEST_CASE("the card resizes to the byte as the CPU does", "[cuda]") {
-  if (no_card()) return;
+  if (test::no_card()) return;
   const std::int64_t height = 37, width = 53, rows = 20, cols = 31;
   const Axis across(cols, width), down(rows, height);
   const std::vector<std::uint8_t> x = picture(height * width * 3);
@@ -86,7 +82,7 @@ TEST_CASE("the card resizes to the byte as the CPU does", "[cuda]") {
 }
 
 TEST_CASE("the card recolours and warps as the CPU does, to one level", "[cuda]") {
-  if (no_card()) return;
+  if (test::no_card()) return;
   const std::int64_t height = 33, width = 41, bytes = height * width * 3;
   const std::vector<std::uint8_t> x = picture(bytes);
   const OnCard<std::uint8_t> card_x(x), card_y(std::vector<std::uint8_t>(x.size()));

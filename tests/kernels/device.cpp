@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/no_card.h"
+
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/stream.h"
@@ -37,10 +39,7 @@ TEST_CASE("a machine without a usable card says so in one line with the remedy",
 }
 
 TEST_CASE("bytes go to the card and back", "[cuda]") {
-  if (cuda_device_count() == 0) {
-    WARN("skipped: " << cuda_unavailable_reason());
-    return;
-  }
+  if (test::no_card()) return;
   Stream& stream = current_stream(kCuda);
   CHECK(stream.native() != nullptr);
   const Memory memory = allocate(stream, 1000);

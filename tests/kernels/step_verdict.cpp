@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "tests/support/no_card.h"
+
 #include "twinlens/kernels/memory.h"
 
 namespace twinlens {
@@ -116,10 +118,7 @@ TEST_CASE("the verdict on a step is that of the host: clip factor, skip, and ski
 }
 
 TEST_CASE("the card's verdict on a step is the host's", "[cuda]") {
-  if (cuda_device_count() == 0) {
-    WARN("skipped: " << cuda_unavailable_reason());
-    return;
-  }
+  if (test::no_card()) return;
   const Device card{DeviceType::cuda, 0};
   Stream& stream = current_stream(card);
   struct All {
