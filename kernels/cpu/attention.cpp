@@ -1,11 +1,10 @@
 // One (sequence, head) at a time, everything f32 in scratch that stays in cache. Score tiles are transposed, keys x queries: queries lie
 // along the lanes, so softmax needs no work across lanes, K and V are read as packed and only Q and dY are turned. Heads of bf16 that suit
-// tile registers go there instead (attention/tiles.h).
+// products of bf16 pairs go there instead (attention/tiles.h).
 #include "twinlens/kernels/attention.h"
 
 #include "kernels/cpu/attention/head.h"
-#include "kernels/cpu/gemm/tile.h"
-#if defined(TWINLENS_TILE_REGISTERS)
+#if defined(__AVX512BF16__)
 #include "kernels/cpu/attention/tiles.h"
 #endif
 #include "kernels/cpu/vec/math.h"
@@ -291,7 +290,7 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
 
 template <class I>
 void one_head(const AttentionForward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
-#if defined(TWINLENS_TILE_REGISTERS)
+#if defined(__AVX512BF16__)
   const Head h = head_of(a.problem, sequence, head);
   if (a.problem.q.dtype == DType::bf16 && suits_tiles(a.problem.head_dim, h.queries, h.keys))
     return Tiles<I>::forward(a, h, head, next, scratch);
@@ -301,7 +300,7 @@ void one_head(const AttentionForward& a, std::int64_t sequence, std::int64_t hea
 
 template <class I>
 void one_head(const AttentionBackward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
-#if defined(TWINLENS_TILE_REGISTERS)
+#if defined(__AVX512BF16__)
   const Head h = head_of(a.problem, sequence, head);
   if (a.problem.q.dtype == DType::bf16 && a.dy.dtype == DType::bf16 && suits_tiles(a.problem.head_dim, h.queries, h.keys))
     return Tiles<I>::backward(a, h, head, next, scratch);

@@ -1,5 +1,5 @@
-// bf16 attention in tile registers (kernels/cpu/attention/tiles.h) against the form in f32, which the next lower set gives, and against
-// double precision.
+// bf16 attention by products of bf16 pairs (kernels/cpu/attention/tiles.h) against the form in f32, which avx512 has, and against double
+// precision; with every set that multiplies such pairs.
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -107,15 +107,20 @@ double error_of(const Values& got, const Values& want) {
   return std::sqrt(difference / size);
 }
 
+Results run_in_floats(const Problem& p, const Inputs& in) {
+  const Isa isa = active_isa();
+  set_active_isa(Isa::avx512);
+  Results r = run_op(p, in);
+  set_active_isa(isa);
+  return r;
+}
+
 // Results are rounded to bf16 in both forms; what one factor that is rounded, too, may add is half a unit in its last place.
 void compare(const Problem& p) {
   INFO(p.queries << " queries, " << p.keys << " keys, heads of " << p.head_dim << (p.causal ? ", causal" : "") << (p.biased ? ", bias" : "")
                  << ", scale " << p.scale);
   const Inputs in(p);
-  const Results want = truth(p, in), tiles = run_op(p, in);
-  set_active_isa(Isa::avx512bf16);
-  const Results floats = run_op(p, in);
-  set_active_isa(Isa::avx512amx);
+  const Results want = truth(p, in), tiles = run_op(p, in), floats = run_in_floats(p, in);
   const auto check = [](const char* name, const Values& of_tiles, const Values& of_floats, const Values& of_truth) {
     INFO(name);
     CHECK(of_tiles != of_floats);  // (so it was the other form)
@@ -127,14 +132,23 @@ void compare(const Problem& p) {
   check("dv", tiles.dv, floats.dv, want.dv);
 }
 
-bool has_tiles() {
-  if (active_isa() == Isa::avx512amx) return true;
-  WARN("no tile registers here (or capped by TWINLENS_MAX_ISA): nothing to compare");
-  return false;
+// Calls f with each set that has the other form.
+template <class F>
+void with_pairs(F&& f) {
+  const Isa before = active_isa();
+  bool some = false;
+  for (const Isa isa : {Isa::avx512bf16, Isa::avx512amx}) {
+    if (before == Isa::neon || isa > before) continue;
+    some = true;
+    set_active_isa(isa);
+    INFO(name_of(isa));
+    f();
+  }
+  set_active_isa(before);
+  if (!some) WARN("no products of bf16 pairs here (or capped by TWINLENS_MAX_ISA): nothing to compare");
 }
 
-TEST_CASE("bf16 attention in tile registers is as near to double precision as in f32") {
-  if (!has_tiles()) return;
+void compare_problems() {
   for (const std::int64_t tokens : {16, 17, 31, 32, 33, 50, 64, 77, 128, 129, 197, 257}) {
     compare({tokens, tokens, 2, 64});
     compare({tokens, tokens, 1, 64, true});
@@ -149,24 +163,22 @@ TEST_CASE("bf16 attention in tile registers is as near to double precision as in
   compare({50, 50, 1, 64, true, false, -0.4});
   compare({150, 40, 1, 64, true});  // the first 110 queries see nothing
 }
+TEST_CASE("bf16 attention by pairs is as near to double precision as in f32") { with_pairs(compare_problems); }
 
 // Every head is computed in the form that suits it, whatever else there is.
-TEST_CASE("bf16 attention in tile registers: only heads that suit, and a head alone") {
-  if (!has_tiles()) return;
+void compare_unsuited() {
   for (const Problem& p :
        {Problem{1, 50, 2, 64}, Problem{15, 50, 2, 64}, Problem{50, 15, 2, 64}, Problem{17, 1025, 1, 64}, Problem{20, 20, 1, 129}}) {
     INFO(p.queries << " queries, " << p.keys << " keys, heads of " << p.head_dim);
     const Inputs in(p);
-    const Results here = run_op(p, in);
-    set_active_isa(Isa::avx512bf16);
-    const Results lower = run_op(p, in);
-    set_active_isa(Isa::avx512amx);
+    const Results here = run_op(p, in), lower = run_in_floats(p, in);
     CHECK(here.y == lower.y);
     CHECK(here.dq == lower.dq);
     CHECK(here.dk == lower.dk);
     CHECK(here.dv == lower.dv);
   }
 }
+TEST_CASE("bf16 attention by pairs: only heads that suit") { with_pairs(compare_unsuited); }
 
 }  // namespace
 }  // namespace twinlens

@@ -1,5 +1,6 @@
 #pragma once
-// Attention of bf16 in tile registers (kernels/cpu/gemm/amx.h). P and dS are rounded to bf16 as factors; scores, softmax and sums are f32.
+// Attention of bf16 by products of bf16 pairs (pair_rows.h), in tile registers where the set has them. P and dS are rounded to bf16 as
+// factors; scores, softmax and sums are f32.
 //
 // A strip of up to 32 queries meets all its keys at once, keys x queries, queries along the lanes: what P and dS must be for the next
 // products is then made of neighbouring rows, and nothing of that size is ever turned. Y and dQ come out as (columns, queries).
@@ -7,9 +8,10 @@
 // An operand lies in panels of 32 lines x 32 depths, as the micro-kernels of products read them: a left one has the pairs of a line side by
 // side, a right one the lines of a pair. Lines and depths that are not there are 0.
 //
-// Only for files that are compiled for Avx512Amx.
+// Only for files that are compiled with AVX512_BF16.
 
 #include "kernels/cpu/attention/head.h"
+#include "kernels/cpu/attention/pair_rows.h"
 #include "kernels/cpu/gemm/pack.h"
 #include "kernels/cpu/gemm/tile.h"
 #include "kernels/cpu/vec/math.h"
@@ -25,7 +27,7 @@ struct Tiles {
   static constexpr std::int64_t kWords = kSide / 2;  // pairs of a panel's depth
   static constexpr std::int64_t kPanel = kSide * kWords, kTile = kSide * kSide;
   static constexpr int kRowsAhead = 2;  // asked for with every pair of keys in the passes over scores, where there is time to wait for them
-  static_assert(kPanel == AttentionTiles::kPanel && kWords == gemm::TileShape<I, gemm::Form::pairs>::kRowWords);
+  static_assert(kPanel == AttentionTiles::kPanel && kPanel == PairRows<I>::kPanel && kWords == PairRows<I>::kWords);
 
   // Rows of x from `row` on, their columns [column, column + columns): lines are the rows, or the columns.
   struct Source {
@@ -45,11 +47,10 @@ struct Tiles {
     gemm::pack_panel<I, gemm::PairWords<bf16>, V::kWidth, kWords>(x.lines, x.count, x.depths, whole_registers<I>(x.count), out);
   }
 
-  // tile[32][lanes] (+)= left right, over so many panels of the depth; lanes is 16 or 32.
-  static void multiply(std::int64_t panels, const float* left, const float* right, std::int64_t lanes, float* tile, bool more) {
-    const gemm::TileRows rows{left, kWords * 4, kPanel * 4};
-    lanes == V::kWidth ? gemm::micro_kernel<I, gemm::Form::pairs, 1>(panels * kWords, rows, right, tile, more)
-                       : gemm::micro_kernel<I, gemm::Form::pairs, 2>(panels * kWords, rows, right, tile, more);
+  // tile[lines][lanes] (+)= left right, over so many depths; lanes is 16 or 32. A tile has room for 32 lines.
+  static void multiply(std::int64_t lines, std::int64_t depths, const float* left, const float* right, std::int64_t lanes, float* tile,
+                       bool more) {
+    PairRows<I>::multiply(least(kSide, lines), (depths + 1) / 2, left, right, lanes, tile, more);
   }
 
   // Two registers rounded to bf16, one behind the other.
@@ -85,7 +86,7 @@ struct Tiles {
   static float scores_of(const AttentionProblem& p, const Head& h, const Block& b, const float* k, const float* q, float* scores) {
     const std::int64_t columns = in_sides(p.head_dim);
     for (std::int64_t j = 0; j < b.keys; j += kSide) {
-      multiply(columns, k + j / kSide * columns * kPanel, q, b.lanes, scores + j * b.lanes, false);
+      multiply(b.keys - j, p.head_dim, k + j / kSide * columns * kPanel, q, b.lanes, scores + j * b.lanes, false);
     }
     const bool scaled = h.bias != nullptr || p.scale < 0.0F;
     if (scaled) {
@@ -150,7 +151,7 @@ struct Tiles {
         V::select(nothing, V(0.0F), V(1.0F) / sum).store(sums + l);
       });
       for (std::int64_t c = 0; c < columns; ++c) {
-        multiply(in_sides(b.keys), v + c * keys * kPanel, weights, b.lanes, tile, false);
+        multiply(d - c * kSide, b.keys, v + c * keys * kPanel, weights, b.lanes, tile, false);
         unpack_turned(tile, b, sums, a.y, h, d, c);
       }
     }
@@ -249,14 +250,14 @@ struct Tiles {
     }
     const float factor = scores_of(p, h, b, s.k, s.q, s.scores);
     for (std::int64_t j = 0; j < b.keys; j += kSide)
-      multiply(columns, s.v + j / kSide * columns * kPanel, s.dy, b.lanes, s.dp + j * b.lanes, false);
+      multiply(b.keys - j, d, s.v + j / kSide * columns * kPanel, s.dy, b.lanes, s.dp + j * b.lanes, false);
     alignas(64) float delta[kSide], mass[kSide], tile[kTile];
     recompute(b, factor, a.lse + head * p.q.rows + row, s, delta, mass, ahead);
     b.lanes == V::kWidth ? score_gradient<1>(b, index, p.scale, delta, mass, s, ahead)
                          : score_gradient<2>(b, index, p.scale, delta, mass, s, ahead);
     if (a.dq.data == nullptr) return;
     for (std::int64_t c = 0; c < columns; ++c) {
-      multiply(in_sides(b.keys), s.k_turned + c * in_sides(h.keys) * kPanel, s.ds_pairs, b.lanes, tile, false);
+      multiply(d - c * kSide, b.keys, s.k_turned + c * in_sides(h.keys) * kPanel, s.ds_pairs, b.lanes, tile, false);
       unpack_turned(tile, b, nullptr, a.dq, h, d, c);
     }
   }
@@ -265,14 +266,14 @@ struct Tiles {
   // further from the first than they are.
   static void add_strips(const AttentionProblem& p, const Head& h, std::int64_t first, std::int64_t strips, const float* left,
                          const float* right, float* out) {
-    const std::int64_t columns = in_sides(p.head_dim);
+    const std::int64_t columns = in_sides(p.head_dim), queries = least(strips * kSide, h.queries - first * kSide);
     for (std::int64_t j = 0; j < in_sides(h.keys); ++j) {
       const std::int64_t seen_from = p.causal ? most(0, j * kSide - h.offset) / kSide : 0, skip = most(0, seen_from - first);
       if (skip >= strips) continue;
       for (std::int64_t c = 0; c < columns; ++c) {
         const std::int64_t lanes = whole_registers<I>(least(kSide, p.head_dim - c * kSide));
-        multiply(strips - skip, left + (j * kStrips + skip) * kPanel, right + c * kStrips * kPanel + skip * kWords * lanes, lanes,
-                 out + (j * columns + c) * kTile, seen_from < first);
+        multiply(h.keys - j * kSide, queries - skip * kSide, left + (j * kStrips + skip) * kPanel,
+                 right + c * kStrips * kPanel + skip * kWords * lanes, lanes, out + (j * columns + c) * kTile, seen_from < first);
       }
     }
   }

@@ -25,8 +25,9 @@ inline constexpr std::int64_t kDeepProduct = 1 << 17;
 // packs its own part of a: a goes through the first-level cache once and threads meet twice in all.
 inline constexpr std::int64_t kResidentWords = 1 << 17, kTaskRows = 64;
 // The columns of a task otherwise: their panels of b stay in L2 while all rows pass by. Where there are enough such tasks each packs its
-// own part of b, which then never leaves that core. (The same with a, where it is the larger one, gains nothing.)
+// own part of b, which then never leaves that core.
 inline constexpr std::int64_t kTaskCols = 192;
+inline constexpr std::int64_t kUnitRows = 32, kUnitCols = 48;  // for choices between those: about what a tile has
 
 struct DepthBlocks {
   std::int64_t words, blocks;  // of a block (the last may be shorter), number
@@ -39,38 +40,60 @@ struct DepthBlocks {
   return {(words + blocks - 1) / blocks, blocks};
 }
 
+// Units (tiles, panels) shared out in tasks of at most `most`: as many tasks as leave no thread without one at the end, all nearly the same.
+struct Tasks {
+  std::int64_t units, count;
+  [[gnu::always_inline]] Tasks(std::int64_t n, std::int64_t most) : units(n) {
+    const std::int64_t fewest = (n + most - 1) / most, threads = thread_count();
+    const std::int64_t even = (fewest + threads - 1) / threads * threads;
+    count = even < n ? even : n;
+  }
+  [[gnu::always_inline]] std::int64_t begin(std::int64_t task) const { return task * units / count; }
+};
+
+// Whether n rows or columns in units of `unit` keep the threads busy: no more than a tenth of them idle on average.
+[[gnu::always_inline]] inline bool fill_threads(std::int64_t n, std::int64_t unit) {
+  const std::int64_t threads = thread_count(), units = (n + unit - 1) / unit;
+  return 10 * n >= 9 * unit * threads * ((units + threads - 1) / threads);
+}
+
 // Where things lie in the scratch, in floats. Sized for words of one depth, of which pairs need less, or for f32 in thirds, which are
 // three halves as many.
 struct ScratchPlan {
   bool small;  // each slot holds the panels of one item
   bool deep;   // each slot holds the panels of one block of the depth; all at once
-  bool tall;   // each slot holds panels of a for one task's rows; b is packed once, before them
+  bool tall;   // each slot holds panels of a for one task's rows; b is packed by all, before them; groups have all rows of c
   bool wide;   // each slot holds panels of b for one task's columns; a is packed by all, before them
   std::int64_t slots;
-  std::int64_t a, b;    // sizes of the panels of a, of b
-  std::int64_t sums;    // sums in f32 for a c that cannot hold them between blocks of the depth
-  std::int64_t blocks;  // of a deep product, the sums of every block
+  std::int64_t group_rows;  // of c, worked on at one time
+  std::int64_t a, b;        // sizes of the panels of a, of b
+  std::int64_t sums;        // sums in f32 for a c that cannot hold them between blocks of the depth
+  std::int64_t blocks;      // of a deep product, the sums of every block
   [[gnu::always_inline]] std::int64_t size() const { return slots * (a + b) + sums + blocks; }
 };
 
 [[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m, bool thirds) {
-  const std::int64_t rows = m.c.rows < kGroupRows ? m.c.rows : kGroupRows, cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
+  const std::int64_t cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
   const std::int64_t most = thirds ? kMaxBlockThirds : kMaxBlockWords, depths = m.depth < most ? m.depth : most;
   const std::int64_t padded = (depths + kDepthPadding - 1) / kDepthPadding * kDepthPadding, words = thirds ? padded / 2 * 3 : padded;
   const std::int64_t blocks = depth_blocks(m.depth, 1, most).blocks;
+  const bool one_group = m.c.rows <= kGroupRows && m.c.cols <= kGroupCols;
   ScratchPlan p{};
-  p.small = m.depth <= most && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
-  p.deep = m.batch == 1 && blocks > 1 && m.c.rows <= kGroupRows && m.c.cols <= kGroupCols && m.c.rows * m.c.cols <= kDeepProduct;
-  p.tall =
-      !p.small && m.depth <= most && m.c.cols <= kGroupCols && (cols + kPadding) * padded <= kResidentWords && m.c.rows >= 8 * kTaskRows;
-  const std::int64_t tasks = (cols + kTaskCols - 1) / kTaskCols, turns = (tasks + thread_count() - 1) / thread_count();
-  p.wide = !p.small && !p.deep && !p.tall && 10 * tasks >= 9 * turns * thread_count();  // no more than a tenth of the threads idle
+  p.small = m.depth <= most && one_group && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
+  p.deep = m.batch == 1 && blocks > 1 && one_group && m.c.rows * m.c.cols <= kDeepProduct &&
+           (fill_threads(blocks, 1) || !fill_threads(m.c.rows * m.c.cols, kTaskRows * kTaskCols));
+  // The smaller operand is the one that all pack: it lies further away when it is read.
+  const bool resident = m.depth <= most && m.c.cols <= kGroupCols && (cols + kPadding) * padded <= kResidentWords;
+  const bool larger_a = m.a.transposed && !m.a.is_windows() && m.c.rows >= m.c.cols && fill_threads(m.c.rows, kUnitRows);
+  p.tall = !p.small && !p.deep && ((resident && m.c.rows >= 8 * kTaskRows) || larger_a);
+  p.wide = !p.small && !p.deep && !p.tall && cols >= 2 * kUnitCols * thread_count() && fill_threads(cols, kUnitCols);
+  p.group_rows = p.tall || m.c.rows < kGroupRows ? m.c.rows : kGroupRows;
   const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, slots = p.small ? kMaxSlots : thread_count();
   p.slots = items < slots ? items : slots;
-  p.a = p.tall ? thread_count() * kTaskRows * words : (rows + kPadding) * words;
+  p.a = p.tall ? thread_count() * kTaskRows * words : (p.group_rows + kPadding) * words;
   p.b = p.wide ? thread_count() * kTaskCols * words : (cols + kPadding) * words;
-  p.sums = m.depth > most && m.c.dtype != DType::f32 ? rows * cols : 0;
-  p.blocks = p.deep ? blocks * rows * cols : 0;
+  p.sums = m.depth > most && m.c.dtype != DType::f32 ? p.group_rows * cols : 0;
+  p.blocks = p.deep ? blocks * p.group_rows * cols : 0;
   return p;
 }
 

@@ -89,7 +89,7 @@ struct Product {
   static_assert(kPackedLines % kTileRows == 0 && kPackedLines % kTileCols == 0);
   // A tile in thirds takes so long that what it touches of c is gone again by then; its stores are done during the next one.
   static constexpr bool kPrefetchesC = F != Form::thirds;
-  static constexpr bool kReadsRows = F == Form::pairs && Shape::kRowWords > 1;  // of bf16, as they lie
+  static constexpr bool kReadsRows = F != Form::thirds;  // whose elements are what words are made of, as they lie
 
   const Matmul& m;
   Packer<I> a, b;
@@ -116,7 +116,7 @@ struct Product {
     }
     c.data = static_cast<char*>(m.c.data) + item * m.c_batch_stride * size_of(m.c.dtype);
     sums = c;
-    if (c.dtype != DType::f32) sums = {scratch_sums, DType::f32, kGroupRows, kGroupCols, least(c.cols, kGroupCols), nullptr};
+    if (c.dtype != DType::f32) sums = {scratch_sums, DType::f32, c.rows, kGroupCols, least(c.cols, kGroupCols), nullptr};
   }
   // Without its function.
   Packer<I> packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
@@ -137,12 +137,16 @@ struct Product {
     f.template operator()<Vectors>();
   }
 
+  bool a_is_words() const {
+    if (F == Form::floats && !I::kBf16Dot && m.compute == Compute::bf16) return false;  // f32 is rounded while it is packed
+    return kReadsRows && a.dtype == (F == Form::floats ? DType::f32 : DType::bf16);
+  }
   // Whether whole tiles of a are read where they lie: words side by side, and no depth to fill up.
   bool a_in_place(const Block& k) const {
-    return kReadsRows && a.dtype == DType::bf16 && a.windows == nullptr && a.lines.depth_stride == 1 && k.words * kDepths == k.depths;
+    return a_is_words() && a.windows == nullptr && a.lines.depth_stride == 1 && k.words * kDepths == k.depths;
   }
   // Whether windows of a are gathered into a panel whose rows lie one behind the other.
-  bool a_in_rows() const { return kReadsRows && a.dtype == DType::bf16 && a.windows != nullptr && a.lines.depth_stride == 1; }
+  bool a_in_rows() const { return a_is_words() && a.windows != nullptr && a.lines.depth_stride == 1; }
 
   // Panels `index` and the `count` - 1 behind it of the region's rows or columns go to their places in `panels`. A last panel of b that
   // fits into fewer registers is that narrow.
@@ -152,15 +156,17 @@ struct Product {
     if (a_in_place(k)) row += (end - row) / kTileRows * kTileRows;
     if (row == end) return;
     if (a_in_rows()) {
-      return gather_rows<I>(*a.windows, static_cast<const bf16*>(a.lines.base), r.row + row, end - row, k.depth, k.depths,
-                            k.words * kDepths, reinterpret_cast<bf16*>(panels + row * k.words));
+      using Element = std::conditional_t<F == Form::floats, float, bf16>;
+      return gather_rows<I>(*a.windows, static_cast<const Element*>(a.lines.base), r.row + row, end - row, k.depth, k.depths,
+                            k.words * kDepths, reinterpret_cast<Element*>(panels + row * k.words));
     }
     a(k, r.row + row, end - row, kTileRows, panels + row * k.words);
   }
   // The rows of a tile from `row` on, in place or in the panels.
   TileRows rows_of_a(const Region& r, const Block& k, std::int64_t row, const Panels& panels) const {
     if (a_in_place(k) && row + kTileRows <= r.row + r.rows) {
-      return {static_cast<const bf16*>(a.lines.base) + row * a.lines.line_stride + k.depth, a.lines.line_stride * size_of(DType::bf16),
+      const std::int64_t size = size_of(a.dtype);
+      return {static_cast<const char*>(a.lines.base) + (row * a.lines.line_stride + k.depth) * size, a.lines.line_stride * size,
               Shape::kRowWords * kWordBytes};
     }
     const float* panel = panels.a + (row - panels.row) * k.words;
@@ -259,12 +265,29 @@ void multiply_wide(const P& product, const ScratchPlan& plan, const Region& r, c
   parallel_for(parts(r.rows, P::kPackedLines), 1,
                [&](std::int64_t i, std::int64_t) { product.pack_a(r, k, i * P::kPanelsOfA, P::kPanelsOfA, a_panels); });
   const std::int64_t slots = thread_count();
-  parallel_for_slots(parts(r.cols, kTaskCols), slots, [&](std::int64_t slot, std::int64_t task) {
-    const std::int64_t col = task * kTaskCols;
-    const Region own{r.row, r.rows, r.col + col, least(kTaskCols, r.cols - col)};
+  const Tasks tasks(parts(r.cols, P::kTileCols), kTaskCols / P::kTileCols);
+  parallel_for_slots(tasks.count, slots, [&](std::int64_t slot, std::int64_t task) {
+    const std::int64_t col = tasks.begin(task) * P::kTileCols, end = least(tasks.begin(task + 1) * P::kTileCols, r.cols);
+    const Region own{r.row, r.rows, r.col + col, end - col};
     float* const own_panels = b_panels + slot * (plan.b / slots);
     product.pack_b(own, k, 0, parts(own.cols, P::kTileCols), own_panels);
     product.compute(r, own, k, {a_panels, r.row, own_panels, own.col});
+  });
+}
+
+// Panels of b are packed by all threads; then each takes whole rows and packs its own panels of a.
+template <class P>
+void multiply_tall(const P& product, const ScratchPlan& plan, const Region& r, const Block& k, float* a_panels, float* b_panels) {
+  parallel_for(parts(r.cols, P::kTileCols), 4,
+               [&](std::int64_t begin, std::int64_t end) { product.pack_b(r, k, begin, end - begin, b_panels); });
+  const std::int64_t slots = thread_count();
+  const Tasks tasks(parts(r.rows, P::kTileRows), kTaskRows / P::kTileRows);
+  parallel_for_slots(tasks.count, slots, [&](std::int64_t slot, std::int64_t task) {
+    const std::int64_t row = tasks.begin(task) * P::kTileRows, end = least(tasks.begin(task + 1) * P::kTileRows, r.rows);
+    const Region own{r.row + row, end - row, r.col, r.cols};
+    float* const own_panels = a_panels + slot * (plan.a / slots);
+    product.pack_a(own, k, 0, parts(own.rows, P::kTileRows), own_panels);
+    product.compute(r, own, k, {own_panels, own.row, b_panels, r.col});
   });
 }
 
@@ -272,6 +295,7 @@ void multiply_wide(const P& product, const ScratchPlan& plan, const Region& r, c
 template <class P>
 void multiply_region(const P& product, const ScratchPlan& plan, const Region& r, const Block& k, float* a_panels, float* b_panels) {
   if (plan.wide) return multiply_wide(product, plan, r, k, a_panels, b_panels);
+  if (plan.tall) return multiply_tall(product, plan, r, k, a_panels, b_panels);
   const std::int64_t a_count = parts(r.rows, P::kPackedLines), b_count = parts(r.cols, P::kPackedLines);
   parallel_for(a_count + b_count, 1, [&](std::int64_t i, std::int64_t) {
     if (i < b_count) {
@@ -286,26 +310,6 @@ void multiply_region(const P& product, const ScratchPlan& plan, const Region& r,
     product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(kTaskCols, r.col + r.cols - col)}, k,
                     {a_panels, r.row, b_panels, r.col});
   });
-}
-
-// Whole rows of c in tasks that pack what they need of a; every one reads all of b, which stays in L2 (plan.h).
-template <class P>
-void multiply_tall(const Matmul& m, const ScratchPlan& plan, float* scratch) {
-  const Region all{0, m.c.rows, 0, m.c.cols};
-  const Block k{0, m.depth, P::kSteps.words_of(m.depth), true, true};
-  float* const b_panels = scratch + plan.a;
-  for (std::int64_t item = 0; item < m.batch; ++item) {
-    const P product(m, item, nullptr);
-    parallel_for(parts(all.cols, P::kTileCols), 4,
-                 [&](std::int64_t begin, std::int64_t end) { product.pack_b(all, k, begin, end - begin, b_panels); });
-    const std::int64_t slots = thread_count();
-    parallel_for_slots(parts(all.rows, kTaskRows), slots, [&](std::int64_t slot, std::int64_t task) {
-      const Region rows{task * kTaskRows, least(kTaskRows, all.rows - task * kTaskRows), 0, all.cols};
-      float* const a_panels = scratch + slot * (plan.a / slots);
-      product.pack_a(rows, k, 0, parts(rows.rows, P::kTileRows), a_panels);
-      product.compute(rows, rows, k, {a_panels, rows.row, b_panels, rows.col});
-    });
-  }
 }
 
 // Blocks of the depth side by side, each into sums of its own; then c takes them in the order in which it would have seen them.
@@ -359,13 +363,12 @@ void multiply(const Matmul& m) {
     return;
   }
   if (plan.deep) return multiply_deep<P>(m, plan, scratch);
-  if (plan.tall) return multiply_tall<P>(m, plan, scratch);
   const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths, P::kMost);
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, scratch + plan.a + plan.b);
     for (std::int64_t col = 0; col < m.c.cols; col += kGroupCols) {
-      for (std::int64_t row = 0; row < m.c.rows; row += kGroupRows) {
-        const Region r{row, least(kGroupRows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
+      for (std::int64_t row = 0; row < m.c.rows; row += plan.group_rows) {
+        const Region r{row, least(plan.group_rows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
         for (std::int64_t i = 0; i < blocks.blocks; ++i) {
           const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
           multiply_region(product, plan, r, {depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1}, scratch,

@@ -9,7 +9,7 @@
 namespace twinlens::gemm {
 
 // Where a tile's rows of a lie: packed in pieces (pack.h), or one behind the other, as in a matrix. A step goes over TileShape::kRowWords
-// words. Without such pieces a panel is read from front to back, and only `data` counts.
+// words.
 struct TileRows {
   const void* data;
   std::int64_t row_bytes, step_bytes;
@@ -72,7 +72,7 @@ struct TileShape<Neon, F> : WordByWord<F> {
 
 // A word in every lane. By way of integers: a pair of bf16 may look like a signalling NaN, and 0 + x is free there.
 template <class I>
-TWINLENS_INLINE typename Vec<I>::Raw broadcast(const float* word) {
+TWINLENS_INLINE typename Vec<I>::Raw broadcast(const void* word) {
   std::int32_t bits;
   std::memcpy(&bits, word, sizeof(bits));
   return (typename Vec<I>::Raw)(typename Vec<I>::Int{} + bits);
@@ -117,7 +117,8 @@ void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b,
 #endif
   constexpr int rows = TileShape<I, F>::kRows, width = I::kWidth;
   using Raw = typename Vec<I>::Raw;
-  const float* a = static_cast<const float*>(rows_of_a.data);
+  const char* a = static_cast<const char*>(rows_of_a.data);
+  const std::int64_t row_bytes = rows_of_a.row_bytes, step_bytes = rows_of_a.step_bytes;
   Raw sum[rows][Vectors] = {};
   if (more) {
 #pragma GCC unroll 16
@@ -132,11 +133,11 @@ void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b,
     for (int j = 0; j < Vectors; ++j) bv[j] = Vec<I>::load(b + j * width).raw;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
-      const Raw av = broadcast<I>(a + i);
+      const Raw av = broadcast<I>(a + i * row_bytes);
 #pragma GCC unroll 4
       for (int j = 0; j < Vectors; ++j) sum[i][j] = multiply_add<I, F>(av, bv[j], sum[i][j]);
     }
-    a += rows;
+    a += step_bytes;
     b += Vectors * width;
   }
 #pragma GCC unroll 16

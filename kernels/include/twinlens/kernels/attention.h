@@ -7,8 +7,8 @@
 // Scores live in one tile of (keys of a block) x (queries of a block) per thread: keys are blocked with an online softmax as in
 // FlashAttention (Dao et al. 2022, arXiv:2205.14135), but the block is chosen so that CLIP's sequences are one block.
 //
-// With avx512amx, bf16 heads that suit (suits_tiles) are computed in tile registers, with P and dS rounded to bf16 as factors; the softmax
-// and all sums are f32. With TWINLENS_MAX_ISA=avx512bf16, and with every other set, all of it is f32.
+// With avx512bf16 and avx512amx, bf16 heads that suit (suits_tiles) are computed by products of bf16 pairs, with P and dS rounded to bf16 as
+// factors; the softmax and all sums are f32. With TWINLENS_MAX_ISA=avx512, and with every other set, all of it is f32.
 //
 // On CUDA, bf16 and f16 heads of up to 128 columns whose rows start at 16 bytes are computed on tensor cores with P and dS rounded to
 // that type; everything else by a plain kernel in f32.
@@ -84,7 +84,7 @@ struct AttentionBlocks {
   return b;
 }
 
-// Heads in tile registers (kernels/cpu/attention/tiles.h): sides of tiles and panels, floats of a panel, strips of queries whose sums over
+// Heads in tiles of bf16 (kernels/cpu/attention/tiles.h): sides of tiles and panels, floats of a panel, strips of queries whose sums over
 // queries are made at once.
 struct AttentionTiles {
   static constexpr std::int64_t kSide = 32, kPanel = kSide * kSide / 2, kTile = kSide * kSide, kStrips = 4;
@@ -98,11 +98,12 @@ struct AttentionTiles {
   return head_dim <= T::kMostColumns && keys <= T::kMostKeys && queries >= T::kFewest && keys >= T::kFewest;
 }
 
-// The longest keys of a head in tile registers, in sides; 0 when there is no such head.
+// The longest keys of a head in tiles, in sides; 0 when there is no such head.
 [[gnu::always_inline]] inline std::int64_t key_sides(const AttentionProblem& p) {
   using T = AttentionTiles;
   const std::int64_t longest = p.longest_key < T::kMostKeys ? p.longest_key : T::kMostKeys;
-  const bool some = active_isa() == Isa::avx512amx && p.q.dtype == DType::bf16 && suits_tiles(p.head_dim, p.longest_query, longest);
+  const bool pairs = active_isa() == Isa::avx512bf16 || active_isa() == Isa::avx512amx;
+  const bool some = pairs && p.q.dtype == DType::bf16 && suits_tiles(p.head_dim, p.longest_query, longest);
   return some ? in_sides(longest) : 0;
 }
 
