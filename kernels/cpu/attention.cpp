@@ -97,6 +97,12 @@ void softmax_block(const Block& b, float* tile, float* largest, float* sums, flo
   }
 }
 
+// Ticks of prefetching in so many products of queries, keys and columns.
+template <class I>
+TWINLENS_INLINE std::int64_t ticks_of(const AttentionProblem& p, const Head& h, std::int64_t products) {
+  return SmallProduct<I>::ticks_of(products * h.queries * h.keys * p.head_dim) / (p.causal ? 2 : 1);
+}
+
 template <class I>
 void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
   using V = Vec<I>;
@@ -115,6 +121,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   Prefetch ahead;
   ahead.add(a.y, h.query, h.queries, h.column, d, true);
   ahead_of_inputs(p, next, ahead);
+  ahead.spread(ticks_of<I>(p, h, 2));
   for (std::int64_t i = 0; i < h.queries;) {
     Block b = block_of<I>(p, h, i, 0, blocks.keys);
     pack_rows<I>(p.q, h.query + i, b.queries, h.column, d, out, width);
@@ -264,6 +271,7 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   ahead.add(a.dv, h.key, h.keys, h.column, d, true);
   const Head following = ahead_of_inputs(p, next, ahead);
   ahead.add(a.dy, following.query, following.queries, following.column, d, false);
+  ahead.spread(ticks_of<I>(p, h, 5));
   if (!one_block || h.keys == 0) clear(s.dq, h.queries * width);
   if (!one_block) sweep_sums<I>(a, h, head, width, s, &ahead);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {

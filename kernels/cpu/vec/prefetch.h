@@ -19,6 +19,7 @@ struct Prefetch {
   static constexpr int kStripes = 8;
   Stripe stripes[kStripes];
   int count = 0, current = 0;
+  int pace = 1;  // rows of a tick
 
   // Rows [begin, begin + rows) of x, columns [column, column + columns). Nothing when x has no data.
   template <class R>
@@ -28,6 +29,14 @@ struct Prefetch {
     stripes[count++] = {static_cast<const char*>(x.data) + (begin * x.stride + column) * size, x.stride * size, rows, columns * size,
                         write};
   }
+
+  // Sets the pace so that so many ticks reach all rows. (Spreading fewer rows than ticks more thinly gains nothing.)
+  TWINLENS_INLINE void spread(std::int64_t ticks) {
+    std::int64_t rows = 0;
+    for (int i = 0; i < count; ++i) rows += stripes[i].rows;
+    pace = static_cast<int>((rows + ticks) / (ticks + 1));
+  }
+  TWINLENS_INLINE void tick() { step(pace); }
 
   TWINLENS_INLINE bool more() const { return current < count; }
   TWINLENS_INLINE void step(int rows) {

@@ -31,10 +31,14 @@ struct SmallProduct {
     float* c;
     std::int64_t c_stride;
     bool accumulate;
-    Prefetch* ahead = nullptr;  // taken a row further every kAhead depths while there is more
+    Prefetch* ahead = nullptr;  // a tick every kAhead depths while there is more
   };
-  // A row at a time: a burst of more lines than there are buffers for them would stop the multiply-adds until memory answers.
+  // A few rows at a time: a burst of more lines than there are buffers for them would stop the multiply-adds until memory answers.
   static constexpr std::int64_t kAhead = 16;
+  // About the ticks in products of so many multiply-adds.
+  TWINLENS_INLINE static std::int64_t ticks_of(std::int64_t multiply_adds) {
+    return multiply_adds / (kRows * kColumns * kWidth * kAhead);
+  }
 
   template <int M, int N>
   TWINLENS_INLINE static void block(const Args& p, const float* a, const float* b, float* c) {
@@ -57,7 +61,7 @@ struct SmallProduct {
     std::int64_t rest = p.depth;
     if (p.ahead != nullptr) {
       for (; rest >= kAhead && p.ahead->more(); rest -= kAhead) {
-        p.ahead->step(1);
+        p.ahead->tick();
         depths(kAhead);
       }
     }
