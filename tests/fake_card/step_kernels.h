@@ -64,9 +64,9 @@ inline void set_step_kernels() {
   set_fake_attention<AttentionBackward>();
   set_fake_kernel<Matmul>([](const Matmul& args) {
     Matmul own = args;
-    const auto scratch = scratch_of(scratch_bytes(own));
+    const auto scratch = scratch_of(scratch_bytes(own));  // of the active set
     own.scratch = scratch.get();
-    kernel(Scalar{}, own);
+    with_isa<Matmul::kBf16Dot>([&](auto isa) { kernel(isa, own); });
   });
 }
 

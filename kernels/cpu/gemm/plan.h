@@ -2,6 +2,8 @@
 // How a product is cut into pieces. The cuts along the depth are a function of the depth alone, so the bits of an element of c do not
 // depend on the shape of the rest; the other cuts change no bits.
 
+#include "kernels/cpu/gemm/form.h"
+
 #include "twinlens/kernels/matmul.h"
 #include "twinlens/kernels/parallel.h"
 
@@ -30,14 +32,15 @@ inline constexpr std::int64_t kTaskCols = 192;
 inline constexpr std::int64_t kUnitRows = 32, kUnitCols = 48;  // for choices between those: about what a tile has
 
 struct DepthBlocks {
-  std::int64_t words, blocks;  // of a block (the last may be shorter), number
+  std::int64_t depths, blocks;  // of a block (the last may be shorter), number
 };
 
-[[gnu::always_inline]] inline DepthBlocks depth_blocks(std::int64_t depth, std::int64_t depths_per_word, std::int64_t most) {
-  const std::int64_t words = (depth + depths_per_word - 1) / depths_per_word;
-  if (words <= most) return {words, 1};
-  const std::int64_t blocks = (words + most - 1) / most;
-  return {(words + blocks - 1) / blocks, blocks};
+[[gnu::always_inline]] inline DepthBlocks depth_blocks(std::int64_t depth, Form form) {
+  const std::int64_t unit = depths_of_unit(form), most = form == Form::thirds ? kMaxBlockThirds : kMaxBlockWords;
+  const std::int64_t units = (depth + unit - 1) / unit;
+  if (units <= most) return {units * unit, 1};
+  const std::int64_t blocks = (units + most - 1) / most;
+  return {(units + blocks - 1) / blocks * unit, blocks};
 }
 
 // Units (tiles, panels) shared out in tasks of at most `most`: as many tasks as leave no thread without one at the end, all nearly the same.
@@ -57,8 +60,7 @@ struct Tasks {
   return 10 * n >= 9 * unit * threads * ((units + threads - 1) / threads);
 }
 
-// Where things lie in the scratch, in floats. Sized for words of one depth, of which pairs need less, or for f32 in thirds, which are
-// three halves as many.
+// Where things lie in the scratch, in floats.
 struct ScratchPlan {
   bool small;  // each slot holds the panels of one item
   bool deep;   // each slot holds the panels of one block of the depth; all at once
@@ -72,18 +74,18 @@ struct ScratchPlan {
   [[gnu::always_inline]] std::int64_t size() const { return slots * (a + b) + sums + blocks; }
 };
 
-[[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m, bool thirds) {
+[[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m, Form form) {
   const std::int64_t cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
-  const std::int64_t most = thirds ? kMaxBlockThirds : kMaxBlockWords, depths = m.depth < most ? m.depth : most;
-  const std::int64_t padded = (depths + kDepthPadding - 1) / kDepthPadding * kDepthPadding, words = thirds ? padded / 2 * 3 : padded;
-  const std::int64_t blocks = depth_blocks(m.depth, 1, most).blocks;
+  const auto [depths, blocks] = depth_blocks(m.depth, form);
+  const std::int64_t padded = (depths + kDepthPadding - 1) / kDepthPadding * kDepthPadding;
+  const std::int64_t words = form == Form::floats ? padded : form == Form::pairs ? padded / 2 : padded / 2 * 3;
   const bool one_group = m.c.rows <= kGroupRows && m.c.cols <= kGroupCols;
   ScratchPlan p{};
-  p.small = m.depth <= most && one_group && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
+  p.small = blocks == 1 && one_group && m.c.rows * m.c.cols * m.depth <= kSmallProduct;
   p.deep = m.batch == 1 && blocks > 1 && one_group && m.c.rows * m.c.cols <= kDeepProduct &&
            (fill_threads(blocks, 1) || !fill_threads(m.c.rows * m.c.cols, kTaskRows * kTaskCols));
   // The smaller operand is the one that all pack: it lies further away when it is read.
-  const bool resident = m.depth <= most && m.c.cols <= kGroupCols && (cols + kPadding) * padded <= kResidentWords;
+  const bool resident = blocks == 1 && m.c.cols <= kGroupCols && (cols + kPadding) * words <= kResidentWords;
   const bool larger_a = m.a.transposed && !m.a.is_windows() && m.c.rows >= m.c.cols && fill_threads(m.c.rows, kUnitRows);
   p.tall = !p.small && !p.deep && ((resident && m.c.rows >= 8 * kTaskRows) || larger_a);
   p.wide = !p.small && !p.deep && !p.tall && cols >= 2 * kUnitCols * thread_count() && fill_threads(cols, kUnitCols);
@@ -92,7 +94,7 @@ struct ScratchPlan {
   p.slots = items < slots ? items : slots;
   p.a = p.tall ? thread_count() * kTaskRows * words : (p.group_rows + kPadding) * words;
   p.b = p.wide ? thread_count() * kTaskCols * words : (cols + kPadding) * words;
-  p.sums = m.depth > most && m.c.dtype != DType::f32 ? p.group_rows * cols : 0;
+  p.sums = blocks > 1 && m.c.dtype != DType::f32 ? p.group_rows * cols : 0;
   p.blocks = p.deep ? blocks * p.group_rows * cols : 0;
   return p;
 }

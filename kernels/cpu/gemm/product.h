@@ -76,8 +76,8 @@ struct Packer {
 
 template <class I, Form F>
 struct Product {
-  // Blocks of the depth are planned in units of kDepths depths, at most kMost of them.
-  static constexpr std::int64_t kDepths = F == Form::pairs ? 2 : 1, kMost = F == Form::thirds ? kMaxBlockThirds : kMaxBlockWords;
+  static constexpr Form kForm = F;
+  static constexpr std::int64_t kDepths = depths_of_unit(F);
   static constexpr std::int64_t kWordBytes = 4;
   using Shape = TileShape<I, F>;
   static constexpr Steps kSteps{Shape::kRowDepths, Shape::kRowWords};
@@ -316,9 +316,9 @@ void multiply_region(const P& product, const ScratchPlan& plan, const Region& r,
 template <class P>
 void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
   const Region all{0, m.c.rows, 0, m.c.cols};
-  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths, P::kMost);
+  const DepthBlocks blocks = depth_blocks(m.depth, P::kForm);
   const auto block = [&](std::int64_t i) {
-    const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
+    const std::int64_t depth = i * blocks.depths, depths = least(m.depth - depth, blocks.depths);
     return Block{depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1};
   };
   float* const c_sums = scratch + plan.slots * (plan.a + plan.b);
@@ -353,7 +353,7 @@ void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
 template <class I, Form F>
 void multiply(const Matmul& m) {
   using P = Product<I, F>;
-  const ScratchPlan plan = scratch_plan(m, F == Form::thirds);
+  const ScratchPlan plan = scratch_plan(m, F);
   float* const scratch = static_cast<float*>(m.scratch);
   if (plan.small) {
     parallel_for(m.batch, parts(m.batch, plan.slots), [&](std::int64_t begin, std::int64_t end) {
@@ -363,14 +363,14 @@ void multiply(const Matmul& m) {
     return;
   }
   if (plan.deep) return multiply_deep<P>(m, plan, scratch);
-  const DepthBlocks blocks = depth_blocks(m.depth, P::kDepths, P::kMost);
+  const DepthBlocks blocks = depth_blocks(m.depth, F);
   for (std::int64_t item = 0; item < m.batch; ++item) {
     const P product(m, item, scratch + plan.a + plan.b);
     for (std::int64_t col = 0; col < m.c.cols; col += kGroupCols) {
       for (std::int64_t row = 0; row < m.c.rows; row += plan.group_rows) {
         const Region r{row, least(plan.group_rows, m.c.rows - row), col, least(kGroupCols, m.c.cols - col)};
         for (std::int64_t i = 0; i < blocks.blocks; ++i) {
-          const std::int64_t depth = i * blocks.words * P::kDepths, depths = least(m.depth - depth, blocks.words * P::kDepths);
+          const std::int64_t depth = i * blocks.depths, depths = least(m.depth - depth, blocks.depths);
           multiply_region(product, plan, r, {depth, depths, P::kSteps.words_of(depths), i == 0, i == blocks.blocks - 1}, scratch,
                           scratch + plan.a);
         }

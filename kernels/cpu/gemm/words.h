@@ -2,12 +2,10 @@
 // A word is what one lane of the micro-kernel consumes in one step: one f32, or two neighbouring depths in bf16 (the pairs of
 // VDPBF16PS). Operands become words when they are packed: from then on it does not matter what they were stored as.
 
+#include "kernels/cpu/gemm/form.h"
 #include "kernels/cpu/vec/vec.h"
 
 namespace twinlens::gemm {
-
-// What the words of a product are: f32; pairs of bf16; or f32 in three parts, which are pairs of bf16 (split.h).
-enum class Form { floats, pairs, thirds };
 
 // A register narrower than the set's own, for panels that are narrower.
 template <class I, int W>

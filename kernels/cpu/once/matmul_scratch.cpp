@@ -20,6 +20,13 @@ std::atomic<bool>& split_allowed() {
   return allowed;
 }
 
+// As the kernel of the active set takes them (kernels/cpu/matmul.cpp).
+gemm::Form form_of(const Matmul& m) {
+  const bool pairs = active_isa() == Isa::avx512bf16 || active_isa() == Isa::avx512amx;
+  if (pairs && m.compute == Compute::bf16) return gemm::Form::pairs;
+  return splits_f32(m) ? gemm::Form::thirds : gemm::Form::floats;
+}
+
 }  // namespace
 
 void set_split_f32(bool allowed) { split_allowed().store(allowed, std::memory_order_relaxed); }
@@ -29,7 +36,7 @@ bool splits_f32(const Matmul& m) {
 }
 
 std::int64_t scratch_bytes(const Matmul& m) {
-  const gemm::ScratchPlan p = gemm::scratch_plan(m, splits_f32(m));
+  const gemm::ScratchPlan p = gemm::scratch_plan(m, form_of(m));
   return p.size() * static_cast<std::int64_t>(sizeof(float));
 }
 

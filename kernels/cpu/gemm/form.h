@@ -1,0 +1,14 @@
+#pragma once
+// What the words of a product are.
+
+#include <cstdint>
+
+namespace twinlens::gemm {
+
+// f32; pairs of bf16; or f32 in three parts, which are pairs of bf16 (split.h).
+enum class Form { floats, pairs, thirds };
+
+// Depths in a unit by which blocks of the depth are cut.
+constexpr std::int64_t depths_of_unit(Form form) { return form == Form::pairs ? 2 : 1; }
+
+}  // namespace twinlens::gemm
