@@ -10,6 +10,16 @@ namespace {
 // Columns are taken in runs that stay in L1, so that each conversion and each activation is compiled once and not in all combinations.
 constexpr std::int64_t kRun = 256;
 
+// Runs of a row are too short for the processor to guess where the next one lies.
+constexpr std::int64_t kRowsAhead = 4;
+template <bool Write, class R>
+TWINLENS_INLINE void ask_for_run(const R& x, std::int64_t row, std::int64_t col, std::int64_t cols) {
+  if (x.data == nullptr) return;
+  const std::int64_t size = size_of(x.dtype);
+  const auto* run = static_cast<const char*>(static_cast<const void*>(x.data)) + (row * x.stride + col) * size;
+  for (std::int64_t i = 0; i < cols * size; i += 64) __builtin_prefetch(run + i, Write, 2);
+}
+
 template <class I>
 void read_run(const ConstRows& x, std::int64_t row, std::int64_t col, std::int64_t cols, float* out) {
   visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
@@ -50,6 +60,11 @@ void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t en
     const std::int64_t cols = a.dy.cols - col < kRun ? a.dy.cols - col : kRun;
     if (sums != nullptr) std::memset(chains, 0, sizeof(chains));
     for (std::int64_t r = begin; r < end; ++r) {
+      if (r + kRowsAhead < end) {
+        ask_for_run<false>(a.dy, r + kRowsAhead, col, cols);
+        if (a.activation != Activation::none) ask_for_run<false>(a.pre, r + kRowsAhead, col, cols);
+        ask_for_run<true>(a.dpre, r + kRowsAhead, col, cols);
+      }
       read_run<I>(a.dy, r, col, cols, d);
       if (a.activation != Activation::none) {
         read_run<I>(a.pre, r, col, cols, pre);
