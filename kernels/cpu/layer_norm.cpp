@@ -7,22 +7,19 @@
 namespace twinlens {
 namespace {
 
-// Row r; row `next` is asked for meanwhile.
+// Row r; where row `next` goes is asked for meanwhile. (The processor guesses itself what is read next.)
 template <class I, class X, class Y>
 TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r, std::int64_t next) {
   using V = Vec<I>;
   const std::int64_t c = a.x.cols;
-  const X *x = a.x.row<X>(r), *x_ahead = a.x.row<X>(next);
+  const X* x = a.x.row<X>(r);
   Y *y = a.y.row<Y>(r), *y_ahead = a.y.row<Y>(next);
 
-  const V sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
-    __builtin_prefetch(x_ahead + i, 0, 3);
-    __builtin_prefetch(y_ahead + i, 1, 3);
-    return load_lanes<I>(x + i, n);
-  });
+  const V sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { return load_lanes<I>(x + i, n); });
   const float mean = sum.sum() / static_cast<float>(c);
   // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
   const V squares = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+    __builtin_prefetch(y_ahead + i, 1, 2);
     const V d = load_lanes<I>(x + i, n, mean) - V(mean);
     return d * d;
   });
