@@ -43,7 +43,8 @@ struct DepthBlocks {
   return {(units + blocks - 1) / blocks * unit, blocks};
 }
 
-// Units (tiles, panels) shared out in tasks of at most `most`: as many tasks as leave no thread without one at the end, all nearly the same.
+// Units (tiles, panels) shared out in tasks of at most `most`: as many tasks as leave no thread without one at the end, all nearly the
+// same.
 struct Tasks {
   std::int64_t units, count;
   [[gnu::always_inline]] Tasks(std::int64_t n, std::int64_t most) : units(n) {

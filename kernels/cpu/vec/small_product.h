@@ -36,9 +36,7 @@ struct SmallProduct {
   // A few rows at a time: a burst of more lines than there are buffers for them would stop the multiply-adds until memory answers.
   static constexpr std::int64_t kAhead = 16;
   // About the ticks in products of so many multiply-adds.
-  TWINLENS_INLINE static std::int64_t ticks_of(std::int64_t multiply_adds) {
-    return multiply_adds / (kRows * kColumns * kWidth * kAhead);
-  }
+  TWINLENS_INLINE static std::int64_t ticks_of(std::int64_t multiply_adds) { return multiply_adds / (kRows * kColumns * kWidth * kAhead); }
 
   template <int M, int N>
   TWINLENS_INLINE static void block(const Args& p, const float* a, const float* b, float* c) {

@@ -7,8 +7,8 @@
 // Scores live in one tile of (keys of a block) x (queries of a block) per thread: keys are blocked with an online softmax as in
 // FlashAttention (Dao et al. 2022, arXiv:2205.14135), but the block is chosen so that CLIP's sequences are one block.
 //
-// With avx512bf16 and avx512amx, bf16 heads that suit (suits_tiles) are computed by products of bf16 pairs, with P and dS rounded to bf16 as
-// factors; the softmax and all sums are f32. With TWINLENS_MAX_ISA=avx512, and with every other set, all of it is f32.
+// With avx512bf16 and avx512amx, bf16 heads that suit (suits_tiles) are computed by products of bf16 pairs, with P and dS rounded to bf16
+// as factors; the softmax and all sums are f32. With TWINLENS_MAX_ISA=avx512, and with every other set, all of it is f32.
 //
 // On CUDA, bf16 and f16 heads of up to 128 columns whose rows start at 16 bytes are computed on tensor cores with P and dS rounded to
 // that type; everything else by a plain kernel in f32.
