@@ -1,0 +1,89 @@
+// However a product is cut into tasks (kernels/cpu/gemm/plan.h), whatever its operands lie like and however many threads there are: the
+// same bits. One or two cuts of every kind, with every instruction set.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "tests/kernels/every_set.h"
+#include "tests/support/op_case.h"
+
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/parallel.h"
+
+namespace twinlens {
+namespace {
+
+struct Problem {
+  std::int64_t rows, depth, cols;
+  const char* what;
+};
+// What they are for two or three threads; f32 and bf16 in pairs may differ.
+constexpr Problem kProblems[] = {
+    {40, 90, 50, "by one thread"},
+    {600, 96, 40, "all of b stays in the second-level cache"},
+    {300, 1601, 130, "a is the larger one; two blocks of the depth, or one of an odd number"},
+    {2085, 1540, 20, "more rows than a group has"},
+    {100, 400, 700, "columns are shared out"},
+    {141, 2048, 512, "a small c: f32 has two blocks of the depth side by side, bf16 one"},
+    {30, 5001, 70, "a small c and a great depth"},
+    {330, 200, 250, "tiles are shared out"},
+};
+
+Tensor lying_across(const Tensor& x) { return dense(x.transpose(0, 1)).transpose(0, 1); }
+
+// ||c - a b|| / ||a b|| of a few rows, in double precision.
+double error_of(const Tensor& c, const Tensor& a, const Tensor& b) {
+  const std::int64_t rows = a.size(0), depth = a.size(1), cols = b.size(1);
+  double difference = 0.0, size = 0.0;
+  for (const std::int64_t i : {std::int64_t{0}, rows / 2, rows - 1}) {
+    for (std::int64_t j = 0; j < cols; ++j) {
+      double sum = 0.0;
+      for (std::int64_t k = 0; k < depth; ++k)
+        sum += static_cast<double>(a.data<float>()[i * depth + k]) * static_cast<double>(b.data<float>()[k * cols + j]);
+      difference += std::pow(static_cast<double>(c.data<float>()[i * cols + j]) - sum, 2);
+      size += sum * sum;
+    }
+  }
+  return std::sqrt(difference / size);
+}
+
+void check(const Problem& p, Compute compute) {
+  INFO(p.rows << " x " << p.depth << " x " << p.cols << ": " << p.what << (compute == Compute::bf16 ? ", bf16" : ", f32"));
+  // Numbers that bf16 has, so that both forms of an operand hold the same.
+  const Tensor a_low = test::tensor_of(test::random_input({p.rows, p.depth}, "a")).to(DType::bf16), a = a_low.to(DType::f32);
+  const Tensor b_low = test::tensor_of(test::random_input({p.depth, p.cols}, "b")).to(DType::bf16), b = b_low.to(DType::f32);
+  MatmulOptions o;
+  o.compute = compute;
+  o.out = DType::f32;
+  const Tensor c = matmul(a, b, o);
+  CHECK(error_of(c, a, b) < 1e-6);
+  const std::vector<float> bits = c.to_vector();
+  const auto same = [&](const Tensor& left, const Tensor& right) { CHECK(matmul(left, right, o).to_vector() == bits); };
+  same(lying_across(a), b);
+  same(a, lying_across(b));
+  same(lying_across(a), lying_across(b));
+  if (compute == Compute::bf16) {
+    same(a_low, b_low);
+    same(lying_across(a_low), b_low);
+    same(a_low, lying_across(b_low));
+  }
+  const int threads = thread_count();
+  for (const int other : {1, 3}) {
+    set_thread_count(other);
+    same(a, b);
+    same(lying_across(a), b);
+  }
+  set_thread_count(threads);
+}
+
+TEST_CASE("products have the same bits however they are cut and however their operands lie") {
+  on_every_set([] {
+    for (const Problem& p : kProblems) {
+      check(p, Compute::fp32);
+      check(p, Compute::bf16);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace twinlens
