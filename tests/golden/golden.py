@@ -31,10 +31,10 @@ def distance(a, b):
     return (a.detach().double() - b.detach().double()).norm()
 
 
-def fp32_runs(rng, batch, run):
-    """`run(order)` for the plain run first, then with the samples reordered and, every other time, without oneDNN."""
+def fp32_runs(rng, batch, run, more=8):
+    """`run(order)` for the plain run first, then `more` with the samples reordered and, every other time, without oneDNN."""
     runs = [run(torch.arange(batch))]
-    for i in range(8):
+    for i in range(more):
         with torch.backends.mkldnn.flags(enabled=i % 2 == 0):
             runs.append(run(torch.from_numpy(rng.permutation(batch))))
     return runs
