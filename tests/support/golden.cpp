@@ -40,7 +40,8 @@ Golden::Distance Golden::distance(const std::vector<float>& got, const std::stri
     difference += (g - want[i]) * (g - want[i]);
     norm += want[i] * want[i];
   }
-  // err_worst is the largest of nine fp32 runs (for a single number, of hundreds: make_train20.py); a single run's err is one draw of rounding luck, so it stands beside two bits more.
+  // err_worst is the largest of nine fp32 runs (of a single number, of hundreds: make_train20.py); a single run's err is one draw of
+  // rounding luck, so it stands beside two bits more.
   const bool many = has(worst_name(err_name));
   const double err = number(many ? worst_name(err_name) : err_name);
   // PyTorch's runs had a fused multiply-add. Without one every product is rounded before it is added: two roundings for one.
