@@ -2,10 +2,10 @@
 // same bits. One or two cuts of every kind, with every instruction set.
 
 #include <catch2/catch.hpp>
-#include <cmath>
 
 #include "tests/kernels/every_set.h"
 #include "tests/support/op_case.h"
+#include "tests/support/product_error.h"
 
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/parallel.h"
@@ -31,22 +31,6 @@ constexpr Problem kProblems[] = {
 
 Tensor lying_across(const Tensor& x) { return dense(x.transpose(0, 1)).transpose(0, 1); }
 
-// ||c - a b|| / ||a b|| of a few rows, in double precision.
-double error_of(const Tensor& c, const Tensor& a, const Tensor& b) {
-  const std::int64_t rows = a.size(0), depth = a.size(1), cols = b.size(1);
-  double difference = 0.0, size = 0.0;
-  for (const std::int64_t i : {std::int64_t{0}, rows / 2, rows - 1}) {
-    for (std::int64_t j = 0; j < cols; ++j) {
-      double sum = 0.0;
-      for (std::int64_t k = 0; k < depth; ++k)
-        sum += static_cast<double>(a.data<float>()[i * depth + k]) * static_cast<double>(b.data<float>()[k * cols + j]);
-      difference += std::pow(static_cast<double>(c.data<float>()[i * cols + j]) - sum, 2);
-      size += sum * sum;
-    }
-  }
-  return std::sqrt(difference / size);
-}
-
 void check(const Problem& p, Compute compute) {
   INFO(p.rows << " x " << p.depth << " x " << p.cols << ": " << p.what << (compute == Compute::bf16 ? ", bf16" : ", f32"));
   // Numbers that bf16 has, so that both forms of an operand hold the same.
@@ -56,7 +40,7 @@ void check(const Problem& p, Compute compute) {
   o.compute = compute;
   o.out = DType::f32;
   const Tensor c = matmul(a, b, o);
-  CHECK(error_of(c, a, b) < 1e-6);
+  CHECK(test::product_error(c, a, b, (p.rows - 1) / 2) < 1e-6);  // (of the first, middle and last row, or the one before)
   const std::vector<float> bits = c.to_vector();
   const auto same = [&](const Tensor& left, const Tensor& right) { CHECK(matmul(left, right, o).to_vector() == bits); };
   same(lying_across(a), b);

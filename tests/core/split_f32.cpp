@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "tests/support/op_case.h"
+#include "tests/support/product_error.h"
 
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/isa.h"
@@ -28,23 +29,6 @@ Tensor by_multiply_adds(const Tensor& a, const Tensor& b) {
   return c;
 }
 
-// ||c - a b|| / ||a b||, in double precision.
-double error_of(const Tensor& c, const Tensor& a, const Tensor& b) {
-  const Tensor x = dense(a), y = dense(b);
-  const std::int64_t rows = a.size(0), depth = a.size(1), cols = b.size(1);
-  double difference = 0.0, size = 0.0;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < cols; ++j) {
-      double sum = 0.0;
-      for (std::int64_t k = 0; k < depth; ++k)
-        sum += static_cast<double>(x.data<float>()[i * depth + k]) * static_cast<double>(y.data<float>()[k * cols + j]);
-      difference += std::pow(static_cast<double>(c.data<float>()[i * cols + j]) - sum, 2);
-      size += sum * sum;
-    }
-  }
-  return std::sqrt(difference / size);
-}
-
 float product_of(float a, float b) { return matmul(full({1, 1}, a), full({1, 1}, b)).data<float>()[0]; }
 
 TEST_CASE("f32 products in tile registers are as near to double precision as multiply-adds") {
@@ -56,8 +40,8 @@ TEST_CASE("f32 products in tile registers are as near to double precision as mul
     const Tensor a_turned = dense(a.transpose(0, 1)).transpose(0, 1), b_turned = dense(b.transpose(0, 1)).transpose(0, 1);
     INFO(s[0] << " x " << s[1] << " x " << s[2]);
     const Tensor c = matmul(a, b);
-    const double bound = std::max(error_of(by_multiply_adds(a, b), a, b), 0x1p-24);
-    CHECK(error_of(c, a, b) <= bound);
+    const double bound = std::max(test::product_error(by_multiply_adds(a, b), a, b), 0x1p-24);
+    CHECK(test::product_error(c, a, b) <= bound);
     // However the operands lie, the bits are the same.
     CHECK(matmul(a_turned, b).to_vector() == c.to_vector());
     CHECK(matmul(a, b_turned).to_vector() == c.to_vector());

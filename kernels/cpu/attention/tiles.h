@@ -70,8 +70,9 @@ struct Tiles {
   static void unpack_turned(const float* tile, const Block& b, const float* factor, const Rows& x, const Head& h, std::int64_t d,
                             std::int64_t block) {
     alignas(64) float turned[kTile];
-    turn_rows<I>(tile, kSide, b.lanes, 1.0F, turned, kSide);
-    unpack_rows<I>(turned, kSide, factor, x, h.query + b.i, b.queries, h.column + block * kSide, least(kSide, d - block * kSide));
+    const std::int64_t columns = least(kSide, d - block * kSide);
+    turn_rows<I>(tile, columns, b.lanes, 1.0F, turned, kSide);
+    unpack_rows<I>(turned, kSide, factor, x, h.query + b.i, b.queries, h.column + block * kSide, columns);
   }
 
   // A strip: queries from i on, and the keys that some of them see.
