@@ -3,6 +3,7 @@
 // products of bf16 pairs go there instead (attention/tiles.h).
 #include "twinlens/kernels/attention.h"
 
+#include "kernels/cpu/attention/few_queries.h"
 #include "kernels/cpu/attention/head.h"
 #if defined(__AVX512BF16__)
 #include "kernels/cpu/attention/tiles.h"
@@ -36,11 +37,13 @@ TWINLENS_INLINE Block block_of(const AttentionProblem& p, const Head& h, std::in
   return b;
 }
 
-// tile[j][i] = sum over d of left[j][d] * turned[d][i]
+// tile[j][i] = factor * sum over d of left[j][d] * rows[i][d], by `turned`, which is factor * rows with the queries along the lanes.
 template <class I>
-TWINLENS_INLINE void score_product(const Block& b, const float* left, std::int64_t width, std::int64_t d, const float* turned, float* tile,
-                                   Prefetch* ahead) {
-  SmallProduct<I>::run({b.keys, b.lanes, d, left, width, 1, turned, b.lanes, tile, b.lanes, false, ahead});
+TWINLENS_INLINE void score_product(const Block& b, const float* left, std::int64_t width, std::int64_t d, const float* rows, float factor,
+                                   const float* turned, float* tile, Prefetch* ahead) {
+  const std::int64_t few = b.queries % I::kWidth, whole = few > 0 && few <= kFewQueries<I> ? b.queries - few : b.lanes;
+  if (whole > 0) SmallProduct<I>::run({b.keys, whole, d, left, width, 1, turned, b.lanes, tile, b.lanes, false, ahead});
+  if (whole < b.lanes) few_scores<I>(left, b.keys, width, rows + whole * width, few, factor, tile + whole, b.lanes);
 }
 
 // out[i][d] (+)= sum over j of tile[j][i] * right[j][d]: rows are queries.
@@ -113,7 +116,8 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   float* k = scratch;                              // (keys of a block, width)
   float* v = k + blocks.keys * blocks.width;       // (keys of a block, width)
   float* tile = v + blocks.keys * blocks.width;    // (keys of a block, lanes)
-  float* q = tile + blocks.keys * kQueries;        // (width, lanes)
+  float* rows = tile + blocks.keys * kQueries;     // (queries, width)
+  float* q = rows + kQueries * blocks.width;       // (width, lanes)
   float* out = q + kQueries * blocks.width;        // (queries, width)
   float* largest = out + kQueries * blocks.width;  // (lanes)
   float* sums = largest + kQueries;                // (lanes)
@@ -124,8 +128,8 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   ahead.spread(ticks_of<I>(p, h, 2));
   for (std::int64_t i = 0; i < h.queries;) {
     Block b = block_of<I>(p, h, i, 0, blocks.keys);
-    pack_rows<I>(p.q, h.query + i, b.queries, h.column, d, out, width);
-    turn_rows<I>(out, b.queries, width, p.scale, q, b.lanes);
+    pack_rows<I>(p.q, h.query + i, b.queries, h.column, d, rows, width);
+    turn_rows<I>(rows, b.queries, width, p.scale, q, b.lanes);
     if (b.keys == 0) clear(out, b.queries * width);
     for (std::int64_t l = 0; l < b.lanes; ++l) largest[l] = -__builtin_inff();
     clear(sums, b.lanes);
@@ -137,7 +141,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
         pack_rows<I>(p.v, h.key + j, least(blocks.keys, h.keys - j), h.column, d, v, width);
         packed = j;
       }
-      score_product<I>(b, k, width, d, q, tile, &ahead);
+      score_product<I>(b, k, width, d, rows, p.scale, q, tile, &ahead);
       mask_scores<I>(p, h, b, tile);
       softmax_block<I>(b, tile, largest, sums, out, width);
       query_product<I>(p, h, b, tile, v, width, out, j > 0, &ahead);
@@ -192,9 +196,9 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
   turn_rows<I>(s.q, b.queries, width, p.scale, s.q_turned, b.lanes);
   pack_rows<I>(a.dy, h.query + b.i, b.queries, h.column, d, s.dy, width);
   turn_rows<I>(s.dy, b.queries, width, 1.0F, s.dy_turned, b.lanes);
-  score_product<I>(b, s.k, width, d, s.q_turned, s.p, ahead);
+  score_product<I>(b, s.k, width, d, s.q, p.scale, s.q_turned, s.p, ahead);
   mask_scores<I>(p, h, b, s.p);
-  score_product<I>(b, s.v, width, d, s.dy_turned, s.ds, ahead);
+  score_product<I>(b, s.v, width, d, s.dy, 1.0F, s.dy_turned, s.ds, ahead);
   const float* lse = a.lse + head * p.q.rows + h.query + b.i;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V shift = load_lanes<I>(lse + i, least(V::kWidth, b.queries - i));

@@ -33,6 +33,7 @@ const Function kFunctions[] = {
     {"log1p", MathFunction::log1p, [](double x) { return std::log1p(x); }, 0.0, 3.4e38, 3.0},
     {"log1p_exp_neg_abs", MathFunction::log1p_exp_neg_abs, [](double x) { return std::log1p(std::exp(-std::abs(x))); }, -87.0, 87.0, 4.0},
     {"sigmoid", MathFunction::sigmoid, [](double x) { return 1.0 / (1.0 + std::exp(-x)); }, -87.0, 100.0, 4.0},
+    {"sigmoid_rest", MathFunction::sigmoid_rest, [](double x) { return 1.0 / (1.0 + std::exp(x)); }, -87.0, 87.0, 6.0},
     {"tanh", MathFunction::tanh, [](double x) { return std::tanh(x); }, -100.0, 100.0, 2.0},
     {"density", MathFunction::density, density_of, -13.1, 13.1, 8.0},
     {"tail", MathFunction::tail, tail_of, -13.0, 13.0, 8.0},

@@ -14,6 +14,7 @@ TWINLENS_INLINE Vec<I> value(MathFunction function, Vec<I> x) {
     case MathFunction::log1p: return M::log1p(x);
     case MathFunction::log1p_exp_neg_abs: return M::log1p_exp_neg_abs(x);
     case MathFunction::sigmoid: return M::sigmoid(x);
+    case MathFunction::sigmoid_rest: return M::sigmoid_and_rest(x).rest;
     case MathFunction::tanh: return M::tanh(x);
     case MathFunction::density: return M::normal(x).density;
     case MathFunction::tail: return M::normal(x).tail;

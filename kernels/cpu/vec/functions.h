@@ -54,8 +54,7 @@ struct Functions {
   TWINLENS_INLINE static V gated(V x, float k) { return x * M::sigmoid(V(k) * x); }
   TWINLENS_INLINE static V gated_slope(V x, float k) {
     const V kx = V(k) * x;
-    const V s = M::sigmoid(kx);
-    const V rest = M::sigmoid(-kx);  // 1 - s without cancellation; 0, not NaN, times a large x
+    const auto [s, rest] = M::sigmoid_and_rest(kx);
     return s + kx * s * rest;
   }
   struct Silu {
@@ -91,8 +90,8 @@ struct Functions {
       const V c = V::min(V::max(x, V(-20.0F)), V(20.0F));
       const V u2 = V(kScale) * c * V::fma(V(kCubic), c * c, V(1.0F));
       const V du2 = V(kScale) * V::fma(V(3.0F * kCubic), c * c, V(1.0F));
-      const V s = M::sigmoid(u2);
-      return V::fma(c * du2, s * M::sigmoid(-u2), s);
+      const auto [s, rest] = M::sigmoid_and_rest(u2);
+      return V::fma(c * du2, s * rest, s);
     }
   };
 };

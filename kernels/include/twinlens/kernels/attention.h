@@ -107,11 +107,11 @@ struct AttentionTiles {
   return some ? in_sides(longest) : 0;
 }
 
-// Per slot: K, V, scores, then the queries' part; or what tiles need (tiles.h).
+// Per slot: K, V, scores, then the queries' part (Q both ways, Y); or what tiles need (tiles.h).
 [[gnu::always_inline]] inline std::int64_t scratch_floats(const AttentionForward& a) {
   const AttentionBlocks b = blocks_of(a.problem);
   constexpr std::int64_t n = AttentionBlocks::kQueries;
-  const std::int64_t floats = 2 * b.keys * b.width + b.keys * n + 2 * n * b.width + 2 * n;
+  const std::int64_t floats = 2 * b.keys * b.width + b.keys * n + 3 * n * b.width + 2 * n;
   using T = AttentionTiles;
   const std::int64_t keys = key_sides(a.problem), columns = in_sides(a.problem.head_dim);
   const std::int64_t in_tiles = keys * (2 * columns * T::kPanel + T::kPanel + T::kTile) + columns * T::kPanel;
