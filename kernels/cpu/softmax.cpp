@@ -7,8 +7,7 @@
 namespace twinlens {
 namespace {
 
-// Row r, and `next` is asked for while exponentials are computed: in the passes before and behind there is nothing to do but to wait for
-// memory.
+// Row r; the row `next` is asked for on the way, its x while exponentials are computed and, in f32, its y while they are scaled.
 template <class I, class T>
 TWINLENS_INLINE void forward_row(const SoftmaxForward& a, std::int64_t r, std::int64_t next) {
   using V = Vec<I>;
@@ -24,11 +23,14 @@ TWINLENS_INLINE void forward_row(const SoftmaxForward& a, std::int64_t r, std::i
     for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>((load_lanes<I>(x + i, n) - max) - log_sum, y + i, n); });
   } else if constexpr (sizeof(T) == sizeof(float)) {
     const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t n, V e) {
-      ahead(i);
+      __builtin_prefetch(x_ahead + i, 0, 2);
       store_lanes<I>(e, y + i, n);
     });
     const V inverse(1.0F / (1.0F + row.others));
-    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>(load_lanes<I>(y + i, n) * inverse, y + i, n); });
+    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
+      __builtin_prefetch(y_ahead + i, 1, 2);
+      store_lanes<I>(load_lanes<I>(y + i, n) * inverse, y + i, n);
+    });
   } else {  // (the exponentials would be rounded twice)
     const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t, V) { ahead(i); });
     const V max(row.max), inverse(1.0F / (1.0F + row.others));

@@ -1,6 +1,9 @@
 #pragma once
 // Elementary functions on Vec<Isa>, in f32. Errors are against the correctly rounded result, measured by tests/kernels/vec_math.cpp.
 
+#if defined(__AVX512F__)
+#include "kernels/cpu/vec/tables.h"
+#endif
 #include "kernels/cpu/vec/vec.h"
 
 namespace twinlens {
@@ -14,11 +17,11 @@ struct Math {
   static constexpr float kInverseRoot = 0.39894228040143268F;  // 1 / sqrt(2 pi)
 
   // e^x. Range reduction by n = round(x / ln 2) with a two-part ln 2 (Cephes expf), then a polynomial of degree 6 that is minimax in
-  // relative error for |r| <= 0.3467 (fitted by Lawson's iteration of weighted least squares). <= 2 ulp; underflows to 0 below -87.3 (no
-  // subnormal results), overflows to infinity above 88.7; NaN stays NaN.
+  // relative error for |r| <= 0.3467 (fitted by Lawson's iteration of weighted least squares); tables.h with AVX-512. <= 2 ulp; underflows
+  // to 0 below -87.3 (no subnormal results), overflows to infinity above 88.7; NaN stays NaN.
   TWINLENS_INLINE static V exp(V x) {
 #if defined(__AVX512F__)
-    if constexpr (V::kWidth == 16) return scaled_from_lowest(x, reduced_exp(V::min(x, V(89.0F))));
+    if constexpr (V::kWidth == 16) return Tables<I>::exp(V::min(x, V(89.0F))).scaled(from_lowest(x));
 #endif
     const V limited = V::min(V::max(x, V(-88.0F)), V(89.0F));
     const auto [shifted, n, p] = reduced_exp(limited);
@@ -33,18 +36,17 @@ struct Math {
 
   // e^x for kLowest <= x <= 88, whose power of two is one normal factor, in two thirds of the operations. <= 2 ulp; NaN stays NaN.
   TWINLENS_INLINE static V exp_moderate(V x) {
-    const auto [shifted, n, p] = reduced_exp(x);
 #if defined(__AVX512F__)
-    // (masked: gcc 12 warns of an undefined register in the plain form)
-    if constexpr (V::kWidth == 16) return (typename V::Raw)_mm512_maskz_scalef_ps(0xffff, (__m512)p.raw, (__m512)n.raw);
+    if constexpr (V::kWidth == 16) return Tables<I>::exp(x).scaled(0xffff);
 #endif
+    const auto [shifted, n, p] = reduced_exp(x);
     return p * V::bits(((Int)shifted.raw + 127) << 23);  // (a product, so that NaN stays)
   }
 
   // The same for x <= 0, the exponentials of a softmax. 0 below -87.3.
   TWINLENS_INLINE static V exp_nonpositive(V x) {
 #if defined(__AVX512F__)
-    if constexpr (V::kWidth == 16) return scaled_from_lowest(x, reduced_exp(x));
+    if constexpr (V::kWidth == 16) return Tables<I>::exp(x).scaled(from_lowest(x));
 #endif
     return V::select(x.raw < kLowest, V(0.0F), exp_moderate(V::max(x, V(kLowest))));
   }
@@ -130,6 +132,12 @@ struct Math {
   };
   TWINLENS_INLINE static Normal normal(V x) {
     const V t = V::min(V::abs(x), V(20.0F));
+#if defined(__AVX512F__)
+    if constexpr (V::kWidth == 16) {
+      const V square = t * t, bell = Tables<I>::bell(t, square).scaled(from_lowest(square * V(-0.5F)));
+      return {bell * V(kInverseRoot), bell * Tables<I>::mills(t)};
+    }
+#endif
     // What rounding took from the square is made up for to first order, so that large t lose nothing in the exponent.
     const V square = t * t, bell = exp_nonpositive(square * V(-0.5F));
     const V exact = V::fma(bell, V::residual(t, t, square) * V(-0.5F), bell);
@@ -166,10 +174,8 @@ struct Math {
     return {shifted, n, V::fma(p, r, V(1.0F))};
   }
 #if defined(__AVX512F__)
-  // 2^n p, or 0 where x is below kLowest, whatever p is there.
-  TWINLENS_INLINE static V scaled_from_lowest(V x, const ReducedExp& e) {
-    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x.raw, (__m512)V(kLowest).raw, _CMP_NLT_UQ);
-    return (typename V::Raw)_mm512_maskz_scalef_ps(counts, (__m512)e.p.raw, (__m512)e.n.raw);
+  TWINLENS_INLINE static __mmask16 from_lowest(V x) {  // (or NaN)
+    return _mm512_cmp_ps_mask((__m512)x.raw, (__m512)V(kLowest).raw, _CMP_NLT_UQ);
   }
 #endif
 };

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Prints the tables of kernels/cpu/vec/tables.h and what rounding them to f32 leaves of their accuracy.
+
+    python3 tests/golden/make_math_tables.py
+
+Truth: erfc of the C library up to 4 sqrt(2), the continued fraction of Laplace behind it. Polynomials are minimax in relative error, by
+Lawson's iteration of weighted least squares.
+"""
+
+import math
+
+import numpy as np
+
+
+def lawson(basis, truth, weight, rounds=300):
+    """Coefficients of the least largest weighted error, and that error."""
+    share = np.ones(len(truth))
+    for _ in range(rounds):
+        scale = np.sqrt(share) * weight
+        c = np.linalg.lstsq(basis * scale[:, None], truth * scale, rcond=None)[0]
+        error = np.abs((basis @ c - truth) * weight)
+        share *= error
+        share /= share.sum()
+    return c, error.max()
+
+
+def mills(t):
+    """Q(t) e^(t^2 / 2), Q the tail of the normal distribution."""
+    z = t / math.sqrt(2.0)
+    if z < 4.0:
+        return 0.5 * math.erfc(z) * math.exp(z * z)
+    fraction = 0.0
+    for k in range(200, 0, -1):
+        fraction = k / 2.0 / (z + fraction)
+    return 0.5 / math.sqrt(math.pi) / (z + fraction)
+
+
+def rows_of(name, values):
+    print(f"  alignas(64) static constexpr float {name}[32] = {{")
+    for i in range(0, 32, 8):
+        print("      " + ", ".join(f"{np.float32(v):.8e}F" for v in values[i : i + 8]) + ",")
+    print("  };")
+
+
+def main():
+    grid = np.cos(np.linspace(0.0, math.pi, 4001))
+    r = grid * math.log(2.0) / 64.0 * 1.0005
+    c, error = lawson(np.stack([r, r * r], 1), np.expm1(r), np.exp(-r))
+    print(f"e^r - 1 = r ({np.float32(c[0]):.8e} + {np.float32(c[1]):.8e} r), error {error:.1e}")
+    rows_of("kRoots", [2.0 ** (j / 32.0) for j in range(32)])
+
+    # By the exponent and three bits of the mantissa of v = 1 + t, whose lowest five bits count from v = 2 on.
+    coefficients, worst = np.zeros((32, 5)), 0.0
+    for i in range(32):
+        octave, eighth = divmod(i, 8)
+        width = 2.0**octave / 8.0
+        s = (1.0 + grid) / 2.0 * width
+        truth = np.array([mills(t) for t in 2.0**octave * (1.0 + eighth / 8.0) - 1.0 + s])
+        basis = np.stack([s**k for k in range(5)], 1)
+        c, _ = lawson(basis, truth, 1.0 / truth, 120)
+        rounded = c.astype(np.float32)
+        worst = max(worst, np.abs((basis @ rounded.astype(np.float64) - truth) / truth).max())
+        coefficients[(i + 24) % 32] = rounded
+    print(f"Mills' ratio / sqrt(2 pi), error {worst:.1e}")
+    for k in range(5):
+        rows_of(f"kMills{k}", coefficients[:, k])
+
+
+if __name__ == "__main__":
+    main()
