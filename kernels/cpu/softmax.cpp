@@ -13,26 +13,28 @@ TWINLENS_INLINE void forward_row(const SoftmaxForward& a, std::int64_t r, std::i
   using V = Vec<I>;
   const T *x = a.x.row<T>(r), *x_ahead = a.x.row<T>(next);
   T *y = a.y.row<T>(r), *y_ahead = a.y.row<T>(next);
-  const auto ahead = [&](std::int64_t i) __attribute__((always_inline)) {
-    __builtin_prefetch(x_ahead + i, 0, 2);
-    __builtin_prefetch(y_ahead + i, 1, 2);
+  const auto ask_x = [&](std::int64_t i) __attribute__((always_inline)) { __builtin_prefetch(x_ahead + i, 0, 2); };
+  const auto ask_y = [&](std::int64_t i) __attribute__((always_inline)) { __builtin_prefetch(y_ahead + i, 1, 2); };
+  const auto ask_both = [&](std::int64_t i, std::int64_t, V) __attribute__((always_inline)) {
+    ask_x(i);
+    ask_y(i);
   };
   if (a.log) {
-    const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t, V) { ahead(i); });
+    const SoftmaxRow row = softmax_row<I>(x, a.x.cols, ask_both);
     const V max(row.max), log_sum(log1p_of<I>(row.others));
     for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { store_lanes<I>((load_lanes<I>(x + i, n) - max) - log_sum, y + i, n); });
   } else if constexpr (sizeof(T) == sizeof(float)) {
     const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t n, V e) {
-      __builtin_prefetch(x_ahead + i, 0, 2);
+      ask_x(i);
       store_lanes<I>(e, y + i, n);
     });
     const V inverse(1.0F / (1.0F + row.others));
     for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
-      __builtin_prefetch(y_ahead + i, 1, 2);
+      ask_y(i);
       store_lanes<I>(load_lanes<I>(y + i, n) * inverse, y + i, n);
     });
   } else {  // (the exponentials would be rounded twice)
-    const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t, V) { ahead(i); });
+    const SoftmaxRow row = softmax_row<I>(x, a.x.cols, ask_both);
     const V max(row.max), inverse(1.0F / (1.0F + row.others));
     for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
       store_lanes<I>(Math<I>::exp_nonpositive(load_lanes<I>(x + i, n) - max) * inverse, y + i, n);

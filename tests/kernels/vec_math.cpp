@@ -117,6 +117,8 @@ TEST_CASE("elementary functions at the ends", "[math]") {
       {MathFunction::sigmoid, -inf, 0.0F},
       {MathFunction::sigmoid, inf, 1.0F},
       {MathFunction::sigmoid, nan, nan},
+      {MathFunction::sigmoid_rest, 3.0e38F, 0.0F},
+      {MathFunction::sigmoid_rest, nan, nan},
       {MathFunction::tanh, inf, 1.0F},
       {MathFunction::tanh, -inf, -1.0F},
       {MathFunction::tanh, nan, nan},

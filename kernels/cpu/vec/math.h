@@ -88,13 +88,13 @@ struct Math {
   }
 
   // sigmoid(x) and what it leaves of 1, which is sigmoid(-x) without cancellation, by one exponential and one division. Each <= 6 ulp where
-  // it is above e^-87; `value` is 0 below x = -87.3.
+  // it is above e^-87, and 0 below: 0 times a large x is what slopes need there.
   struct Sigmoid {
     V value, rest;
   };
   TWINLENS_INLINE static Sigmoid sigmoid_and_rest(V x) {
     const V e = exp_moderate(V::min(V::max(-x, V(kLowest)), V(88.0F))), value = V(1.0F) / (V(1.0F) + e);
-    return {V::select(x.raw < kLowest, V(0.0F), value), e * value};
+    return {V::select(x.raw < kLowest, V(0.0F), value), V::select(x.raw > -kLowest, V(0.0F), e * value)};
   }
 
   // (1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x, and a polynomial near 0 where that form cancels. <= 2 ulp.

@@ -26,8 +26,8 @@ struct Tables {
     TWINLENS_INLINE V scaled(__mmask16 counts) const { return (Raw)_mm512_maskz_scalef_ps(counts, (__m512)p.raw, (__m512)n.raw); }
   };
 
-  // e^x by n = x / ln 2 rounded to 1/32, a root of two from the table, and e^r - 1 for |r| <= ln 2 / 64. |x| <= 1e4, beyond
-  // it p is anything.
+  // e^x by n = x / ln 2 rounded to 1/32, a root of two from the table, and e^r - 1 for |r| <= ln 2 / 64. Beyond |x| = 1e4
+  // p can be anything.
   TWINLENS_INLINE static Power exp(V x) {
     const V shifted = V::fma(x, V(kInverseLn2), V(kShift)), n = shifted - V(kShift);
     V r = V::fma(n, V(-kLn2High), x);
