@@ -36,18 +36,21 @@ def mills(t):
 
 
 def rows_of(name, values):
-    print(f"  alignas(64) static constexpr float {name}[32] = {{")
-    for i in range(0, 32, 8):
+    print(f"  alignas(64) static constexpr float {name}[{len(values)}] = {{")
+    for i in range(0, len(values), 8):
         print("      " + ", ".join(f"{np.float32(v):.8e}F" for v in values[i : i + 8]) + ",")
     print("  };")
 
 
 def main():
     grid = np.cos(np.linspace(0.0, math.pi, 4001))
-    r = grid * math.log(2.0) / 64.0 * 1.0005
-    c, error = lawson(np.stack([r, r * r], 1), np.expm1(r), np.exp(-r))
-    print(f"e^r - 1 = r ({np.float32(c[0]):.8e} + {np.float32(c[1]):.8e} r), error {error:.1e}")
-    rows_of("kRoots", [2.0 ** (j / 32.0) for j in range(32)])
+    r = grid * math.log(2.0) / 32.0 * 1.0005
+    c, error = lawson(np.stack([r, r**2, r**3], 1), np.expm1(r), np.exp(-r))
+    print("e^r - 1 = r (" + " + ".join(f"{np.float32(v):.8e} r^{k}" for k, v in enumerate(c)) + f"), error {error:.1e}")
+    roots = 2.0 ** (np.arange(16) / 16.0)
+    rounded = roots.astype(np.float32)
+    rows_of("kRoots", rounded)
+    rows_of("kRootErrors", (roots - rounded) / rounded)
 
     # By the exponent and three bits of the mantissa of v = 1 + t, whose lowest five bits count from v = 2 on.
     coefficients, worst = np.zeros((32, 5)), 0.0

