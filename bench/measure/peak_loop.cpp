@@ -3,6 +3,7 @@
 #include <ctime>
 
 #include "kernels/cpu/gemm/tile.h"
+#include "kernels/cpu/vec/past_caches.h"
 
 #include "twinlens/kernels/parallel.h"
 
@@ -91,8 +92,9 @@ template void kernel(TWINLENS_ISA, const PeakLoop&);
 template <class I>
 void kernel(I, const CopyLoop& a) {
   parallel_for(a.count, 1 << 16, [&](std::int64_t begin, std::int64_t end) {
-    for_lanes<I>(end - begin,
-                 [&](std::int64_t i, std::int64_t n) { store_lanes<I>(load_lanes<I>(a.x + begin + i, n), a.y + begin + i, n); });
+    const RowOutput out{a.past_caches};
+    for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) { out.store<I>(load_lanes<I>(a.x + begin + i, n), a.y + begin + i, n); });
+    out.end();
   });
 }
 template void kernel(TWINLENS_ISA, const CopyLoop&);

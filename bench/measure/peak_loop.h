@@ -18,13 +18,14 @@ struct PeakLoop {
 template <class I>
 void kernel(I, const PeakLoop&);
 
-// y = x
+// y = x, past the caches or by plain stores. y is a multiple of a line.
 struct CopyLoop {
   static constexpr const char* kName = "copy_loop";
   static constexpr bool kCuda = false;
   const float* x = nullptr;
   float* y = nullptr;
   std::int64_t count = 0;
+  bool past_caches = false;
 };
 template <class I>
 void kernel(I, const CopyLoop&);

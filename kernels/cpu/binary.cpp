@@ -32,12 +32,12 @@ struct BinaryFunctions {
   };
 };
 
-using Body = void (*)(const float* a, const float* b, float* y, std::int64_t n);
+using Body = void (*)(const float* a, const float* b, float* y, std::int64_t n, RowOutput out);
 
 // Works on whole registers: blocks are padded.
 template <class I, class F>
-void block(const float* a, const float* b, float* y, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) F::value(Vec<I>::load(a + i), Vec<I>::load(b + i)).store(y + i);
+void block(const float* a, const float* b, float* y, std::int64_t n, RowOutput out) {
+  for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) out.store<I>(F::value(Vec<I>::load(a + i), Vec<I>::load(b + i)), y + i);
 }
 
 template <class I>
@@ -59,16 +59,19 @@ template <class I, class X, class Y>
 void compute(const Binary& c, Body body) {
   const StridedPlan<2> plan = plan_strided<2>({&c.a, &c.b});
   const std::int64_t sa = plan.strides[0][plan.rank - 1], sb = plan.strides[1][plan.rank - 1];
+  // (Of more dimensions than one, blocks of a row may begin anywhere.)
+  const bool past =
+      plan.rank == 1 && c.y.data != c.b.data && goes_past_caches(c.y.data, c.a.data, 0, plan.count * static_cast<std::int64_t>(sizeof(Y)));
   parallel_for(plan.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     ReadBlock<I> read_a, read_b;
-    WriteBlock<I> write_y;
+    WriteBlock<I> write_y(past);
     for_runs(plan, begin, end, [&](std::int64_t position, const std::int64_t(&offsets)[2], std::int64_t count) {
       const X* a = static_cast<const X*>(c.a.data) + offsets[0];
       const X* b = static_cast<const X*>(c.b.data) + offsets[1];
       Y* y = c.y.as<Y>() + position;
       for (std::int64_t i = 0, n; i < count; i += n) {
         n = next_block<I>(count - i);
-        body(read_a.read(a + i * sa, sa, n), read_b.read(b + i * sb, sb, n), write_y.target(y + i, n), n);
+        body(read_a.read(a + i * sa, sa, n), read_b.read(b + i * sb, sb, n), write_y.target(y + i, n), n, write_y.template output<Y>(n));
         write_y.finish(y + i, n);
       }
     });

@@ -1,5 +1,6 @@
 #include "twinlens/kernels/layer_norm.h"
 
+#include "kernels/cpu/vec/past_caches.h"
 #include "kernels/cpu/vec/vec.h"
 
 #include "twinlens/kernels/parallel.h"
@@ -9,7 +10,7 @@ namespace {
 
 // Row r; where row `next` goes is asked for meanwhile. (The processor guesses itself what is read next.)
 template <class I, class X, class Y>
-TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r, std::int64_t next) {
+TWINLENS_INLINE void forward_row(const LayerNormForward& a, const RowOutput& out, std::int64_t r, std::int64_t next) {
   using V = Vec<I>;
   const std::int64_t c = a.x.cols;
   const X* x = a.x.row<X>(r);
@@ -19,7 +20,7 @@ TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r, std:
   const float mean = sum.sum() / static_cast<float>(c);
   // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
   const V squares = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
-    __builtin_prefetch(y_ahead + i, 1, 2);
+    out.ask(y_ahead + i);
     const V d = load_lanes<I>(x + i, n, mean) - V(mean);
     return d * d;
   });
@@ -27,7 +28,7 @@ TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r, std:
   for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
     V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
     if (a.gamma != nullptr) v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
-    store_lanes<I>(v, y + i, n);
+    out.store<I>(v, y + i, n);
   });
   a.mean[r] = mean;
   a.rstd[r] = rstd;
@@ -35,7 +36,7 @@ TWINLENS_INLINE void forward_row(const LayerNormForward& a, std::int64_t r, std:
 
 // dx of one row; adds the row's share to dgamma and dbeta (null when not wanted).
 template <class I, class X, class D>
-TWINLENS_INLINE void backward_row(const LayerNormBackward& a, std::int64_t r, float* dgamma, float* dbeta) {
+TWINLENS_INLINE void backward_row(const LayerNormBackward& a, const RowOutput& out, std::int64_t r, float* dgamma, float* dbeta) {
   using V = Vec<I>;
   const std::int64_t c = a.x.cols;
   const X* x = a.x.row<X>(r);
@@ -59,7 +60,7 @@ TWINLENS_INLINE void backward_row(const LayerNormBackward& a, std::int64_t r, fl
     const V d = load_lanes<I>(dy + i, n);
     const V xhat = (load_lanes<I>(x + i, n) - mean) * rstd;
     const V g = a.gamma != nullptr ? d * load_lanes<I>(a.gamma + i, n) : d;
-    store_lanes<I>((g - mean_g - xhat * mean_gx) * rstd, dx + i, n);
+    out.store<I>((g - mean_g - xhat * mean_gx) * rstd, dx + i, n);
   });
 }
 
@@ -79,10 +80,12 @@ TWINLENS_INLINE void sum_blocks(const float* parts, std::int64_t blocks, std::in
 
 template <class I>
 void kernel(I, const LayerNormForward& a) {
+  const RowOutput out{goes_past_caches(a.y, a.x.data)};
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
       parallel_for(row_count(a.x), 16, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t r = begin; r < end; ++r) forward_row<I, X, Y>(a, r, r + 1 < end ? r + 1 : r);
+        for (std::int64_t r = begin; r < end; ++r) forward_row<I, X, Y>(a, out, r, r + 1 < end ? r + 1 : r);
+        out.end();
       });
     });
   });
@@ -96,6 +99,7 @@ void kernel(I, const LayerNormBackward& a) {
   const bool wants_parameters = a.dgamma != nullptr || a.dbeta != nullptr;
   float* gamma_parts = a.scratch;
   float* beta_parts = wants_parameters ? a.scratch + blocks * c : nullptr;
+  const RowOutput out{a.dx.data != a.x.data && goes_past_caches(a.dx, a.dy.data)};
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
       parallel_for(rows, LayerNormBackward::kRowsPerBlock, [&](std::int64_t begin, std::int64_t end) {
@@ -104,7 +108,8 @@ void kernel(I, const LayerNormBackward& a) {
         float* dbeta = a.dbeta != nullptr ? beta_parts + block * c : nullptr;
         if (dgamma != nullptr) std::memset(dgamma, 0, static_cast<std::size_t>(c) * sizeof(float));
         if (dbeta != nullptr) std::memset(dbeta, 0, static_cast<std::size_t>(c) * sizeof(float));
-        for (std::int64_t r = begin; r < end; ++r) backward_row<I, X, D>(a, r, dgamma, dbeta);
+        for (std::int64_t r = begin; r < end; ++r) backward_row<I, X, D>(a, out, r, dgamma, dbeta);
+        out.end();
       });
     });
   });

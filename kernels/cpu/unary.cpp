@@ -9,41 +9,44 @@ namespace twinlens {
 namespace {
 
 // A body works on whole registers of floats: `n` is rounded up by it, blocks are padded.
-using Forward = void (*)(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next);
-using Backward = void (*)(const UnaryBackward& a, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next);
+using Forward = void (*)(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next, RowOutput out);
+using Backward = void (*)(const UnaryBackward& a, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next,
+                          RowOutput out);
 
 template <class I, class F>
-void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n, const NextBlock& next) {
+void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n, const NextBlock& next, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
     next.ask(i);
-    F::value(Vec<I>::load(x + i)).store(y + i);
+    out.store<I>(F::value(Vec<I>::load(x + i)), y + i);
   }
 }
 
 template <class I>
-void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next) {
+void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
     next.ask(i);
-    V::min(V::max(V::load(x + i), V(a.low)), V(a.high)).store(y + i);
+    out.store<I>(V::min(V::max(V::load(x + i), V(a.low)), V(a.high)), y + i);
   }
 }
 
 template <class I, class F>
-void backward_block(const UnaryBackward&, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next) {
+void backward_block(const UnaryBackward&, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next,
+                    RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
     next.ask(i);
-    (Vec<I>::load(dy + i) * F::slope(Vec<I>::load(saved + i))).store(dx + i);
+    out.store<I>(Vec<I>::load(dy + i) * F::slope(Vec<I>::load(saved + i)), dx + i);
   }
 }
 
 template <class I>
-void clamp_backward_block(const UnaryBackward& a, const float* x, const float* dy, float* dx, std::int64_t n, const NextBlock& next) {
+void clamp_backward_block(const UnaryBackward& a, const float* x, const float* dy, float* dx, std::int64_t n, const NextBlock& next,
+                          RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
     next.ask(i);
     const V v = V::load(x + i);
-    V::select((v.raw >= a.low) & (v.raw <= a.high), V::load(dy + i), V(0.0F)).store(dx + i);
+    out.store<I>(V::select((v.raw >= a.low) & (v.raw <= a.high), V::load(dy + i), V(0.0F)), dx + i);
   }
 }
 
@@ -76,14 +79,15 @@ void kernel(I, const UnaryForward& a) {
   Forward body = clamp_block<I>;
   visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = forward_block<I, F>; });
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
+    const bool past = goes_past_caches(a.y.data, a.x.data, 0, a.y.count * static_cast<std::int64_t>(sizeof(T)));
     parallel_for(a.y.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       ReadBlock<I> x;
-      WriteBlock<I> y;
+      WriteBlock<I> y(past);
       for (std::int64_t i = begin, n; i < end; i += n) {
         n = next_block<I>(end - i);
         const T* const from = a.x.as<T>() + i;
         T* const to = a.y.as<T>() + i;
-        body(a, x.read(from, 1, n), y.target(to, n), n, NextBlock{{from, to}, sizeof(T)});
+        body(a, x.read(from, 1, n), y.target(to, n), n, NextBlock{{from, past ? nullptr : to}, sizeof(T)}, y.template output<T>(n));
         y.finish(to, n);
       }
     });
@@ -96,14 +100,17 @@ void kernel(I, const UnaryBackward& a) {
   Backward body = clamp_backward_block<I>;
   visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = backward_block<I, F>; });
   visit_float(a.saved.dtype, [&]<class T>(TypeTag<T>) {
+    const bool past =
+        a.dx.data != a.saved.data && goes_past_caches(a.dx.data, a.dy.data, 0, a.dx.count * static_cast<std::int64_t>(sizeof(T)));
     parallel_for(a.dx.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       ReadBlock<I> saved, dy;
-      WriteBlock<I> dx;
+      WriteBlock<I> dx(past);
       for (std::int64_t i = begin, n; i < end; i += n) {
         n = next_block<I>(end - i);
         const T *const at = a.saved.as<T>() + i, *const up = a.dy.as<T>() + i;
         T* const to = a.dx.as<T>() + i;
-        body(a, saved.read(at, 1, n), dy.read(up, 1, n), dx.target(to, n), n, NextBlock{{at, up, to}, sizeof(T)});
+        body(a, saved.read(at, 1, n), dy.read(up, 1, n), dx.target(to, n), n, NextBlock{{at, up, past ? nullptr : to}, sizeof(T)},
+             dx.template output<T>(n));
         dx.finish(to, n);
       }
     });

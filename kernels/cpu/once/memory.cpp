@@ -165,6 +165,7 @@ void release_locked(Pool& pool) {
 }
 
 std::atomic<bool> is_thrifty{false};
+std::atomic<std::int64_t> streaming_size{16 << 20};  // half of what eight cores share
 
 // Makes room for `bytes` more among what the pool holds, largest blocks first.
 void trim(Pool& pool, std::size_t bytes) {
@@ -382,6 +383,9 @@ Memory& Memory::operator=(Memory&& other) noexcept {
 Memory::~Memory() { release(); }
 
 void set_thrifty_memory(bool on) { is_thrifty = on; }
+
+std::int64_t past_caches_from() { return streaming_size.load(std::memory_order_relaxed); }
+void set_past_caches_from(std::int64_t bytes) { streaming_size.store(bytes, std::memory_order_relaxed); }
 void set_memory_guards(bool on) { guards_on = on; }
 std::int64_t memory_guard_violations() { return guard_violations; }
 

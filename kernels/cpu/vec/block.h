@@ -3,6 +3,7 @@
 // body sees them as dense floats padded to whole registers, so it is compiled once, without tails and without conversions. Dense f32
 // elements are used where they lie; everything else passes through a buffer that stays in the first-level cache.
 
+#include "kernels/cpu/vec/past_caches.h"
 #include "kernels/cpu/vec/vec.h"
 
 namespace twinlens {
@@ -65,27 +66,42 @@ class ReadBlock {
   std::int64_t spread_count_ = 0;
 };
 
-// A block that is written: target() is where the body writes its whole registers, finish() brings them home.
+// A block that is written: target() is where the body writes its whole registers, finish() brings them home. With `past_caches` p is a
+// multiple of a line.
 template <class I>
 class WriteBlock {
  public:
+  TWINLENS_INLINE explicit WriteBlock(bool past_caches = false) : past_caches_(past_caches) {}
+  WriteBlock(const WriteBlock&) = delete;
+  WriteBlock& operator=(const WriteBlock&) = delete;
+  TWINLENS_INLINE ~WriteBlock() {
+    if (past_caches_) end_past_caches();
+  }
+
   template <class T>
   TWINLENS_INLINE float* target(T* p, std::int64_t n) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (n % Vec<I>::kWidth == 0) return p;
-    }
-    return lanes_;
+    return is_straight<T>(n) ? reinterpret_cast<float*>(p) : lanes_;
+  }
+  // How the body stores there.
+  template <class T>
+  TWINLENS_INLINE RowOutput output(std::int64_t n) const {
+    return {past_caches_ && is_straight<T>(n)};
   }
   template <class T>
   TWINLENS_INLINE void finish(T* p, std::int64_t n) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (n % Vec<I>::kWidth == 0) return;
-    }
-    for_lanes<I>(n, [&](std::int64_t i, std::int64_t lanes) { store_lanes<I>(Vec<I>::load(lanes_ + i), p + i, lanes); });
+    if (is_straight<T>(n)) return;
+    const RowOutput out{past_caches_};
+    for_lanes<I>(n, [&](std::int64_t i, std::int64_t lanes) { out.store<I>(Vec<I>::load(lanes_ + i), p + i, lanes); });
   }
 
  private:
+  template <class T>
+  TWINLENS_INLINE static bool is_straight(std::int64_t n) {
+    return sizeof(T) == sizeof(float) && n % Vec<I>::kWidth == 0;
+  }
+
   alignas(64) float lanes_[kBlockSize];
+  bool past_caches_;
 };
 
 }  // namespace twinlens

@@ -186,7 +186,13 @@ struct Vec {
   }
 
   // --- conversions --------------------------------------------------------------------------------------------------------------
-  TWINLENS_INLINE static Vec from_bf16(Half h) { return (Raw)(__builtin_convertvector(h, UInt) << 16); }
+  TWINLENS_INLINE static UInt wide(Half h) {
+#if defined(__AVX512F__)
+    if constexpr (kWidth == 16) return (UInt)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h);  // (gcc 12 itself goes by halves)
+#endif
+    return __builtin_convertvector(h, UInt);
+  }
+  TWINLENS_INLINE static Vec from_bf16(Half h) { return (Raw)(wide(h) << 16); }
   TWINLENS_INLINE static Half to_bf16(Raw r) {
 #if defined(__AVX512BF16__)
     if constexpr (kWidth == 16) return (Half)_mm512_cvtneps_pbh((__m512)r);  // (denormal numbers become 0)
@@ -206,7 +212,10 @@ struct Vec {
   }
   // f16 by integer and float arithmetic: exact for normal, subnormal, infinity and NaN.
   TWINLENS_INLINE static Vec from_f16(Half h) {
-    const UInt u = __builtin_convertvector(h, UInt);
+#if defined(__AVX512F__)
+    if constexpr (kWidth == 16) return (Raw)_mm512_maskz_cvtph_ps(0xFFFF, (__m256i)h);
+#endif
+    const UInt u = wide(h);
     const UInt sign = (u & 0x8000U) << 16;
     const UInt magnitude = (u & 0x7FFFU) << 13;
     const Raw scaled = (Raw)magnitude * 0x1p112F;  // rebias the exponent; subnormals become exact too
@@ -215,6 +224,9 @@ struct Vec {
     return (Raw)(value | sign);
   }
   TWINLENS_INLINE static Half to_f16(Raw r) {
+#if defined(__AVX512F__)
+    if constexpr (kWidth == 16) return (Half)_mm512_maskz_cvtps_ph(0xFFFF, (__m512)r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#endif
     const UInt u = (UInt)r;
     const UInt sign = (u >> 16) & 0x8000U;
     const UInt magnitude = u & 0x7FFFFFFFU;

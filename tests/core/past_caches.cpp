@@ -1,0 +1,63 @@
+// Outputs that are written past the caches (kernels/cpu/vec/past_caches.h) hold what plain stores would have written.
+
+#include <catch2/catch.hpp>
+
+#include "tests/kernels/every_set.h"
+#include "tests/support/op_case.h"
+
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/memory.h"
+
+namespace twinlens {
+namespace {
+
+std::vector<float> values(const std::vector<Tensor>& tensors) {
+  std::vector<float> all;
+  for (const Tensor& t : tensors) {
+    const std::vector<float> of_one = t.to(DType::f32).to_vector();
+    all.insert(all.end(), of_one.begin(), of_one.end());
+  }
+  return all;
+}
+
+std::vector<float> all_kernels(const Tensor& x, const Tensor& dy) {
+  std::vector<Tensor> results = {add(x, dy), mul(x, dy)};
+  const auto differentiate = [&](const auto& f) {
+    Tensor leaf = dense(x.detach());
+    leaf.set_requires_grad(true);
+    const Tensor y = f(leaf);
+    backward(y, dy);
+    results.push_back(y);
+    results.push_back(leaf.grad());
+  };
+  differentiate([](const Tensor& t) { return gelu(t); });
+  differentiate([](const Tensor& t) { return clamp(t, -0.5, 0.5); });
+  differentiate([](const Tensor& t) { return softmax(t); });
+  differentiate([](const Tensor& t) { return log_softmax(t); });
+  differentiate([](const Tensor& t) { return layer_norm(t, {}, {}); });
+  return values(results);
+}
+
+TEST_CASE("outputs past the caches hold the same bits") {
+  const std::int64_t usual = past_caches_from();
+  on_every_set([&] {
+    // Rows of whole lines, of lines and a tail, and of a size whose rows do not begin with a line; over several chunks and blocks.
+    for (const Shape& shape : {Shape{70, 256}, Shape{41, 544}, Shape{40, 1000}, Shape{9, 4112}, Shape{23, 77}}) {
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        INFO(to_string(shape) << ' ' << name_of(dtype));
+        const Tensor x = test::tensor_of(test::random_input(shape, "x"), dtype),
+                     dy = test::tensor_of(test::random_input(shape, "dy"), dtype);
+        set_past_caches_from(INT64_MAX);
+        const std::vector<float> plain = all_kernels(x, dy);
+        set_past_caches_from(0);
+        const std::vector<float> past = all_kernels(x, dy);
+        set_past_caches_from(usual);
+        CHECK(past == plain);
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace twinlens
