@@ -123,7 +123,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   float* sums = largest + kQueries;                // (lanes)
   std::int64_t packed = -1;
   Prefetch ahead;
-  ahead.add(a.y, h.query, h.queries, h.column, d, true);
+  ahead_of_output(a.y, h.query, h.queries, h.column, d, ahead);
   ahead_of_inputs(p, next, ahead);
   ahead.spread(ticks_of<I>(p, h, 2));
   for (std::int64_t i = 0; i < h.queries;) {
@@ -153,7 +153,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
       store_lanes<I>(V::select(nothing, V(0.0F), V::load(largest + l) + Math<I>::log(sum)), lse + l, n);
       V::select(nothing, V(0.0F), V(1.0F) / sum).store(sums + l);
     });
-    unpack_rows<I>(out, width, sums, a.y, h.query + i, b.queries, h.column, d);
+    unpack_rows<I>(out, width, sums, output_of(a.y, d), a.y, h.query + i, b.queries, h.column, d);
     i += b.queries;
   }
 }
@@ -270,9 +270,9 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   const Backward s = carve(a, scratch);
   const bool one_block = h.keys <= most_keys;
   Prefetch ahead;
-  ahead.add(a.dq, h.query, h.queries, h.column, d, true);
-  ahead.add(a.dk, h.key, h.keys, h.column, d, true);
-  ahead.add(a.dv, h.key, h.keys, h.column, d, true);
+  ahead_of_output(a.dq, h.query, h.queries, h.column, d, ahead);
+  ahead_of_output(a.dk, h.key, h.keys, h.column, d, ahead);
+  ahead_of_output(a.dv, h.key, h.keys, h.column, d, ahead);
   const Head following = ahead_of_inputs(p, next, ahead);
   ahead.add(a.dy, following.query, following.queries, following.column, d, false);
   ahead.spread(ticks_of<I>(p, h, 5));
@@ -294,10 +294,10 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
       if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, width, s.dq + i * width, !one_block, &ahead);
       i += b.queries;
     }
-    if (a.dk.data != nullptr) unpack_rows<I>(s.dk, width, nullptr, a.dk, h.key + j, keys, h.column, d);
-    if (a.dv.data != nullptr) unpack_rows<I>(s.dv, width, nullptr, a.dv, h.key + j, keys, h.column, d);
+    if (a.dk.data != nullptr) unpack_rows<I>(s.dk, width, nullptr, output_of(a.dk, d), a.dk, h.key + j, keys, h.column, d);
+    if (a.dv.data != nullptr) unpack_rows<I>(s.dv, width, nullptr, output_of(a.dv, d), a.dv, h.key + j, keys, h.column, d);
   }
-  if (a.dq.data != nullptr) unpack_rows<I>(s.dq, width, nullptr, a.dq, h.query, h.queries, h.column, d);
+  if (a.dq.data != nullptr) unpack_rows<I>(s.dq, width, nullptr, output_of(a.dq, d), a.dq, h.query, h.queries, h.column, d);
 }
 
 template <class I>
@@ -325,6 +325,7 @@ void all_heads(const Args& a) {
   const std::int64_t heads = a.problem.heads, floats = scratch_floats(a);
   parallel_for_slots(a.problem.sequences * heads, a.problem.slots, [&](std::int64_t slot, std::int64_t item) {
     one_head<I>(a, item / heads, item % heads, item + a.problem.slots, a.problem.scratch + slot * floats);
+    end_past_caches();
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // What the two forms of attention have in common: a head of a sequence, its blocks of scores (keys x queries, queries along the lanes).
 
+#include "kernels/cpu/vec/past_caches.h"
 #include "kernels/cpu/vec/prefetch.h"
 #include "kernels/cpu/vec/vec.h"
 
@@ -65,6 +66,17 @@ TWINLENS_INLINE Vec<I> column_max(const float* column, std::int64_t rows, std::i
   }
   for (; j < rows; ++j) chain[0] = V::max(chain[0], V::load(column + j * stride));
   return V::max(V::max(chain[0], chain[1]), V::max(chain[2], chain[3]));
+}
+
+// How a head's columns of x are written, if whole rows of them are at once.
+TWINLENS_INLINE RowOutput output_of(const Rows& x, std::int64_t d) {
+  return {d * size_of(x.dtype) % 64 == 0 && goes_past_caches(x, nullptr)};
+}
+
+// Rows that will be written, unless they go past the caches.
+TWINLENS_INLINE void ahead_of_output(const Rows& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t d,
+                                     Prefetch& ahead) {
+  if (!output_of(x, d).past_caches) ahead.add(x, begin, rows, column, d, true);
 }
 
 // What the thread will need after this head: the inputs of the item that it is likely to take next. Returns that item.

@@ -72,7 +72,7 @@ struct Tiles {
     alignas(64) float turned[kTile];
     const std::int64_t columns = least(kSide, d - block * kSide);
     turn_rows<I>(tile, columns, b.lanes, 1.0F, turned, kSide);
-    unpack_rows<I>(turned, kSide, factor, x, h.query + b.i, b.queries, h.column + block * kSide, columns);
+    unpack_rows<I>(turned, kSide, factor, {false}, x, h.query + b.i, b.queries, h.column + block * kSide, columns);
   }
 
   // A strip: queries from i on, and the keys that some of them see.
@@ -283,8 +283,8 @@ struct Tiles {
     for (std::int64_t j = 0; j < h.keys; j += kSide) {
       for (std::int64_t c = 0; c < columns; ++c) {
         const std::int64_t left = least(kSide, d - c * kSide);
-        unpack_rows<I>(tiles + (j / kSide * columns + c) * kTile, whole_registers<I>(left), nullptr, x, h.key + j, least(kSide, h.keys - j),
-                       h.column + c * kSide, left);
+        unpack_rows<I>(tiles + (j / kSide * columns + c) * kTile, whole_registers<I>(left), nullptr, {false}, x, h.key + j,
+                       least(kSide, h.keys - j), h.column + c * kSide, left);
       }
     }
   }

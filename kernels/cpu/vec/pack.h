@@ -1,6 +1,7 @@
 #pragma once
 // Strided rows of any float type to dense f32 scratch and back: what small products read and write.
 
+#include "kernels/cpu/vec/past_caches.h"
 #include "kernels/cpu/vec/transpose.h"
 #include "kernels/cpu/vec/vec.h"
 
@@ -43,13 +44,13 @@ void turn_rows(const float* in, std::int64_t rows, std::int64_t width, float fac
 
 // x[begin + r][column + c] = from[r][c] * (factor ? factor[r] : 1)
 template <class I>
-void unpack_rows(const float* from, std::int64_t width, const float* factor, const Rows& x, std::int64_t begin, std::int64_t rows,
-                 std::int64_t column, std::int64_t d) {
+void unpack_rows(const float* from, std::int64_t width, const float* factor, RowOutput out, const Rows& x, std::int64_t begin,
+                 std::int64_t rows, std::int64_t column, std::int64_t d) {
   visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
     for (std::int64_t r = 0; r < rows; ++r) {
       const Vec<I> f(factor != nullptr ? factor[r] : 1.0F);
       T* to = x.row<T>(begin + r) + column;
-      for_lanes<I>(d, [&](std::int64_t c, std::int64_t n) { store_lanes<I>(Vec<I>::load(from + r * width + c) * f, to + c, n); });
+      for_lanes<I>(d, [&](std::int64_t c, std::int64_t n) { out.store<I>(Vec<I>::load(from + r * width + c) * f, to + c, n); });
     }
   });
 }

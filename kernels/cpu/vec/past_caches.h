@@ -27,7 +27,7 @@ TWINLENS_INLINE bool goes_past_caches([[maybe_unused]] const void* out, [[maybe_
 
 TWINLENS_INLINE bool goes_past_caches(const Rows& out, const void* in) {
   const std::int64_t size = size_of(out.dtype);
-  return goes_past_caches(out.data, in, out.stride * size, row_count(out) * out.cols * size);
+  return goes_past_caches(out.data, in, out.stride * size, row_count(out) * out.stride * size);  // (what lies between is written next)
 }
 
 // A whole register, to a multiple of its size in elements of T.
