@@ -22,8 +22,7 @@ std::atomic<bool>& split_allowed() {
 
 // As the kernel of the active set takes them (kernels/cpu/matmul.cpp).
 gemm::Form form_of(const Matmul& m) {
-  const bool pairs = active_isa() == Isa::avx512bf16 || active_isa() == Isa::avx512amx;
-  if (pairs && m.compute == Compute::bf16) return gemm::Form::pairs;
+  if (multiplies_bf16_pairs(active_isa()) && m.compute == Compute::bf16) return gemm::Form::pairs;
   return splits_f32(m) ? gemm::Form::thirds : gemm::Form::floats;
 }
 

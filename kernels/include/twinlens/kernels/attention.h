@@ -102,8 +102,7 @@ struct AttentionTiles {
 [[gnu::always_inline]] inline std::int64_t key_sides(const AttentionProblem& p) {
   using T = AttentionTiles;
   const std::int64_t longest = p.longest_key < T::kMostKeys ? p.longest_key : T::kMostKeys;
-  const bool pairs = active_isa() == Isa::avx512bf16 || active_isa() == Isa::avx512amx;
-  const bool some = pairs && p.q.dtype == DType::bf16 && suits_tiles(p.head_dim, p.longest_query, longest);
+  const bool some = multiplies_bf16_pairs(active_isa()) && p.q.dtype == DType::bf16 && suits_tiles(p.head_dim, p.longest_query, longest);
   return some ? in_sides(longest) : 0;
 }
 

@@ -37,6 +37,8 @@ const char* name_of(Isa isa);
 Isa active_isa();
 // Caps the set from now on (tests and benchmarks compare sets in one process). Throws ConfigError when the build or processor lacks it.
 void set_active_isa(Isa isa);
+// Whether the set multiplies pairs of bf16 and adds in f32; kernels with kBf16Dot then take bf16 that way.
+constexpr bool multiplies_bf16_pairs(Isa isa) { return isa == Isa::avx512bf16 || isa == Isa::avx512amx; }
 // Sets that are compiled in and that this processor runs, worst first.
 int available_isas(Isa (&out)[5]);  // no processor has more than five
 
