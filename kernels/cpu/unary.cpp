@@ -9,12 +9,12 @@ namespace twinlens {
 namespace {
 
 // A body works on whole registers of floats: `n` is rounded up by it, blocks are padded.
-using Forward = void (*)(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next, RowOutput out);
-using Backward = void (*)(const UnaryBackward& a, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next,
+using Forward = void (*)(const UnaryForward& a, const float* x, float* y, std::int64_t n, NextBlock next, RowOutput out);
+using Backward = void (*)(const UnaryBackward& a, const float* saved, const float* dy, float* dx, std::int64_t n, NextBlock next,
                           RowOutput out);
 
 template <class I, class F>
-void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n, const NextBlock& next, RowOutput out) {
+void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n, NextBlock next, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
     next.ask(i);
     out.store<I>(F::value(Vec<I>::load(x + i)), y + i);
@@ -22,7 +22,7 @@ void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n
 }
 
 template <class I>
-void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n, const NextBlock& next, RowOutput out) {
+void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n, NextBlock next, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
     next.ask(i);
@@ -31,8 +31,7 @@ void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n
 }
 
 template <class I, class F>
-void backward_block(const UnaryBackward&, const float* saved, const float* dy, float* dx, std::int64_t n, const NextBlock& next,
-                    RowOutput out) {
+void backward_block(const UnaryBackward&, const float* saved, const float* dy, float* dx, std::int64_t n, NextBlock next, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
     next.ask(i);
     out.store<I>(Vec<I>::load(dy + i) * F::slope(Vec<I>::load(saved + i)), dx + i);
@@ -40,7 +39,7 @@ void backward_block(const UnaryBackward&, const float* saved, const float* dy, f
 }
 
 template <class I>
-void clamp_backward_block(const UnaryBackward& a, const float* x, const float* dy, float* dx, std::int64_t n, const NextBlock& next,
+void clamp_backward_block(const UnaryBackward& a, const float* x, const float* dy, float* dx, std::int64_t n, NextBlock next,
                           RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {

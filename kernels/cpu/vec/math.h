@@ -134,7 +134,7 @@ struct Math {
     const V t = V::min(V::abs(x), V(20.0F));
 #if defined(__AVX512F__)
     if constexpr (V::kWidth == 16) {
-      const V square = t * t, bell = Tables<I>::bell(t, square).scaled(from_lowest(square * V(-0.5F)));
+      const V square = t * t, bell = Tables<I>::bell(t, square).scaled(up_to(square, -2.0F * kLowest));
       return {bell * V(kInverseRoot), bell * Tables<I>::mills(t)};
     }
 #endif
@@ -176,6 +176,9 @@ struct Math {
 #if defined(__AVX512F__)
   TWINLENS_INLINE static __mmask16 from_lowest(V x) {  // (or NaN)
     return _mm512_cmp_ps_mask((__m512)x.raw, (__m512)V(kLowest).raw, _CMP_NLT_UQ);
+  }
+  TWINLENS_INLINE static __mmask16 up_to(V x, float most) {  // (or NaN)
+    return _mm512_cmp_ps_mask((__m512)x.raw, (__m512)V(most).raw, _CMP_NGT_UQ);
   }
 #endif
 };

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -154,9 +154,24 @@ struct Vec {
     return r;
   }
 
-  // IEEE-like maximum that keeps NaN of the first argument.
-  TWINLENS_INLINE static Vec max(Vec a, Vec b) { return b.raw > a.raw ? b.raw : a.raw; }
-  TWINLENS_INLINE static Vec min(Vec a, Vec b) { return b.raw < a.raw ? b.raw : a.raw; }
+  // The larger or smaller one, the first where they are equal or one is NaN: just what x86's instructions do with the operands swapped, but
+  // gcc 12 makes a comparison and a blend of the conditional.
+  TWINLENS_INLINE static Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    if constexpr (kWidth == 16) return (Raw)_mm512_maskz_max_ps(0xFFFF, (__m512)b.raw, (__m512)a.raw);
+#elif defined(__AVX2__)
+    if constexpr (kWidth == 8) return (Raw)_mm256_max_ps((__m256)b.raw, (__m256)a.raw);
+#endif
+    return b.raw > a.raw ? b.raw : a.raw;
+  }
+  TWINLENS_INLINE static Vec min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    if constexpr (kWidth == 16) return (Raw)_mm512_maskz_min_ps(0xFFFF, (__m512)b.raw, (__m512)a.raw);
+#elif defined(__AVX2__)
+    if constexpr (kWidth == 8) return (Raw)_mm256_min_ps((__m256)b.raw, (__m256)a.raw);
+#endif
+    return b.raw < a.raw ? b.raw : a.raw;
+  }
   TWINLENS_INLINE static Vec abs(Vec a) { return bits((Int)a.raw & 0x7FFFFFFF); }
   TWINLENS_INLINE static Vec sqrt(Vec a) {
     Raw r;
