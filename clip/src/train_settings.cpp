@@ -222,7 +222,8 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
                              {"shuffle_buffer", o.shuffle_buffer}};
   if (o.siglip) out["siglip"] = true;
   if (o.recompute_cheap && o.precision != "fp32") out["recompute_cheap"] = true;  // (in fp32 it changes no bits)
-  if (o.cuda_graphs) out["cuda_graphs"] = true;  // (filled-up batches are products of other sizes)
+  // (Filled-up batches are products of other sizes.)
+  if (o.cuda_graphs) out["cuda_graphs"] = true;
   if (o.fast_decode) out["fast_decode"] = true;
   return out;
 }

@@ -8,33 +8,51 @@
 namespace twinlens {
 namespace {
 
-constexpr std::int64_t kKept = 4096;  // columns whose exponentials are kept, in half of a first-level cache
+constexpr std::int64_t kKept = 4096;  // columns whose exponentials are kept
 
-// Row r; the row `next` is asked for on the way. `kept` has room for the exponentials, or is null where they are computed twice.
+// Rows [begin, end). The row behind is asked for on the way.
 template <class I, class T>
-TWINLENS_INLINE void forward_row(const SoftmaxForward& a, const RowOutput& out, std::int64_t r, std::int64_t next, float* kept) {
+TWINLENS_INLINE void forward_rows(const SoftmaxForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
   using V = Vec<I>;
-  const T *x = a.x.row<T>(r), *x_ahead = a.x.row<T>(next);
-  T *y = a.y.row<T>(r), *y_ahead = a.y.row<T>(next);
-  const auto ask = [&](std::int64_t i) __attribute__((always_inline)) {
-    __builtin_prefetch(x_ahead + i, 0, 2);
-    out.ask(y_ahead + i);
-  };
-  if (!a.log && kept != nullptr) {
-    const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t, V e) {
-      ask(i);
-      e.store(kept + i);
+  const std::int64_t c = a.x.cols;
+  for (std::int64_t r = begin; r < end; ++r) {
+    const T *x = a.x.row<T>(r), *x_ahead = a.x.row<T>(r + 1 < end ? r + 1 : r);
+    T *y = a.y.row<T>(r), *y_ahead = a.y.row<T>(r + 1 < end ? r + 1 : r);
+    const SoftmaxRow row = softmax_row<I>(x, c, [&](std::int64_t i, std::int64_t, V) {
+      __builtin_prefetch(x_ahead + i, 0, 2);
+      out.ask(y_ahead + i);
     });
-    const V inverse(1.0F / (1.0F + row.others));
-    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { out.store<I>(V::load(kept + i) * inverse, y + i, n); });
-    return;
+    const V max(row.max), log_sum(log1p_of<I>(row.others)), inverse(1.0F / (1.0F + row.others));
+    for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+      const V v = load_lanes<I>(x + i, n) - max;
+      out.store<I>(a.log ? v - log_sum : Math<I>::exp_nonpositive(v) * inverse, y + i, n);
+    });
   }
-  const SoftmaxRow row = softmax_row<I>(x, a.x.cols, [&](std::int64_t i, std::int64_t, V) { ask(i); });
-  const V max(row.max), log_sum(log1p_of<I>(row.others)), inverse(1.0F / (1.0F + row.others));
-  for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
-    const V v = load_lanes<I>(x + i, n) - max;
-    out.store<I>(a.log ? v - log_sum : Math<I>::exp_nonpositive(v) * inverse, y + i, n);
-  });
+}
+
+// The same for softmax of up to kKept columns: exponentials are computed once, and divided by their sum while those of the next row are
+// computed, so that memory has something to do all the time.
+template <class I, class T>
+TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
+  using V = Vec<I>;
+  alignas(64) float kept[2][kKept];
+  V inverse(0.0F);  // of the row before
+  const auto scale = [&](std::int64_t r, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+    out.store<I>(V::load(kept[r % 2] + i) * inverse, a.y.row<T>(r) + i, n);
+  };
+  for (std::int64_t r = begin; r < end; ++r) {
+    const T* ahead = a.x.row<T>(r + 1 < end ? r + 1 : r);
+    const T* y = a.y.row<T>(r);
+    float* now = kept[r % 2];
+    const SoftmaxRow row = softmax_row<I>(a.x.row<T>(r), a.x.cols, [&](std::int64_t i, std::int64_t n, V e) {
+      __builtin_prefetch(ahead + i, 0, 2);
+      out.ask(y + i);
+      e.store(now + i);
+      if (r > begin) scale(r - 1, i, n);
+    });
+    inverse = V(1.0F / (1.0F + row.others));
+  }
+  for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { scale(end - 1, i, n); });
 }
 
 template <class I, class T, class D>
@@ -64,9 +82,12 @@ template <class I>
 void kernel(I, const SoftmaxForward& a) {
   const RowOutput out{goes_past_caches(a.y, a.x.data)};
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    parallel_for(row_count(a.x), row_grain(a.x.cols), [&](std::int64_t begin, std::int64_t end) {
-      alignas(64) float kept[kKept];
-      for (std::int64_t r = begin; r < end; ++r) forward_row<I, T>(a, out, r, r + 1 < end ? r + 1 : r, a.x.cols <= kKept ? kept : nullptr);
+    parallel_for(row_count(a.x), 4 * row_grain(a.x.cols), [&](std::int64_t begin, std::int64_t end) {
+      if (a.log || a.x.cols > kKept) {
+        forward_rows<I, T>(a, out, begin, end);
+      } else {
+        forward_kept_rows<I, T>(a, out, begin, end);
+      }
       out.end();
     });
   });
