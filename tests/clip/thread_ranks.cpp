@@ -7,6 +7,7 @@
 #include "twinlens/clip/train_step.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/isa.h"
 #include "twinlens/nn/optimizer.h"
 
 namespace twinlens {
@@ -103,6 +104,9 @@ void check_against_one_rank(int ranks, const StepOptions& options) {
   const Trained one = train(*solo, options);
   const std::vector<Trained> all = train_on(ranks, options);
   const std::vector<float> zero(one.gradients.size(), 0.0F);
+  // AdamW makes whole steps of gradients that are rounding noise. Without a fused multiply-add it is twice the noise
+  // (tests/golden/README.md).
+  const double roundings = active_isa() == Isa::scalar ? 2.0 : 1.0;
   for (int step = 0; step < kSteps; ++step) {
     double mean = 0.0;
     for (const Trained& t : all) mean += t.losses[static_cast<std::size_t>(step)] / ranks;
@@ -110,7 +114,7 @@ void check_against_one_rank(int ranks, const StepOptions& options) {
   }
   for (const Trained& t : all) {
     CHECK(distance(t.gradients, one.gradients, zero) < 2e-6);
-    CHECK(distance(t.values, one.values, one.start) < 5e-6);
+    CHECK(distance(t.values, one.values, one.start) < 5e-6 * roundings);
     CHECK(t.gradients == all[0].gradients);
     CHECK(t.values == all[0].values);
   }
