@@ -60,8 +60,7 @@ void compute(const Binary& c, Body body) {
   const StridedPlan<2> plan = plan_strided<2>({&c.a, &c.b});
   const std::int64_t sa = plan.strides[0][plan.rank - 1], sb = plan.strides[1][plan.rank - 1];
   // (Of more dimensions than one, blocks of a row may begin anywhere.)
-  const bool past =
-      plan.rank == 1 && c.y.data != c.b.data && goes_past_caches(c.y.data, c.a.data, 0, plan.count * static_cast<std::int64_t>(sizeof(Y)));
+  const bool past = plan.rank == 1 && goes_past_caches(c.y, c.a, c.b);
   parallel_for(plan.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
     ReadBlock<I> read_a, read_b;
     WriteBlock<I> write_y(past);

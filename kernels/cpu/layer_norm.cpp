@@ -80,7 +80,7 @@ TWINLENS_INLINE void sum_blocks(const float* parts, std::int64_t blocks, std::in
 
 template <class I>
 void kernel(I, const LayerNormForward& a) {
-  const RowOutput out{goes_past_caches(a.y, a.x.data)};
+  const RowOutput out{goes_past_caches(a.y, a.x)};
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
       parallel_for(row_count(a.x), 16, [&](std::int64_t begin, std::int64_t end) {
@@ -99,7 +99,7 @@ void kernel(I, const LayerNormBackward& a) {
   const bool wants_parameters = a.dgamma != nullptr || a.dbeta != nullptr;
   float* gamma_parts = a.scratch;
   float* beta_parts = wants_parameters ? a.scratch + blocks * c : nullptr;
-  const RowOutput out{a.dx.data != a.x.data && goes_past_caches(a.dx, a.dy.data)};
+  const RowOutput out{goes_past_caches(a.dx, a.x, a.dy)};
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
       parallel_for(rows, LayerNormBackward::kRowsPerBlock, [&](std::int64_t begin, std::int64_t end) {

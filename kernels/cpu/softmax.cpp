@@ -80,7 +80,7 @@ TWINLENS_INLINE void backward_row(const SoftmaxBackward& a, const RowOutput& out
 
 template <class I>
 void kernel(I, const SoftmaxForward& a) {
-  const RowOutput out{goes_past_caches(a.y, a.x.data)};
+  const RowOutput out{goes_past_caches(a.y, a.x)};
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
     parallel_for(row_count(a.x), 4 * row_grain(a.x.cols), [&](std::int64_t begin, std::int64_t end) {
       if (a.log || a.x.cols > kKept) {
@@ -96,7 +96,7 @@ template void kernel(TWINLENS_ISA, const SoftmaxForward&);
 
 template <class I>
 void kernel(I, const SoftmaxBackward& a) {
-  const RowOutput out{a.dx.data != a.y.data && goes_past_caches(a.dx, a.dy.data)};
+  const RowOutput out{goes_past_caches(a.dx, a.y, a.dy)};
   visit_float(a.y.dtype, [&]<class T>(TypeTag<T>) {
     visit_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
       parallel_for(row_count(a.y), row_grain(a.y.cols), [&](std::int64_t begin, std::int64_t end) {

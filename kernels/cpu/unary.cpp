@@ -78,7 +78,7 @@ void kernel(I, const UnaryForward& a) {
   Forward body = clamp_block<I>;
   visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = forward_block<I, F>; });
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    const bool past = goes_past_caches(a.y.data, a.x.data, 0, a.y.count * static_cast<std::int64_t>(sizeof(T)));
+    const bool past = goes_past_caches(a.y, a.x);
     parallel_for(a.y.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       ReadBlock<I> x;
       WriteBlock<I> y(past);
@@ -99,8 +99,7 @@ void kernel(I, const UnaryBackward& a) {
   Backward body = clamp_backward_block<I>;
   visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = backward_block<I, F>; });
   visit_float(a.saved.dtype, [&]<class T>(TypeTag<T>) {
-    const bool past =
-        a.dx.data != a.saved.data && goes_past_caches(a.dx.data, a.dy.data, 0, a.dx.count * static_cast<std::int64_t>(sizeof(T)));
+    const bool past = goes_past_caches(a.dx, a.saved, a.dy);
     parallel_for(a.dx.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       ReadBlock<I> saved, dy;
       WriteBlock<I> dx(past);

@@ -69,9 +69,7 @@ TWINLENS_INLINE Vec<I> column_max(const float* column, std::int64_t rows, std::i
 }
 
 // How a head's columns of x are written, if whole rows of them are at once.
-TWINLENS_INLINE RowOutput output_of(const Rows& x, std::int64_t d) {
-  return {d * size_of(x.dtype) % 64 == 0 && goes_past_caches(x, nullptr)};
-}
+TWINLENS_INLINE RowOutput output_of(const Rows& x, std::int64_t d) { return {d * size_of(x.dtype) % 64 == 0 && goes_past_caches(x)}; }
 
 // Rows that will be written, unless they go past the caches.
 TWINLENS_INLINE void ahead_of_output(const Rows& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t d,

@@ -71,7 +71,7 @@ class ReadBlock {
 template <class I>
 class WriteBlock {
  public:
-  TWINLENS_INLINE explicit WriteBlock(bool past_caches = false) : past_caches_(past_caches) {}
+  TWINLENS_INLINE explicit WriteBlock(bool past_caches) : past_caches_(past_caches) {}
   WriteBlock(const WriteBlock&) = delete;
   WriteBlock& operator=(const WriteBlock&) = delete;
   TWINLENS_INLINE ~WriteBlock() {

@@ -14,20 +14,22 @@
 namespace twinlens {
 
 // Whether an output is written past the caches: it is large, not where an input lies (whose lines are in the caches already), and every
-// row begins with a line.
-TWINLENS_INLINE bool goes_past_caches([[maybe_unused]] const void* out, [[maybe_unused]] const void* in,
-                                      [[maybe_unused]] std::int64_t row_bytes, [[maybe_unused]] std::int64_t bytes) {
+// row begins with a line. Of a view into wider rows all of them count: what lies between is written next.
+template <class... In>
+TWINLENS_INLINE bool goes_past_caches([[maybe_unused]] const Rows& out, [[maybe_unused]] const In&... in) {
 #if defined(__AVX__)
-  return bytes >= past_caches_from() && out != in &&
-         (reinterpret_cast<std::uintptr_t>(out) | static_cast<std::uintptr_t>(row_bytes)) % 64 == 0;
+  const std::int64_t row_bytes = out.stride * size_of(out.dtype);
+  return row_count(out) * row_bytes >= past_caches_from() && (true && ... && (out.data != in.data)) &&
+         (reinterpret_cast<std::uintptr_t>(out.data) | static_cast<std::uintptr_t>(row_bytes)) % 64 == 0;
 #else
   return false;
 #endif
 }
-
-TWINLENS_INLINE bool goes_past_caches(const Rows& out, const void* in) {
-  const std::int64_t size = size_of(out.dtype);
-  return goes_past_caches(out.data, in, out.stride * size, row_count(out) * out.stride * size);  // (what lies between is written next)
+// Of whole lines of it; the elements behind the last are stored plainly.
+template <class... In>
+TWINLENS_INLINE bool goes_past_caches(const Buffer& out, const In&... in) {
+  const std::int64_t line = 64 / size_of(out.dtype);
+  return goes_past_caches(Rows{out.data, out.dtype, out.count / line, line, line}, in...);
 }
 
 // A whole register, to a multiple of its size in elements of T.
@@ -55,7 +57,7 @@ TWINLENS_INLINE void end_past_caches() {
 #endif
 }
 
-// The output of a kernel that works row by row.
+// How an output is stored.
 struct RowOutput {
   bool past_caches;
   // A row that is written soon; rows past the caches are not read before.
