@@ -18,7 +18,7 @@ TWINLENS_INLINE void forward_rows(const SoftmaxForward& a, const RowOutput& out,
   for (std::int64_t r = begin; r < end; ++r) {
     const T *x = a.x.row<T>(r), *x_ahead = a.x.row<T>(r + 1 < end ? r + 1 : r);
     T *y = a.y.row<T>(r), *y_ahead = a.y.row<T>(r + 1 < end ? r + 1 : r);
-    const SoftmaxRow row = softmax_row<I>(x, c, [&](std::int64_t i, std::int64_t, V) {
+    const SoftmaxRow row = softmax_row<I>(x, c, [&](std::int64_t i) {
       __builtin_prefetch(x_ahead + i, 0, 2);
       out.ask(y_ahead + i);
     });
@@ -35,22 +35,24 @@ TWINLENS_INLINE void forward_rows(const SoftmaxForward& a, const RowOutput& out,
 template <class I, class T>
 TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
   using V = Vec<I>;
-  alignas(64) float kept[2][kKept];
-  V inverse(0.0F);  // of the row before
+  alignas(64) float kept[kKept];  // of this row up to the column in work, of the row before from there on
+  V inverse(0.0F);                // of the row before
   const auto scale = [&](std::int64_t r, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
-    out.store<I>(V::load(kept[r % 2] + i) * inverse, a.y.row<T>(r) + i, n);
+    out.store<I>(V::load(kept + i) * inverse, a.y.row<T>(r) + i, n);
   };
   for (std::int64_t r = begin; r < end; ++r) {
-    const T* ahead = a.x.row<T>(r + 1 < end ? r + 1 : r);
-    const T* y = a.y.row<T>(r);
-    float* now = kept[r % 2];
-    const SoftmaxRow row = softmax_row<I>(a.x.row<T>(r), a.x.cols, [&](std::int64_t i, std::int64_t n, V e) {
+    const T *x = a.x.row<T>(r), *ahead = a.x.row<T>(r + 1 < end ? r + 1 : r), *y = a.y.row<T>(r);
+    const V max(row_max<I>(x, a.x.cols));
+    V sum(0.0F);
+    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
       __builtin_prefetch(ahead + i, 0, 2);
       out.ask(y + i);
-      e.store(now + i);
+      const V e = Math<I>::exp_nonpositive(load_lanes<I>(x + i, n, kMinusInfinity) - max);
+      sum += e;
       if (r > begin) scale(r - 1, i, n);
+      e.store(kept + i);
     });
-    inverse = V(1.0F / (1.0F + row.others));
+    inverse = V(1.0F / sum.sum());
   }
   for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { scale(end - 1, i, n); });
 }

@@ -14,12 +14,12 @@ import numpy as np
 
 def lawson(basis, truth, weight, rounds=300):
     """Coefficients of the least largest weighted error, and that error."""
-    share = np.ones(len(truth))
+    share, size = np.ones(len(truth)), np.abs(basis).max(0)
     for _ in range(rounds):
         scale = np.sqrt(share) * weight
-        c = np.linalg.lstsq(basis * scale[:, None], truth * scale, rcond=None)[0]
+        c = np.linalg.lstsq(basis / size * scale[:, None], truth * scale, rcond=None)[0] / size
         error = np.abs((basis @ c - truth) * weight)
-        share *= error
+        share *= error + 1e-14
         share /= share.sum()
     return c, error.max()
 
@@ -33,6 +33,19 @@ def mills(t):
     for k in range(200, 0, -1):
         fraction = k / 2.0 / (z + fraction)
     return 0.5 / math.sqrt(math.pi) / (z + fraction)
+
+
+def tail(t):
+    """Q(t)"""
+    return 0.5 * math.erfc(t / math.sqrt(2.0))
+
+
+def gelu_loss(t):
+    return t * tail(t)
+
+
+def gelu_slope_loss(t):
+    return tail(t) - t * math.exp(-t * t / 2.0) / math.sqrt(2.0 * math.pi)
 
 
 def rows_of(name, values):
@@ -67,6 +80,26 @@ def main():
     print(f"Mills' ratio / sqrt(2 pi), error {worst:.1e}")
     for k in range(5):
         rows_of(f"kMills{k}", coefficients[:, k])
+
+    # Around the multiples of 3/16, by which one of them t is nearest to. The errors of the slope are seen beside the tail, where it is 0.
+    width = 3.0 / 16.0
+    for name, function, scale in (("GeluLoss", gelu_loss, gelu_loss), ("GeluSlopeLoss", gelu_slope_loss, tail)):
+        coefficients, worst = np.zeros((32, 7)), 0.0
+        for i in range(32):
+            s = grid[::8] * width / 2.0 * 1.0005
+            if i == 0:
+                s = np.abs(s[np.abs(s) > 1e-4])
+            truth = np.array([function(i * width + x) for x in s])
+            weight = 1.0 / np.array([max(abs(function(i * width + x)), scale(i * width + x)) for x in s])
+            first = 1 if function(i * width) == 0.0 else 0
+            basis = np.stack([s**k for k in range(first, 7)], 1)
+            c, _ = lawson(basis, truth, weight, 120)
+            rounded = c.astype(np.float32)
+            worst = max(worst, np.abs((basis @ rounded.astype(np.float64) - truth) * weight).max())
+            coefficients[i, first:] = rounded
+        print(f"{name} for t < {31.5 * width}, error {worst:.1e}")
+        for k in range(7):
+            rows_of(f"k{name}{k}", coefficients[:, k])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,20 @@
 
 namespace twinlens::test {
 
-enum class MathFunction { exp, exp_nonpositive, log, log1p, log1p_exp_neg_abs, sigmoid, sigmoid_rest, tanh, density, tail };
+enum class MathFunction {
+  exp,
+  exp_nonpositive,
+  log,
+  log1p,
+  log1p_exp_neg_abs,
+  sigmoid,
+  sigmoid_rest,
+  tanh,
+  density,
+  tail,
+  gelu_loss,
+  gelu_slope_loss
+};
 
 struct VecMath {
   static constexpr const char* kName = "vec_math";

@@ -18,6 +18,8 @@ TWINLENS_INLINE Vec<I> value(MathFunction function, Vec<I> x) {
     case MathFunction::tanh: return M::tanh(x);
     case MathFunction::density: return M::normal(x).density;
     case MathFunction::tail: return M::normal(x).tail;
+    case MathFunction::gelu_loss: return M::gelu_loss(x);
+    case MathFunction::gelu_slope_loss: return M::gelu_slope_loss(x);
   }
   return x;
 }

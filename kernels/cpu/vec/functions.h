@@ -66,16 +66,13 @@ struct Functions {
     TWINLENS_INLINE static V slope(V x) { return gated_slope(x, 1.702F); }
   };
 
-  // x Phi(x), Phi the normal distribution; slope Phi + x phi. With the tail Q(|x|): x Phi(x) = max(x, 0) - |x| Q, no cancellation.
+  // x Phi(x), Phi the normal distribution; slope Phi + x phi. Both from the tail Q(|x|), which leaves no cancellation:
+  // x Phi(x) = max(x, 0) - |x| Q, and the slope is Q - |x| phi below 0 and what that leaves of 1 above.
   struct Gelu {
-    TWINLENS_INLINE static V value(V x) {
-      const V size = V::min(V::abs(x), V(20.0F));  // the tail is 0 there, and 0 times infinity is not wanted
-      return V::max(x, V(0.0F)) - size * M::normal(x).tail;
-    }
+    TWINLENS_INLINE static V value(V x) { return V::max(x, V(0.0F)) - M::gelu_loss(V::abs(x)); }
     TWINLENS_INLINE static V slope(V x) {
-      const auto [density, tail] = M::normal(x);
-      const V c = V::min(V::max(x, V(-20.0F)), V(20.0F));
-      return V::fma(c, density, V::select(x.raw < 0.0F, tail, V(1.0F) - tail));
+      const V loss = M::gelu_slope_loss(V::abs(x));
+      return V::select(x.raw < 0.0F, loss, V(1.0F) - loss);
     }
   };
   // x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), computed as x sigmoid(2u): no cancellation for negative x.

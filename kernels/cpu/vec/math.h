@@ -2,7 +2,7 @@
 // Elementary functions on Vec<Isa>, in f32. Errors are against the correctly rounded result, measured by tests/kernels/vec_math.cpp.
 
 #if defined(__AVX512F__)
-#include "kernels/cpu/vec/tables.h"
+#include "kernels/cpu/vec/gelu_tables.h"
 #endif
 #include "kernels/cpu/vec/vec.h"
 
@@ -155,7 +155,28 @@ struct Math {
     return {exact * V(kInverseRoot), exact * p * w};
   }
 
+  // What GELU takes from relu, t Q(t), and its slope from the step, Q(t) - t phi(t), for t = |x|. 0 beyond 13.2.
+  TWINLENS_INLINE static V gelu_loss(V t) {
+#if defined(__AVX512F__)
+    if constexpr (V::kWidth == 16) return near_or_far<any_gelu_loss>(t, GeluTables<I>::loss(t));
+#endif
+    return any_gelu_loss(t);
+  }
+  TWINLENS_INLINE static V gelu_slope_loss(V t) {
+#if defined(__AVX512F__)
+    if constexpr (V::kWidth == 16) return near_or_far<any_gelu_slope_loss>(t, GeluTables<I>::slope_loss(t));
+#endif
+    return any_gelu_slope_loss(t);
+  }
+
  private:
+  // For any t. (What is multiplied by the tail is limited, where that is 0: infinity times it is not wanted.)
+  TWINLENS_INLINE static V any_gelu_loss(V t) { return V::min(t, V(20.0F)) * normal(t).tail; }
+  TWINLENS_INLINE static V any_gelu_slope_loss(V t) {
+    const auto [density, tail] = normal(t);
+    return V::fma(V::min(t, V(20.0F)), -density, tail);
+  }
+
   // e^x as 2^n p. The low bits of `shifted` hold n as an integer.
   struct ReducedExp {
     V shifted, n, p;
@@ -174,6 +195,18 @@ struct Math {
     return {shifted, n, V::fma(p, r, V(1.0F))};
   }
 #if defined(__AVX512F__)
+  // `near`, but by lane what F, which is for any t, says where the tables do not reach. Few registers have such lanes.
+  template <V (*F)(V)>
+  TWINLENS_INLINE static V near_or_far(V t, V near) {
+    const __mmask16 is_near = _mm512_cmp_ps_mask((__m512)t.raw, (__m512)V(GeluTables<I>::kEnd).raw, _CMP_LT_OQ);
+    if (is_near == 0xFFFF) [[likely]]
+      return near;
+    return (typename V::Raw)_mm512_mask_mov_ps((__m512)out_of_line<F>(t).raw, is_near, (__m512)near.raw);
+  }
+  template <V (*F)(V)>
+  [[gnu::noinline]] static V out_of_line(V t) {
+    return F(t);
+  }
   TWINLENS_INLINE static __mmask16 from_lowest(V x) {  // (or NaN)
     return _mm512_cmp_ps_mask((__m512)x.raw, (__m512)V(kLowest).raw, _CMP_NLT_UQ);
   }

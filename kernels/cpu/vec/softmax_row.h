@@ -13,14 +13,18 @@ struct SoftmaxRow {
   float others;
 };
 
-// Calls keep(column, lanes, exp(x_j - max)) on the way.
-template <class I, class T, class Keep>
-TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c, Keep&& keep) {
+inline constexpr float kMinusInfinity = -__builtin_inff();
+
+template <class I, class T>
+TWINLENS_INLINE float row_max(const T* x, std::int64_t c) {
+  return max_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { return load_lanes<I>(x + i, n, kMinusInfinity); }).max();
+}
+
+// Calls pass(column) on the way, for each register.
+template <class I, class T, class Pass>
+TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c, Pass&& pass) {
   using V = Vec<I>;
-  const float lowest = -__builtin_inff();
-  V largest(lowest);
-  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { largest = V::max(largest, load_lanes<I>(x + i, n, lowest)); });
-  const V max(largest.max());
+  const V max(row_max<I>(x, c));
   // Blocks are summed by lanes, blocks in order: the error grows with the number of blocks, not of columns.
   constexpr std::int64_t kBlock = 4096;
   float others = -1.0F;  // one of the columns that hold the maximum is left out
@@ -28,12 +32,12 @@ TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c, Keep&& keep) 
   for (std::int64_t begin = 0; begin < c; begin += kBlock) {
     V maxima(0.0F), sum(0.0F);
     for_lanes<I>(c - begin < kBlock ? c - begin : kBlock, [&](std::int64_t i, std::int64_t n) {
-      const V v = load_lanes<I>(x + begin + i, n, lowest);
-      const auto at_max = v.raw == max.raw;
+      const V v = load_lanes<I>(x + begin + i, n, kMinusInfinity);
       const V e = Math<I>::exp_nonpositive(v - max);
-      maxima += V::select(at_max, V(1.0F), V(0.0F));
-      sum += V::select(at_max, V(0.0F), e);
-      keep(begin + i, n, e);
+      const auto at_max = v.raw == max.raw;
+      maxima = V::select(at_max, maxima + V(1.0F), maxima);
+      sum = V::select(at_max, sum, sum + e);
+      pass(begin + i);
     });
     others += maxima.sum();
     rest += sum.sum();
@@ -42,7 +46,7 @@ TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c, Keep&& keep) 
 }
 template <class I, class T>
 TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c) {
-  return softmax_row<I>(x, c, [](std::int64_t, std::int64_t, Vec<I>) {});
+  return softmax_row<I>(x, c, [](std::int64_t) {});
 }
 
 template <class I>

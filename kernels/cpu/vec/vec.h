@@ -303,18 +303,26 @@ TWINLENS_INLINE void for_lanes(std::int64_t count, F&& f) {
   for (; i + w <= count; i += w) f(i, w);
   if (i < count) f(i, count - i);
 }
-// The sum over [0, count) of the registers f(offset, n), in four chains, whose additions do not wait for one another.
-template <class I, class F>
-TWINLENS_INLINE Vec<I> sum_lanes(std::int64_t count, F&& f) {
+// The registers f(offset, n) over [0, count) put together by `join`, in four chains, whose steps do not wait for one another.
+template <class I, class F, class Join>
+TWINLENS_INLINE Vec<I> join_lanes(std::int64_t count, Vec<I> start, F&& f, Join&& join) {
   constexpr std::int64_t w = Vec<I>::kWidth;
-  Vec<I> sum[4] = {Vec<I>(0.0F), Vec<I>(0.0F), Vec<I>(0.0F), Vec<I>(0.0F)};
+  Vec<I> chain[4] = {start, start, start, start};
   std::int64_t i = 0;
   for (; i + 4 * w <= count; i += 4 * w) {
-    for (int chain = 0; chain < 4; ++chain) sum[chain] += f(i + chain * w, w);
+    for (int k = 0; k < 4; ++k) chain[k] = join(chain[k], f(i + k * w, w));
   }
-  for (; i + w <= count; i += w) sum[0] += f(i, w);
-  if (i < count) sum[1] += f(i, count - i);
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  for (; i + w <= count; i += w) chain[0] = join(chain[0], f(i, w));
+  if (i < count) chain[1] = join(chain[1], f(i, count - i));
+  return join(join(chain[0], chain[1]), join(chain[2], chain[3]));
+}
+template <class I, class F>
+TWINLENS_INLINE Vec<I> sum_lanes(std::int64_t count, F&& f) {
+  return join_lanes<I>(count, Vec<I>(0.0F), f, [](Vec<I> a, Vec<I> b) { return a + b; });
+}
+template <class I, class F>
+TWINLENS_INLINE Vec<I> max_lanes(std::int64_t count, F&& f) {
+  return join_lanes<I>(count, Vec<I>(-__builtin_inff()), f, [](Vec<I> a, Vec<I> b) { return Vec<I>::max(a, b); });
 }
 // Loads or stores n <= kWidth elements; n == kWidth is known at compile time where it matters, after inlining.
 template <class I, class T>
