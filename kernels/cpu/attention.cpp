@@ -106,6 +106,12 @@ TWINLENS_INLINE std::int64_t ticks_of(const AttentionProblem& p, const Head& h, 
   return SmallProduct<I>::ticks_of(products * h.queries * h.keys * p.head_dim) / (p.causal ? 2 : 1);
 }
 
+// The queries of this head behind the first block: a head asked for as a whole would push its first rows out of the second-level cache, of
+// which rows that lie whole widths apart reach a part only.
+TWINLENS_INLINE void ahead_of_queries(const ConstRows& x, const Head& h, std::int64_t d, Prefetch& ahead) {
+  ahead.add(x, h.query + kQueries, h.queries - kQueries, h.column, d, false);
+}
+
 template <class I>
 void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
   using V = Vec<I>;
@@ -123,8 +129,9 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   float* sums = largest + kQueries;                // (lanes)
   std::int64_t packed = -1;
   Prefetch ahead;
+  ahead_of_queries(p.q, h, d, ahead);
   ahead_of_output(a.y, h.query, h.queries, h.column, d, ahead);
-  ahead_of_inputs(p, next, ahead);
+  ahead_of_inputs(p, next, kQueries, ahead);
   ahead.spread(ticks_of<I>(p, h, 2));
   for (std::int64_t i = 0; i < h.queries;) {
     Block b = block_of<I>(p, h, i, 0, blocks.keys);
@@ -270,11 +277,13 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   const Backward s = carve(a, scratch);
   const bool one_block = h.keys <= most_keys;
   Prefetch ahead;
+  ahead_of_queries(p.q, h, d, ahead);
+  ahead_of_queries(a.dy, h, d, ahead);
   ahead_of_output(a.dq, h.query, h.queries, h.column, d, ahead);
   ahead_of_output(a.dk, h.key, h.keys, h.column, d, ahead);
   ahead_of_output(a.dv, h.key, h.keys, h.column, d, ahead);
-  const Head following = ahead_of_inputs(p, next, ahead);
-  ahead.add(a.dy, following.query, following.queries, following.column, d, false);
+  const Head following = ahead_of_inputs(p, next, kQueries, ahead);
+  ahead.add(a.dy, following.query, least(kQueries, following.queries), following.column, d, false);
   ahead.spread(ticks_of<I>(p, h, 5));
   if (!one_block || h.keys == 0) clear(s.dq, h.queries * width);
   if (!one_block) sweep_sums<I>(a, h, head, width, s, &ahead);

@@ -77,13 +77,14 @@ TWINLENS_INLINE void ahead_of_output(const Rows& x, std::int64_t begin, std::int
   if (!output_of(x, d).past_caches) ahead.add(x, begin, rows, column, d, true);
 }
 
-// What the thread will need after this head: the inputs of the item that it is likely to take next. Returns that item.
-TWINLENS_INLINE Head ahead_of_inputs(const AttentionProblem& p, std::int64_t next, Prefetch& ahead) {
+// What the thread will need after this head: the inputs of the item that it is likely to take next, of its queries those up to `queries`.
+// Returns that item.
+TWINLENS_INLINE Head ahead_of_inputs(const AttentionProblem& p, std::int64_t next, std::int64_t queries, Prefetch& ahead) {
   if (next >= p.sequences * p.heads) return Head{};
   const Head h = head_of(p, next / p.heads, next % p.heads);
   ahead.add(p.k, h.key, h.keys, h.column, p.head_dim, false);
   ahead.add(p.v, h.key, h.keys, h.column, p.head_dim, false);
-  ahead.add(p.q, h.query, h.queries, h.column, p.head_dim, false);
+  ahead.add(p.q, h.query, least(queries, h.queries), h.column, p.head_dim, false);
   return h;
 }
 

@@ -132,7 +132,7 @@ struct Tiles {
     alignas(64) float tile[kTile];
     Prefetch ahead;
     ahead.add(a.y, h.query, h.queries, h.column, d, true);
-    ahead_of_inputs(p, next, ahead);
+    ahead_of_inputs(p, next, p.longest_query, ahead);
     for (std::int64_t j = 0; j < keys; ++j) {
       const std::int64_t row = h.key + j * kSide, rows = least(kSide, h.keys - j * kSide);
       pack_left(rows_as_lines(p.k, row, rows, h.column, d), k + j * columns * kPanel);
@@ -298,7 +298,7 @@ struct Tiles {
     ahead.add(a.dq, h.query, h.queries, h.column, d, true);
     ahead.add(a.dk, h.key, h.keys, h.column, d, true);
     ahead.add(a.dv, h.key, h.keys, h.column, d, true);
-    const Head following = ahead_of_inputs(p, next, ahead);
+    const Head following = ahead_of_inputs(p, next, p.longest_query, ahead);
     ahead.add(a.dy, following.query, following.queries, following.column, d, false);
     for (std::int64_t j = 0; j < keys; ++j) {
       const std::int64_t row = h.key + j * kSide, rows = least(kSide, h.keys - j * kSide);

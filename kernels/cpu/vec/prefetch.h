@@ -16,7 +16,7 @@ struct Prefetch {
     std::int64_t stride, rows, bytes;  // rows still to come, `stride` bytes apart, `bytes` of each
     bool write;
   };
-  static constexpr int kStripes = 8;
+  static constexpr int kStripes = 10;
   Stripe stripes[kStripes];
   int count = 0, current = 0;
   int pace = 1;  // rows of a tick
