@@ -1,4 +1,5 @@
-# The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16dot` compiles it for avx512bf16 and avx512amx too. From it come the mirrored paths
+# The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16` compiles it for avx512bf16 too, `+bf16dot` for
+# avx512bf16 and avx512amx (UsesBf16 in twinlens/kernels/isa.h). From it come the mirrored paths
 # kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate+cuda
@@ -7,7 +8,7 @@ set(TWINLENS_OPS
     attention+cuda+bf16dot
     batch_norm+cuda
     bias_gradient+cuda
-    binary+cuda
+    binary+cuda+bf16
     copy+cuda
     cross_entropy+cuda
     dropout+cuda
@@ -15,7 +16,7 @@ set(TWINLENS_OPS
     index_select+cuda
     info_nce+cuda
     l2_normalize+cuda
-    layer_norm+cuda
+    layer_norm+cuda+bf16
     matmul+cuda+bf16dot
     norm2+cuda
     patchify+cuda
@@ -25,10 +26,10 @@ set(TWINLENS_OPS
     reduce_rows+cuda
     resize+cuda
     sample+cuda
-    softmax+cuda
+    softmax+cuda+bf16
     step_verdict+cuda
     tone+cuda
     topk+cuda
-    unary+cuda
+    unary+cuda+bf16
     upsample+cuda
     where+cuda)

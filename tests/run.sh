@@ -2,7 +2,7 @@
 # Installs what is missing, builds Release and runs every test.
 #
 #   tests/run.sh            build in $TWINLENS_BUILD_DIR (default build/release), run the tests
-#   tests/run.sh --full     also what CI has no time for: the slow tests, the sanitizer and clang suites without shortening, NEON under an emulator
+#   tests/run.sh --full     also what CI has no time for: the slow tests, and the clang, sanitizer and NEON suites without shortening
 #   TWINLENS_CUDA=ON tests/run.sh   with the CUDA half, on the card where there is one
 #   tests/run.sh -R attention    further arguments go to ctest
 #

@@ -9,7 +9,7 @@ namespace twinlens::bench {
 struct PeakLoop {
   static constexpr const char* kName = "peak_loop";
   static constexpr bool kCuda = false;
-  static constexpr bool kBf16Dot = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::products;
   std::int64_t threads = 1, rounds = 0;
   bool bf16 = false;
   float* sums = nullptr;         // (threads)

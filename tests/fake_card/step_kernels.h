@@ -66,7 +66,7 @@ inline void set_step_kernels() {
     Matmul own = args;
     const auto scratch = scratch_of(scratch_bytes(own));  // of the active set
     own.scratch = scratch.get();
-    with_isa<Matmul::kBf16Dot>([&](auto isa) { kernel(isa, own); });
+    with_isa<Matmul::kBf16>([&](auto isa) { kernel(isa, own); });
   });
 }
 

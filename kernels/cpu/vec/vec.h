@@ -35,6 +35,8 @@ struct Lanes<8> {
   typedef std::int32_t Int __attribute__((vector_size(32)));
   typedef std::uint32_t UInt __attribute__((vector_size(32)));
   typedef std::uint16_t Half __attribute__((vector_size(16)));
+  TWINLENS_INLINE static Lanes<4>::Raw low(Raw r) { return __builtin_shufflevector(r, r, 0, 1, 2, 3); }
+  TWINLENS_INLINE static Lanes<4>::Raw high(Raw r) { return __builtin_shufflevector(r, r, 4, 5, 6, 7); }
 };
 template <>
 struct Lanes<16> {
@@ -42,6 +44,8 @@ struct Lanes<16> {
   typedef std::int32_t Int __attribute__((vector_size(64)));
   typedef std::uint32_t UInt __attribute__((vector_size(64)));
   typedef std::uint16_t Half __attribute__((vector_size(32)));
+  TWINLENS_INLINE static Lanes<8>::Raw low(Raw r) { return __builtin_shufflevector(r, r, 0, 1, 2, 3, 4, 5, 6, 7); }
+  TWINLENS_INLINE static Lanes<8>::Raw high(Raw r) { return __builtin_shufflevector(r, r, 8, 9, 10, 11, 12, 13, 14, 15); }
 };
 
 template <class I>
@@ -184,20 +188,10 @@ struct Vec {
 
   // --- reductions: a fixed tree, halves first ------------------------------------------------------------------------------------
   TWINLENS_INLINE float sum() const {
-    float lane[kWidth];
-    store(lane);
-    for (int half = kWidth / 2; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
+    return joined(raw, [](auto a, auto b) { return a + b; });
   }
   TWINLENS_INLINE float max() const {
-    float lane[kWidth];
-    store(lane);
-    for (int half = kWidth / 2; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
-    }
-    return lane[0];
+    return joined(raw, [](auto a, auto b) { return b > a ? b : a; });
   }
 
   // --- conversions --------------------------------------------------------------------------------------------------------------
@@ -268,6 +262,17 @@ struct Vec {
     if (n <= 0) return;
     if ((n & Part) != 0) std::memcpy(static_cast<void*>(to), from, Part * sizeof(T));
     if constexpr (Part > 1) copy_fewer<Part / 2>(to + (n & Part), from + (n & Part), n & (Part - 1));
+  }
+
+  // All lanes put together: the halves of the register, the halves of that ...
+  template <class R, class Join>
+  TWINLENS_INLINE static float joined(R r, Join&& join) {
+    constexpr int n = sizeof(R) / sizeof(float);
+    if constexpr (n == 4) {
+      return join(join(r[0], r[2]), join(r[1], r[3]));
+    } else {
+      return joined(typename Lanes<n / 2>::Raw(join(Lanes<n>::low(r), Lanes<n>::high(r))), join);
+    }
   }
 
   template <class T>

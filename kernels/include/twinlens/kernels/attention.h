@@ -38,7 +38,7 @@ struct AttentionProblem {
 struct AttentionForward {
   static constexpr const char* kName = "attention_forward";
   static constexpr bool kCuda = true;
-  static constexpr bool kBf16Dot = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::products;
   AttentionProblem problem;
   Rows y;      // (Nq, H*D)
   float* lse;  // (H, Nq)
@@ -50,7 +50,7 @@ void launch(Cuda, Stream&, const AttentionForward&);
 struct AttentionBackward {
   static constexpr const char* kName = "attention_backward";
   static constexpr bool kCuda = true;
-  static constexpr bool kBf16Dot = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::products;
   AttentionProblem problem;
   // (Nq, H*D); y, of the forward pass, is read on CUDA only: delta is the product of the rows of y and dY (on tensor cores, where a query
   // sees few keys, sum P dP as on the CPU: there the rounding of y would tell)

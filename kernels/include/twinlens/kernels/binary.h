@@ -19,6 +19,7 @@ enum class BinaryFunction : std::uint8_t {
 struct Binary {
   static constexpr const char* kName = "binary";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   BinaryFunction function;
   ConstStrided a, b;  // float, one dtype, both with the shape of y
   Buffer y;           // dense; same dtype, or f32
@@ -33,6 +34,7 @@ enum class Comparison : std::uint8_t { equal, less };
 struct Compare {
   static constexpr const char* kName = "compare";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   Comparison comparison;
   ConstStrided a, b;  // any dtype, the same for both, shape of y
   Buffer y;           // bool, dense

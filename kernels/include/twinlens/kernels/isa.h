@@ -37,14 +37,17 @@ const char* name_of(Isa isa);
 Isa active_isa();
 // Caps the set from now on (tests and benchmarks compare sets in one process). Throws ConfigError when the build or processor lacks it.
 void set_active_isa(Isa isa);
-// Whether the set multiplies pairs of bf16 and adds in f32; kernels with kBf16Dot then take bf16 that way.
+// Whether the set multiplies pairs of bf16 and adds in f32; kernels with UsesBf16::products then take bf16 that way.
 constexpr bool multiplies_bf16_pairs(Isa isa) { return isa == Isa::avx512bf16 || isa == Isa::avx512amx; }
 // Sets that are compiled in and that this processor runs, worst first.
 int available_isas(Isa (&out)[5]);  // no processor has more than five
 
-// Calls f(tag) with the tag type of the active set. Kernels without bf16 products are not compiled for Avx512Bf16 and
-// Avx512Amx: `Bf16Dot` false gives them the Avx512 body there.
-template <bool Bf16Dot, class F>
+// What a kernel has of the instructions for bf16, `kBf16` in its argument struct: none; the one that rounds f32 to it; products, too. For
+// Avx512Bf16 and Avx512Amx only kernels are compiled that gain there; the others are given the body of the best set below.
+enum class UsesBf16 : unsigned char { no, rounding, products };
+
+// Calls f(tag) with the tag type of the active set.
+template <UsesBf16 Use, class F>
 inline void with_isa(F&& f) {
   switch (active_isa()) {
 #if defined(TWINLENS_HAS_AVX2)
@@ -55,7 +58,7 @@ inline void with_isa(F&& f) {
 #endif
 #if defined(TWINLENS_HAS_AVX512BF16)
     case Isa::avx512bf16:
-      if constexpr (Bf16Dot) {
+      if constexpr (Use != UsesBf16::no) {
         return f(Avx512Bf16{});
       } else {
         return f(Avx512{});
@@ -63,8 +66,10 @@ inline void with_isa(F&& f) {
 #endif
 #if defined(TWINLENS_HAS_AVX512AMX)
     case Isa::avx512amx:
-      if constexpr (Bf16Dot) {
+      if constexpr (Use == UsesBf16::products) {
         return f(Avx512Amx{});
+      } else if constexpr (Use == UsesBf16::rounding) {
+        return f(Avx512Bf16{});
       } else {
         return f(Avx512{});
       }

@@ -12,6 +12,7 @@ namespace twinlens {
 struct LayerNormForward {
   static constexpr const char* kName = "layer_norm_forward";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   ConstRows x;         // (N, C) any float type
   const float* gamma;  // (C), null means 1
   const float* beta;   // (C), null means 0
@@ -27,6 +28,7 @@ void launch(Cuda, Stream&, const LayerNormForward&);
 struct LayerNormBackward {
   static constexpr const char* kName = "layer_norm_backward";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   // Rows are reduced in blocks of kRowsPerBlock, then blocks in order: the same bits for any thread count.
   static constexpr std::int64_t kRowsPerBlock = 32;
   ConstRows x, dy;     // (N, C)

@@ -35,7 +35,7 @@ struct MatmulOperand {
 struct Matmul {
   static constexpr const char* kName = "matmul";
   static constexpr bool kCuda = true;
-  static constexpr bool kBf16Dot = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::products;
   MatmulOperand a, b;
   Rows c;  // (rows, cols) f32 or bf16; f16 on CUDA
   std::int64_t depth = 0;

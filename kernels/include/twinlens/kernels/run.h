@@ -2,9 +2,9 @@
 // run(stream, args): the only door into any kernel, so tracing and device choice live in one place.
 //
 // The argument struct is the op: `static constexpr const char* kName` and `static constexpr bool kCuda` (whether kernels/cuda has its
-// mirror); a struct whose CPU body uses bf16 dot products also has `kBf16Dot` and `+bf16dot` in kernels/ops.cmake. Its CPU body is
-// `template <class I> void kernel(I, const Args&)` in kernels/cpu, its CUDA body `void launch(Cuda, Stream&, const Args&)` in kernels/cuda.
-// A missing body is a link error that names the struct. In a DryRun nothing is run.
+// mirror); a struct whose CPU body gains by instructions for bf16 also has `kBf16` (UsesBf16), and `+bf16` or `+bf16dot` in
+// kernels/ops.cmake. Its CPU body is `template <class I> void kernel(I, const Args&)` in kernels/cpu, its CUDA body `void launch(Cuda,
+// Stream&, const Args&)` in kernels/cuda. A missing body is a link error that names the struct. In a DryRun nothing is run.
 
 #include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/isa.h"
@@ -41,8 +41,14 @@ void run(Stream& stream, const Args& args) {
     }
     return;
   }
-  constexpr bool bf16_dot = requires { Args::kBf16Dot; };
-  with_isa<bf16_dot>([&](auto isa) { kernel(isa, args); });
+  constexpr UsesBf16 use = [] {
+    if constexpr (requires { Args::kBf16; }) {
+      return Args::kBf16;
+    } else {
+      return UsesBf16::no;
+    }
+  }();
+  with_isa<use>([&](auto isa) { kernel(isa, args); });
 }
 
 }  // namespace twinlens

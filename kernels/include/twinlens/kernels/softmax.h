@@ -13,6 +13,7 @@ namespace twinlens {
 struct SoftmaxForward {
   static constexpr const char* kName = "softmax_forward";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   ConstRows x;  // (N, C) float
   Rows y;       // (N, C), dtype of x
   bool log;     // log-softmax
@@ -24,6 +25,7 @@ void launch(Cuda, Stream&, const SoftmaxForward&);
 struct SoftmaxBackward {
   static constexpr const char* kName = "softmax_backward";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   ConstRows y;   // (N, C) float
   ConstRows dy;  // (N, C) float
   Rows dx;       // (N, C), dtype of y

@@ -32,6 +32,7 @@ enum class UnaryFunction : std::uint8_t {
 struct UnaryForward {
   static constexpr const char* kName = "unary_forward";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   UnaryFunction function;
   ConstBuffer x;                  // float
   Buffer y;                       // same dtype and count
@@ -44,6 +45,7 @@ void launch(Cuda, Stream&, const UnaryForward&);
 struct UnaryBackward {
   static constexpr const char* kName = "unary_backward";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   UnaryFunction function;
   ConstBuffer saved;  // y where slope_is_from_output(function), else x
   ConstBuffer dy;     // dtype and count of saved
