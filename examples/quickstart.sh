@@ -77,7 +77,8 @@ if [ -z "$epochs" ]; then
   left=$(((seconds - 25 - (SECONDS - started)) * 98 / 100))
   most=$((200 * 5728 / pictures)); most=$((most > 200 ? 200 : most < 1 ? 1 : most))
   epochs=$((left * ${speed:-100} / pictures)); epochs=$((epochs > most ? most : epochs < 1 ? 1 : epochs))
-  echo "${speed:-?} pairs a second here: $epochs epochs of $pictures pictures ($most at most)"
+  echo "${speed:-?} pairs a second here: $epochs epochs of $pictures pictures"
+  [ "$epochs" -eq "$most" ] || echo "that is what fits into ten minutes. All $most, for better figures: on an idle machine, or with --epochs $most and more time"
 fi
 train ${validation:+--val-data "$validation"} --epochs "$epochs" --logs logs --name quickstart
 

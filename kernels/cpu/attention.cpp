@@ -37,13 +37,28 @@ TWINLENS_INLINE Block block_of(const AttentionProblem& p, const Head& h, std::in
   return b;
 }
 
+// Rows of f32.
+struct RowsAt {
+  const float* data;
+  std::int64_t stride;
+};
+
+// Rows of x as left operands of score_product, which reads them in order, row by row: where they lie, or packed.
+template <class I>
+TWINLENS_INLINE RowsAt left_rows(const ConstRows& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t d,
+                                 float* packed, std::int64_t width) {
+  if (x.dtype == DType::f32 && d == width) return {x.row<float>(begin) + column, x.stride};
+  pack_rows<I>(x, begin, rows, column, d, packed, width);
+  return {packed, width};
+}
+
 // tile[j][i] = factor * sum over d of left[j][d] * rows[i][d], by `turned`, which is factor * rows with the queries along the lanes.
 template <class I>
-TWINLENS_INLINE void score_product(const Block& b, const float* left, std::int64_t width, std::int64_t d, const float* rows, float factor,
+TWINLENS_INLINE void score_product(const Block& b, const RowsAt& left, std::int64_t width, std::int64_t d, const float* rows, float factor,
                                    const float* turned, float* tile, Prefetch* ahead) {
   const std::int64_t few = b.queries % I::kWidth, whole = few > 0 && few <= kFewQueries<I> ? b.queries - few : b.lanes;
-  if (whole > 0) SmallProduct<I>::run({b.keys, whole, d, left, width, 1, turned, b.lanes, tile, b.lanes, false, ahead});
-  if (whole < b.lanes) few_scores<I>(left, b.keys, width, rows + whole * width, few, factor, tile + whole, b.lanes);
+  if (whole > 0) SmallProduct<I>::run({b.keys, whole, d, left.data, left.stride, 1, turned, b.lanes, tile, b.lanes, false, ahead});
+  if (whole < b.lanes) few_scores<I>(left.data, left.stride, b.keys, width, rows + whole * width, few, factor, tile + whole, b.lanes);
 }
 
 // out[i][d] (+)= sum over j of tile[j][i] * right[j][d]: rows are queries.
@@ -128,6 +143,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   float* largest = out + kQueries * blocks.width;  // (lanes)
   float* sums = largest + kQueries;                // (lanes)
   std::int64_t packed = -1;
+  RowsAt keys{};
   Prefetch ahead;
   ahead_of_queries(p.q, h, d, ahead);
   ahead_of_output(a.y, h.query, h.queries, h.column, d, ahead);
@@ -144,11 +160,11 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
       b = block_of<I>(p, h, i, j, blocks.keys);
       if (b.keys == 0) break;
       if (packed != j) {
-        pack_rows<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, width);
+        keys = left_rows<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, width);
         pack_rows<I>(p.v, h.key + j, least(blocks.keys, h.keys - j), h.column, d, v, width);
         packed = j;
       }
-      score_product<I>(b, k, width, d, rows, p.scale, q, tile, &ahead);
+      score_product<I>(b, keys, width, d, rows, p.scale, q, tile, &ahead);
       mask_scores<I>(p, h, b, tile);
       softmax_block<I>(b, tile, largest, sums, out, width);
       query_product<I>(p, h, b, tile, v, width, out, j > 0, &ahead);
@@ -195,7 +211,7 @@ TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
 // Packs a block's queries and upstream gradients, then makes P in s.p, dP in s.ds and the sums over the block's keys.
 template <class I>
 void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const Backward& s,
-               Prefetch* ahead) {
+               const RowsAt& values, Prefetch* ahead) {
   using V = Vec<I>;
   const AttentionProblem& p = a.problem;
   const std::int64_t d = p.head_dim;
@@ -203,9 +219,9 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
   turn_rows<I>(s.q, b.queries, width, p.scale, s.q_turned, b.lanes);
   pack_rows<I>(a.dy, h.query + b.i, b.queries, h.column, d, s.dy, width);
   turn_rows<I>(s.dy, b.queries, width, 1.0F, s.dy_turned, b.lanes);
-  score_product<I>(b, s.k, width, d, s.q, p.scale, s.q_turned, s.p, ahead);
+  score_product<I>(b, {s.k, width}, width, d, s.q, p.scale, s.q_turned, s.p, ahead);
   mask_scores<I>(p, h, b, s.p);
-  score_product<I>(b, s.v, width, d, s.dy, 1.0F, s.dy_turned, s.ds, ahead);
+  score_product<I>(b, values, width, d, s.dy, 1.0F, s.dy_turned, s.ds, ahead);
   const float* lse = a.lse + head * p.q.rows + h.query + b.i;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V shift = load_lanes<I>(lse + i, least(V::kWidth, b.queries - i));
@@ -242,10 +258,11 @@ void score_gradient(const Block& b, const Backward& s, const float* delta, const
   }
 }
 
+// Packs a block's keys; returns its rows of V.
 template <class I>
-void pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::int64_t keys, std::int64_t width, const Backward& s) {
+RowsAt pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::int64_t keys, std::int64_t width, const Backward& s) {
   pack_rows<I>(p.k, h.key + j, keys, h.column, p.head_dim, s.k, width);
-  pack_rows<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, width);
+  return left_rows<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, width);
 }
 
 // Sums over all keys: with several blocks of keys they need a sweep of their own.
@@ -255,10 +272,10 @@ void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, st
   const std::int64_t most_keys = blocks_of(a.problem).keys;
   for (float* all : {s.all_delta, s.all_mass}) clear(all, (h.queries + kQueries - 1) / kQueries * kQueries);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
-    pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), width, s);
+    const RowsAt values = pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), width, s);
     for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(a.problem, h, i, j, most_keys);
-      recompute<I>(a, h, b, head, width, s, ahead);
+      recompute<I>(a, h, b, head, width, s, values, ahead);
       for (std::int64_t l = 0; l < b.lanes; l += V::kWidth) {
         (V::load(s.all_delta + i + l) + V::load(s.delta + l)).store(s.all_delta + i + l);
         (V::load(s.all_mass + i + l) + V::load(s.mass + l)).store(s.all_mass + i + l);
@@ -289,14 +306,14 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   if (!one_block) sweep_sums<I>(a, h, head, width, s, &ahead);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
     const std::int64_t keys = least(most_keys, h.keys - j);
-    pack_keys<I>(p, h, j, keys, width, s);
+    const RowsAt values = pack_keys<I>(p, h, j, keys, width, s);
     const bool fresh = !p.causal && h.queries > 0;  // the first block of queries reaches every key
     if (!fresh) clear(s.dk, keys * width);
     if (!fresh) clear(s.dv, keys * width);
     for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(p, h, i, j, most_keys);
       const bool add = !fresh || i > 0;
-      recompute<I>(a, h, b, head, width, s, &ahead);
+      recompute<I>(a, h, b, head, width, s, values, &ahead);
       score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, width, p.scale);
       if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv, add, &ahead);
       if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk, add, &ahead);

@@ -20,19 +20,19 @@ TWINLENS_INLINE Vec<I> add_halves(Vec<I> a, Vec<I> b) {
 // tile[j][i] = factor * sum over d of left[j][d] * rows[i][d], d < width, for one register of queries i, of which the first `Count` are
 // there; the others' scores are 0. Four keys meet all the queries at once, so that what is loaded serves several multiply-adds.
 template <class I, int Count>
-void few_scores(const float* left, std::int64_t keys, std::int64_t width, const float* rows, float factor, float* tile,
-                std::int64_t stride) {
+void few_scores(const float* left, std::int64_t left_stride, std::int64_t keys, std::int64_t width, const float* rows, float factor,
+                float* tile, std::int64_t stride) {
   using V = Vec<I>;
   constexpr int w = V::kWidth, groups = w / 4;
   for (std::int64_t j = 0; j < keys; j += w) {
-    V sums[Count][groups];  // lane l of group g: a quarter of the sum of key l, once the groups are added
+    V sums[Count][groups];  // of a query with the four keys of a group, each over a quarter of the lanes
 #pragma GCC unroll 4
     for (int g = 0; g < groups; ++g) {
       // The keys that add_halves brings together first.
       const float* key[4];
       V sum[4][Count];
       for (int k = 0; k < 4; ++k) {
-        key[k] = left + least(j + g + k * groups, keys - 1) * width;
+        key[k] = left + least(j + g + k * groups, keys - 1) * left_stride;
         for (int i = 0; i < Count; ++i) sum[k][i] = V(0.0F);
       }
       for (std::int64_t d = 0; d < width; d += w) {
@@ -61,12 +61,12 @@ void few_scores(const float* left, std::int64_t keys, std::int64_t width, const 
 
 // The same for any count up to kFewQueries.
 template <class I, int Most = kFewQueries<I>>
-TWINLENS_INLINE void few_scores(const float* left, std::int64_t keys, std::int64_t width, const float* rows, std::int64_t count,
-                                float factor, float* tile, std::int64_t stride) {
+TWINLENS_INLINE void few_scores(const float* left, std::int64_t left_stride, std::int64_t keys, std::int64_t width, const float* rows,
+                                std::int64_t count, float factor, float* tile, std::int64_t stride) {
   if constexpr (Most > 1) {
-    if (count < Most) return few_scores<I, Most - 1>(left, keys, width, rows, count, factor, tile, stride);
+    if (count < Most) return few_scores<I, Most - 1>(left, left_stride, keys, width, rows, count, factor, tile, stride);
   }
-  few_scores<I, Most>(left, keys, width, rows, factor, tile, stride);
+  few_scores<I, Most>(left, left_stride, keys, width, rows, factor, tile, stride);
 }
 
 }  // namespace twinlens::heads
