@@ -1,6 +1,6 @@
 // One (sequence, head) at a time, everything f32 in scratch that stays in cache. Score tiles are transposed, keys x queries: queries lie
-// along the lanes, so softmax needs no work across lanes, K and V are read as packed and only Q and dY are turned. Heads of bf16 that suit
-// products of bf16 pairs go there instead (attention/tiles.h).
+// along the lanes, so softmax needs no work across lanes, K and V are read as packed, or as they lie, and only Q and dY are turned. Heads
+// of bf16 that suit products of bf16 pairs go there instead (attention/tiles.h).
 #include "twinlens/kernels/attention.h"
 
 #include "kernels/cpu/attention/few_queries.h"
@@ -121,8 +121,8 @@ TWINLENS_INLINE std::int64_t ticks_of(const AttentionProblem& p, const Head& h, 
   return SmallProduct<I>::ticks_of(products * h.queries * h.keys * p.head_dim) / (p.causal ? 2 : 1);
 }
 
-// The queries of this head behind the first block: a head asked for as a whole would push its first rows out of the second-level cache, of
-// which rows that lie whole widths apart reach a part only.
+// The queries of this head behind the first block. (All of a head ahead of it would be too much for the second-level cache, a part of which
+// only serves rows that lie whole widths apart.)
 TWINLENS_INLINE void ahead_of_queries(const ConstRows& x, const Head& h, std::int64_t d, Prefetch& ahead) {
   ahead.add(x, h.query + kQueries, h.queries - kQueries, h.column, d, false);
 }
@@ -143,7 +143,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   float* largest = out + kQueries * blocks.width;  // (lanes)
   float* sums = largest + kQueries;                // (lanes)
   std::int64_t packed = -1;
-  RowsAt keys{};
+  RowsAt key_rows{};
   Prefetch ahead;
   ahead_of_queries(p.q, h, d, ahead);
   ahead_of_output(a.y, h.query, h.queries, h.column, d, ahead);
@@ -160,11 +160,11 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
       b = block_of<I>(p, h, i, j, blocks.keys);
       if (b.keys == 0) break;
       if (packed != j) {
-        keys = left_rows<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, width);
+        key_rows = left_rows<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, width);
         pack_rows<I>(p.v, h.key + j, least(blocks.keys, h.keys - j), h.column, d, v, width);
         packed = j;
       }
-      score_product<I>(b, keys, width, d, rows, p.scale, q, tile, &ahead);
+      score_product<I>(b, key_rows, width, d, rows, p.scale, q, tile, &ahead);
       mask_scores<I>(p, h, b, tile);
       softmax_block<I>(b, tile, largest, sums, out, width);
       query_product<I>(p, h, b, tile, v, width, out, j > 0, &ahead);
@@ -211,7 +211,7 @@ TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
 // Packs a block's queries and upstream gradients, then makes P in s.p, dP in s.ds and the sums over the block's keys.
 template <class I>
 void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const Backward& s,
-               const RowsAt& values, Prefetch* ahead) {
+               const RowsAt& value_rows, Prefetch* ahead) {
   using V = Vec<I>;
   const AttentionProblem& p = a.problem;
   const std::int64_t d = p.head_dim;
@@ -221,7 +221,7 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
   turn_rows<I>(s.dy, b.queries, width, 1.0F, s.dy_turned, b.lanes);
   score_product<I>(b, {s.k, width}, width, d, s.q, p.scale, s.q_turned, s.p, ahead);
   mask_scores<I>(p, h, b, s.p);
-  score_product<I>(b, values, width, d, s.dy, 1.0F, s.dy_turned, s.ds, ahead);
+  score_product<I>(b, value_rows, width, d, s.dy, 1.0F, s.dy_turned, s.ds, ahead);
   const float* lse = a.lse + head * p.q.rows + h.query + b.i;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V shift = load_lanes<I>(lse + i, least(V::kWidth, b.queries - i));
@@ -272,10 +272,10 @@ void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, st
   const std::int64_t most_keys = blocks_of(a.problem).keys;
   for (float* all : {s.all_delta, s.all_mass}) clear(all, (h.queries + kQueries - 1) / kQueries * kQueries);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
-    const RowsAt values = pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), width, s);
+    const RowsAt value_rows = pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), width, s);
     for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(a.problem, h, i, j, most_keys);
-      recompute<I>(a, h, b, head, width, s, values, ahead);
+      recompute<I>(a, h, b, head, width, s, value_rows, ahead);
       for (std::int64_t l = 0; l < b.lanes; l += V::kWidth) {
         (V::load(s.all_delta + i + l) + V::load(s.delta + l)).store(s.all_delta + i + l);
         (V::load(s.all_mass + i + l) + V::load(s.mass + l)).store(s.all_mass + i + l);
@@ -306,14 +306,14 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   if (!one_block) sweep_sums<I>(a, h, head, width, s, &ahead);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
     const std::int64_t keys = least(most_keys, h.keys - j);
-    const RowsAt values = pack_keys<I>(p, h, j, keys, width, s);
+    const RowsAt value_rows = pack_keys<I>(p, h, j, keys, width, s);
     const bool fresh = !p.causal && h.queries > 0;  // the first block of queries reaches every key
     if (!fresh) clear(s.dk, keys * width);
     if (!fresh) clear(s.dv, keys * width);
     for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(p, h, i, j, most_keys);
       const bool add = !fresh || i > 0;
-      recompute<I>(a, h, b, head, width, s, values, &ahead);
+      recompute<I>(a, h, b, head, width, s, value_rows, &ahead);
       score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, width, p.scale);
       if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv, add, &ahead);
       if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk, add, &ahead);
