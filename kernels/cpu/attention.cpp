@@ -182,7 +182,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
 }
 
 // Scratch of the backward pass.
-struct Backward {
+struct BackwardScratch {
   float *k, *v, *dk, *dv;                // (keys of a block, width)
   float *p, *ds;                         // tiles
   float *q, *dy, *q_turned, *dy_turned;  // (queries, width), (width, lanes)
@@ -190,7 +190,7 @@ struct Backward {
   float *all_delta, *all_mass, *dq;      // the same of the whole sequence (queries), then (queries, width)
 };
 
-TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
+TWINLENS_INLINE BackwardScratch carve(const AttentionBackward& a, float* scratch) {
   const AttentionBlocks blocks = blocks_of(a.problem);
   const auto take = [&](std::int64_t n) {
     float* at = scratch;
@@ -198,7 +198,7 @@ TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
     return at;
   };
   const std::int64_t keys = blocks.keys * blocks.width, tile = blocks.keys * kQueries, queries = kQueries * blocks.width;
-  Backward s;
+  BackwardScratch s;
   for (float** p : {&s.k, &s.v, &s.dk, &s.dv}) *p = take(keys);
   for (float** p : {&s.p, &s.ds}) *p = take(tile);
   for (float** p : {&s.q, &s.dy, &s.q_turned, &s.dy_turned}) *p = take(queries);
@@ -210,7 +210,7 @@ TWINLENS_INLINE Backward carve(const AttentionBackward& a, float* scratch) {
 
 // Packs a block's queries and upstream gradients, then makes P in s.p, dP in s.ds and the sums over the block's keys.
 template <class I>
-void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const Backward& s,
+void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const BackwardScratch& s,
                const RowsAt& value_rows, Prefetch* ahead) {
   using V = Vec<I>;
   const AttentionProblem& p = a.problem;
@@ -241,7 +241,7 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
 
 // dS = scale P (dP - delta), in place of dP; and the rows of dY take P's correction, for dV = P^T dY. The sums are those over all keys.
 template <class I>
-void score_gradient(const Block& b, const Backward& s, const float* delta, const float* mass, std::int64_t width, float scale) {
+void score_gradient(const Block& b, const BackwardScratch& s, const float* delta, const float* mass, std::int64_t width, float scale) {
   using V = Vec<I>;
   float factors[kQueries];
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
@@ -260,14 +260,16 @@ void score_gradient(const Block& b, const Backward& s, const float* delta, const
 
 // Packs a block's keys; returns its rows of V.
 template <class I>
-RowsAt pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::int64_t keys, std::int64_t width, const Backward& s) {
+RowsAt pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::int64_t keys, std::int64_t width,
+                 const BackwardScratch& s) {
   pack_rows<I>(p.k, h.key + j, keys, h.column, p.head_dim, s.k, width);
   return left_rows<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, width);
 }
 
 // Sums over all keys: with several blocks of keys they need a sweep of their own.
 template <class I>
-void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, std::int64_t width, const Backward& s, Prefetch* ahead) {
+void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, std::int64_t width, const BackwardScratch& s,
+                Prefetch* ahead) {
   using V = Vec<I>;
   const std::int64_t most_keys = blocks_of(a.problem).keys;
   for (float* all : {s.all_delta, s.all_mass}) clear(all, (h.queries + kQueries - 1) / kQueries * kQueries);
@@ -291,7 +293,7 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   const AttentionProblem& p = a.problem;
   const Head h = head_of(p, sequence, head);
   const std::int64_t d = p.head_dim, width = whole_registers<I>(d), most_keys = blocks_of(p).keys;
-  const Backward s = carve(a, scratch);
+  const BackwardScratch s = carve(a, scratch);
   const bool one_block = h.keys <= most_keys;
   Prefetch ahead;
   ahead_of_queries(p.q, h, d, ahead);
