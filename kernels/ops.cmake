@@ -1,6 +1,6 @@
 # The one list of ops. A line is `name` (CPU kernel only, so far) or `name+cuda`; `+bf16` compiles it for avx512bf16 too, `+bf16dot` for
-# avx512bf16 and avx512amx (UsesBf16 in twinlens/kernels/isa.h). From it come the mirrored paths
-# kernels/include/twinlens/kernels/<name>.h, kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
+# avx512bf16 and avx512amx (UsesBf16 in twinlens/kernels/isa.h). From it come the mirrored paths kernels/include/twinlens/kernels/<name>.h,
+# kernels/cpu/<name>.cpp and kernels/cuda/<name>.cu; the build stops when one is missing.
 set(TWINLENS_OPS
     accumulate+cuda
     adamw+cuda

@@ -24,6 +24,12 @@ def lawson(basis, truth, weight, rounds=300):
     return c, error.max()
 
 
+def rounded_fit(basis, truth, weight):
+    """The coefficients in f32, and the largest weighted error that they have as such."""
+    rounded = lawson(basis, truth, weight, 120)[0].astype(np.float32)
+    return rounded, np.abs((basis @ rounded.astype(np.float64) - truth) * weight).max()
+
+
 def mills(t):
     """Q(t) e^(t^2 / 2), Q the tail of the normal distribution."""
     z = t / math.sqrt(2.0)
@@ -73,10 +79,8 @@ def main():
         s = (1.0 + grid) / 2.0 * width
         truth = np.array([mills(t) for t in 2.0**octave * (1.0 + eighth / 8.0) - 1.0 + s])
         basis = np.stack([s**k for k in range(5)], 1)
-        c, _ = lawson(basis, truth, 1.0 / truth, 120)
-        rounded = c.astype(np.float32)
-        worst = max(worst, np.abs((basis @ rounded.astype(np.float64) - truth) / truth).max())
-        coefficients[(i + 24) % 32] = rounded
+        coefficients[(i + 24) % 32], error = rounded_fit(basis, truth, 1.0 / truth)
+        worst = max(worst, error)
     print(f"Mills' ratio / sqrt(2 pi), error {worst:.1e}")
     for k in range(5):
         rows_of(f"kMills{k}", coefficients[:, k])
@@ -93,10 +97,8 @@ def main():
             weight = 1.0 / np.array([max(abs(function(i * width + x)), scale(i * width + x)) for x in s])
             first = 1 if function(i * width) == 0.0 else 0
             basis = np.stack([s**k for k in range(first, 7)], 1)
-            c, _ = lawson(basis, truth, weight, 120)
-            rounded = c.astype(np.float32)
-            worst = max(worst, np.abs((basis @ rounded.astype(np.float64) - truth) * weight).max())
-            coefficients[i, first:] = rounded
+            coefficients[i, first:], error = rounded_fit(basis, truth, weight)
+            worst = max(worst, error)
         print(f"{name} for t < {31.5 * width}, error {worst:.1e}")
         for k in range(7):
             rows_of(f"k{name}{k}", coefficients[:, k])
