@@ -3,7 +3,7 @@
 // side lie in shared memory.
 
 #include "kernels/cuda/device/attention_head.cuh"
-#include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/instructions.cuh"
 #include "kernels/cuda/device/rows.cuh"
 
 namespace twinlens::cuda::tensor {
@@ -77,12 +77,12 @@ struct Others {
   // `b` of a product over columns [16 step, 16 step + 16): its 16 columns are the rows from `row` on.
   __device__ void rows(int row, int step, unsigned (&b)[4]) const {
     const TilePlace at = place_of_columns(threadIdx.x % kWarp);
-    load_matrices(b, shared_address(data + (row + at.row) * kStride + step * 16 + at.col));
+    load_matrices(b, data + (row + at.row) * kStride + step * 16 + at.col);
   }
   // `b` of a product over the 16 rows from `row` on: its 16 columns are columns [16 step, 16 step + 16).
   __device__ void columns(int row, int step, unsigned (&b)[4]) const {
     const TilePlace at = place_of_depths(threadIdx.x % kWarp);
-    load_matrices_turned(b, shared_address(data + (row + at.row) * kStride + step * 16 + at.col));
+    load_matrices_turned(b, data + (row + at.row) * kStride + step * 16 + at.col);
   }
 };
 

@@ -3,22 +3,14 @@
 // absolute) instead of a few units of the last place, far below the rounding of the result, at half the instructions. In f32:
 // functions.cuh.
 
+#include "kernels/cuda/device/instructions.cuh"
+
 #include "twinlens/kernels/activation.h"
 #include "twinlens/kernels/unary.h"
 
 namespace twinlens::cuda {
 
-__device__ inline float short_reciprocal(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ inline float short_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ inline float short_sigmoid(float x) { return short_reciprocal(1.0F + short_exp2(-1.4426950408889634F * x)); }
+__device__ inline float short_sigmoid(float x) { return reciprocal_fast(1.0F + exp2_fast(-1.4426950408889634F * x)); }
 // NaN stays NaN, which fminf and fmaxf do not promise.
 __device__ inline float within(float x, float most) {
   x = x < -most ? -most : x;
@@ -31,14 +23,14 @@ struct NormalTail {
   float tail, density;
 };
 __device__ inline NormalTail short_tail(float a) {
-  const float t = short_reciprocal(fmaf(0.36F, a, 1.0F));
+  const float t = reciprocal_fast(fmaf(0.36F, a, 1.0F));
   float r = fmaf(0.047057928364F, t, -0.179770394062F);
   r = fmaf(r, t, 0.180961861688F);
   r = fmaf(r, t, 0.026543882879F);
   r = fmaf(r, t, 0.139721256176F);
   r = fmaf(r, t, 0.141772091074F);
   r = fmaf(r, t, 0.143713070968F);
-  const float density = short_exp2(-0.72134752044448170F * (a * a));
+  const float density = exp2_fast(-0.72134752044448170F * (a * a));
   return {r * t * density, density};
 }
 

@@ -1,4 +1,6 @@
 #pragma once
+// Instructions that C++ has no words for, and nothing else: tests/fake_card/emulation has this file's functions for the host.
+//
 // Tensor-core products of 16 x 8 x 16 (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type"), and tiles in shared memory.
 //
 // With g = lane / 4 and t = lane % 4, a register holds two neighbouring elements:
@@ -30,18 +32,18 @@ __device__ inline void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, u
 
 __device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 
-// Four 8 x 8 matrices; lane 8 m + i gives the address of row i of matrix m. Register m holds (g, 2t) and its neighbour of matrix m.
-__device__ inline void load_matrices(unsigned (&r)[4], unsigned address) {
+// Four 8 x 8 matrices in shared memory; lane 8 m + i gives row i of matrix m. Register m holds (g, 2t) and its neighbour of matrix m.
+__device__ inline void load_matrices(unsigned (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
+               : "r"(shared_address(row))
                : "memory");
 }
 // The same, turned: register m holds (2t, g) and (2t + 1, g).
-__device__ inline void load_matrices_turned(unsigned (&r)[4], unsigned address) {
+__device__ inline void load_matrices_turned(unsigned (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
+               : "r"(shared_address(row))
                : "memory");
 }
 
@@ -56,10 +58,15 @@ __device__ inline unsigned pack_pair(float low, float high) {
   return r;
 }
 
-// 2^x; exact enough for weights of two bytes.
+// 2^x and 1 / x; exact enough for what becomes a number of two bytes.
 __device__ inline float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ inline float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

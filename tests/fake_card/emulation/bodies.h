@@ -1,0 +1,8 @@
+#pragma once
+
+namespace twinlens::test {
+
+// The kernels of kernels/cuda as the fake card's, until the test ends.
+void set_emulated_kernels();
+
+}  // namespace twinlens::test
