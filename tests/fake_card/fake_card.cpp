@@ -63,7 +63,8 @@ void refuse_recording(const Stream& stream, const char* what) {
 }
 
 void check_card(Device device) {
-  if (device.index != 0) throw DeviceError("there is no cuda:" + std::to_string(device.index) + "; the fake machine has one card");
+  if (device.index != 0)
+    throw DeviceError("there is no cuda:" + std::to_string(device.index) + "; the fake machine has one card: use index 0");
 }
 
 // The sizes of blocks, for the card's count.
@@ -109,7 +110,8 @@ void* device_allocate(Stream& stream, std::size_t bytes) {
   const std::lock_guard lock(mutex);
   refuse_recording(stream, "an allocation");
   if (fake_card().bytes + bytes > fake_card().capacity) return nullptr;
-  void* data = std::calloc(bytes + 256, 1);
+  void* data = std::aligned_alloc(256, (bytes + 511) / 256 * 256);  // as a card's
+  std::memset(data, 0, bytes);
   fake_card().bytes += bytes;
   ++fake_card().allocations;
   blocks()[data] = bytes;

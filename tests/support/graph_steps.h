@@ -53,6 +53,7 @@ struct GraphSteps {
     flat = std::make_unique<FlatParameters>(collect(*model), compute == Compute::bf16);
     record = zeros({static_cast<std::int64_t>(sizeof(StepRecord))}, DType::u8, device);
     block.learning_rate = 1e-3F;
+    if (compute == Compute::f16) options.loss_scale = block.loss_scale = 1024.0F;
     card_block = step_block_on(block, device);
     context.training = true;
     context.compute = compute;

@@ -50,8 +50,8 @@ struct Block {
 };
 
 Block& block() {
-  static auto* all = new Block();  // never destroyed: nor are its fibers
-  return *all;
+  static Block& all = *new Block();  // never destroyed: nor are its fibers
+  return all;
 }
 
 std::mt19937& turns() {

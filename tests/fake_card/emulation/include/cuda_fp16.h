@@ -16,7 +16,7 @@ struct __half {
 
 inline float __half2float(__half x) {
   const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
-  const float size = exponent == 31   ? (fraction == 0 ? INFINITY : NAN)
+  const float size = exponent == 31  ? (fraction == 0 ? INFINITY : NAN)
                      : exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
                                      : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
   return (x.bits & 0x8000) != 0 ? -size : size;
