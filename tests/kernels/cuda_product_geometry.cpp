@@ -1,13 +1,9 @@
-// What products, attention and batch norm are cut into on a card, and where their fragments lie: checked on any machine.
+// What products, attention and batch norm are cut into on a card: checked on any machine.
 
-#include <array>
 #include <catch2/catch.hpp>
-#include <utility>
-#include <vector>
 
 #include "kernels/cuda/geometry.h"
 #include "kernels/cuda/matmul_plan.h"
-#include "kernels/cuda/mma_map.h"
 
 namespace twinlens::cuda {
 
@@ -133,120 +129,6 @@ TEST_CASE("tensor attention covers its tiles with few idle warps and fits shared
   CHECK(tensor_attention(0, 0, 0, 64, 227 * 1024).chunk == 16);
   CHECK(tensor_attention(577, 577, 577, 128, 48 * 1024).chunk == 64);
   CHECK(tensor_width(129) == 0);
-}
-
-// --- mma.m16n8k16 and ldmatrix, emulated as the PTX ISA describes them
-// ----------------------------------------------------------------------
-namespace {
-
-using Pair = std::array<int, 2>;
-using Fragment = std::array<Pair, 4>;  // four registers of a lane
-using Sums = std::array<int, 4>;
-
-struct Matrix {
-  int rows, cols;
-  std::vector<int> v;
-  int& at(int r, int c) { return v[static_cast<std::size_t>(r * cols + c)]; }
-  int at(int r, int c) const { return v[static_cast<std::size_t>(r * cols + c)]; }
-};
-
-Matrix numbers(int rows, int cols, int seed) {
-  Matrix m{rows, cols, std::vector<int>(static_cast<std::size_t>(rows * cols))};
-  for (int i = 0; i < rows * cols; ++i) m.v[static_cast<std::size_t>(i)] = (i * 7 + seed * 13 + i / 5) % 11 - 5;
-  return m;
-}
-
-// ldmatrix.x4: lane 8 m + i names the row that becomes row i of matrix m.
-std::array<Fragment, 32> load(const Matrix& x, int row, int col, TilePlace (*place)(int), bool turned) {
-  std::array<Fragment, 32> r{};
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int m = 0; m < 4; ++m) {
-      for (int e = 0; e < 2; ++e) {
-        const int i = turned ? lane % 4 * 2 + e : lane / 4, j = turned ? lane / 4 : lane % 4 * 2 + e;
-        const TilePlace at = place(8 * m + i);
-        r[static_cast<std::size_t>(lane)][static_cast<std::size_t>(m)][static_cast<std::size_t>(e)] = x.at(row + at.row, col + at.col + j);
-      }
-    }
-  }
-  return r;
-}
-
-// c (16 x 8) += a (16 x 16) b (16 x 8), gathered from and given back to the lanes' registers.
-void multiply(std::array<Sums, 32>& c, const std::array<Fragment, 32>& a, const std::array<Fragment, 32>& b, int first) {
-  Matrix full_a{16, 16, std::vector<int>(256)}, full_b{16, 8, std::vector<int>(128)};
-  for (int lane = 0; lane < 32; ++lane) {
-    const int g = lane / 4, t = lane % 4;
-    const auto l = static_cast<std::size_t>(lane);
-    for (int e = 0; e < 2; ++e) {
-      const auto k = static_cast<std::size_t>(e);
-      for (int part = 0; part < 4; ++part) full_a.at(g + part % 2 * 8, 2 * t + e + part / 2 * 8) = a[l][static_cast<std::size_t>(part)][k];
-      full_b.at(2 * t + e, g) = b[l][static_cast<std::size_t>(first)][k];
-      full_b.at(2 * t + e + 8, g) = b[l][static_cast<std::size_t>(first) + 1][k];
-    }
-  }
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int e = 0; e < 4; ++e) {
-      for (int k = 0; k < 16; ++k) {
-        c[static_cast<std::size_t>(lane)][static_cast<std::size_t>(e)] +=
-            full_a.at(lane / 4 + e / 2 * 8, k) * full_b.at(k, lane % 4 * 2 + e % 2);
-      }
-    }
-  }
-}
-
-// load_own() of device/attention_tile.cuh: the `a` of 16 rows, columns [col, col + 16).
-std::array<Fragment, 32> own_fragment(const Matrix& x, int col) {
-  std::array<Fragment, 32> a{};
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int part = 0; part < 4; ++part) {
-      for (int e = 0; e < 2; ++e) {
-        a[static_cast<std::size_t>(lane)][static_cast<std::size_t>(part)][static_cast<std::size_t>(e)] =
-            x.at(lane / 4 + part % 2 * 8, col + part / 2 * 8 + lane % 4 * 2 + e);
-      }
-    }
-  }
-  return a;
-}
-
-TilePlace columns_place(int lane) { return place_of_columns(lane); }
-TilePlace depths_place(int lane) { return place_of_depths(lane); }
-
-}  // namespace
-
-TEST_CASE("fragments of tensor attention multiply as matrices do", "[cuda]") {
-  const Matrix q = numbers(16, 32, 1), k = numbers(16, 32, 2), v = numbers(16, 32, 3);
-  std::array<Sums, 32> low{}, high{};
-  for (int step = 0; step < 2; ++step) {  // dot_tile()
-    const auto a = own_fragment(q, step * 16);
-    const auto b = load(k, 0, step * 16, columns_place, false);
-    multiply(low, a, b, 0);
-    multiply(high, a, b, 2);
-  }
-  std::array<Fragment, 32> weights{};
-  for (std::size_t lane = 0; lane < 32; ++lane) {  // add_tile()
-    weights[lane] = {Pair{low[lane][0], low[lane][1]}, Pair{low[lane][2], low[lane][3]}, Pair{high[lane][0], high[lane][1]},
-                     Pair{high[lane][2], high[lane][3]}};
-  }
-  std::array<std::array<Sums, 32>, 4> out{};
-  for (int step = 0; step < 2; ++step) {
-    const auto b = load(v, 0, step * 16, depths_place, true);
-    multiply(out[static_cast<std::size_t>(2 * step)], weights, b, 0);
-    multiply(out[static_cast<std::size_t>(2 * step + 1)], weights, b, 2);
-  }
-  bool equal = true;
-  for (int i = 0; i < 16; ++i) {
-    for (int d = 0; d < 32; ++d) {
-      int want = 0;
-      for (int j = 0; j < 16; ++j) {
-        int score = 0;
-        for (int x = 0; x < 32; ++x) score += q.at(i, x) * k.at(j, x);
-        want += score * v.at(j, d);
-      }
-      const int lane = i % 8 * 4 + d % 8 / 2, e = i / 8 * 2 + d % 2;
-      equal = equal && out[static_cast<std::size_t>(d / 8)][static_cast<std::size_t>(lane)][static_cast<std::size_t>(e)] == want;
-    }
-  }
-  CHECK(equal);
 }
 
 }  // namespace twinlens::cuda

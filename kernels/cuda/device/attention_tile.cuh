@@ -58,6 +58,16 @@ __device__ void store_own(const float (&sums)[kWidth / 8][4], float low, float h
   }
 }
 
+// Which row and column of a tile in shared memory a lane gives to load_matrices, so that the registers it gets are what mma() wants: 0 and
+// 1 are b for columns 0 to 7, 2 and 3 for columns 8 to 15.
+struct TilePlace {
+  int row, col;
+};
+// From a tile stored by rows of b's columns.
+__device__ inline TilePlace place_of_columns(int lane) { return {lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8}; }
+// From a tile stored by rows of b's depth, turned.
+__device__ inline TilePlace place_of_depths(int lane) { return {lane % 8 + lane / 8 % 2 * 8, lane / 16 * 8}; }
+
 // A matrix of the other side in shared memory.
 template <class T, int kWidth>
 struct Others {

@@ -8,12 +8,10 @@
 //   b[0] (2t, g), b[1] (2t + 8, g)                                             of b (16 depth, 8 columns); a pair runs along the depth
 //   c[0], c[1] (g, 2t), (g, 2t + 1);  c[2], c[3] (g + 8, 2t), (g + 8, 2t + 1)  of the sums (16 rows, 8 columns), f32
 // So the sums of two neighbouring tiles of 8 columns, rounded, are the `a` of a product whose depth is these 16 columns.
-// tests/kernels/cuda_geometry.cpp emulates these maps.
 
 #include <cstdint>
 
 #include "kernels/cuda/device/element.cuh"
-#include "kernels/cuda/mma_map.h"
 
 namespace twinlens::cuda {
 

@@ -19,7 +19,7 @@ namespace {
 
 namespace context = boost::context;
 
-constexpr std::size_t kStackBytes = 256 * 1024, kMostThreads = 1024, kMostSharedBytes = 227 * 1024;
+constexpr std::size_t kStackBytes = 256 * 1024, kMostThreads = 1024;
 
 enum class State : std::uint8_t { ready, at_block_barrier, in_warp, ended };
 
@@ -161,6 +161,11 @@ void run_block(const std::vector<std::size_t>& warp_order, const std::vector<std
 
 }  // namespace
 
+Card& card() {
+  static Card one;
+  return one;
+}
+
 void* dynamic_shared() { return block().shared.data(); }
 
 void wait_for_block() { give_way(State::at_block_barrier); }
@@ -188,7 +193,9 @@ void Launch::run(const std::function<void()>& body) const {
   if (b.count == 0 || b.count > kMostThreads) fail("a block of " + std::to_string(b.count) + " threads; a card takes 1 to 1024");
   if (grid_.x == 0 || grid_.y == 0 || grid_.z == 0) fail("a grid without blocks");
   if (grid_.x > 0x7FFFFFFFU || grid_.y > 65535 || grid_.z > 65535) fail("a grid larger than a card takes");
-  if (shared_bytes_ > kMostSharedBytes) fail(std::to_string(shared_bytes_) + " bytes of shared memory; sm_90 has 227 KiB for a block");
+  if (shared_bytes_ > static_cast<std::size_t>(card().shared_bytes)) {
+    fail(std::to_string(shared_bytes_) + " bytes of shared memory, of " + std::to_string(card().shared_bytes) + " that a block may have");
+  }
   while (b.threads.size() < b.count) b.threads.push_back(make_thread());
   b.warps.resize((b.count + kLanes - 1) / kLanes);
   b.shared.resize(shared_bytes_);

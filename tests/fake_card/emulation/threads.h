@@ -20,6 +20,12 @@ struct Index3 {
 
 inline constexpr int kLanes = 32;
 
+// What launchers ask of a card. An H200 has as much shared memory for a block, but more processors, and launches get larger with them.
+struct Card {
+  int processors = 4, shared_bytes = 227 * 1024;
+};
+Card& card();
+
 // Of the thread whose turn it is.
 extern Index3 thread_index, block_index, block_size, grid_size;
 // The block's shared memory whose size the launch gives. Begins as NaN.

@@ -46,9 +46,9 @@ inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaS
   std::memset(to, value, bytes);
   return cudaSuccess;
 }
-// An H200's, but with few processors: grids that depend on them stay small.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : 227 * 1024;
+  const auto& card = ::twinlens::emulated::card();
+  *value = attribute == cudaDevAttrMultiProcessorCount ? card.processors : card.shared_bytes;
   return cudaSuccess;
 }
 template <class Kernel>

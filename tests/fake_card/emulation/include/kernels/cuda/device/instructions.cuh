@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "kernels/cuda/device/element.cuh"
-#include "kernels/cuda/mma_map.h"
 #include "tests/fake_card/emulation/threads.h"
 
 namespace twinlens::cuda {
