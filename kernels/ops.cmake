@@ -6,7 +6,7 @@ set(TWINLENS_OPS
     adamw+cuda
     affine+cuda
     attention+cuda+bf16dot
-    batch_norm+cuda
+    batch_norm+cuda+bf16
     bias_gradient+cuda
     binary+cuda+bf16
     copy+cuda

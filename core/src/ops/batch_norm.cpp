@@ -9,13 +9,15 @@
 namespace twinlens {
 namespace {
 
-Tensor scratch_for(const Tensor& rows, std::int64_t per_block) {
+// Two floats of a channel for each block.
+Tensor scratch_for(const Tensor& rows) {
   const std::int64_t c = rows.size(-1), n = c == 0 ? 0 : rows.count() / c;
-  return empty({per_block * batch_norm_blocks(n, c), c}, DType::f32, rows.device());
+  return empty({2 * batch_norm_blocks(n, c), c}, DType::f32, rows.device());
 }
 
 struct BatchNormNode final : Node {
-  Saved x, y, mean, variance, gamma;
+  Saved x, mean, variance, gamma, beta;
+  Saved y;  // of a relu behind a residual
   double eps = 1e-5;
   bool relu = false, training = false;
 
@@ -27,14 +29,15 @@ struct BatchNormNode final : Node {
     Tensor dx, dresidual, dgamma = empty({c}, DType::f32, rows.device()), dbeta = empty({c}, DType::f32, rows.device());
     if (grads.wants(0)) dx = empty(rows.shape(), rows.dtype(), rows.device());
     if (grads.wants(3)) dresidual = empty(rows.shape(), rows.dtype(), rows.device());
-    const Tensor scratch = scratch_for(rows, 2);
+    const Tensor scratch = scratch_for(rows);
     BatchNormBackward args{};
     args.x = const_rows_of(rows);
-    args.y = const_rows_of(y.get());
+    if (y.defined()) args.y = const_rows_of(y.get());
     args.dy = const_rows_of(dy);
     args.mean = floats(mean.get());
     args.variance = floats(variance.get());
     args.gamma = floats(gamma.get());
+    args.beta = floats(beta.get());
     if (dx.defined()) args.dx = rows_of(dx);
     if (dresidual.defined()) args.dresidual = rows_of(dresidual);
     args.dgamma = floats(dgamma);
@@ -51,7 +54,7 @@ struct BatchNormNode final : Node {
   }
 
   void release() override {
-    for (Saved* saved : {&x, &y, &mean, &variance, &gamma}) saved->reset();
+    for (Saved* saved : {&x, &mean, &variance, &gamma, &beta, &y}) saved->reset();
   }
 };
 
@@ -86,7 +89,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
   if (options.training) {
     mean = empty(channels, DType::f32, x.device());
     variance = empty(channels, DType::f32, x.device());
-    const Tensor scratch = scratch_for(rows, 1);
+    const Tensor scratch = scratch_for(rows);
     run(current_stream(x.device()), BatchNormStatistics{const_rows_of(rows), floats(mean), floats(variance), floats(scratch)});
     if (options.update_running) {
       update_running(running_mean, mean, options.momentum, 1.0);
@@ -112,10 +115,11 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
   if (needs_grad({&x, &gamma, &beta, &options.residual})) {
     auto node = std::make_shared<BatchNormNode>();
     node->x = Saved("x", rows);
-    node->y = Saved("y", y);
+    if (options.relu && residual.defined()) node->y = Saved("y", y);
     node->mean = Saved("mean", mean);
     node->variance = Saved("variance", variance);
     node->gamma = Saved("gamma", gamma);
+    node->beta = Saved("beta", beta);
     node->eps = options.eps;
     node->relu = options.relu;
     node->training = options.training;

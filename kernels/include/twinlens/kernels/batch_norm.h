@@ -4,7 +4,8 @@
 // Backward with g = dy where the relu let through, xhat = (x - mean) * rstd:
 //   dgamma = sum g xhat,  dbeta = sum g,  dresidual = g,
 //   dx = gamma rstd (g - dbeta / N - xhat dgamma / N)   with batch statistics,  gamma rstd g   with running ones.
-// Sums over rows are taken in blocks of kRowsPerBlock, then blocks in order, the variance around the mean in a second pass.
+// Sums over rows are taken in blocks of kBatchNormRowsPerBlock, then blocks in order; the variance around each block's own mean, so that
+// x is read once.
 
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/view.h"
@@ -25,7 +26,7 @@ struct BatchNormStatistics {
   ConstRows x;      // (N, C) float
   float* mean;      // (C)
   float* variance;  // (C), biased
-  float* scratch;   // batch_norm_blocks(N, C) * C
+  float* scratch;   // 2 * batch_norm_blocks(N, C) * C
 };
 template <class I>
 void kernel(I, const BatchNormStatistics&);
@@ -34,6 +35,7 @@ void launch(Cuda, Stream&, const BatchNormStatistics&);
 struct BatchNormForward {
   static constexpr const char* kName = "batch_norm_forward";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   ConstRows x, residual;         // (N, C); residual data null when there is none
   const float *mean, *variance;  // (C)
   const float *gamma, *beta;     // (C)
@@ -48,9 +50,10 @@ void launch(Cuda, Stream&, const BatchNormForward&);
 struct BatchNormBackward {
   static constexpr const char* kName = "batch_norm_backward";
   static constexpr bool kCuda = true;
-  ConstRows x, y, dy;            // (N, C); y of the forward pass, for the relu
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
+  ConstRows x, y, dy;            // (N, C); y of the forward pass, for a relu behind a residual; its data may be null otherwise
   const float *mean, *variance;  // (C)
-  const float* gamma;            // (C)
+  const float *gamma, *beta;     // (C)
   Rows dx, dresidual;            // data null when not wanted
   float *dgamma, *dbeta;         // (C), overwritten, always computed
   float* scratch;                // 2 * batch_norm_blocks(N, C) * C
