@@ -26,45 +26,141 @@ __device__ Share share_of(std::int64_t rows, std::int64_t cols, std::int64_t row
   return s;
 }
 
-// --- terms of the sums over rows: prepare(columns), then terms of a row ------------------------------------------------------------------
-template <class T>
-struct SumTerms {
-  static constexpr int kSums = 1;
-  ConstRows x;
-  bool aligned;
-  __device__ void prepare(std::int64_t, std::int64_t) {}
-  __device__ void operator()(std::int64_t r, std::int64_t column, std::int64_t left, float (&term)[kSums][W]) const {
-    load_pack(row_of<T>(x, r) + column, left, aligned, term[0]);
-  }
-};
-
-template <class T>
-struct SquareTerms {
-  static constexpr int kSums = 1;
-  ConstRows x;
-  const float* mean;
-  bool aligned;
-  float m[W];
-  __device__ void prepare(std::int64_t column, std::int64_t left) { load_pack(mean + column, left, false, m); }
-  __device__ void operator()(std::int64_t r, std::int64_t column, std::int64_t left, float (&term)[kSums][W]) const {
-    load_pack(row_of<T>(x, r) + column, left, aligned, term[0]);
+// --- statistics ------------------------------------------------------------------------------------------------------------------------
+// How many values, their mean, and the squares around it. Joined as in Chan, Golub & LeVeque 1983, "Algorithms for computing the sample
+// variance".
+struct Moments {
+  float count = 0.0F;
+  float mean[W] = {}, squares[W] = {};
+  __device__ void join(float other_count, const float (&other_mean)[W], const float (&other_squares)[W]) {
+    if (other_count == 0.0F) return;
+    const float all = count + other_count, weight = other_count / all;
 #pragma unroll
-    for (int k = 0; k < W; ++k) term[0][k] = (term[0][k] - m[k]) * (term[0][k] - m[k]);
+    for (int k = 0; k < W; ++k) {
+      const float away = other_mean[k] - mean[k];
+      mean[k] += away * weight;
+      squares[k] += other_squares[k] + away * away * (count * weight);
+    }
+    count = all;
   }
 };
 
+// Rows [from, end), every step-th, kRows of them at most, in registers: x is read once.
+constexpr int kRows = 8;
+template <class T>
+__device__ Moments moments_of(const ConstRows& x, std::int64_t from, std::int64_t end, unsigned step, const Share& s, bool aligned) {
+  float v[kRows][W];
+  int count = 0;
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const std::int64_t r = from + std::int64_t{i} * step;
+    if (r < end) {
+      load_pack(row_of<T>(x, r) + s.column, s.left, aligned, v[i]);
+      ++count;
+    }
+  }
+  Moments m;
+  m.count = static_cast<float>(count);
+  const float inverse = 1.0F / m.count;
+#pragma unroll
+  for (int k = 0; k < W; ++k) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) m.mean[k] += i < count ? v[i][k] : 0.0F;
+    m.mean[k] *= inverse;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) m.squares[k] += i < count ? (v[i][k] - m.mean[k]) * (v[i][k] - m.mean[k]) : 0.0F;
+  }
+  return m;
+}
+
+// parts[0][part][column]: mean, parts[1]: squares of a part; a thread's rows in order, then the threads of a column in order.
+template <class T>
+__global__ void __launch_bounds__(256) part_moments_kernel(ConstRows x, std::int64_t rows_per_part, bool aligned, float* parts) {
+  __shared__ float means[256 * W], squares[256 * W];
+  const Share s = share_of(valid_rows(x), x.cols, rows_per_part);
+  Moments m;
+  if (s.left > 0) {
+    for (std::int64_t r = s.begin + threadIdx.y; r < s.end; r += kRows * blockDim.y) {
+      const Moments next = moments_of<T>(x, r, s.end, blockDim.y, s, aligned);
+      m.join(next.count, next.mean, next.squares);
+    }
+  }
+  const unsigned own = threadIdx.y * blockDim.x + threadIdx.x;
+#pragma unroll
+  for (int k = 0; k < W; ++k) {
+    means[own * W + k] = m.mean[k];
+    squares[own * W + k] = m.squares[k];
+  }
+  __syncthreads();
+  if (threadIdx.y != 0 || s.left <= 0) return;
+  for (unsigned y = 1; y < blockDim.y; ++y) {
+    const std::int64_t rows = s.end - s.begin - y;
+    const float count = rows > 0 ? static_cast<float>((rows + blockDim.y - 1) / blockDim.y) : 0.0F;
+    float mean[W], square[W];
+#pragma unroll
+    for (int k = 0; k < W; ++k) {
+      mean[k] = means[(y * blockDim.x + threadIdx.x) * W + k];
+      square[k] = squares[(y * blockDim.x + threadIdx.x) * W + k];
+    }
+    m.join(count, mean, square);
+  }
+  store_pack(m.mean, parts + std::int64_t{blockIdx.x} * x.cols + s.column, s.left, false);
+  store_pack(m.squares, parts + (std::int64_t{gridDim.x} + blockIdx.x) * x.cols + s.column, s.left, false);
+}
+
+constexpr int kSlices = 16;  // of the parts that are joined
+
+// `sum` of a column's threads of a block, in every one of them, in order.
+__device__ double column_total(double sum, double (&slices)[kSlices][kWarp]) {
+  __syncthreads();  // an earlier total may still be read
+  slices[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  sum = slices[0][threadIdx.x];
+  for (int s = 1; s < kSlices; ++s) sum += slices[s][threadIdx.x];
+  return sum;
+}
+
+// Joins the parts in double, since statistics go into every value behind them.
+__global__ void __launch_bounds__(kSlices* kWarp) moments_kernel(BatchNormStatistics a, std::int64_t parts, std::int64_t rows_per_part) {
+  __shared__ double slices[kSlices][kWarp];
+  const std::int64_t cols = a.x.cols, column = std::int64_t{blockIdx.x} * kWarp + threadIdx.x, rows = valid_rows(a.x);
+  const float *means = a.scratch, *squares = a.scratch + parts * cols;
+  const auto over_parts = [&](auto term) {
+    double sum = 0.0;
+    for (std::int64_t p = threadIdx.y; p < parts && p * rows_per_part < rows && column < cols; p += kSlices) {
+      const std::int64_t left = rows - p * rows_per_part;
+      sum += term(p * cols + column, static_cast<double>(left < rows_per_part ? left : rows_per_part));
+    }
+    return column_total(sum, slices);
+  };
+  const double inverse = rows > 0 ? 1.0 / static_cast<double>(rows) : 0.0;
+  const double mean = over_parts([&](std::int64_t at, double count) { return count * static_cast<double>(means[at]); }) * inverse;
+  const double variance = over_parts([&](std::int64_t at, double count) {
+                            const double away = static_cast<double>(means[at]) - mean;
+                            return static_cast<double>(squares[at]) + count * away * away;
+                          }) *
+                          inverse;
+  if (threadIdx.y != 0 || column >= cols) return;
+  a.mean[column] = static_cast<float>(mean);
+  a.variance[column] = static_cast<float>(variance);
+}
+
+// --- gradients -------------------------------------------------------------------------------------------------------------------------
 // g and xhat of a backward row.
 template <class T>
 struct Gradient {
   BatchNormBackward a;
   bool aligned;
-  float mean[W], rstd[W];
+  float mean[W], rstd[W], gamma[W], beta[W];
   __device__ void prepare(std::int64_t column, std::int64_t left) {
     load_pack(a.mean + column, left, false, mean);
     load_pack(a.variance + column, left, false, rstd);
+    load_pack(a.gamma + column, left, false, gamma);
+    load_pack(a.beta + column, left, false, beta);
 #pragma unroll
     for (int k = 0; k < W; ++k) rstd[k] = rstd_of(rstd[k], a.eps);
   }
+  // Where the relu let through is seen from y, or, where there was no residual, from what y was made of.
   __device__ void load(std::int64_t r, std::int64_t column, std::int64_t left, float (&g)[W], float (&xhat)[W]) const {
     load_pack(row_of<T>(a.dy, r) + column, left, aligned, g);
     load_pack(row_of<T>(a.x, r) + column, left, aligned, xhat);
@@ -72,43 +168,34 @@ struct Gradient {
     for (int k = 0; k < W; ++k) xhat[k] = (xhat[k] - mean[k]) * rstd[k];
     if (!a.relu) return;
     float y[W];
-    load_pack(row_of<T>(a.y, r) + column, left, aligned, y);
+    if (a.y.data != nullptr) {
+      load_pack(row_of<T>(a.y, r) + column, left, aligned, y);
+    } else {
+#pragma unroll
+      for (int k = 0; k < W; ++k) y[k] = fmaf(xhat[k], gamma[k], beta[k]);
+    }
 #pragma unroll
     for (int k = 0; k < W; ++k) g[k] = y[k] > 0.0F ? g[k] : 0.0F;
   }
 };
 
+// parts[sum][part][column] of g and g xhat: a thread's rows in order, then the threads of a column in order.
 template <class T>
-struct GradientTerms {
-  static constexpr int kSums = 2;
-  ConstRows x;
-  Gradient<T> gradient;
-  __device__ void prepare(std::int64_t column, std::int64_t left) { gradient.prepare(column, left); }
-  __device__ void operator()(std::int64_t r, std::int64_t column, std::int64_t left, float (&term)[kSums][W]) const {
-    float xhat[W];
-    gradient.load(r, column, left, term[0], xhat);
-#pragma unroll
-    for (int k = 0; k < W; ++k) term[1][k] = term[0][k] * xhat[k];
-  }
-};
-
-// parts[sum][part][column]: a thread's rows in order, then the threads of a column in order.
-template <class Terms>
-__global__ void __launch_bounds__(256) part_sums_kernel(Terms terms, std::int64_t rows_per_part, float* parts) {
-  constexpr int kSums = Terms::kSums;
+__global__ void __launch_bounds__(256) part_sums_kernel(Gradient<T> gradient, std::int64_t rows_per_part, float* parts) {
+  constexpr int kSums = 2;
   __shared__ float of_thread[kSums][256 * W];
-  const std::int64_t cols = terms.x.cols;
-  const Share s = share_of(valid_rows(terms.x), cols, rows_per_part);
+  const ConstRows& x = gradient.a.x;
+  const Share s = share_of(valid_rows(x), x.cols, rows_per_part);
   float sum[kSums][W] = {};
   if (s.left > 0) {
-    terms.prepare(s.column, s.left);
+    gradient.prepare(s.column, s.left);
     for (std::int64_t r = s.begin + threadIdx.y; r < s.end; r += blockDim.y) {
-      float term[kSums][W];
-      terms(r, s.column, s.left, term);
+      float g[W], xhat[W];
+      gradient.load(r, s.column, s.left, g, xhat);
 #pragma unroll
-      for (int i = 0; i < kSums; ++i) {
-#pragma unroll
-        for (int k = 0; k < W; ++k) sum[i][k] += term[i][k];
+      for (int k = 0; k < W; ++k) {
+        sum[0][k] += g[k];
+        sum[1][k] += g[k] * xhat[k];
       }
     }
   }
@@ -128,46 +215,26 @@ __global__ void __launch_bounds__(256) part_sums_kernel(Terms terms, std::int64_
     }
   }
 #pragma unroll
-  for (int i = 0; i < kSums; ++i) store_pack(sum[i], parts + (i * std::int64_t{gridDim.x} + blockIdx.x) * cols + s.column, s.left, false);
+  for (int i = 0; i < kSums; ++i) store_pack(sum[i], parts + (i * std::int64_t{gridDim.x} + blockIdx.x) * x.cols + s.column, s.left, false);
 }
 
-// out[blockIdx.y][c] = sum over parts, in double since statistics go into every value behind them; or the mean over the rows.
-constexpr int kSlices = 16;
+// out[blockIdx.y][c] = sum over parts, in double.
 struct Totals {
   const float* parts;
-  std::int64_t count;  // of parts
-  ConstRows x;
+  std::int64_t count, cols;  // of parts
   float* out[2];
-  bool mean;
 };
 __global__ void __launch_bounds__(kSlices* kWarp) total_kernel(Totals t) {
   __shared__ double slices[kSlices][kWarp];
-  const std::int64_t cols = t.x.cols, column = std::int64_t{blockIdx.x} * kWarp + threadIdx.x;
-  const float* from = t.parts + std::int64_t{blockIdx.y} * t.count * cols;
+  const std::int64_t column = std::int64_t{blockIdx.x} * kWarp + threadIdx.x;
+  const float* from = t.parts + std::int64_t{blockIdx.y} * t.count * t.cols;
   double sum = 0.0;
-  if (column < cols) {
+  if (column < t.cols) {
 #pragma unroll 4
-    for (std::int64_t p = threadIdx.y; p < t.count; p += kSlices) sum += static_cast<double>(from[p * cols + column]);
+    for (std::int64_t p = threadIdx.y; p < t.count; p += kSlices) sum += static_cast<double>(from[p * t.cols + column]);
   }
-  slices[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || column >= cols) return;
-  for (int s = 1; s < kSlices; ++s) sum += slices[s][threadIdx.x];
-  const std::int64_t rows = valid_rows(t.x);
-  if (t.mean) sum = rows > 0 ? sum / static_cast<double>(rows) : 0.0;
-  t.out[blockIdx.y][column] = static_cast<float>(sum);
-}
-
-template <class Terms>
-void column_sums(Stream& stream, const ColumnLaunch& launch, const Terms& terms, float* scratch, float* first, float* second, bool mean) {
-  const std::int64_t cols = terms.x.cols;
-  if (launch.parts > 0) {
-    part_sums_kernel<<<dim3(launch.parts, launch.strips), dim3(launch.threads_x, launch.threads_y), 0, native(stream)>>>(
-        terms, launch.rows_per_part, scratch);
-  }
-  // Also for no rows: the sums over nothing are written as 0.
-  total_kernel<<<dim3(static_cast<unsigned>(ceil_div(cols, kWarp)), Terms::kSums), dim3(kWarp, kSlices), 0, native(stream)>>>(
-      Totals{scratch, launch.parts, terms.x, {first, second}, mean});
+  sum = column_total(sum, slices);
+  if (threadIdx.y == 0 && column < t.cols) t.out[blockIdx.y][column] = static_cast<float>(sum);
 }
 
 // --- elementwise -------------------------------------------------------------------------------------------------------------------------
@@ -187,7 +254,7 @@ __global__ void __launch_bounds__(256) forward_kernel(BatchNormForward a, std::i
     if (a.residual.data != nullptr) load_pack(row_of<T>(a.residual, r) + s.column, s.left, aligned, residual);
 #pragma unroll
     for (int k = 0; k < W; ++k) {
-      v[k] = (v[k] - mean[k]) * scale[k] * gamma[k] + beta[k];
+      v[k] = fmaf((v[k] - mean[k]) * scale[k], gamma[k], beta[k]);
       if (a.residual.data != nullptr) v[k] += residual[k];
       if (a.relu) v[k] = v[k] < 0.0F ? 0.0F : v[k];
     }
@@ -203,7 +270,6 @@ __global__ void __launch_bounds__(256) backward_kernel(Gradient<T> gradient, std
   if (s.left <= 0) return;
   gradient.prepare(s.column, s.left);
   float scale[W], offset[W] = {}, slope[W] = {}, g[W], xhat[W];  // dx = scale (g - offset - slope xhat)
-  load_pack(a.gamma + s.column, s.left, false, scale);
   if (a.batch_statistics) {
     load_pack(a.dbeta + s.column, s.left, false, offset);
     load_pack(a.dgamma + s.column, s.left, false, slope);
@@ -211,7 +277,7 @@ __global__ void __launch_bounds__(256) backward_kernel(Gradient<T> gradient, std
   const float inverse = 1.0F / static_cast<float>(rows);
 #pragma unroll
   for (int k = 0; k < W; ++k) {
-    scale[k] *= gradient.rstd[k];
+    scale[k] = gradient.gamma[k] * gradient.rstd[k];
     offset[k] *= inverse;
     slope[k] *= inverse;
   }
@@ -236,10 +302,15 @@ void launch(Cuda, Stream& stream, const BatchNormStatistics& a) {
   if (a.x.cols == 0) return;
   const ColumnLaunch geometry = column_launch(a.x.rows, a.x.cols);
   const bool aligned = aligned_rows(a.x);
-  visit_cuda_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    column_sums(stream, geometry, SumTerms<T>{a.x, aligned}, a.scratch, a.mean, nullptr, true);
-    column_sums(stream, geometry, SquareTerms<T>{a.x, a.mean, aligned, {}}, a.scratch, a.variance, nullptr, true);
-  });
+  if (geometry.parts > 0) {
+    visit_cuda_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
+      part_moments_kernel<T><<<dim3(geometry.parts, geometry.strips), dim3(geometry.threads_x, geometry.threads_y), 0, native(stream)>>>(
+          a.x, geometry.rows_per_part, aligned, a.scratch);
+    });
+  }
+  // Also for no rows: the moments of nothing are written as 0.
+  moments_kernel<<<static_cast<unsigned>(ceil_div(a.x.cols, kWarp)), dim3(kWarp, kSlices), 0, native(stream)>>>(a, geometry.parts,
+                                                                                                                geometry.rows_per_part);
 }
 
 void launch(Cuda, Stream& stream, const BatchNormForward& a) {
@@ -257,8 +328,13 @@ void launch(Cuda, Stream& stream, const BatchNormBackward& a) {
   const ColumnLaunch geometry = column_launch(a.x.rows, a.x.cols);
   const bool aligned = aligned_rows(a.x) && aligned_rows(a.y) && aligned_rows(a.dy) && aligned_rows(a.dx) && aligned_rows(a.dresidual);
   visit_cuda_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    const Gradient<T> gradient{a, aligned, {}, {}};
-    column_sums(stream, geometry, GradientTerms<T>{a.x, gradient}, a.scratch, a.dbeta, a.dgamma, false);
+    const Gradient<T> gradient{a, aligned, {}, {}, {}, {}};
+    if (geometry.parts > 0) {
+      part_sums_kernel<T><<<dim3(geometry.parts, geometry.strips), dim3(geometry.threads_x, geometry.threads_y), 0, native(stream)>>>(
+          gradient, geometry.rows_per_part, a.scratch);
+    }
+    total_kernel<<<dim3(static_cast<unsigned>(ceil_div(a.x.cols, kWarp)), 2), dim3(kWarp, kSlices), 0, native(stream)>>>(
+        Totals{a.scratch, geometry.parts, a.x.cols, {a.dbeta, a.dgamma}});
     if (geometry.parts == 0 || (a.dx.data == nullptr && a.dresidual.data == nullptr)) return;
     backward_kernel<T><<<dim3(geometry.parts, geometry.strips), dim3(geometry.threads_x, geometry.threads_y), 0, native(stream)>>>(
         gradient, geometry.rows_per_part);
