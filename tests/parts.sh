@@ -16,10 +16,12 @@ needs() {
   done
 }
 
+# (The card's kernels on the host are in the suite; what is compiled otherwise takes them when all is run.)
 configure() { # folder, then options for cmake
-  local folder=$1
+  local folder=$1 emulated=OFF
   shift
-  cmake -S . -B "$parts_dir/$folder" -G Ninja -DTWINLENS_WERROR=ON "$@" >"$parts_dir/$folder.configure.log" 2>&1 || {
+  is_full && emulated=ON
+  cmake -S . -B "$parts_dir/$folder" -G Ninja -DTWINLENS_WERROR=ON "-DTWINLENS_EMULATED_CARD=$emulated" "$@" >"$parts_dir/$folder.configure.log" 2>&1 || {
     cat "$parts_dir/$folder.configure.log"
     return 1
   }
@@ -77,14 +79,14 @@ address_part() {
   local large='^test_info_nce:65,536 pairs|^test_info_nce:.*for large batches'
   run_tests address "${options[@]}" --exclude-regex "$large" || return
   # (Whole models of others, and steps whose memory is measured, take many minutes in scalar code; they have just run on the best set.)
-  TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex "$large|^test_ops:|^test_models:parity|^test_clip:the plan.s peak"
+  TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex "$large|^test_(ops|emulated_[a-z]*):|^test_models:parity|^test_clip:the plan.s peak"
 }
 
 # ThreadSanitizer over the loader and what else starts threads. libgomp is not instrumented and would be reported: with one OpenMP thread
 # it starts no team.
 thread_part() {
   configure thread -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
-    -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
+    -DTWINLENS_EMULATED_CARD=OFF -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
   has_target thread test_clip || {
     echo "skipped: no target test_clip"
     return 0
@@ -122,7 +124,7 @@ neon_part() {
   libraries=/usr/lib/$(uname -m)-linux-gnu
   configure neon "-DCMAKE_LIBRARY_PATH=$libraries" "-Dfmt_DIR=$libraries/cmake/fmt" -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
     -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu" \
-    -DTWINLENS_CUDA=OFF -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
+    -DTWINLENS_CUDA=OFF -DTWINLENS_EMULATED_CARD=OFF -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
   build neon test_ops test_kernels || return
   local cases='^test_ops:|^test_kernels:elementary functions'
   is_full && cases='^test_(ops|kernels):'

@@ -6,7 +6,8 @@ string(REGEX REPLACE "([A-Za-z_][A-Za-z_0-9:]*(<[^<>;(){}]*>)?)[ \n]*<<<([^;]*)>
 # extern __shared__ __align__(16) T name[];
 string(REGEX REPLACE "extern __shared__ (__align__\\([0-9]+\\) )?([a-z ]+) ([a-z_]+)\\[\\];"
                      "auto* const \\3 = static_cast<\\2*>(::twinlens::emulated::dynamic_shared());" text "${text}")
-if(text MATCHES "<<<|extern __shared__")
-  message(FATAL_ERROR "${IN}: a launch or an array in shared memory that tests/fake_card/emulation/translate.cmake does not read; write it as the other kernels do, or teach it")
+string(REGEX REPLACE "__launch_bounds__\\([^()]*\\)" "" text "${text}")
+if(text MATCHES "<<<|extern __shared__|__launch_bounds__")
+  message(FATAL_ERROR "${IN}: a launch, its bounds or an array in shared memory that tests/fake_card/emulation/translate.cmake does not read; write it as the other kernels do, or teach it")
 endif()
 file(WRITE "${OUT}" "#line 1 \"${IN}\"\n${text}")

@@ -13,7 +13,6 @@
 #define __device__
 #define __host__
 #define __shared__ static  // of all threads of a block; blocks run one after another
-#define __launch_bounds__(...)
 
 #define threadIdx (::twinlens::emulated::thread_index)
 #define blockIdx (::twinlens::emulated::block_index)
