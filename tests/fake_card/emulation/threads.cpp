@@ -134,6 +134,7 @@ void run_warp(std::size_t warp, const std::vector<std::size_t>& lane_order) {
   }
   for (std::size_t i = 0; i < lanes; ++i) {
     if (block().threads[first + i]->state == State::in_warp) {
+      block().threads.clear();  // they stand in the middle of a kernel
       fail("thread " + std::to_string(first + i) + " waits for lanes of its warp that do not come");
     }
   }
