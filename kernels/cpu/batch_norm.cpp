@@ -70,7 +70,7 @@ TWINLENS_INLINE void ask_for(const T* p, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(p + i, 0, 3);
 }
 
-// sum[register][s] += what terms(row, register, term) gives for rows [begin, end), in two chains.
+// sum[register][s] = what terms(row, register, term) gives, added over rows [begin, end) in two chains.
 template <class I, int Registers, int Sums, class Terms>
 TWINLENS_INLINE void add_rows(std::int64_t begin, std::int64_t end, Vec<I> (&sum)[Registers][Sums], Terms&& terms) {
   using V = Vec<I>;
@@ -80,20 +80,19 @@ TWINLENS_INLINE void add_rows(std::int64_t begin, std::int64_t end, Vec<I> (&sum
       for (V& v : of_register) v = V(0.0F);
     }
   }
-  for (std::int64_t r = begin; r < end; ++r) {
-    auto& chain = chains[0];
+  const auto add = [&](int chain, std::int64_t r) {
     for (int k = 0; k < Registers; ++k) {
       V term[Sums];
       terms(r, k, term);
-      for (int s = 0; s < Sums; ++s) chain[k][s] += term[s];
+      for (int s = 0; s < Sums; ++s) chains[chain][k][s] += term[s];
     }
-    if (++r == end) break;
-    for (int k = 0; k < Registers; ++k) {
-      V term[Sums];
-      terms(r, k, term);
-      for (int s = 0; s < Sums; ++s) chains[1][k][s] += term[s];
-    }
+  };
+  std::int64_t r = begin;
+  for (; r + 1 < end; r += 2) {
+    add(0, r);
+    add(1, r + 1);
   }
+  if (r < end) add(0, r);
   for (int k = 0; k < Registers; ++k) {
     for (int s = 0; s < Sums; ++s) sum[k][s] = chains[0][k][s] + chains[1][k][s];
   }

@@ -38,6 +38,14 @@ std::vector<float> all_kernels(const Tensor& x, const Tensor& dy) {
   differentiate(x, dy, results, [](const Tensor& t) { return softmax(t); });
   differentiate(x, dy, results, [](const Tensor& t) { return log_softmax(t); });
   differentiate(x, dy, results, [](const Tensor& t) { return layer_norm(t, {}, {}); });
+  const Tensor ones = full({x.size(1)}, 1.0), zero = zeros({x.size(1)});
+  Tensor mean = zeros({x.size(1)}), variance = full({x.size(1)}, 1.0);
+  for (const bool residual : {false, true}) {
+    BatchNormOptions options;
+    options.training = options.relu = true;
+    if (residual) options.residual = dense(dy);
+    differentiate(x, dy, results, [&](const Tensor& t) { return batch_norm(t, ones, zero, mean, variance, options); });
+  }
   return values(results);
 }
 
