@@ -29,7 +29,7 @@ step() { printf '\n== %s  (%d:%02d)\n' "$1" $(((SECONDS - started) / 60)) $(((SE
 
 step "1/4 build"
 mkdir -p "$build"
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA="${TWINLENS_CUDA:-OFF}" -DTWINLENS_UNITY_BUILD=ON >"$build/configure.log" 2>&1 || { cat "$build/configure.log" >&2; exit 1; }
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA="${TWINLENS_CUDA:-OFF}" -DTWINLENS_UNITY_BUILD=ON -DTWINLENS_BUILD_TESTS=OFF -DTWINLENS_BUILD_BENCH=OFF >"$build/configure.log" 2>&1 || { cat "$build/configure.log" >&2; exit 1; }
 cmake --build "$build" --target twinlens_program
 twinlens="$build/bin/twinlens"
 

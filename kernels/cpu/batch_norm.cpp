@@ -64,7 +64,7 @@ TWINLENS_INLINE void for_register_groups(std::int64_t count, F&& f) {
 }
 
 // Strided rows: no hardware prefetcher follows.
-constexpr std::int64_t kRowsAhead = 8;
+constexpr std::int64_t kNormRowsAhead = 8;
 template <class T>
 TWINLENS_INLINE void ask_for(const T* p, std::int64_t n) {
   for (std::int64_t i = 0; i < n; i += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(p + i, 0, 3);
@@ -240,7 +240,7 @@ TWINLENS_INLINE void backward(const BatchNormBackward& a) {
         const std::int64_t of_register = kRegisters == 1 ? n : V::kWidth;
         V sum[kRegisters][2];
         add_rows<I>(begin, end, sum, [&](std::int64_t r, int k, V* term) {
-          if (k == 0 && r + kRowsAhead < end) gradient.ask(r + kRowsAhead, strip + i, n);
+          if (k == 0 && r + kNormRowsAhead < end) gradient.ask(r + kNormRowsAhead, strip + i, n);
           const std::int64_t at = i + k * V::kWidth;
           V xhat;
           gradient.load(r, strip + at, at, of_register, term[0], xhat);
