@@ -96,6 +96,7 @@ MemoryReport report_locked(Pool& pool) {
 constexpr std::size_t kGuard = 64;
 constexpr std::size_t kDeviceGuard = 256;  // what stands before a block on a card, so that it keeps its alignment
 constexpr unsigned char kGuardByte = 0xA5;
+constexpr unsigned char kUnwritten = 0xFF;  // NaN in every type of floats, -1 in integers
 std::atomic<bool> guards_on{false};
 std::atomic<std::int64_t> guard_violations{0};
 
@@ -104,7 +105,8 @@ void note_if_touched(const unsigned char* zone, std::size_t bytes) {
 }
 
 void* guarded_allocate_on_card(Stream& stream, std::size_t bytes) {
-  const std::vector<unsigned char> fill(kDeviceGuard + bytes + kGuard, kGuardByte);
+  std::vector<unsigned char> fill(kDeviceGuard + bytes + kGuard, kGuardByte);
+  std::memset(fill.data() + kDeviceGuard, kUnwritten, bytes);
   auto* base = static_cast<unsigned char*>(device_allocate(stream, fill.size()));
   if (base == nullptr) return nullptr;
   device_copy(stream, base, stream.device(), fill.data(), kCpu, fill.size());
@@ -129,8 +131,10 @@ void* guarded_allocate(Stream& stream, std::size_t bytes) {
   if (stream.device().is_cuda()) return guarded_allocate_on_card(stream, bytes);
   const std::size_t padded = (bytes + 63) / 64 * 64 + 2 * kGuard;
   auto* base = static_cast<unsigned char*>(std::aligned_alloc(64, padded));
-  if (base != nullptr) std::memset(base, kGuardByte, padded);
-  return base == nullptr ? nullptr : base + kGuard;
+  if (base == nullptr) return nullptr;
+  std::memset(base, kGuardByte, padded);
+  std::memset(base + kGuard, kUnwritten, bytes);
+  return base + kGuard;
 }
 
 void guarded_free(Stream& stream, void* data, std::size_t bytes) {

@@ -81,8 +81,9 @@ MemoryReport memory_report(Device device);
 std::string to_string(const MemoryReport& report);
 void reset_peak_memory(Device device);
 
-// For tests: blocks handed out while guards are on have a zone of known bytes before and after what was asked for, checked when the block
-// is freed (on a card that waits for the stream). memory_guard_violations() counts the zones that were written to.
+// For tests: blocks handed out while guards are on begin as NaN, so that what reads them unwritten shows, and have a zone of known bytes
+// before and after what was asked for, checked when the block is freed (on a card that waits for the stream).
+// memory_guard_violations() counts the zones that were written to.
 void set_memory_guards(bool on);
 std::int64_t memory_guard_violations();
 
