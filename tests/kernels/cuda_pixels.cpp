@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "tests/support/no_card.h"
@@ -9,6 +10,7 @@
 #include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/recolor.h"
 #include "twinlens/kernels/resize.h"
+#include "twinlens/kernels/tone.h"
 
 namespace twinlens {
 namespace {
@@ -119,6 +121,27 @@ TEST_CASE("the card recolours and warps as the CPU does, to one level", "[cuda]"
   warp.y = card_y.data();
   run(current_stream(kCard), warp);
   CHECK(same());
+}
+
+TEST_CASE("the card's tone curve has the CPU's bytes, its sharpness to one level", "[cuda]") {
+  if (test::no_card()) return;
+  for (const auto& [height, width] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {1, 5}, {4, 1}, {33, 41}}) {
+    INFO(height << " x " << width);
+    const std::int64_t bytes = height * width * 3;
+    const std::vector<std::uint8_t> x = picture(bytes);
+    std::vector<std::uint8_t> curve(256), y(x.size());
+    for (std::size_t i = 0; i < curve.size(); ++i) curve[i] = static_cast<std::uint8_t>(255 - i / 2);
+    const OnCard<std::uint8_t> card_x(x), card_curve(curve), card_y(std::vector<std::uint8_t>(x.size()));
+    run(current_stream(kCpu), ToneCurve{x.data(), y.data(), bytes, curve.data()});
+    run(current_stream(kCard), ToneCurve{card_x.data(), card_y.data(), bytes, card_curve.data()});
+    CHECK(card_y.back() == y);
+    for (const float factor : {0.0F, 0.3F, 1.8F}) {
+      run(current_stream(kCpu), Sharpness{x.data(), y.data(), height, width, factor});
+      run(current_stream(kCard), Sharpness{card_x.data(), card_y.data(), height, width, factor});
+      const std::vector<std::uint8_t> got = card_y.back();
+      for (std::size_t i = 0; i < y.size(); ++i) REQUIRE(std::abs(int{got[i]} - int{y[i]}) <= 1);
+    }
+  }
 }
 
 }  // namespace twinlens

@@ -2,7 +2,7 @@
 
 namespace twinlens::test {
 
-// The kernels of kernels/cuda as the fake card's, until the test ends.
+// The kernels of kernels/cuda as the fake card's, from now on.
 void set_emulated_kernels();
 
 }  // namespace twinlens::test
