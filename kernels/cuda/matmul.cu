@@ -3,6 +3,7 @@
 #include "kernels/cuda/device/any.cuh"
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/device/short_functions.cuh"
+#include "kernels/cuda/device/window_product.cuh"
 #include "kernels/cuda/matmul_plan.h"
 
 #include "twinlens/kernels/matmul.h"
@@ -159,6 +160,64 @@ void multiply_plainly(Stream& stream, const Plain& p) {
   plain_kernel<<<static_cast<unsigned>(tiles * p.batch), dim3(kTile, kTile), 0, native(stream)>>>(p, across, tiles);
 }
 
+// --- products with windows ---------------------------------------------------------------------------------------------------------------
+// c = the sums of all parts, in their order.
+__global__ void add_parts_kernel(const float* parts, std::int64_t count, std::int64_t part_size, Rows c, bool aligned, std::int64_t packs) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= c.rows * packs) return;
+  const Place at = place_of(i, packs);
+  const std::int64_t column = at.pack * kPerThread, left = c.cols - column;
+  float sum[kPerThread] = {}, v[kPerThread];
+  for (std::int64_t part = 0; part < count; ++part) {
+    load_pack(parts + part * part_size + at.row * c.cols + column, left, aligned, v);
+#pragma unroll
+    for (int k = 0; k < kPerThread; ++k) sum[k] += v[k];
+  }
+  store_any(sum, c.data, c.dtype, at.row * c.stride + column, left, aligned);
+}
+
+template <class T, class A, class B, int kRows, int kCols, bool kTurned>
+void launch_tiles(Stream& stream, const typename A::Matrix& a, const typename B::Matrix& b, const windows::Result& c, const WindowLaunch& l,
+                  std::int64_t shared_bytes) {
+  const auto kernel = windows::product_kernel<T, A, B, kRows, kCols, kTurned>;
+  const auto bytes = static_cast<int>(shared_bytes);
+  if (bytes > 48 * 1024) static_cast<void>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  const std::int64_t part_size = l.parts > 1 ? c.rows * c.cols * static_cast<std::int64_t>(sizeof(float)) : 0;
+  kernel<<<static_cast<unsigned>(l.blocks()), WindowLaunch::kThreads, static_cast<std::size_t>(bytes), native(stream)>>>(
+      a, b, c, part_size, windows::Cut{l.tiles_across, l.tiles, l.steps, l.steps_per_part});
+}
+
+// `other` is the operand that is not the windows.
+template <class T>
+void multiply_windows(Stream& stream, const Matmul& m, const BlasMatrix& other, const windows::Result& c, const WindowLaunch& l) {
+  using windows::RowsWalk, windows::WindowWalk;
+  const windows::StoredRows rows{other.data, other.stride, other.rows, other.cols};
+  const WindowForm form = window_form(m);
+  const std::int64_t bytes = window_shared_bytes(form, l);
+  if (form == WindowForm::forward) {
+    const windows::Map map{m.a.data, m.a.windows};
+    const auto go = [&]<int kCols>() { launch_tiles<T, WindowWalk<T>, RowsWalk<T>, 128, kCols, false>(stream, map, rows, c, l, bytes); };
+    l.tile_cols == 32 ? go.template operator()<32>() : l.tile_cols == 64 ? go.template operator()<64>() : go.template operator()<128>();
+  } else {
+    const windows::Map map{m.b.data, m.b.windows};
+    const auto go = [&]<int kRows>() { launch_tiles<T, RowsWalk<T>, WindowWalk<T>, kRows, 128, true>(stream, rows, map, c, l, bytes); };
+    l.tile_rows == 32 ? go.template operator()<32>() : l.tile_rows == 64 ? go.template operator()<64>() : go.template operator()<128>();
+  }
+}
+
+void multiply_windows(Stream& stream, const Matmul& m, const MatmulPlan& p, const BlasMatrix& other) {
+  const WindowLaunch l = window_launch(window_form(m), m.c.rows, m.c.cols, m.depth);
+  windows::Result c{m.c.data, m.c.dtype, m.c.rows, m.c.cols, m.c.stride, false};
+  if (l.parts > 1) c = {m.workspace, DType::f32, m.c.rows, m.c.cols, m.c.cols, false};
+  c.aligned = packs_are_aligned(c.data, c.stride, size_of(c.dtype), c.dtype == DType::f32 ? 2 : kPerThread);
+  p.type == DType::bf16 ? multiply_windows<bf16>(stream, m, other, c, l) : multiply_windows<f16>(stream, m, other, c, l);
+  if (l.parts == 1) return;
+  const std::int64_t packs = ceil_div(m.c.cols, kPerThread);
+  const bool aligned = m.c.cols % kPerThread == 0 && aligned_rows(m.c.data, m.c.stride, m.c.dtype);
+  add_parts_kernel<<<element_launch(m.c.rows * packs, 1).blocks, ElementLaunch::kThreads, 0, native(stream)>>>(
+      static_cast<const float*>(m.workspace), l.parts, m.c.rows * m.c.cols, m.c, aligned, packs);
+}
+
 // --- one product -------------------------------------------------------------------------------------------------------------------------
 // What of the epilogue cuBLASLt does, and what is left.
 struct Epilogue {
@@ -231,6 +290,10 @@ struct Launch {
 void launch(Cuda, Stream& stream, const Matmul& m) {
   if (m.c.rows == 0 || m.c.cols == 0 || m.batch == 0) return;
   const MatmulPlan p = matmul_plan(m);
+  if (m.b.is_windows())
+    return multiply_windows(stream, m, p, operand_of(stream, m.a, p.a, p.convert_a, p.type, bytes_at(m.scratch, p.a_at)));
+  if (m.a.is_windows())
+    return multiply_windows(stream, m, p, operand_of(stream, m.b, p.b, p.convert_b, p.type, bytes_at(m.scratch, p.b_at)));
   Rows sums = p.sums_in_pre ? m.pre : m.c;
   std::int64_t sums_item = m.c_batch_stride;
   if (p.sums_in_scratch) {

@@ -44,8 +44,9 @@ constexpr StoredMatrix stored(const MatmulOperand& m, std::int64_t rows, std::in
 // Rows of a converted operand start at 16 bytes, which the fast algorithms want.
 constexpr std::int64_t converted_stride(const StoredMatrix& m) { return ceil_div(m.cols, 8) * 8; }
 
-// cuBLASLt cannot repeat a row, as a broadcast operand does.
+// cuBLASLt cannot repeat a row, as a broadcast operand does. Windows are read as they are, or not at all (window_plan.h).
 constexpr bool must_convert(const MatmulOperand& m, const StoredMatrix& s, DType type) {
+  if (m.is_windows()) return false;
   return m.dtype != type || (s.rows > 1 && m.stride < s.cols);
 }
 

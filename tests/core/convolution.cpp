@@ -10,6 +10,8 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/parallel.h"
+#include "twinlens/kernels/stream.h"
+#include "twinlens/kernels/trace.h"
 
 namespace twinlens {
 namespace {
@@ -20,7 +22,7 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 }
 
 double relative(const Tensor& a, const Tensor& b) {
-  const Tensor x = dense(a), y = dense(b);
+  const Tensor x = dense(a.to(kCpu)), y = dense(b.to(kCpu));
   double difference = 0.0, size = 0.0;
   for (std::int64_t i = 0; i < x.count(); ++i) {
     const double u = static_cast<double>(x.data<float>()[i]), v = static_cast<double>(y.data<float>()[i]);
@@ -34,13 +36,15 @@ struct Convolved {
   Tensor y, dx, dw;
 };
 
-Convolved convolved(const Shape& x_shape, const Shape& w_shape, ConvOptions options, bool in_memory) {
+Convolved convolved(const Shape& x_shape, const Shape& w_shape, ConvOptions options, bool in_memory, Device device = kCpu,
+                    DType dtype = DType::f32) {
   options.windows_in_memory = in_memory;
-  Tensor x = test::tensor_of(test::random_input(x_shape, "x")), w = test::tensor_of(test::random_input(w_shape, "w"));
+  Tensor x = test::tensor_of(test::random_input(x_shape, "x")).to(dtype).to(device);
+  Tensor w = test::tensor_of(test::random_input(w_shape, "w")).to(device);
   x.set_requires_grad(true);
   w.set_requires_grad(true);
   const Tensor y = conv2d(x, w, {}, options);
-  backward(y, test::tensor_of(test::random_input(y.shape(), "dy")).to(y.dtype()));
+  backward(y, test::tensor_of(test::random_input(y.shape(), "dy")).to(y.dtype()).to(device));
   return {y, x.grad(), w.grad()};
 }
 
@@ -72,6 +76,54 @@ TEST_CASE("conv2d: windows in place and windows written out") {
     CHECK(same_bits(in_place.y, plain.y));
     CHECK(same_bits(in_place.dw, plain.dw));
     CHECK(relative(in_place.dx, plain.dx) < (c.options.compute == Compute::bf16 ? 1e-6 : 5e-7));
+  }
+}
+
+TEST_CASE("conv2d on a card: windows in place and windows written out", "[cuda]") {
+  if (cuda_device_count() == 0) return;  // kernels/device.cpp says why
+  const auto runs = [](const char* kernel) {
+    std::int64_t calls = 0;
+    for (const KernelTime& k : kernel_times()) calls += k.name == kernel ? k.calls : 0;
+    return calls;
+  };
+  struct Case {
+    Shape x, w;
+    int stride, padding, dilation;
+    std::int64_t gathers, scatters;  // im2col and col2im in place, of 2 and 1 written out
+  };
+  const Case cases[] = {
+      {{2, 6, 7, 16}, {24, 16, 3, 3}, 1, 1, 1, 0, 0},    {{2, 9, 8, 8}, {40, 8, 3, 3}, 2, 1, 1, 0, 1},  // no way back in place
+      {{1, 13, 11, 8}, {8, 8, 2, 3}, 1, 5, 3, 0, 0},      // the padding is more than the kernel reaches
+      {{1, 12, 12, 40}, {136, 40, 3, 3}, 1, 1, 1, 0, 0},  // several tiles, and depths that do not fill the last step
+      {{1, 9, 9, 72}, {64, 72, 1, 1}, 1, 1, 1, 0, 0},    {{4, 40, 40, 8}, {32, 8, 3, 3}, 1, 1, 1, 0, 0},  // few tiles: several parts
+      {{2, 5, 6, 48}, {37, 48, 3, 3}, 1, 1, 1, 2, 0},  // in place forward only: 37 does not fill words
+      {{2, 5, 6, 12}, {32, 12, 3, 3}, 1, 1, 1, 2, 0},  // and backward only
+      {{0, 5, 6, 16}, {32, 16, 3, 3}, 1, 1, 1, 0, 0},
+  };
+  const Device card{DeviceType::cuda, 0};
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const Case& c : cases) {
+      INFO("x " << to_string(c.x) << ", w " << to_string(c.w) << ", stride " << c.stride << ", dilation " << c.dilation);
+      ConvOptions o;
+      o.stride = c.stride;
+      o.padding = c.padding;
+      o.dilation = c.dilation;
+      for (const DType out : {DType::f32, dtype}) {
+        o.out = out;
+        set_tracing(true);
+        reset_kernel_times();
+        const Convolved in_place = convolved(c.x, c.w, o, false, card, dtype);
+        if (out == dtype) CHECK(runs("im2col") == c.gathers);  // (gradients in f32 are written out: factors have two bytes)
+        CHECK(runs("col2im") == c.scatters);
+        const Convolved plain = convolved(c.x, c.w, o, true, card, dtype);
+        set_tracing(false);
+        // Sums in f32 of the same products in another order, dx and a y of two bytes rounded; written out, dx is a sum of rounded numbers.
+        const double rounding = dtype == DType::bf16 ? 0x1p-8 : 0x1p-11;
+        CHECK(relative(in_place.y.to(DType::f32), plain.y.to(DType::f32)) < (out == DType::f32 ? 1e-6 : rounding / 8));
+        CHECK(relative(in_place.dw, plain.dw) < 1e-6);
+        CHECK(relative(in_place.dx.to(DType::f32), plain.dx.to(DType::f32)) < rounding);
+      }
+    }
   }
 }
 

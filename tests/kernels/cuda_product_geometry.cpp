@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/geometry.h"
 #include "kernels/cuda/matmul_plan.h"
+#include "kernels/cuda/window_plan.h"
 
 namespace twinlens::cuda {
 
@@ -85,6 +86,64 @@ TEST_CASE("products convert only what cuBLASLt cannot read or write", "[cuda]") 
   Matmul repeated = product(DType::f32, DType::f32, DType::f32, Compute::fp32);
   repeated.a.stride = 0;  // one row for all
   CHECK(matmul_plan(repeated).convert_a);
+}
+
+TEST_CASE("products with windows: tiles cover the result, parts the depth, and both fit", "[cuda]") {
+  for (const WindowForm form : {WindowForm::forward, WindowForm::weight_gradient}) {
+    for (const std::int64_t rows : {1, 32, 64, 512, 3136, 802816}) {
+      for (const std::int64_t cols : {8, 27, 64, 288, 576, 4608}) {
+        for (const std::int64_t depth : {0, 8, 72, 576, 4608, 3211264}) {
+          const WindowLaunch l = window_launch(form, rows, cols, depth);
+          CHECK(l.tiles_across * l.tile_cols >= cols);
+          CHECK(l.tiles / l.tiles_across * l.tile_rows >= rows);
+          CHECK(l.steps * WindowLaunch::kDepth >= depth);
+          CHECK(l.parts * l.steps_per_part >= l.steps);
+          CHECK((l.parts - 1) * l.steps_per_part <= l.steps);  // no part without a depth
+          CHECK((l.parts == 1 || l.parts * rows * cols * 4 <= kMatmulWorkspace));
+          CHECK((l.parts == 1 || l.steps_per_part >= WindowLaunch::kLeastSteps));
+          CHECK(l.blocks() <= kMaxBlocks);
+          CHECK(2 * (window_shared_bytes(form, l) + 1024) <= 164 * 1024);  // two blocks on a multiprocessor of sm_80
+          for (const int lines : {l.tile_rows, l.tile_cols}) {
+            const std::int64_t row_words = (form == WindowForm::forward ? WindowLaunch::kDepth + 8 : lines + 8) / 2;
+            CHECK(row_words % 8 == 4);  // 8 rows of ldmatrix in different banks
+          }
+        }
+      }
+    }
+  }
+  // RN50 at 256 pictures: the gradients of its first and last 3 x 3 convolutions.
+  CHECK(window_launch(WindowForm::weight_gradient, 64, 576, 802816).parts == 52);
+  CHECK(window_launch(WindowForm::weight_gradient, 512, 4608, 12544).parts == 2);
+}
+
+TEST_CASE("windows are read in place where words of 16 bytes hold whole channels", "[cuda]") {
+  Matmul m;
+  m.a = {nullptr, DType::bf16};
+  m.a.windows = {2, 8, 8, 16, 8, 8, 3, 3, 1, 1, 1};
+  m.b = {nullptr, DType::f32, 144, true};
+  m.c = {nullptr, DType::bf16, 128, 37, 37, nullptr};
+  m.depth = 144;
+  m.compute = Compute::bf16;
+  CHECK(reads_windows(m));
+  CHECK(matmul_plan(m).bytes == aligned_bytes(37 * 144 * 2));  // the weight, in bf16
+  const auto changed = [&](auto change) {
+    Matmul other = m;
+    change(other);
+    return reads_windows(other);
+  };
+  const float bias = 0.0F;
+  CHECK_FALSE(changed([](Matmul& x) { x.a.windows.channels = 12; }));
+  CHECK_FALSE(changed([](Matmul& x) { x.compute = Compute::fp32; }));
+  CHECK_FALSE(changed([](Matmul& x) { x.a.dtype = DType::f32; }));
+  CHECK_FALSE(changed([](Matmul& x) { x.c.dtype = DType::f16; }));
+  CHECK_FALSE(changed([](Matmul& x) { x.b.transposed = false; }));
+  CHECK_FALSE(changed([&](Matmul& x) { x.bias = &bias; }));
+  CHECK_FALSE(changed([](Matmul& x) { x.accumulate = true; }));
+  CHECK_FALSE(changed([](Matmul& x) { x.a.data = reinterpret_cast<const void*>(std::uintptr_t{8}); }));
+  CHECK_FALSE(changed([](Matmul& x) {
+    x.b.dtype = DType::bf16;
+    x.b.stride = 148;
+  }));
 }
 
 TEST_CASE("plain attention keeps its rows within shared memory", "[cuda]") {

@@ -109,6 +109,10 @@ OpCases op_cases_conv2d() {
   op.cases.push_back(make({1, 8, 8, 3}, {16, 3, 4, 4}, options(4, 0)));          // patches
   op.cases.push_back(make({1, 5, 5, 64}, {37, 64, 3, 3}, options(1, 1), true));  // windows of more columns than are gathered at once
   op.cases.push_back(make({1, 7, 7, 64}, {19, 64, 3, 3}, options(2, 1)));
+  // Channels in whole words, which CUDA reads in place in two bytes.
+  op.cases.push_back(make({2, 6, 7, 16}, {24, 16, 3, 3}, options(1, 1), true));
+  op.cases.push_back(make({1, 9, 8, 8}, {40, 8, 3, 3}, options(2, 1)));
+  op.cases.push_back(make({1, 7, 6, 16}, {16, 8, 2, 3}, options(1, 3, 2, 2)));
 
   OpCase both_bf16 = make({2, 6, 5, 7}, {9, 7, 3, 3}, options(1, 1));
   both_bf16.name += " weight in bf16 too";

@@ -1,8 +1,10 @@
 // conv2d: the windows of x times the weight, which is read as (O, kh kw C). The product reads the windows where they lie in x; the plain
-// form, with `windows_in_memory`, writes them out first (im2col). Groups are convolutions of channel slices.
+// form, with `windows_in_memory` and where CUDA's product cannot, writes them out first (im2col). Groups are convolutions of channel
+// slices.
 //   dW = dY^T windows(x)
-//   dX = windows(dY) flipped W for stride 1: a convolution with the kernel turned by 180 degrees (Dumoulin & Visin 2016,
-//        arXiv:1603.07285, section 4); otherwise every pixel gathers from the windows that saw it (col2im of dY W).
+//   dX = windows(dY) W for stride 1, where windows are seen backwards (padding and dilation below 0): a convolution with the kernel turned
+//        by 180 degrees (Dumoulin & Visin 2016, arXiv:1603.07285, section 4). Otherwise every pixel gathers from the windows that saw it
+//        (col2im of dY W).
 
 #include "core/src/ops/product.h"
 
@@ -27,31 +29,35 @@ struct Convolution {
 
 MatmulOperand rows_operand(const Tensor& x) { return {x.raw(), x.dtype(), x.size(-1)}; }
 
-// The matrix of windows of x as an operand; `keep` holds what it points to.
-MatmulOperand windows_operand(const Tensor& x, const Convolution& conv, Tensor& keep) {
-  keep = x;
-  if (conv.is_plain_product()) return {x.raw(), x.dtype(), conv.g.channels};
-  if (conv.windows_in_memory || x.device().is_cuda()) {
-    keep = empty({conv.pixels(), conv.window()}, x.dtype(), x.device());
-    run(current_stream(x.device()), Im2Col{conv.g, const_buffer_of(x), buffer_of(keep)});
-    return rows_operand(keep);
+// Whether `m`, which has the windows of a convolution as an operand, runs as it is.
+bool reads_in_place(const Convolution& conv, Device device, const Matmul& m) {
+  return !conv.windows_in_memory && (!device.is_cuda() || cuda_reads_windows(m));
+}
+
+// Runs m, one of whose operands is the matrix of windows of x.
+void run_with_windows(const Tensor& x, const Convolution& conv, Matmul m, MatmulOperand Matmul::*operand) {
+  if (conv.is_plain_product()) {
+    m.*operand = {x.raw(), x.dtype(), conv.g.channels, (m.*operand).transposed};
+    return run_product(x.device(), m);
   }
-  MatmulOperand m{x.raw(), x.dtype(), conv.window()};
-  m.windows = conv.g;
-  return m;
+  m.*operand = {x.raw(), x.dtype()};
+  (m.*operand).windows = conv.g;
+  if (reads_in_place(conv, x.device(), m)) return run_product(x.device(), m);
+  const Tensor windows = empty({conv.pixels(), conv.window()}, x.dtype(), x.device());
+  run(current_stream(x.device()), Im2Col{conv.g, const_buffer_of(x), buffer_of(windows)});
+  m.*operand = rows_operand(windows);
+  run_product(x.device(), m);
 }
 
 // y (pixels, O) = windows(x) w^T, w (O, kh kw C).
 void multiply_windows(const Tensor& x, const Convolution& conv, const Tensor& w, Tensor& y) {
-  Tensor keep;
   Matmul m;
-  m.a = windows_operand(x, conv, keep);
   m.b = rows_operand(w);
   m.b.transposed = true;
   m.c = rows_of(y);
   m.depth = conv.window();
   m.compute = conv.compute;
-  run_product(x.device(), m);
+  run_with_windows(x, conv, m, &Matmul::a);
 }
 
 struct ConvNode final : Node {
@@ -72,28 +78,25 @@ struct ConvNode final : Node {
 
  private:
   Tensor weight_gradient(const Tensor& dy) const {
-    Tensor dw = empty(w.get().shape(), DType::f32, dy.device()), keep;
+    Tensor dw = empty(w.get().shape(), DType::f32, dy.device());
     Matmul m;
     m.a = rows_operand(dy);
     m.a.transposed = true;
-    m.b = windows_operand(x.get(), conv, keep);
     m.c = rows_of(dw);
     m.depth = conv.pixels();
     m.compute = conv.compute;
-    run_product(dy.device(), m);
+    run_with_windows(x.get(), conv, m, &Matmul::b);
     return dw;
   }
 
   Tensor input_gradient(const Tensor& dy) const {
     const ConvGeometry& g = conv.g;
-    const std::int64_t out = dy.size(-1), reach_h = g.dilation * (g.kernel_height - 1), reach_w = g.dilation * (g.kernel_width - 1);
-    if (g.stride == 1 && reach_h == reach_w && g.padding <= reach_h && !conv.windows_in_memory && !conv.is_plain_product() &&
-        !dy.device().is_cuda()) {
+    if (g.stride == 1 && !conv.is_plain_product() && !conv.windows_in_memory) {
       Convolution back = conv;
-      back.g = {g.batch, g.out_height,        g.out_width, out, g.height, g.width, g.kernel_height, g.kernel_width,
-                1,       reach_h - g.padding, g.dilation};
+      back.g = {g.batch,         g.out_height,   g.out_width, dy.size(-1), g.height,   g.width,
+                g.kernel_height, g.kernel_width, 1,           -g.padding,  -g.dilation};
       Tensor dx = empty({back.pixels(), g.channels}, x.get().dtype(), dy.device());
-      multiply_windows(dy, back, turned(out), dx);
+      multiply_windows(dy, back, turned(), dx);
       return dx.reshape(conv.map_shape());
     }
     Tensor rows = empty({conv.pixels(), conv.window()}, x.get().dtype(), dy.device());
@@ -101,7 +104,7 @@ struct ConvNode final : Node {
     m.a = rows_operand(dy);
     m.b = rows_operand(w.get());
     m.c = rows_of(rows);
-    m.depth = out;
+    m.depth = dy.size(-1);
     m.compute = conv.compute;
     run_product(dy.device(), m);
     if (conv.is_plain_product()) return rows.reshape(conv.map_shape());
@@ -111,13 +114,11 @@ struct ConvNode final : Node {
   }
 
   // (C, kh kw O): the weight of the convolution that takes dy back to dx.
-  Tensor turned(std::int64_t out) const {
+  Tensor turned() const {
     const std::int64_t taps = conv.g.kernel_height * conv.g.kernel_width;
-    std::vector<std::int64_t> backwards(static_cast<std::size_t>(taps));
-    for (std::int64_t i = 0; i < taps; ++i) backwards[static_cast<std::size_t>(i)] = taps - 1 - i;
-    const Tensor by_tap = w.get().reshape({out, taps, conv.g.channels});
-    const Tensor flipped = index_select(by_tap, 1, from_vector(backwards, {taps}).to(w.get().device()));
-    return dense(flipped.permute({2, 1, 0})).reshape({conv.g.channels, taps * out});
+    const Tensor& weight = w.get();
+    return dense(weight.reshape({weight.size(0), taps, conv.g.channels}).permute({2, 1, 0}))
+        .reshape({conv.g.channels, taps * weight.size(0)});
   }
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/context/fiber.hpp>
 #include <boost/context/fixedsize_stack.hpp>
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -28,12 +29,18 @@ struct Meeting {
   unsigned mask = 0, there = 0;
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+};
+
 struct Thread {
   context::fiber self, caller;
   State state = State::ended;
   Index3 index;
   Meeting meeting;
   std::uint64_t meetings = 0;
+  std::deque<std::vector<Copy>> copies;  // groups; the last one is open
 };
 
 // Two memories in turn: who gives to the next meeting may be ahead of who still reads from this one, but not by two.
@@ -148,6 +155,7 @@ void run_block(const std::vector<std::size_t>& warp_order, const std::vector<std
     b.threads[i]->index = {x % block_size.x, x / block_size.x % block_size.y, x / block_size.x / block_size.y};
     b.threads[i]->state = State::ready;
     b.threads[i]->meetings = 0;
+    b.threads[i]->copies.assign(1, {});
   }
   for (bool moved = true; moved;) {
     for (const std::size_t warp : warp_order) run_warp(warp, lane_order);
@@ -180,6 +188,27 @@ const Given& exchange(unsigned mask, const void* data, std::size_t bytes) {
   thread.meeting.mask = mask;
   give_way(State::in_warp);
   return given;
+}
+
+void copy_later(void* to, const void* from) {
+  if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) % 16 != 0) __builtin_trap();  // as a card does
+  current().copies.back().push_back({to, from});
+}
+
+void end_group_of_copies() { current().copies.emplace_back(); }
+
+void finish_groups_but(int left) {
+  auto& groups = current().copies;
+  while (groups.size() > static_cast<std::size_t>(left) + 1) {
+    for (const Copy& copy : groups.front()) {
+      if (copy.from == nullptr) {
+        std::memset(copy.to, 0, 16);
+      } else {
+        std::memcpy(copy.to, copy.from, 16);
+      }
+    }
+    groups.pop_front();
+  }
 }
 
 Launch::Launch(Index3 grid, Index3 block, std::size_t shared_bytes, const void*)

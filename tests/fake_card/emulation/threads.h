@@ -51,6 +51,11 @@ T from_lane(unsigned mask, T x, int from) {
   return x;
 }
 
+// 16 bytes to shared memory in the background, zeros where `from` is null: as late as a card may, when the thread waits for their group.
+void copy_later(void* to, const void* from);
+void end_group_of_copies();
+void finish_groups_but(int left);
+
 // kernel<<<grid, block, shared_bytes, stream>>>(...), with `body` for the call of the kernel.
 class Launch {
  public:

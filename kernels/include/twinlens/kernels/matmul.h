@@ -27,9 +27,9 @@ struct MatmulOperand {
   bool transposed = false;        // stored rows run along the depth (of a) or along the columns (of b)
   std::int64_t batch_stride = 0;  // 0 for an operand shared by the batch
   // With a kernel size above 0 the stored matrix is that of the windows of the dense NHWC map at `data`, which are read where they lie;
-  // `stride` is not looked at.
+  // `stride` is not looked at. CUDA takes some of these (cuda_reads_windows()).
   ConvGeometry windows{};
-  [[gnu::always_inline]] bool is_windows() const { return windows.kernel_height > 0; }
+  [[gnu::always_inline]] constexpr bool is_windows() const { return windows.kernel_height > 0; }
 };
 
 struct Matmul {
@@ -66,6 +66,8 @@ void set_split_f32(bool allowed);
 
 // What the CUDA body needs: operands and bias in the type of the product, sums that c cannot hold. 0 when there is nothing to convert.
 std::int64_t cuda_scratch_bytes(const Matmul&);
+// Whether the CUDA body takes these arguments with an operand that is windows; where not, they are written out first (im2col).
+bool cuda_reads_windows(const Matmul&);
 inline constexpr std::int64_t kMatmulWorkspace = 32 << 20;  // what cuBLASLt recommends for sm_90
 
 }  // namespace twinlens

@@ -70,13 +70,15 @@ unsigned pack_pair(float low, float high) {
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float reciprocal_fast(float x) { return 1.0F / x; }
 
-inline void copy_async(void* to, const void* from, bool real) {
-  if (real) {
-    std::memcpy(to, from, 16);
-  } else {
-    std::memset(to, 0, 16);
-  }
+inline void copy_async(void* to, const void* from, bool real) { emulated::copy_later(to, real ? from : nullptr); }
+inline void wait_for_copies() {
+  emulated::end_group_of_copies();
+  emulated::finish_groups_but(0);
 }
-inline void wait_for_copies() {}
+inline void end_group_of_copies() { emulated::end_group_of_copies(); }
+template <int kLeft>
+void wait_for_groups_but() {
+  emulated::finish_groups_but(kLeft);
+}
 
 }  // namespace twinlens::cuda
