@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "clip/src/json_text.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/crc32c.h"
 #include "twinlens/core/file.h"
@@ -22,10 +24,13 @@ constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kState = "state.json";
 constexpr const char* kChecksums = "checksums.json";
 constexpr const char* kPrefix = "step_";
+constexpr const char* kAbandoned = "abandoned";
 
 std::int64_t step_of(const fs::path& folder) {
   const std::string name = folder.filename().string();
-  if (name.rfind(kPrefix, 0) != 0 || name.find_first_not_of("0123456789", 5) != std::string::npos || name.size() == 5) return -1;
+  constexpr std::size_t kMostDigits = 18;
+  if (name.rfind(kPrefix, 0) != 0 || name.find_first_not_of("0123456789", 5) != std::string::npos) return -1;
+  if (name.size() == 5 || name.size() > 5 + kMostDigits) return -1;
   return std::stoll(name.substr(5));
 }
 
@@ -65,6 +70,18 @@ void copy_tensors(const StateDict& from, StateDict& to) {
   }
 }
 
+// What lies ahead of a run that was resumed from an older checkpoint is of a branch that it has left: kept, but no longer one of its own.
+void move_abandoned(const fs::path& checkpoints, std::int64_t step) {
+  std::error_code ignored;
+  for (const fs::path& folder : list_checkpoints(checkpoints)) {
+    if (step_of(folder) <= step) return;
+    const fs::path to = checkpoints / kAbandoned / folder.filename();
+    fs::create_directories(to.parent_path(), ignored);
+    fs::remove_all(to, ignored);
+    fs::rename(folder, to, ignored);
+  }
+}
+
 std::string state_text(const TrainState& state) {
   const Json json{{"step", state.step},
                   {"samples", state.samples},
@@ -74,13 +91,16 @@ std::string state_text(const TrainState& state) {
                   {"instruction_set", state.instruction_set},
                   {"max_chunk", state.max_chunk},
                   {"evaluation_due", state.evaluation_due},
+                  {"last_update", state.last_update},
+                  {"rolled_back_at", state.rolled_back_at},
+                  {"bad_in_a_row", state.bad_in_a_row},
                   {"best_step", state.best_step},
                   {"best_value", state.best_value},
                   {"loss_scale", state.scaler.scale},
                   {"loss_scale_good_steps", state.scaler.good_steps},
                   {"data", state.data_fingerprint},
                   {"settings", Json::parse(state.settings.empty() ? "{}" : state.settings)}};
-  return json.dump(2) + "\n";
+  return json_text(json, 2) + "\n";
 }
 
 Json sums_of(const fs::path& folder) {
@@ -140,6 +160,7 @@ void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& sna
     throw;
   }
   atomic_write((checkpoints / "latest").string(), final_folder.filename().string() + "\n");
+  move_abandoned(checkpoints, state.step);
   const std::vector<fs::path> all = list_checkpoints(checkpoints);
   for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep_last)); i < all.size(); ++i) {
     if (step_of(all[i]) != state.best_step) fs::remove_all(all[i], ignored);
@@ -238,7 +259,10 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.planned = json.contains("max_chunk");
     state.evaluation_due = json.value("evaluation_due", false);
     state.best_step = json.value("best_step", std::int64_t{-1});
-    state.best_value = json.value("best_value", 0.0);
+    if (json.contains("best_value") && json["best_value"].is_number()) state.best_value = json["best_value"];
+    state.last_update = json.value("last_update", state.step);
+    state.rolled_back_at = json.value("rolled_back_at", std::int64_t{-1});
+    state.bad_in_a_row = json.value("bad_in_a_row", std::int64_t{0});
     state.scaler.scale = json.value("loss_scale", LossScale::kFirst);
     state.scaler.good_steps = json.value("loss_scale_good_steps", std::int32_t{0});
     state.data_fingerprint = json.at("data");

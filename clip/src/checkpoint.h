@@ -24,13 +24,15 @@ struct TrainState {
   std::int64_t epoch = 0;    // epochs done
   std::int64_t batch = 0;    // batches done in the epoch under way
   std::uint64_t seed = 0;
-  std::string instruction_set;   // the plan: same bits only with the same
-  std::string data_fingerprint;  // of the training data
-  std::string settings;          // JSON of what must not change between runs
-  std::int64_t max_chunk = 0;    // pairs encoded at once: chosen by free memory, and part of the plan
-  bool planned = false;          // max_chunk has been chosen
-  bool evaluation_due = false;   // saved before the evaluation of this step was made
-  std::int64_t best_step = -1;   // of --save-best; -1: none yet
+  std::string instruction_set;                         // the plan: same bits only with the same
+  std::string data_fingerprint;                        // of the training data
+  std::string settings;                                // JSON of what must not change between runs
+  std::int64_t max_chunk = 0;                          // pairs encoded at once: chosen by free memory, and part of the plan
+  bool planned = false;                                // max_chunk has been chosen
+  std::int64_t last_update = 0;                        // step of the last update that was made
+  std::int64_t rolled_back_at = -1, bad_in_a_row = 0;  // of the guard: steps
+  bool evaluation_due = false;                         // saved before the evaluation of this step was made
+  std::int64_t best_step = -1;                         // of --save-best; -1: none yet
   double best_value = 0.0;
   LossScale scaler;  // --precision amp
 };
@@ -42,7 +44,8 @@ struct CheckpointSnapshot {
 };
 void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema);
 
-// Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last` and the best.
+// Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last` and the best. Later steps, which are there
+// when the run was resumed from an older checkpoint, move to checkpoints/abandoned.
 void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last);
 
 // Writes checkpoints while training goes on. Used from one thread.

@@ -115,13 +115,26 @@ LoadedPictures load_pictures(const Clip& model, const std::vector<std::string>& 
   return out;
 }
 
+namespace {
+Tensor finite(const char* of, const Tensor& features) {
+  if (const std::int64_t bad = count_nonfinite(features).to_ints()[0]; bad > 0) {
+    throw NumericError(std::string("embedding: features of ") + of + " are not finite (" + std::to_string(bad) + " of " +
+                       std::to_string(features.count()) +
+                       " numbers of a batch); the weights are not, or the precision is too low for them; use another checkpoint, or fp32");
+  }
+  return features;
+}
+}  // namespace
+
 Tensor embed_pictures(const Clip& model, const Tensor& pixels, const EmbedOptions& options) {
   const NoGrad guard;
   const Tensor input = pixels.to(model.logit_scale.value.device());
-  return (options.normalize ? model.encode_image(input, options.context) : model.visual(input, options.context)).to(kCpu);
+  return finite("pictures",
+                (options.normalize ? model.encode_image(input, options.context) : model.visual(input, options.context)).to(kCpu));
 }
 
 Tensor embed_image_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options) {
+  check(options.batch_size > 0, "embed_image_files", "needs a positive batch size");
   if (paths.empty()) throw ConfigError("no images were given; command line; name at least one image file");
   const NoGrad guard;
   std::vector<Tensor> parts;
@@ -147,7 +160,8 @@ Tensor embed_texts(const Clip& model, const Tokenizer& tokenizer, const std::vec
     std::vector<std::vector<std::int32_t>> tokens;
     for (std::size_t i = begin; i < end; ++i) tokens.push_back(tokenizer.tokenize(texts[i], model.config.text.context_length).ids);
     const TokenBatch packed = batch_captions(model.config.text, tokens).to(model.logit_scale.value.device());
-    parts.push_back((options.normalize ? model.encode_text(packed, options.context) : model.text(packed, options.context)).to(kCpu));
+    parts.push_back(
+        finite("texts", (options.normalize ? model.encode_text(packed, options.context) : model.text(packed, options.context)).to(kCpu)));
   }
   return concat(parts, 0);
 }

@@ -8,6 +8,8 @@
 #include <unistd.h>
 #include <vector>
 
+#include "clip/src/json_text.h"
+
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/core/safetensors.h"
@@ -82,9 +84,8 @@ void EmbeddingWriter::finish() {
   const std::uint64_t bytes = static_cast<std::uint64_t>(count_) * static_cast<std::uint64_t>(width_) * sizeof(float);
   Metadata metadata = metadata_;
   metadata["format"] = "pt";
-  std::string header = nlohmann::ordered_json{{"__metadata__", metadata},
-                                              {kName, {{"dtype", "F32"}, {"shape", {count_, width_}}, {"data_offsets", {0, bytes}}}}}
-                           .dump();
+  std::string header =
+      json_text({{"__metadata__", metadata}, {kName, {{"dtype", "F32"}, {"shape", {count_, width_}}, {"data_offsets", {0, bytes}}}}});
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = header.size();
   AtomicFile file(path_);

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
 
@@ -42,6 +43,7 @@ Gathered gather(const Dataset& data, std::int64_t begin, std::int64_t end, std::
 }  // namespace
 
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options) {
+  check(options.batch_size > 0, "embed_dataset", "needs a positive batch size");
   const NoGrad guard;
   EmbeddedDataset out;
   out.skipped = data.skipped();

@@ -98,7 +98,7 @@ struct Loader::Work {
 
   // Throws when more than --max-skipped of the data is bad.
   void check_skipped() const {
-    const auto bad = static_cast<std::int64_t>(reported.size());
+    const auto bad = options.skipped_before + static_cast<std::int64_t>(reported.size());
     const auto total = data->size() + static_cast<std::int64_t>(data->skipped().size());
     if (static_cast<double>(bad) <= options.max_skipped * static_cast<double>(total)) return;
     throw FileError("loader: " + std::to_string(bad) + " of " + std::to_string(total) +

@@ -27,10 +27,10 @@ void for_scores(const Tensor& queries, const Tensor& items, F f) {
   }
 }
 
-// How many of the m scores come before item `target`.
+// How many of the m scores come before item `target`. What is not a number comes before all others, so that it wins nothing.
 std::int64_t rank_of(const float* scores, std::int64_t m, std::int64_t target) {
   std::int64_t rank = 0;
-  for (std::int64_t j = 0; j < m; ++j) rank += scores[j] > scores[target] || (scores[j] == scores[target] && j < target) ? 1 : 0;
+  for (std::int64_t j = 0; j < m; ++j) rank += !(scores[j] <= scores[target]) || (scores[j] == scores[target] && j < target) ? 1 : 0;
   return rank;
 }
 

@@ -7,6 +7,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "clip/src/json_text.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
@@ -81,7 +83,7 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
                    {"count", result.count},
                    {"embed_dim", model.config.embed_dim},
                    {"probe", embed_texts(model, tokenizer, {kProbe}).to_vector()}};
-  atomic_write(within(folder, kFacts), facts.dump() + "\n");
+  atomic_write(within(folder, kFacts), json_text(facts) + "\n");
   return result;
 }
 

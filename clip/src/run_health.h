@@ -24,6 +24,8 @@ class RunHealth {
   Verdict judge(double loss, double norm, const FlatParameters& parameters, std::int64_t updates, double beta2, bool look_for_spikes);
   // Counts a step that was left out, or the end of a series of them.
   void count(Verdict verdict, bool left_out);
+  // Of a run that is resumed.
+  void set_bad_in_a_row(std::int64_t steps) { in_a_row_ = steps; }
   std::int64_t bad_in_a_row() const { return in_a_row_; }
   std::int64_t left_out() const { return left_out_; }
 

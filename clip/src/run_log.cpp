@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "clip/src/json_text.h"
+
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
@@ -53,7 +55,7 @@ void RunLog::line(const std::string& text) {
 }
 
 void RunLog::metrics(const nlohmann::ordered_json& object) {
-  metrics_ << object.dump() << "\n" << std::flush;
+  metrics_ << json_text(object) << "\n" << std::flush;
   if (!metrics_)
     throw FileError("metrics.jsonl: a line could not be written; run folder; free some disk space and resume with --resume latest");
   if (events_ == nullptr) return;

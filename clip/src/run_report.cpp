@@ -10,6 +10,8 @@
 #include "twinlens/clip/report.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/file.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -105,31 +107,32 @@ double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
   const NoGrad guard;
   const std::unique_ptr<Communicator> solo = solo_communicator();
   const std::int64_t n = e.images.size(0);
-  const Tensor rows = from_vector(e.caption_of, {n});
-  const Tensor texts = index_select(e.texts, 0, rows);
+  const Permutation order(n, 0, 0);
+  std::vector<std::int64_t> picture_of, caption_of;
+  for (std::int64_t i = 0; i < n; ++i) {
+    picture_of.push_back(order(i));
+    caption_of.push_back(e.caption_of[static_cast<std::size_t>(order(i))]);
+  }
+  const Tensor rows = from_vector(caption_of, {n});
+  const Tensor images = index_select(e.images, 0, from_vector(picture_of, {n})), texts = index_select(e.texts, 0, rows);
   double total = 0.0;
   for (std::int64_t begin = 0; begin < n; begin += kLossChunk) {
     const std::int64_t end = std::min(n, begin + kLossChunk);
-    const Tensor loss =
-        clip_loss({e.images.slice(0, begin, end), texts.slice(0, begin, end), log_scale.to(kCpu), rows.slice(0, begin, end)},
-                  EqualCaptions::positives, *solo);
+    const Tensor loss = clip_loss({images.slice(0, begin, end), texts.slice(0, begin, end), log_scale.to(kCpu), rows.slice(0, begin, end)},
+                                  EqualCaptions::positives, *solo);
     total += static_cast<double>(loss.item()) * static_cast<double>(end - begin);
   }
   return total / static_cast<double>(n);
 }
 
 void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,
-                      const Dataset* validation, const TrainState& state, const ReportTable& data) {
+                      const Dataset* validation, const EmbedOptions& embed, const TrainState& state, const ReportTable& data) {
   Report report;
   report.title = "twinlens: " + options.name;
   report.summary = fmt::format("{} steps, {} pairs seen, {} epochs done; logit scale {:.2f}.", state.step, state.samples, state.epoch,
                                model.logit_scale_value());
   report.settings = describe(options);
   if (validation != nullptr) {
-    EmbedOptions embed;
-    embed.batch_size = static_cast<int>(options.batch_size);
-    embed.max_image_pixels = options.max_image_pixels;
-    embed.fast_decode = options.fast_decode;
     add_validation(report, model, *validation, embed_dataset(model, tokenizer, *validation, embed));
   }
   report.tables.push_back(data);

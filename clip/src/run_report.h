@@ -19,12 +19,12 @@ void write_skipped(const std::filesystem::path& file, const std::vector<SkippedS
 // What an earlier part of the run wrote; empty when there is no such file.
 std::vector<SkippedSample> read_skipped(const std::filesystem::path& file);
 
-// Symmetric InfoNCE over the whole validation set, every picture against the distinct captions and every caption against the pictures
-// that do not share it.
+// Symmetric InfoNCE of the validation set in batches of 256 pictures, in a fixed random order (files are often sorted by class, whose
+// pictures share captions and would have nothing to be told from). Equal captions in a batch count as one.
 double validation_loss(const EmbeddedDataset& embedded, const Tensor& log_scale);
 
 // report.html with the curves of metrics.jsonl and, when there is validation data, what its captions find and where the model errs.
 void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,
-                      const Dataset* validation, const TrainState& state, const ReportTable& data);
+                      const Dataset* validation, const EmbedOptions& embed, const TrainState& state, const ReportTable& data);
 
 }  // namespace twinlens

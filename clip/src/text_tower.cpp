@@ -38,8 +38,20 @@ TokenBatch TokenBatch::to(Device device) const {
 }
 
 TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vector<std::int32_t>>& captions, bool pack) {
-  if (config.needs_no_padding() && pack) return pack_captions(captions);
   std::vector<std::vector<std::int32_t>> rows = captions;
+  if (config.pool_type == "argmax") {
+    // The first of the highest token is read; behind it there is more only where a caption spells an end of text.
+    for (std::vector<std::int32_t>& row : rows) {
+      const auto read = std::max_element(row.begin(), row.end());
+      if (!config.no_causal_mask && read != row.end()) row.erase(read + 1, row.end());
+    }
+  } else if (config.pool_type == "eos" && config.needs_no_padding()) {
+    for (std::vector<std::int32_t>& row : rows) {
+      const auto read = std::find(row.begin(), row.end(), config.eos_id);
+      if (read != row.end()) row.erase(read + 1, row.end());
+    }
+  }
+  if (config.needs_no_padding() && pack) return pack_captions(rows);
   std::vector<std::int64_t> read;
   const auto length = static_cast<std::size_t>(config.context_length);
   for (std::size_t i = 0; i < rows.size(); ++i) {

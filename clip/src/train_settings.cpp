@@ -225,6 +225,19 @@ nlohmann::ordered_json resume_settings(const TrainOptions& o, const ModelConfig&
   // (Filled-up batches are products of other sizes.)
   if (o.cuda_graphs) out["cuda_graphs"] = true;
   if (o.fast_decode) out["fast_decode"] = true;
+  // Written where they are not what they are by default, so that older checkpoints go on.
+  const TrainOptions plain;
+  const auto note = [&](const char* name, const auto& value, const auto& usual) {
+    if (value != usual) out[name] = value;
+  };
+  note("on_nonfinite", o.on_nonfinite, plain.on_nonfinite);
+  note("spike_factor", o.spike_factor, plain.spike_factor);
+  note("max_bad_steps", o.max_bad_steps, plain.max_bad_steps);
+  note("max_image_pixels", o.max_image_pixels, plain.max_image_pixels);
+  note("stream_loss", o.stream_loss, plain.stream_loss);
+  note("pack_captions", o.pack_captions, plain.pack_captions);
+  note("prune_last_block", o.prune_last_block, plain.prune_last_block);
+  note("encode_equal_once", o.encode_equal_once, plain.encode_equal_once);
   return out;
 }
 

@@ -5,7 +5,9 @@
 #include <cstdio>
 #include <fmt/format.h>
 #include <limits>
+#include <unordered_set>
 
+#include "clip/src/json_text.h"
 #include "clip/src/memory_plan.h"
 #include "clip/src/resume.h"
 #include "clip/src/run_report.h"
@@ -116,7 +118,7 @@ void Training::prepare_model() {
 }
 
 void Training::prepare_steps() {
-  const LoaderOptions l = loader_options(o_, model_->config);
+  LoaderOptions l = loader_options(o_, model_->config);
   steps_per_epoch_ = EpochOrder(*data_, order_options(l), 0).size() / l.batch_size;
   total_steps_ = std::max<std::int64_t>(1, steps_per_epoch_ * o_.epochs);
   if (o_.warmup < 0) o_.warmup = std::min<std::int64_t>(10'000, total_steps_ / 20);
@@ -125,7 +127,7 @@ void Training::prepare_steps() {
   if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_, true);
   block_.seed = o_.seed;
   state_.seed = o_.seed;
-  state_.instruction_set = name_of(active_isa());
+  state_.instruction_set = device_.is_cuda() ? "cuda" : name_of(active_isa());
   state_.data_fingerprint = data_->fingerprint();
   state_.settings = resume_settings(o_, model_->config).dump();
   writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save);
@@ -134,10 +136,12 @@ void Training::prepare_steps() {
       state_ = resume_run(folder_, o_.resume, state_, *model_, *parameters_, ema_.get());
       saved_step_ = state_.step;
       writer_->set_written(state_.step);
+      health_.set_bad_in_a_row(state_.bad_in_a_row);
     }
     remove_half_written(folder_);
     skipped_before_ = read_skipped(folder_ / "skipped.tsv");
     skipped_logged_ = skipped_before_.size();
+    l.skipped_before = static_cast<std::int64_t>(skipped_before_.size());
     RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
   }
   // What was chosen first stays chosen, for the same bits.
@@ -158,16 +162,19 @@ void Training::prepare_steps() {
 // short.
 void Training::save_in_grace() {
   if (saved_step_ == state_.step || model_->config.vision.is_resnet() || in_backward_ != nullptr || device_.is_cuda()) return;
+  if (!weights_are_finite()) return;
   writer_->save(state_, *model_, *parameters_, ema_.get());
   writer_->wait();
 }
+
+bool Training::weights_are_finite() const { return std::isfinite(norm2(parameters_->values).item()); }
 
 void Training::save() {
   const std::lock_guard state(grace_->state());
   writer_->poll();
   settle_steps();
   if (saved_step_ == state_.step) return;
-  if (!std::isfinite(norm2(parameters_->values).item())) {
+  if (!weights_are_finite()) {
     throw NumericError(
         fmt::format("the weights are not finite after step {}; they are not saved; lower --lr; the last good checkpoint is {}", state_.step,
                     last_good()));
@@ -180,9 +187,10 @@ void Training::save() {
 // skipped.tsv: what this run has found so far, and what it had found before it was resumed. The first few go to the log.
 void Training::note_skipped() {
   std::vector<SkippedSample> all = skipped_before_;
+  std::unordered_set<std::string> known;
+  for (const SkippedSample& before : skipped_before_) known.insert(before.key);
   for (const SkippedSample& s : loader_->skipped()) {
-    const auto same = [&](const SkippedSample& before) { return before.key == one_line(s.key); };
-    if (std::none_of(skipped_before_.begin(), skipped_before_.end(), same)) all.push_back(s);
+    if (known.count(one_line(s.key)) == 0) all.push_back(s);
   }
   write_skipped(folder_ / "skipped.tsv", all);
   for (; skipped_logged_ < all.size() && skipped_logged_ < 10; ++skipped_logged_) {
@@ -191,17 +199,16 @@ void Training::note_skipped() {
 }
 
 void Training::finish() {
-  if (ema_ != nullptr) ema_->swap(*parameters_);
+  const AveragedWeights averaged(ema_.get(), *parameters_);
   save_model(*model_, (folder_ / "model").string());
   copy_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained, (folder_ / "model").string());
-  write_run_report(folder_, o_, *model_, *tokenizer_, validation_.get(), state_, data_health_.table(loader_->skipped()));
-  if (ema_ != nullptr) ema_->swap(*parameters_);
+  write_run_report(folder_, o_, *model_, *tokenizer_, validation_.get(), embed_options(), state_, data_health_.table(loader_->skipped()));
 }
 
 TrainResult Training::run() {
   Json params;
   for (const auto& [name, value] : describe(o_)) params[name] = value;
-  atomic_write((folder_ / "params.json").string(), params.dump(2) + "\n");
+  atomic_write((folder_ / "params.json").string(), json_text(params, 2) + "\n");
   log_->line(fmt::format("{}: {} parameters on {} ({}, {} threads), precision {}", o_.model, count_parameters(collect(*model_)),
                          to_string(device_), name_of(active_isa()), thread_count(), o_.precision));
   log_->line(fmt::format("{} pairs, {} steps an epoch of {} pairs, {} steps in all; equal captions: {}", data_->size(), steps_per_epoch_,
@@ -234,9 +241,10 @@ void Training::evaluate_now() {
     if (!is_best(metrics)) return;
     state_.best_step = state_.step;
     state_.best_value = metrics[o_.save_best];
-    if (ema_ != nullptr) ema_->swap(*parameters_);
-    save_model(*model_, (folder_ / "best").string());
-    if (ema_ != nullptr) ema_->swap(*parameters_);
+    {
+      const AveragedWeights averaged(ema_.get(), *parameters_);
+      save_model(*model_, (folder_ / "best").string());
+    }
     saved_step_ = -1;  // also when this step has been saved: the checkpoint says that it is the best
   }
   save();
@@ -251,7 +259,7 @@ bool Training::is_best(const Json& metrics) {
   }
   const double value = metrics[o_.save_best];
   const bool lower = o_.save_best.find("loss") != std::string::npos || o_.save_best.find("rank") != std::string::npos;
-  return state_.best_step < 0 || (lower ? value < state_.best_value : value > state_.best_value);
+  return std::isfinite(value) && (state_.best_step < 0 || (lower ? value < state_.best_value : value > state_.best_value));
 }
 
 void Training::run_steps(TrainResult& result) {

@@ -22,11 +22,28 @@
 #include "clip/src/step_readback.h"
 #include "clip/src/train_settings.h"
 
+#include "twinlens/clip/embedding.h"
 #include "twinlens/clip/loader.h"
 #include "twinlens/clip/train_step.h"
 #include "twinlens/clip/trainer.h"
 
 namespace twinlens {
+
+// The averaged weights in the place of the trained ones, while it lives; without an average nothing.
+class AveragedWeights {
+ public:
+  AveragedWeights(Ema* average, FlatParameters& parameters) : average_(average), parameters_(parameters) { swap(); }
+  ~AveragedWeights() { swap(); }
+  AveragedWeights(const AveragedWeights&) = delete;
+  AveragedWeights& operator=(const AveragedWeights&) = delete;
+
+ private:
+  void swap() {
+    if (average_ != nullptr) average_->swap(parameters_);
+  }
+  Ema* average_;
+  FlatParameters& parameters_;
+};
 
 class Training {
  public:
@@ -74,11 +91,13 @@ class Training {
   void roll_back(std::int64_t bad_steps);
   bool is_logged(std::int64_t step) const { return step % o_.log_every_n_steps == 0 || step == total_steps_; }
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
+  EmbedOptions embed_options() const;
   nlohmann::ordered_json evaluate();
   void evaluate_now();
   bool is_best(const nlohmann::ordered_json& metrics);
   void save();
   void save_in_grace();
+  bool weights_are_finite() const;
   void finish_writing();
   void note_skipped();
   std::string last_good() const;
@@ -116,7 +135,6 @@ class Training {
   std::size_t skipped_logged_ = 0;
   double last_loss_ = 0.0, last_norm_ = 0.0, last_scale_ = 1.0;
   RunHealth health_{o_};
-  std::int64_t rolled_back_at_ = -1, last_update_ = 0;  // steps
   DataHealth data_health_;
   std::unique_ptr<StepReadback> readback_;  // --async-step
   std::deque<QueuedStep> queued_;

@@ -29,7 +29,8 @@ bool Training::guard(const SeenStep& step) {
                            std::isfinite(step.loss) ? "the gradient norm" : "the loss", health_.left_out(), keys_of(step.samples)));
   }
   if (left_out && (health_.bad_in_a_row() >= o_.max_bad_steps || !statistics_are_finite())) roll_back(health_.bad_in_a_row());
-  if (!left_out) last_update_ = step.number;
+  if (!left_out) state_.last_update = step.number;
+  state_.bad_in_a_row = health_.bad_in_a_row();
   return !left_out;
 }
 
@@ -47,15 +48,15 @@ bool Training::statistics_are_finite() const {
 void Training::roll_back(std::int64_t bad_steps) {
   writer_->wait();  // which checkpoint is the newest must not depend on how fast it is written
   const std::string why = fmt::format("{} steps in a row were not finite or spikes", bad_steps);
-  if (rolled_back_at_ >= 0 && state_.step - rolled_back_at_ <= 2 * o_.max_bad_steps) {
+  if (state_.rolled_back_at >= 0 && state_.step - state_.rolled_back_at <= 2 * o_.max_bad_steps) {
     throw NumericError(why + fmt::format(" at step {}, again after going back to a checkpoint; lower --lr; the last checkpoint is {}",
                                          state_.step + 1, last_good()));
   }
   for (const std::filesystem::path& checkpoint : list_checkpoints(folder_ / "checkpoints")) {
     const std::string name = checkpoint.filename().string();
-    if (std::stoll(name.substr(name.find('_') + 1)) >= last_update_) continue;
+    if (std::stoll(name.substr(name.find('_') + 1)) >= state_.last_update) continue;
     const TrainState then = resume_run(folder_, checkpoint.string(), state_, *model_, *parameters_, ema_.get());
-    rolled_back_at_ = state_.step;
+    state_.rolled_back_at = state_.step;
     health_.count(RunHealth::Verdict::good, false);
     log_->line(fmt::format("warning: {}: back to the weights of step {}; the data goes on", why, then.step));
     return;

@@ -137,20 +137,21 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
   live_report_->update(o_, state_, total_steps_, data_health_, loader_->skipped());
 }
 
-Json Training::evaluate() {
-  std::unique_lock changing(grace_->state(), std::defer_lock);
-  if (ema_ != nullptr) {
-    changing.lock();
-    ema_->swap(*parameters_);
-  }
+EmbedOptions Training::embed_options() const {
   EmbedOptions options;
   options.context.compute = context_.compute;
   options.batch_size = static_cast<int>(step_options_.max_chunk > 0 ? std::min(o_.batch_size, step_options_.max_chunk) : o_.batch_size);
   options.max_image_pixels = o_.max_image_pixels;
   options.fast_decode = o_.fast_decode;
-  const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, options);
+  return options;
+}
+
+Json Training::evaluate() {
+  std::unique_lock changing(grace_->state(), std::defer_lock);
+  if (ema_ != nullptr) changing.lock();
+  const AveragedWeights averaged(ema_.get(), *parameters_);
+  const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, embed_options());
   const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.caption_of);
-  if (ema_ != nullptr) ema_->swap(*parameters_);
   Json line{{"step", state_.step},
             {"epoch", state_.epoch},
             {"samples", state_.samples},

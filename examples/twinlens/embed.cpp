@@ -87,7 +87,7 @@ Action add_embed(CLI::App& app) {
   auto flags = std::make_shared<EmbedFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--images", flags->images, "Image files, folders or tars, of any size: memory is that of a batch");
-  app.add_option("--texts", flags->texts, "File with one text a line");
+  app.add_option("--texts", flags->texts, "File with one text a line; empty lines are left out");
   app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32")->required();
   app.add_option("--names", flags->names,
                  "File for the names of the rows, one a line. In folders and tars, pictures that cannot be used are left out");

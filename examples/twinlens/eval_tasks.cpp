@@ -51,7 +51,7 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
     names.erase(std::unique(names.begin(), names.end()), names.end());
   }
   std::map<std::string, std::int64_t> index;
-  for (const std::string& name : names) index.emplace(name, static_cast<std::int64_t>(index.size()));
+  for (std::size_t i = 0; i < names.size(); ++i) index.emplace(names[i], static_cast<std::int64_t>(i));  // of equal names the first
   std::vector<std::int64_t> out;
   for (const std::string& label : labels) {
     const auto it = index.find(label);

@@ -17,15 +17,23 @@ namespace fs = std::filesystem;
 
 class FolderDataset final : public IndexedDataset {
  public:
-  FolderDataset(const std::string& root, const DatasetOptions& options) : root_(root) {
+  FolderDataset(const std::string& root, const DatasetOptions& options) : root_(fs::path(root).lexically_normal()) {
+    if (!root_.has_filename() && root_.has_parent_path()) root_ = root_.parent_path();  // (a slash at the end)
     std::error_code error;
-    std::vector<fs::path> pictures;
+    std::vector<fs::path> pictures, broken;
     bool has_texts = false;
-    for (fs::recursive_directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
-      if (it->is_regular_file() && is_picture(it->path().string())) pictures.push_back(it->path());
+    constexpr auto follow = fs::directory_options::follow_directory_symlink;
+    for (fs::recursive_directory_iterator it(root_, follow, error), end; !error && it != end; it.increment(error)) {
+      std::error_code unreadable;
+      if (it->is_directory(unreadable)) {
+        if (it->is_symlink(unreadable) && leads_back(it->path())) it.disable_recursion_pending();
+        continue;
+      }
+      if (is_picture(it->path().string())) (it->is_regular_file(unreadable) ? pictures : broken).push_back(it->path());
       has_texts = has_texts || it->path().extension() == ".txt";
     }
     if (error) throw FileError("folder cannot be read: " + error.message() + "; " + root + "; check the path and its permissions");
+    for (const fs::path& picture : broken) skip(picture.lexically_relative(root_).string(), "not a file (a link that leads nowhere?)");
     std::sort(pictures.begin(), pictures.end());
     for (const fs::path& picture : pictures) add(picture, has_texts, options);
     if (size() == 0) {
@@ -41,6 +49,13 @@ class FolderDataset final : public IndexedDataset {
   }
 
  private:
+  // Whether a link is to a folder that it lies in.
+  static bool leads_back(const fs::path& link) {
+    std::error_code unreadable;
+    const fs::path target = fs::canonical(link, unreadable), place = fs::canonical(link.parent_path(), unreadable);
+    return unreadable || std::mismatch(target.begin(), target.end(), place.begin(), place.end()).first == target.end();
+  }
+
   void add(const fs::path& picture, bool has_texts, const DatasetOptions& options) {
     const std::string name = fs::relative(picture, root_).string();
     note_source(std::to_string(fs::file_size(picture)));

@@ -17,10 +17,11 @@ using Row = std::vector<std::string>;
 
 constexpr std::size_t kLongestRow = std::size_t{1} << 20;
 
-// The row that begins at `at`, which moves behind it. False when the text ends first (and more of the file may follow).
-bool read_row(std::string_view text, std::size_t& at, char separator, Row& row) {
+// The row that begins at `at`, which moves behind it. False when the text ends first (and more of the file may follow), `quoted` when it
+// ends within quotes.
+bool read_row(std::string_view text, std::size_t& at, char separator, Row& row, bool& quoted) {
   row.assign(1, {});
-  bool quoted = false;
+  quoted = false;
   for (std::size_t i = at; i < text.size();) {
     const char c = text[i++];
     if (quoted) {
@@ -55,12 +56,17 @@ class RowReader {
   std::uint64_t position() const { return window_begin_ + at_; }
   bool next(Row& row, char separator) {
     if (position() >= file_.size()) return false;
-    if (read_row(window_, at_, separator, row)) return true;
+    bool quoted = false;
+    if (read_row(window_, at_, separator, row, quoted)) return true;
     fill();
-    if (read_row(window_, at_, separator, row)) return true;
+    if (read_row(window_, at_, separator, row, quoted)) return true;
     if (window_begin_ + window_.size() < file_.size()) {
       throw FileError("a row is longer than " + std::to_string(kLongestRow) + " bytes; " + file_.path() + " at byte " +
                       std::to_string(position()) + "; close the quote, or shorten it");
+    }
+    if (quoted) {
+      throw FileError("a quote is not closed; " + file_.path() + " in the row at byte " + std::to_string(position()) +
+                      "; close it, or write \"\" for a quote within quotes");
     }
     at_ = window_.size();  // the last row, without a line break
     return true;
@@ -188,8 +194,9 @@ class TableDataset final : public Dataset {
     std::string text(place.bytes, '\0');
     file_.read_at(place.begin, text.data(), text.size());
     std::size_t begin = 0;
+    bool quoted = false;
     Row cells;
-    read_row(text, begin, separator_, cells);
+    read_row(text, begin, separator_, cells, quoted);
     if (cells.size() <= std::max(image_, caption_)) {
       throw FileError("a row is not what it was; " + key(i) + "; the table was changed while it was in use: start again");
     }
