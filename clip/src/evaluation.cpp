@@ -57,6 +57,7 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
   std::string last;
   bool last_kept = false;
   for (std::int64_t begin = 0; begin < data.size(); begin += options.batch_size) {
+    if (options.stop != nullptr && options.stop->load()) throw Stopped();
     const std::int64_t end = std::min(data.size(), begin + options.batch_size);
     const Gathered g = gather(data, begin, end, last, out.skipped);
     for (const std::int64_t sample : g.of_last) {
@@ -76,7 +77,9 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
     if (!pictures.kept.empty()) parts.push_back(embed_pictures(model, pictures.pixels, options));
   }
   if (parts.empty())
-    throw FileError("evaluation: no usable picture; " + std::to_string(out.skipped.size()) + " were skipped; check --data");
+    throw FileError("evaluation: no usable picture; " + std::to_string(out.skipped.size()) + " were skipped" +
+                    (out.skipped.empty() ? std::string() : ", first: " + out.skipped.front().key + ": " + out.skipped.front().reason) +
+                    "; mend the data");
   out.images = concat(parts, 0);
   out.texts = embed_texts(model, tokenizer, out.captions, options);
   return out;

@@ -31,6 +31,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+constexpr const char* kOfValidation = "validation: ";  // what the reason of a skipped sample begins with
+
 // A run that was ended before its first checkpoint is begun again by --resume latest.
 bool begins_anew(const fs::path& folder, const std::string& resume) {
   if (resume != "latest" || !fs::exists(folder / "params.json") || !list_checkpoints(folder / "checkpoints").empty()) return false;
@@ -71,6 +73,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
     throw ConfigError("'" + o_.report_to + "' is not there; --report-to; use tensorboard, or read metrics.jsonl");
   }
   if (!o_.save_best.empty() && o_.val_data.empty()) throw ConfigError("nothing is evaluated; --save-best; give --val-data");
+  if (!o_.resume.empty()) lock_ = std::make_unique<RunLock>(folder_);
   data_ = open_dataset(o_.train_data, dataset_options(o_));
   if (!o_.val_data.empty()) validation_ = open_dataset(o_.val_data, validation_data_options(o_));
   prepare_model();
@@ -78,6 +81,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   std::error_code error;
   fs::create_directories(folder_, error);
   if (error) throw FileError("run folder cannot be made: " + error.message() + "; " + folder_.string() + "; choose another --logs");
+  if (lock_ == nullptr) lock_ = std::make_unique<RunLock>(folder_);
   log_ = std::make_unique<RunLog>(folder_, o_.report_to == "tensorboard");
   live_report_ = std::make_unique<LiveReport>(folder_, o_.report_seconds);
 }
@@ -124,6 +128,10 @@ void Training::prepare_steps() {
   if (o_.warmup < 0) o_.warmup = std::min<std::int64_t>(10'000, total_steps_ / 20);
   schedule_ = schedule_of(o_, steps_per_epoch_);
   adamw_ = adamw_options(o_, model_->config);
+  o_.beta1 = adamw_.beta1;
+  o_.beta2 = adamw_.beta2;
+  o_.eps = adamw_.eps;
+  o_.threads = thread_count();
   if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_, true);
   block_.seed = o_.seed;
   state_.seed = o_.seed;
@@ -141,7 +149,8 @@ void Training::prepare_steps() {
     remove_half_written(folder_);
     skipped_before_ = read_skipped(folder_ / "skipped.tsv");
     skipped_logged_ = skipped_before_.size();
-    l.skipped_before = static_cast<std::int64_t>(skipped_before_.size());
+    l.skipped_before = std::count_if(skipped_before_.begin(), skipped_before_.end(),
+                                     [](const SkippedSample& s) { return s.reason.rfind(kOfValidation, 0) != 0; });
     RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
   }
   // What was chosen first stays chosen, for the same bits.
@@ -192,6 +201,9 @@ void Training::note_skipped() {
   for (const SkippedSample& s : loader_->skipped()) {
     if (known.count(one_line(s.key)) == 0) all.push_back(s);
   }
+  for (const SkippedSample& s : validation_skipped_) {
+    if (known.count(one_line(s.key)) == 0) all.push_back({s.key, kOfValidation + s.reason});
+  }
   write_skipped(folder_ / "skipped.tsv", all);
   for (; skipped_logged_ < all.size() && skipped_logged_ < 10; ++skipped_logged_) {
     log_->line("skipped " + all[skipped_logged_].key + ": " + all[skipped_logged_].reason);
@@ -202,7 +214,8 @@ void Training::finish() {
   const AveragedWeights averaged(ema_.get(), *parameters_);
   save_model(*model_, (folder_ / "model").string());
   copy_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained, (folder_ / "model").string());
-  write_run_report(folder_, o_, *model_, *tokenizer_, validation_.get(), embed_options(), state_, data_health_.table(loader_->skipped()));
+  write_run_report(folder_, o_, *model_, *tokenizer_, stopping() ? nullptr : validation_.get(), embed_options(), state_,
+                   data_health_.table(loader_->skipped()));
 }
 
 TrainResult Training::run() {
@@ -231,14 +244,19 @@ TrainResult Training::run() {
   return result;
 }
 
-// Evaluates the step that is done. What is the best so far is kept.
-void Training::evaluate_now() {
+// Evaluates the step that is done. What is the best so far is kept. False when the run is to stop before it is done.
+bool Training::evaluate_now() {
   settle_steps();
-  const Json metrics = evaluate();
+  Json metrics;
+  try {
+    metrics = evaluate();
+  } catch (const Stopped&) {
+    return false;
+  }
   {
     const std::lock_guard changing(grace_->state());
     state_.evaluation_due = false;
-    if (!is_best(metrics)) return;
+    if (!is_best(metrics)) return true;
     state_.best_step = state_.step;
     state_.best_value = metrics[o_.save_best];
     {
@@ -248,6 +266,15 @@ void Training::evaluate_now() {
     saved_step_ = -1;  // also when this step has been saved: the checkpoint says that it is the best
   }
   save();
+  return true;
+}
+
+// Saved with what is due.
+void Training::stop_here(TrainResult& result) {
+  save();
+  finish_writing();
+  log_->line("stopped; continue with --resume latest");
+  result.stopped_early = true;
 }
 
 bool Training::is_best(const Json& metrics) {
@@ -263,13 +290,13 @@ bool Training::is_best(const Json& metrics) {
 }
 
 void Training::run_steps(TrainResult& result) {
-  if (state_.evaluation_due) evaluate_now();
+  if (state_.evaluation_due && !evaluate_now()) return stop_here(result);
   if (prediction_.has_value()) reset_peak_memory(device_);
   while (state_.step < total_steps_) {
     step();
     compare_memory();
     const bool epoch_ended = state_.batch == 0, last = state_.step == total_steps_;
-    const bool stopping = stop_ != nullptr && stop_->load();
+    const bool stops = stopping();
     {
       const std::lock_guard changing(grace_->state());
       state_.evaluation_due =
@@ -277,16 +304,11 @@ void Training::run_steps(TrainResult& result) {
     }
     // Saving comes first: an evaluation may take longer than the time that a signal leaves.
     if ((epoch_ended && o_.save_frequency > 0 && state_.epoch % o_.save_frequency == 0) ||
-        (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stopping || last) {
+        (o_.save_every_steps > 0 && state_.step % o_.save_every_steps == 0) || stops || last) {
       save();
     }
-    if (stopping && !last) {
-      finish_writing();
-      log_->line("stopped; continue with --resume latest");
-      result.stopped_early = true;
-      return;
-    }
-    if (state_.evaluation_due) evaluate_now();
+    if (stops && !last) return stop_here(result);
+    if (state_.evaluation_due && !evaluate_now()) return stop_here(result);
   }
   settle_steps();
   finish_writing();

@@ -5,6 +5,7 @@
 #include <deque>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,6 +19,7 @@
 #include "clip/src/live_report.h"
 #include "clip/src/memory_plan.h"
 #include "clip/src/run_health.h"
+#include "clip/src/run_lock.h"
 #include "clip/src/run_log.h"
 #include "clip/src/step_readback.h"
 #include "clip/src/train_settings.h"
@@ -93,7 +95,9 @@ class Training {
   void log_step(const LoadedBatch& batch, double loss, double norm, double batch_seconds);
   EmbedOptions embed_options() const;
   nlohmann::ordered_json evaluate();
-  void evaluate_now();
+  bool evaluate_now();
+  bool stopping() const { return stop_ != nullptr && stop_->load(); }
+  void stop_here(TrainResult& result);
   bool is_best(const nlohmann::ordered_json& metrics);
   void save();
   void save_in_grace();
@@ -107,6 +111,7 @@ class Training {
   TrainOptions o_;
   const std::atomic<bool>* stop_;
   std::filesystem::path folder_;
+  std::unique_ptr<RunLock> lock_;
   Device device_;
   std::unique_ptr<RunLog> log_;
   std::shared_ptr<const Dataset> data_, validation_;
@@ -131,9 +136,10 @@ class Training {
   std::int64_t saved_step_ = -1;
   std::vector<std::string> plan_;         // what --memory-limit led to, and what is predicted on a card; for the log
   std::optional<MemoryPlan> prediction_;  // until it has been compared
-  std::vector<SkippedSample> skipped_before_;
+  std::vector<SkippedSample> skipped_before_, validation_skipped_;
   std::size_t skipped_logged_ = 0;
-  double last_loss_ = 0.0, last_norm_ = 0.0, last_scale_ = 1.0;
+  double last_loss_ = std::numeric_limits<double>::quiet_NaN();  // of the last update
+  double last_norm_ = 0.0, last_scale_ = 1.0;
   RunHealth health_{o_};
   DataHealth data_health_;
   std::unique_ptr<StepReadback> readback_;  // --async-step

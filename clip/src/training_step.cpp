@@ -150,7 +150,15 @@ Json Training::evaluate() {
   std::unique_lock changing(grace_->state(), std::defer_lock);
   if (ema_ != nullptr) changing.lock();
   const AveragedWeights averaged(ema_.get(), *parameters_);
-  const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, embed_options());
+  EmbedOptions options = embed_options();
+  options.stop = stop_;
+  const EmbeddedDataset embedded = embed_dataset(*model_, *tokenizer_, *validation_, options);
+  if (validation_skipped_.empty() && !embedded.skipped.empty()) {
+    validation_skipped_ = embedded.skipped;
+    log_->line(fmt::format("warning: {} of the validation data cannot be used, first: {}: {}; see skipped.tsv", embedded.skipped.size(),
+                           embedded.skipped.front().key, embedded.skipped.front().reason));
+    note_skipped();
+  }
   const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.caption_of);
   Json line{{"step", state_.step},
             {"epoch", state_.epoch},

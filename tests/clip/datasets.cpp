@@ -190,6 +190,8 @@ TEST_CASE("CSV: quoted line breaks and quotes, bad rows, missing columns and pic
   for (const SkippedSample& s : data->skipped()) reasons.push_back(s.key + " " + s.reason);
   CHECK(reasons ==
         std::vector<std::string>{"a.csv:3 the row has 1 of 2 columns", "a.csv:4 the image path is empty", "a.csv:5 the caption is empty"});
+  write_text(folder / "open.csv", "filepath,title\nx.png,fine\nx.png,\"unclosed\nx.png,lost\n");
+  CHECK_THROWS_WITH(open_dataset(folder / "open.csv"), Contains("a quote is not closed") && Contains("in the row at byte 26"));
   write_text(folder / "b.csv", "pic,words\nx.png,y\n");
   CHECK_THROWS_WITH(open_dataset(folder / "b.csv"), Contains("no column 'filepath'") && Contains("has the columns pic, words"));
 }
@@ -221,6 +223,20 @@ TEST_CASE("folders: captions beside the pictures, or classes", "[data]") {
   CHECK(classes->field(1, "class") == "red_panda");
   CHECK(classes->key(1) == "red_panda/1.PNG");
   CHECK(classes->skipped().size() == 1);
+
+  // A slash at the end is the same folder; links to folders are followed, but not around; broken ones are told.
+  CHECK(open_dataset((folder / "flat") + "/")->size() == 3);
+  std::filesystem::create_directories(folder / "bare");
+  write_text(folder / "bare/1.png", pairs[0].png);
+  CHECK_THROWS_WITH(open_dataset((folder / "bare") + "/"), Contains("no pictures with captions"));
+  std::filesystem::create_directory_symlink(folder / "classes/cat", folder / "classes/tiger");
+  std::filesystem::create_directory_symlink(folder / "classes", folder / "classes/cat/around");
+  std::filesystem::create_symlink(folder / "nothing.png", folder / "classes/cat/gone.png");
+  const auto linked = open_dataset(folder / "classes", options);
+  CHECK(linked->size() == 4);
+  std::set<std::string> skipped;
+  for (const SkippedSample& s : linked->skipped()) skipped.insert(s.key);
+  CHECK(skipped == std::set<std::string>{"cat/gone.png", "stray.png", "tiger/gone.png"});
 
   std::filesystem::create_directory(folder / "empty");
   CHECK_THROWS_WITH(open_dataset(folder / "empty"), Contains("no pictures with captions"));

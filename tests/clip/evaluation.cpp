@@ -1,11 +1,19 @@
 // Metrics over a part of the queries, words of captions, and the linear probe.
 
+#include "twinlens/clip/evaluation.h"
+
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cmath>
+
+#include "clip/src/run_report.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
 
 #include "twinlens/clip/linear_probe.h"
 #include "twinlens/clip/metrics.h"
 #include "twinlens/clip/seen_words.h"
+#include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 
 namespace twinlens::test {
@@ -52,6 +60,51 @@ TEST_CASE("queries can be left out while all candidates stay", "[eval]") {
   CHECK(some.top1 == Approx(1.0 / 3));
   CHECK(some.top5 == 1.0);
   CHECK(some.mean_per_class_recall == Approx(1.0 / 3));
+}
+
+TEST_CASE("features that are no numbers win nothing, and are an error where they are made", "[eval]") {
+  const float nan = std::nanf("");
+  const Tensor texts = from_vector(std::vector<float>{nan, nan, 0, 1}, {2, 2});
+  const Tensor images = from_vector(std::vector<float>{1, 0, 0, 1}, {2, 2});
+  const Retrieval r = retrieval_metrics(images, texts, std::vector<std::int64_t>{0, 1});
+  CHECK(r.image_to_text.r1 == 0.0);
+  CHECK(r.text_to_image.r1 == 0.5);
+  CHECK(classification_metrics(images, texts, {0, 1}).top1 == 0.0);
+  CHECK(retrieval_metrics(from_vector(std::vector<float>{nan, nan}, {1, 2}), images, std::vector<std::int64_t>{0}).image_to_text.r10 ==
+        1.0);
+
+  const TemporaryFolder folder;
+  write_text(folder / "model.json", toy_vit_json());
+  Clip model(find_model_config(folder / "model.json"), 1);
+  const Tensor pixels = zeros({1, 32, 32, 3}, DType::u8);
+  CHECK(embed_pictures(model, pixels, {}).count() > 0);
+  {
+    const NoGrad guard;
+    for (const NamedParameter& p : collect(model).parameters) {
+      if (p.name == "visual.proj") p.parameter->value.fill_(std::nan(""));
+    }
+  }
+  CHECK_THROWS_WITH(embed_pictures(model, pixels, {}), Catch::Contains("features of pictures are not finite"));
+  const std::atomic<bool> stop{true};
+  EmbedOptions stopped;
+  stopped.stop = &stop;
+  write_toy_folder(folder / "data", toy_pairs(2));
+  CHECK_THROWS_AS(embed_dataset(model, *tokenizer_of(model.config), *open_dataset(folder / "data"), stopped), Stopped);
+}
+
+TEST_CASE("the validation loss does not hang on the order of the data", "[eval]") {
+  // 600 pictures of either of two captions, sorted, which features do not tell apart.
+  EmbeddedDataset e;
+  std::vector<float> images;
+  for (std::int64_t i = 0; i < 600; ++i) {
+    e.caption_of.push_back(i / 300);
+    images.insert(images.end(), {1.0F, 0.0F});
+  }
+  e.images = from_vector(images, {600, 2});
+  e.texts = from_vector(std::vector<float>{1, 0, 1, 0}, {2, 2});
+  const Tensor scale = from_vector(std::vector<float>{0.0F}, Shape{});
+  CHECK(validation_loss(e, scale) > 0.5);
+  CHECK(validation_loss(e, scale) == validation_loss(e, scale));
 }
 
 TEST_CASE("several texts an image: any correct one counts", "[eval]") {

@@ -94,6 +94,21 @@ TEST_CASE("batches do not depend on the number of workers", "[loader]") {
   CHECK(a.skipped().size() == 3);
 }
 
+TEST_CASE("what an earlier part of the run has skipped counts", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(40);
+  data->damaged = {3};
+  LoaderOptions o = options_of(4, 1);
+  o.max_skipped = 0.05;
+  const auto epoch = [&] {
+    Loader loader(data, tokenizer(), o);
+    for (int i = 0; i < 10; ++i) loader.next();
+  };
+  o.skipped_before = 1;
+  epoch();
+  o.skipped_before = 2;
+  CHECK_THROWS_WITH(epoch(), Catch::Contains("3 of 40 samples cannot be used"));
+}
+
 TEST_CASE("decoded pictures that all fit are kept, and batches are the same", "[loader]") {
   const auto plain_data = std::make_shared<MemoryDataset>(100), kept_data = std::make_shared<MemoryDataset>(100),
              large_data = std::make_shared<MemoryDataset>(100);

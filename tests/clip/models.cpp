@@ -222,6 +222,12 @@ TEST_CASE("models: captions as a tower reads them") {
   CHECK(batch_captions(c, {{22, 5, 23}, {22, 23}}).last.to_ints() == std::vector<std::int64_t>{1, 6});
   c.no_causal_mask = false;
   CHECK(batch_captions(c, {{22, 5}, {22, 9, 5}}).ids.to_ints() == std::vector<std::int64_t>{22, 5, 22, 9, 5});
+  // A caption that spells an end of text is read at its first one, packed or not.
+  CHECK(batch_captions(c, {{22, 5, 9, 5}}).ids.to_ints() == std::vector<std::int64_t>{22, 5});
+  c.pool_type = "argmax";
+  CHECK(batch_captions(c, {{22, 23, 9, 23}}).ids.to_ints() == std::vector<std::int64_t>{22, 23});
+  CHECK(batch_captions(c, {{22, 23, 9, 23}}, false).last.to_ints() == std::vector<std::int64_t>{1});
+  CHECK(batch_captions(c, {{22, 7, 23}}).ids.to_ints() == std::vector<std::int64_t>{22, 7, 23});
 }
 
 }  // namespace

@@ -10,10 +10,14 @@
 #include <sstream>
 
 #include "clip/src/checkpoint.h"
+#include "clip/src/run_lock.h"
+#include "clip/src/run_report.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/toy_training.h"
 
+#include "twinlens/clip/evaluation.h"
+#include "twinlens/clip/pretrained.h"
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -126,6 +130,80 @@ TEST_CASE("what goes wrong while writing in the background comes out at the next
   writer.poll();  // said once
   CHECK(writer.written() == 1);
   CHECK(read_file(folder / "c/step_1/model.safetensors") == before);
+}
+
+TEST_CASE("a run that is resumed from an older checkpoint keeps what it writes", "[checkpoint]") {
+  const TemporaryFolder folder;
+  Parts parts(toy_vit_json(), folder);
+  CheckpointWriter writer(folder / "c", 2, false);
+  const auto save = [&](std::int64_t step) {
+    TrainState state;
+    state.step = step;
+    writer.save(state, parts.model, parts.parameters, nullptr);
+  };
+  fs::create_directories(folder / "c/step_99999999999999999999");  // no number of a step
+  for (const std::int64_t step : {10, 20, 30}) save(step);
+  save(12);
+  save(14);
+  CHECK(read_file(folder / "c/latest") == "step_14\n");
+  CHECK(names_in(folder / "c") == std::vector<std::string>{"abandoned", "latest", "step_12", "step_14", "step_99999999999999999999"});
+  CHECK(names_in(folder / "c/abandoned") == std::vector<std::string>{"step_20", "step_30"});
+
+  TrainOptions o = options_in(folder);
+  o.save_every_steps = 1;
+  o.keep_last = 100;
+  train(o);
+  o.resume = folder / "logs/run/checkpoints/step_3";
+  o.keep_last = 2;
+  train(o);
+  const std::string checkpoints = folder / "logs/run/checkpoints";
+  CHECK(names_in(checkpoints) == std::vector<std::string>{"abandoned", "latest", "step_7", "step_8"});
+  CHECK(names_in(checkpoints + "/abandoned") == std::vector<std::string>{"step_5", "step_6", "step_7", "step_8"});
+  o.resume = "latest";
+  CHECK(std::isnan(train(o).last_loss));  // nothing was left to do
+}
+
+TEST_CASE("a run folder has one process at a time", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  train(o);
+  {
+    const RunLock lock(folder / "logs/run");
+    o.resume = "latest";
+    CHECK_THROWS_WITH(train(o), Contains("another process is training in this run folder") && Contains("--name"));
+  }
+  CHECK(train(o).steps == 8);
+}
+
+TEST_CASE("the validation loss of an averaged model is that of model/", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.val_data = o.train_data;
+  o.ema = 0.9;
+  train(o);
+  double logged = std::nan("");
+  std::istringstream lines(read_file(folder / "logs/run/metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) logged = nlohmann::json::parse(line).value("clip_val_loss", logged);
+  const auto model = load_model(folder / "logs/run/model");
+  EmbedOptions embed;
+  embed.batch_size = 8;
+  const EmbeddedDataset e = embed_dataset(*model, *tokenizer_of(model->config), *open_dataset(o.val_data), embed);
+  CHECK(validation_loss(e, model->logit_scale.value) == Approx(logged).epsilon(1e-6));
+}
+
+TEST_CASE("bad pictures of the validation data are said and listed, and do not count for --max-skipped", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  write_toy_folder(folder / "val", toy_pairs(6));
+  write_text(folder / "val/03.png", "no picture");
+  o.val_data = folder / "val";
+  train(o);
+  CHECK_THAT(read_file(folder / "logs/run/out.log"), Contains("1 of the validation data cannot be used, first: 03.png"));
+  CHECK_THAT(read_file(folder / "logs/run/skipped.tsv"), Contains("03.png\tvalidation: "));
+  fs::remove_all(folder / "logs/run/checkpoints/step_8");
+  o.resume = "latest";
+  o.max_skipped = 0.0;
+  CHECK(train(o).steps == 8);
 }
 
 TEST_CASE("the best checkpoint by a metric stays, beside the last ones; its model lies in best/", "[train]") {

@@ -63,6 +63,21 @@ TEST_CASE("with skip it leaves the step out and goes back behind the update that
   CHECK(count_nonfinite(now.at("logit_scale")).to_ints()[0] == 0);
 }
 
+TEST_CASE("a run that is resumed goes back where it would have gone", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.on_nonfinite = "skip";
+  o.max_bad_steps = 1;
+  train(o);
+  const auto whole = read_safetensors(folder / "logs/run/model/open_clip_model.safetensors");
+  std::filesystem::remove_all(folder / "logs/run/checkpoints/step_9");
+  o.resume = "latest";  // step 8, whose update is the bad one
+  train(o);
+  CHECK_THAT(read_file(folder / "logs/run/out.log"), Contains("back to the weights of step 7; the data goes on"));
+  const auto resumed = read_safetensors(folder / "logs/run/model/open_clip_model.safetensors");
+  for (const auto& [name, tensor] : whole) CHECK(resumed.at(name).to_vector() == tensor.to_vector());
+}
+
 TEST_CASE("without a checkpoint to go back to, skip ends with an error that says so", "[train]") {
   const TemporaryFolder folder;
   TrainOptions o = options_in(folder);

@@ -266,6 +266,17 @@ TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]")
   CHECK((zeroshot["zeroshot_top1_seen"].get<double>() + 2 * zeroshot["zeroshot_top1_unseen"].get<double>()) / 3 ==
         Approx(zeroshot["zeroshot_top1"].get<double>()));
 
+  // A class that stands twice moves no other class.
+  write_text(folder / "classes.txt", "blue\ngreen\nred\n");
+  write_text(folder / "twice.txt", "blue\nblue\ngreen\nred\n");
+  const auto top1 = [&](const char* classes) {
+    return json_of({"eval", "--model", model, "--data", folder / "data", "--task", "zeroshot", "--classes", folder / classes,
+                    "--json"})["zeroshot_top1"]
+        .get<double>();
+  };
+  CHECK(top1("classes.txt") == zeroshot["zeroshot_top1"]);
+  CHECK(top1("twice.txt") == top1("classes.txt"));
+
   const Json probe = json_of({"eval", "--model", model, "--data", folder / "data", "--task", "linear-probe", "--json"});
   CHECK(probe["num_train_images"] == 24);
   CHECK(probe["num_images"] == 6);

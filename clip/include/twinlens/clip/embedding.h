@@ -1,6 +1,8 @@
 #pragma once
 // Pictures and texts to features, a bounded number at a time.
 
+#include <atomic>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,13 +14,19 @@
 
 namespace twinlens {
 
+// What was asked for is given up because somebody wants the program to end.
+struct Stopped : std::exception {
+  const char* what() const noexcept override { return "stopped"; }
+};
+
 struct EmbedOptions {
   int batch_size = 64;
   bool normalize = true;  // to unit length
   std::int64_t max_image_pixels = 25'000'000;
   bool exif_orientation = false;
-  bool fast_decode = false;        // DecodeOptions::least_scale
-  bool device_transforms = false;  // crop and resize on the model's device, a card
+  bool fast_decode = false;                 // DecodeOptions::least_scale
+  bool device_transforms = false;           // crop and resize on the model's device, a card
+  const std::atomic<bool>* stop = nullptr;  // embed_dataset() throws Stopped soon after it becomes true
   Context context;
 };
 

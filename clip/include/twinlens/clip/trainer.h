@@ -90,7 +90,7 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& op
 struct TrainResult {
   std::string run_folder;
   std::int64_t steps = 0;
-  double last_loss = 0.0;
+  double last_loss = 0.0;      // not a number where no step was made
   bool stopped_early = false;  // by request_stop
 };
 
