@@ -184,7 +184,7 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--lr-scheduler", o.lr_scheduler, "cosine, const or const-cooldown")->group(group)->capture_default_str();
   app.add_option("--epochs-cooldown", o.epochs_cooldown, "Last epochs of const-cooldown")->group(group)->check(at_least(0));
   app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group)->check(at_least(0));
-  app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group)->check(at_least(0));
+  app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group);
   app.add_option("--label-smoothing", o.label_smoothing, "Share of every target that is spread evenly over the batch")
       ->group(group)
       ->capture_default_str()
