@@ -7,17 +7,26 @@
 #
 # TWINLENS_BUILD_DIR is the build folder (default build/release); the run goes to logs/quickstart.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-build=${TWINLENS_BUILD_DIR:-build/release}
+# Relative paths are the caller's, in each part of a::b.
+absolute() {
+  local part out=""
+  while IFS= read -r part; do
+    case $part in /*) ;; *) part=$PWD/$part ;; esac
+    out+=${out:+::}$part
+  done <<<"${1//::/$'\n'}"
+  printf '%s\n' "$out"
+}
 own_data="" epochs=""
 while [ $# -gt 0 ]; do
   case $1 in
-    --data) own_data=${2:?--data needs a folder}; shift 2 ;;
+    --data) own_data=$(absolute "${2:?--data needs a folder}"); shift 2 ;;
     --epochs) epochs=${2:?--epochs needs a number}; shift 2 ;;
     -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown flag $1; quickstart.sh; use --data FOLDER or --epochs N" >&2; exit 2 ;;
   esac
 done
+cd "$(dirname "$0")/.."
+build=${TWINLENS_BUILD_DIR:-build/release}
 
 cat <<TEXT
 twinlens quickstart: builds the program, trains a small CLIP on $([ -n "$own_data" ] && echo "$own_data" || echo "5,728 emoji pictures of four vendors"),
@@ -60,8 +69,15 @@ recipe=$(grep -v '^#' examples/data/emoji_recipe.txt)
 pictures=5728
 if [ -n "$own_data" ]; then
   # A batch that the pictures fill, as much work as the emoji, and equal captions allowed in a batch: classes are few.
-  [ -d "$own_data" ] && pictures=$(find -L "$own_data" -type f -iregex '.*\.\(png\|jpe?g\|webp\|bmp\|gif\)' | wc -l)
-  [ "$pictures" -gt 1 ] || { echo "error: no pictures in $own_data; --data; give a folder with png, jpg, webp, bmp or gif files" >&2; exit 1; }
+  if [ -d "$own_data" ]; then
+    pictures=$(find -L "$own_data" -type f -iregex '.*\.\(png\|jpe?g\|webp\|bmp\|gif\)' | wc -l)
+  elif [ -f "$own_data" ]; then
+    case $own_data in
+      *.tar | *.tar.gz | *.tgz | *.tar.zst) pictures=$(tar -tf "$own_data" | grep -ciE '\.(png|jpe?g|webp|bmp|gif)$' || true) ;;
+      *) pictures=$(($(wc -l <"$own_data") - 1)) ;;
+    esac
+  fi
+  [ "$pictures" -gt 1 ] || { echo "error: no pictures in $own_data; --data; give png, jpg, webp, bmp or gif files" >&2; exit 1; }
   batch=$((pictures / 8)); batch=$((batch > 512 ? 512 : batch < 2 ? 2 : batch))
   recipe=$(sed "s/--batch-size 512/--batch-size $batch/; s/--warmup 60//; s/--equal-captions apart/--equal-captions positives/" <<<"$recipe")
 fi

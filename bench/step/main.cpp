@@ -13,6 +13,7 @@
 #include "bench/step/batch.h"
 #include "bench/step/cost.h"
 #include "bench/step/runner.h"
+#include "examples/twinlens/number_checks.h"
 
 #include "twinlens/clip/pretrained.h"
 #include "twinlens/core/safetensors.h"
@@ -26,6 +27,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
+constexpr int kWrongUsage = 2;  // as of the program
 
 struct Options {
   RunnerOptions runner;
@@ -185,18 +187,19 @@ Round serve(Runner& runner) {
 void add_flags(CLI::App& app, Options& o) {
   RunnerOptions& r = o.runner;
   app.add_option("--model", r.model, "Built-in name, open_clip config .json, or model folder")->capture_default_str();
-  app.add_option("--batch-size", r.batch_size, "Pairs")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--batch-size", r.batch_size, "Pairs")->capture_default_str()->check(program::at_least(1));
   app.add_option("--precision", r.precision, "fp32, tf32 or bf16")->capture_default_str();
   app.add_option("--device", r.device, "cpu or cuda[:i]")->capture_default_str();
   app.add_option("--captions", r.captions, "emoji, web, dense, or a text file with a caption on each line")->capture_default_str();
-  app.add_option("--steps", o.steps, "Steps that are timed")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--warmup", o.warmup, "Steps before them")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_option("--threads", o.threads, "0: all cores")->capture_default_str();
+  app.add_option("--steps", o.steps, "Steps that are timed")->capture_default_str()->check(program::at_least(1));
+  app.add_option("--warmup", o.warmup, "Steps before them")->capture_default_str()->check(program::at_least(0));
+  app.add_option("--threads", o.threads, "0: all cores")->capture_default_str()->check(program::within(0, 1024));
   app.add_option("--seed", r.seed)->capture_default_str();
-  app.add_option("--lr", r.learning_rate)->capture_default_str();
+  app.add_option("--lr", r.learning_rate)->capture_default_str()->check(program::at_least(0));
   app.add_option("--grad-clip-norm", r.grad_clip_norm, "Reads the norm back in every step, as the trainer does; 0: off")
-      ->capture_default_str();
-  app.add_option("--max-chunk", r.step.max_chunk, "Pairs encoded at once; 0: all")->capture_default_str();
+      ->capture_default_str()
+      ->check(program::at_least(0));
+  app.add_option("--max-chunk", r.step.max_chunk, "Pairs encoded at once; 0: all")->capture_default_str()->check(program::at_least(0));
   app.add_flag("!--no-pack-captions", r.step.pack_captions, "Every caption padded to the context");
   app.add_flag("!--no-prune-last-block", r.prune_last_block, "Whole last blocks");
   app.add_flag("!--no-encode-equal-once", r.step.encode_equal_once, "Equal captions encoded as often as they stand there");
@@ -223,7 +226,11 @@ int run_program(int argc, char** argv) {
   CLI::App app{"Times one training step, by phase and by op.", "train_step"};
   Options o;
   add_flags(app, o);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kWrongUsage;  // (--help comes here, too)
+  }
   if (o.threads > 0) set_thread_count(o.threads);
   Runner runner(o.runner);
   if (!o.save.empty()) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <unordered_set>
 #if defined(__linux__)
@@ -79,6 +80,15 @@ struct Loader::Work {
   std::set<std::string> reported_keys;
   std::vector<std::thread> threads;
 
+  ~Work() {
+    {
+      const std::lock_guard lock(mutex);
+      stop = true;
+    }
+    room.notify_all();
+    for (std::thread& t : threads) t.join();
+  }
+
   std::int64_t global_batch() const { return options.batch_size * options.world; }
 
   // The order of an epoch; made once, kept while it is in use. Called with the lock held.
@@ -101,11 +111,13 @@ struct Loader::Work {
     const auto bad = options.skipped_before + static_cast<std::int64_t>(reported.size());
     const auto total = data->size() + static_cast<std::int64_t>(data->skipped().size());
     if (static_cast<double>(bad) <= options.max_skipped * static_cast<double>(total)) return;
+    // (Those of an earlier part of the run are in its skipped.tsv only.)
+    const std::string first = reported.empty() ? "see skipped.tsv" : "first: " + reported.front().key + ": " + reported.front().reason;
     throw FileError("loader: " + std::to_string(bad) + " of " + std::to_string(total) +
-                    " samples cannot be used, more than --max-skipped allows; first: " + reported.front().key + ": " +
-                    reported.front().reason + "; mend the data or raise --max-skipped");
+                    " samples cannot be used, more than --max-skipped allows; " + first + "; mend the data or raise --max-skipped");
   }
 
+  void start(int workers);
   void worker();
   std::vector<std::vector<std::int64_t>> blocks_to_announce(std::int64_t epoch, std::int64_t index);
   void make(Made& made, std::int64_t epoch, std::int64_t index, const EpochOrder& epoch_samples) const;
@@ -221,6 +233,17 @@ std::vector<std::vector<std::int64_t>> Loader::Work::blocks_to_announce(std::int
   return out;
 }
 
+// Those that were started end with this object, whatever happens here.
+void Loader::Work::start(int workers) {
+  threads.reserve(static_cast<std::size_t>(workers));
+  try {
+    while (static_cast<int>(threads.size()) < workers) threads.emplace_back([this] { worker(); });
+  } catch (const std::system_error& error) {
+    throw ConfigError("loader: only " + std::to_string(threads.size()) + " of " + std::to_string(workers) +
+                      " threads can be started: " + error.what() + "; --workers; choose fewer");
+  }
+}
+
 void Loader::Work::worker() {
   yield_to_the_step();
   std::unique_lock lock(mutex);
@@ -228,19 +251,19 @@ void Loader::Work::worker() {
     room.wait(lock, [&] { return stop || ahead < options.workers + 2; });
     if (stop) return;
     const auto [epoch, index] = claim;
-    advance(claim);
     ++ahead;
-    const auto samples = order(epoch);
-    const auto blocks = blocks_to_announce(epoch, index);
-    lock.unlock();
     Made made;
     try {
+      advance(claim);
+      const auto samples = order(epoch);
+      const auto blocks = blocks_to_announce(epoch, index);
+      lock.unlock();
       for (const auto& block : blocks) data->read_ahead(block);
       make(made, epoch, index, *samples);
     } catch (...) {
       made.error = std::current_exception();
     }
-    lock.lock();
+    if (!lock.owns_lock()) lock.lock();
     done.emplace(std::make_pair(epoch, index), std::move(made));
     ready.notify_all();
   }
@@ -249,6 +272,9 @@ void Loader::Work::worker() {
 Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options,
                std::int64_t first_epoch, std::int64_t first_batch)
     : work_(std::make_unique<Work>()) {
+  if (!(options.max_skipped >= 0.0)) {
+    throw ConfigError("loader: " + std::to_string(options.max_skipped) + " is no share; --max-skipped; give a number from 0 to 1");
+  }
   work_->data = std::move(data);
   work_->tokenizer = std::move(tokenizer);
   work_->options = options;
@@ -266,17 +292,10 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
                       "; --batch-size; choose a smaller batch");
   }
   if (first_batch >= batches) work_->claim = work_->wanted = work_->announced = {first_epoch + 1, 0};
-  for (int i = 0; i < std::max(1, options.workers); ++i) work_->threads.emplace_back([work = work_.get()] { work->worker(); });
+  work_->start(std::max(1, options.workers));
 }
 
-Loader::~Loader() {
-  {
-    const std::lock_guard lock(work_->mutex);
-    work_->stop = true;
-  }
-  work_->room.notify_all();
-  for (std::thread& t : work_->threads) t.join();
-}
+Loader::~Loader() = default;
 
 std::int64_t Loader::batches_per_epoch() const {
   const std::lock_guard lock(work_->mutex);

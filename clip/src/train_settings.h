@@ -13,6 +13,10 @@
 
 namespace twinlens {
 
+// Throws ConfigError where a number makes no sense or --save-best is no metric: for those who set TrainOptions themselves, and for what
+// concerns several numbers; the program refuses the rest with its command line.
+void check_limits(const TrainOptions& options);
+
 // The --force-* flags.
 void force_config(const TrainOptions& options, ModelConfig& config);
 LockOptions lock_options(const TrainOptions& options);

@@ -55,6 +55,7 @@ void remove_half_written(const fs::path& folder) {
 }  // namespace
 
 Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) : o_(options), stop_(stop) {
+  check_limits(o_);
   device_ = parse_device(o_.device);
   if (device_.is_cuda() && cuda_device_count() <= device_.index) throw DeviceError(cuda_unavailable_reason());
   check_card_options();
@@ -72,7 +73,6 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   if (!o_.report_to.empty() && o_.report_to != "tensorboard") {
     throw ConfigError("'" + o_.report_to + "' is not there; --report-to; use tensorboard, or read metrics.jsonl");
   }
-  if (!o_.save_best.empty() && o_.val_data.empty()) throw ConfigError("nothing is evaluated; --save-best; give --val-data");
   if (!o_.resume.empty()) lock_ = std::make_unique<RunLock>(folder_);
   data_ = open_dataset(o_.train_data, dataset_options(o_));
   if (!o_.val_data.empty()) validation_ = open_dataset(o_.val_data, validation_data_options(o_));
@@ -137,7 +137,7 @@ void Training::prepare_steps() {
   state_.seed = o_.seed;
   state_.instruction_set = device_.is_cuda() ? "cuda" : name_of(active_isa());
   state_.data_fingerprint = data_->fingerprint();
-  state_.settings = resume_settings(o_, model_->config).dump();
+  state_.settings = json_text(resume_settings(o_, model_->config));
   writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save);
   if (!o_.resume.empty()) {
     if (!begins_anew(folder_, o_.resume)) {
@@ -279,11 +279,6 @@ void Training::stop_here(TrainResult& result) {
 
 bool Training::is_best(const Json& metrics) {
   if (o_.save_best.empty()) return false;
-  if (!metrics.contains(o_.save_best)) {
-    std::string known;
-    for (const auto& [name, value] : metrics.items()) known += (known.empty() ? "" : ", ") + name;
-    throw ConfigError("no metric '" + o_.save_best + "'; --save-best; use one of " + known);
-  }
   const double value = metrics[o_.save_best];
   const bool lower = o_.save_best.find("loss") != std::string::npos || o_.save_best.find("rank") != std::string::npos;
   return std::isfinite(value) && (state_.best_step < 0 || (lower ? value < state_.best_value : value > state_.best_value));

@@ -1,9 +1,9 @@
-#include <cstdio>
-#include <fmt/format.h>
 #include <numeric>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/clip/templates.h"
 #include "twinlens/clip/zero_shot.h"
@@ -38,16 +38,16 @@ int classify(const ClassifyFlags& flags) {
       logits[k] = scale * scores[k];
     }
     const std::vector<double> p = probabilities(logits);
-    if (!flags.json) fmt::print("{}\n", flags.images[n]);
+    if (!flags.json) print("{}\n", flags.images[n]);
     for (const std::size_t k : best_first(scores, static_cast<std::size_t>(flags.top))) {
       if (flags.json) {
         results.push_back({{"image", flags.images[n]}, {"label", names[k]}, {"score", scores[k]}, {"probability", p[k]}});
       } else {
-        fmt::print("{:>8.2f} %  {}\n", 100 * p[k], names[k]);
+        print("{:>8.2f} %  {}\n", 100 * p[k], names[k]);
       }
     }
   }
-  if (flags.json) std::printf("%s\n", nlohmann::ordered_json{{"results", results}}.dump().c_str());
+  if (flags.json) print_json(nlohmann::ordered_json{{"results", results}});
   return 0;
 }
 
@@ -59,7 +59,7 @@ Action add_classify(CLI::App& app) {
   app.add_option("--classes", flags->classes, "File with one class name a line")->required();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")
       ->capture_default_str();
-  app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(at_least(1));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   flags->pictures.add_to(app);
   app.add_option("images", flags->images, "Image files")->required();

@@ -8,7 +8,7 @@
 
 namespace twinlens::program {
 
-// Prints to stdout one JSON document (--json) or text for people; messages go to stderr. Returns the exit status.
+// Prints to stdout (output.h) one JSON document (--json) or text for people; messages go to stderr. Returns the exit status.
 using Action = std::function<int()>;
 
 Action add_train(CLI::App& app);
@@ -23,7 +23,8 @@ Action add_preprocess(CLI::App& app);
 Action add_tokenize(CLI::App& app);
 Action add_info(CLI::App& app);
 
-// True after Ctrl-C or SIGTERM; the second one ends the process.
+// True after Ctrl-C or SIGTERM; the second one ends the process. For train, embed and index: they end in order. The first signal ends the
+// other subcommands.
 const std::atomic<bool>& stop_requested();
 
 }  // namespace twinlens::program

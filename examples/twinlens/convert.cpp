@@ -1,8 +1,8 @@
 #include <cstdio>
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/output.h"
 #include "examples/twinlens/sha256.h"
 
 #include "twinlens/clip/pretrained.h"
@@ -23,11 +23,11 @@ int convert(const ConvertFlags& flags) {
   for (const std::string& file : result.files) out["files"][file] = sha256_of_file(file);
   if (!result.notes.empty()) out["notes"] = result.notes;
   if (flags.json) {
-    std::printf("%s\n", out.dump().c_str());
+    print_json(out);
     return 0;
   }
-  fmt::print("{} -> {}\n", name_of(result.from.layout), flags.to);
-  for (const auto& [file, hash] : out["files"].items()) fmt::print("{}  {}\n", hash.get<std::string>(), file);
+  print("{} -> {}\n", name_of(result.from.layout), flags.to);
+  for (const auto& [file, hash] : out["files"].items()) print("{}  {}\n", hash.get<std::string>(), file);
   return 0;
 }
 

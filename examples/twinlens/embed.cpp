@@ -1,10 +1,11 @@
 #include <cstdio>
-#include <fmt/format.h>
 #include <fstream>
 #include <optional>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/clip/embed_stream.h"
 #include "twinlens/clip/embedding_file.h"
@@ -74,9 +75,9 @@ int embed(const EmbedFlags& flags) {
                                       {"dim", out.width()},
                                       {"skipped", result.skipped},
                                       {"stopped_early", result.stopped}};
-    std::printf("%s\n", json.dump().c_str());
+    print_json(json);
   } else {
-    fmt::print("{} embeddings of {} numbers{}: {}\n", out.count(), out.width(), result.stopped ? ", stopped early" : "", flags.output);
+    print("{} embeddings of {} numbers{}: {}\n", out.count(), out.width(), result.stopped ? ", stopped early" : "", flags.output);
   }
   return 0;
 }
@@ -91,7 +92,7 @@ Action add_embed(CLI::App& app) {
   app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32")->required();
   app.add_option("--names", flags->names,
                  "File for the names of the rows, one a line. In folders and tars, pictures that cannot be used are left out");
-  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
   app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));

@@ -1,9 +1,10 @@
 #include <cstdio>
 #include <filesystem>
-#include <fmt/format.h>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/eval_tasks.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/kernels/error.h"
 
@@ -85,14 +86,14 @@ Json results(const EvalFlags& flags) {
 int eval(const EvalFlags& flags) {
   const Json out = results(flags);
   if (flags.json) {
-    std::printf("%s\n", out.dump().c_str());
+    print_json(out);
     return 0;
   }
   for (const auto& [name, value] : out.items()) {
     if (value.is_number_float()) {
-      fmt::print("{:<32} {:.4f}\n", name, value.get<double>());
+      print("{:<32} {:.4f}\n", name, value.get<double>());
     } else {
-      fmt::print("{:<32} {}\n", name, value.dump());
+      print("{:<32} {}\n", name, json_text(value));
     }
   }
   return 0;
@@ -121,11 +122,11 @@ Action add_eval(CLI::App& app) {
                  "linear-probe, knn: pictures to fit on; default: four of five pictures of each class of --data, the fifth is measured");
   app.add_option("--probe-c", flags->probe_c, "linear-probe: inverse strength of the regularisation, as scikit-learn's C")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--knn-k", flags->knn_k, "knn: how many neighbours vote")->capture_default_str()->check(CLI::PositiveNumber);
+      ->check(above(0));
+  app.add_option("--knn-k", flags->knn_k, "knn: how many neighbours vote")->capture_default_str()->check(at_least(1));
   flags->pictures.add_to(app);
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
-  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
   app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));

@@ -1,8 +1,9 @@
 #include <cstdio>
-#include <fmt/format.h>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/clip/picture_index.h"
 
@@ -27,9 +28,9 @@ int index(const IndexFlags& flags) {
   if (flags.json) {
     const nlohmann::ordered_json out{
         {"index", flags.index}, {"count", result.count}, {"skipped", result.skipped}, {"stopped_early", result.stopped}};
-    std::printf("%s\n", out.dump().c_str());
+    print_json(out);
   } else {
-    fmt::print("{} pictures{}: {}\n", result.count, result.stopped ? ", stopped early" : "", flags.index);
+    print("{} pictures{}: {}\n", result.count, result.stopped ? ", stopped early" : "", flags.index);
   }
   return 0;
 }
@@ -40,7 +41,7 @@ Action add_index(CLI::App& app) {
   auto flags = std::make_shared<IndexFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--index,--output", flags->index, "Folder of the index; it is made, or replaced")->required();
-  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
   app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));

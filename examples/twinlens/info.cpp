@@ -1,9 +1,8 @@
-#include <cstdio>
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/output.h"
 #include "examples/twinlens/sha256.h"
 
 #include "twinlens/clip/model_cost.h"
@@ -76,31 +75,31 @@ int info(const InfoFlags& flags) {
   const ModelConfig config = source.has_value() ? source->config : find_model_config(flags.model);
   const Json out = description_of(flags, config, source);
   if (flags.json) {
-    std::printf("%s\n", out.dump().c_str());
+    print_json(out);
     return 0;
   }
   const ModelCost cost = model_cost(config);
-  std::printf("%s", to_json(config).c_str());
-  fmt::print("parameters       {:>13} (image {}, text {})\n", cost.parameters(), cost.image_parameters, cost.text_parameters);
-  fmt::print("forward          {:>10.2f} GFLOP a pair (image {:.2f}, text {:.2f} at {} tokens)\n", cost.image_gflops + cost.text_gflops,
-             cost.image_gflops, cost.text_gflops, config.text.context_length);
+  print_text(to_json(config));
+  print("parameters       {:>13} (image {}, text {})\n", cost.parameters(), cost.image_parameters, cost.text_parameters);
+  print("forward          {:>10.2f} GFLOP a pair (image {:.2f}, text {:.2f} at {} tokens)\n", cost.image_gflops + cost.text_gflops,
+        cost.image_gflops, cost.text_gflops, config.text.context_length);
   if (source.has_value()) {
-    fmt::print("weights          {}\nlayout           {}, config from {}\n", source->weights.front(), name_of(source->layout),
-               out["config_from"].get<std::string>());
-    fmt::print("sha256           {}\n", out["sha256"].get<std::string>());
+    print("weights          {}\nlayout           {}, config from {}\n", source->weights.front(), name_of(source->layout),
+          out["config_from"].get<std::string>());
+    print("sha256           {}\n", out["sha256"].get<std::string>());
     for (std::size_t i = 1; i < source->weights.size(); ++i) {
-      fmt::print("                 {} {}\n", out["shards"][source->weights[i]].get<std::string>(), source->weights[i]);
+      print("                 {} {}\n", out["shards"][source->weights[i]].get<std::string>(), source->weights[i]);
     }
     if (source->quick_gelu.has_value()) {
-      fmt::print("trained with     {} ({})\n", *source->quick_gelu ? "QuickGELU" : "GELU", source->quick_gelu_reason);
+      print("trained with     {} ({})\n", *source->quick_gelu ? "QuickGELU" : "GELU", source->quick_gelu_reason);
     }
   } else {
-    fmt::print("weights          none: a configuration only\n");
+    print("weights          none: a configuration only\n");
   }
-  fmt::print("exact savings\n");
-  for (const Saving& s : savings_of(config)) fmt::print("  {:<28} {}: {}\n", s.name, s.applies ? "yes" : "no", s.why);
-  fmt::print("instruction set  {}, {} threads\n", name_of(active_isa()), thread_count());
-  fmt::print("cuda             {}\n", cuda_device_count() > 0 ? "available" : cuda_unavailable_reason());
+  print("exact savings\n");
+  for (const Saving& s : savings_of(config)) print("  {:<28} {}: {}\n", s.name, s.applies ? "yes" : "no", s.why);
+  print("instruction set  {}, {} threads\n", name_of(active_isa()), thread_count());
+  print("cuda             {}\n", cuda_device_count() > 0 ? "available" : cuda_unavailable_reason());
   return 0;
 }
 
@@ -108,7 +107,7 @@ int info(const InfoFlags& flags) {
 
 Action add_info(CLI::App& app) {
   auto flags = std::make_shared<InfoFlags>();
-  app.add_option("model", flags->model, "Built-in name, open_clip config .json, or a folder or file with weights in any layout")
+  app.add_option("model,--model", flags->model, "Built-in name, open_clip config .json, or a folder or file with weights in any layout")
       ->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Examples:\n  twinlens info ViT-B-32\n  twinlens info logs/quickstart/model --json");

@@ -5,6 +5,8 @@
 #include <fstream>
 #include <numeric>
 
+#include "examples/twinlens/number_checks.h"
+
 #include "twinlens/clip/precision.h"
 #include "twinlens/kernels/error.h"
 
@@ -23,7 +25,7 @@ LoadedModel load(const std::string& model, const std::string& device) {
 void PictureFlags::add_to(CLI::App& app, bool decoding) {
   app.add_option("--max-image-pixels", max_image_pixels, "Pictures whose header promises more are refused before decoding; 0: no limit")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_flag("--device-transforms", device_transforms, "On a card: crop and resize there (the same bytes)");
   if (!decoding) return;
   app.add_flag("--exif-orientation", exif_orientation, "Turn pictures upright as their EXIF tag says; CLIP models are trained without");

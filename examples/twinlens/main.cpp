@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <exception>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 #if defined(__linux__)
@@ -10,6 +11,8 @@
 #endif
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/clip/nearest_name.h"
 #include "twinlens/kernels/error.h"
@@ -57,42 +60,56 @@ int wrong_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseEr
   return kWrongUsage;
 }
 
+int shown(const CLI::App& program, const CLI::Success& help) {
+  const int status = program.exit(help);
+  flush_output();
+  return status;
+}
+
 int run_program(int argc, char** argv) {
   CLI::App program{"Trains CLIP and uses it: images and captions in one embedding space.", "twinlens"};
   program.require_subcommand(1);
-  program.set_help_all_flag("--help-all", "Help of every subcommand");
-  std::map<CLI::App*, Action> actions;
+  std::map<const CLI::App*, Action> actions;
+  std::set<const CLI::App*> stoppable;  // they ask stop_requested() and end in order; the others end at once
   const auto add = [&](const char* name, const char* description, Action (*make)(CLI::App&)) {
     CLI::App* app = program.add_subcommand(name, description);
     actions[app] = make(*app);
+    refuse_infinite_numbers(*app);
+    return app;
   };
-  add("train", "Train or fine-tune a model on image-text pairs", add_train);
+  stoppable.insert(add("train", "Train or fine-tune a model on image-text pairs", add_train));
   add("eval", "Retrieval, zero-shot classification or linear probe on a dataset", add_eval);
-  add("embed", "Embeddings of images or texts to a safetensors file", add_embed);
+  stoppable.insert(add("embed", "Embeddings of images or texts to a safetensors file", add_embed));
   add("classify", "Zero-shot labels for images", add_classify);
   add("rank", "Order images by how well they fit a caption", add_rank);
-  add("index", "Index pictures of folders and tars for search", add_index);
+  stoppable.insert(add("index", "Index pictures of folders and tars for search", add_index));
   add("search", "Pictures of an index that fit a text or a picture", add_search);
   add("preprocess", "A picture as the model's input", add_preprocess);
   add("tokenize", "Lines of stdin to token ids, one JSON array a line; or train a vocabulary", add_tokenize);
   add("convert", "Rewrite a model in the OpenAI, open_clip or Hugging Face layout, bit for bit", add_convert);
   add("info", "Configuration, parameter counts and forward GFLOPs of a model", add_info);
+  program.set_help_all_flag("--help-all", "Help of every subcommand");  // after them, or each would have it, too
 
   const std::vector<std::string> words(argv + 1, argv + argc);
   try {
     program.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
-    return program.exit(help);
+    return shown(program, help);
   } catch (const CLI::CallForAllHelp& help) {
-    return program.exit(help);
+    return shown(program, help);
   } catch (const CLI::ParseError& error) {
     const std::vector<CLI::App*> chosen = program.get_subcommands();
     return wrong_usage(chosen.empty() ? program : *chosen.front(), program, error, words);
   }
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
+  const CLI::App* chosen = program.get_subcommands().front();
+  if (stoppable.count(chosen) > 0) {
+    std::signal(SIGINT, on_signal);
+    std::signal(SIGTERM, on_signal);
+  }
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows beyond a limit is an error of the write, not the end of the process
-  return actions.at(program.get_subcommands().front())();
+  const int status = actions.at(chosen)();
+  flush_output();
+  return status;
 }
 
 // Threads of a step that wait for each other spin, by default for so long that loader threads, or anything else on the machine, starve

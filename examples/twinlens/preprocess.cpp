@@ -1,9 +1,8 @@
 #include <algorithm>
-#include <cstdio>
-#include <fmt/format.h>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/core/safetensors.h"
 
@@ -28,9 +27,9 @@ int preprocess(const PreprocessFlags& flags) {
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
   if (flags.json) {
     const nlohmann::ordered_json out{{"output", flags.output}, {"shape", {3, size, size}}, {"min", *low}, {"max", *high}};
-    std::printf("%s\n", out.dump().c_str());
+    print_json(out);
   } else {
-    fmt::print("3 x {0} x {0}, {1:.4f} to {2:.4f}: {3}\n", size, *low, *high, flags.output);
+    print("3 x {0} x {0}, {1:.4f} to {2:.4f}: {3}\n", size, *low, *high, flags.output);
   }
   return 0;
 }

@@ -1,9 +1,9 @@
-#include <cstdio>
-#include <fmt/format.h>
 #include <numeric>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 namespace twinlens::program {
 namespace {
@@ -35,10 +35,10 @@ int rank(const RankFlags& flags) {
     if (flags.json) {
       results.push_back({{"image", flags.images[i]}, {"text", flags.text}, {"score", scores[i]}, {"probability", p[i]}});
     } else {
-      fmt::print("{:>8.2f} %  {:.4f}  {}\n", 100 * p[i], scores[i], flags.images[i]);
+      print("{:>8.2f} %  {:.4f}  {}\n", 100 * p[i], scores[i], flags.images[i]);
     }
   }
-  if (flags.json) std::printf("%s\n", nlohmann::ordered_json{{"results", results}}.dump().c_str());
+  if (flags.json) print_json(nlohmann::ordered_json{{"results", results}});
   return 0;
 }
 
@@ -49,7 +49,7 @@ Action add_rank(CLI::App& app) {
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--text", flags->text, "The caption")->required();
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
-  app.add_option("--top", flags->top, "Only so many, the best; default: all")->check(CLI::PositiveNumber);
+  app.add_option("--top", flags->top, "Only so many, the best; default: all")->check(at_least(1));
   flags->pictures.add_to(app);
   app.add_option("images", flags->images, "Image files")->required();
   app.add_flag("--json", flags->json, "One JSON document");

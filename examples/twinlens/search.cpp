@@ -1,8 +1,8 @@
-#include <cstdio>
-#include <fmt/format.h>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/clip/picture_index.h"
 #include "twinlens/kernels/error.h"
@@ -30,10 +30,10 @@ int search(const SearchFlags& flags) {
     if (flags.json) {
       results.push_back({{"image", found.image}, {"text", asked}, {"score", found.score}, {"probability", found.probability}});
     } else {
-      fmt::print("{:>8.2f} %  {:.4f}  {}\n", 100 * found.probability, found.score, found.image);
+      print("{:>8.2f} %  {:.4f}  {}\n", 100 * found.probability, found.score, found.image);
     }
   }
-  if (flags.json) std::printf("%s\n", nlohmann::ordered_json{{"results", results}}.dump().c_str());
+  if (flags.json) print_json(nlohmann::ordered_json{{"results", results}});
   return 0;
 }
 
@@ -44,7 +44,7 @@ Action add_search(CLI::App& app) {
   app.add_option("--model", flags->model, "The model folder that made the index")->required();
   app.add_option("--index", flags->index, "Folder made by twinlens index")->required();
   app.add_option("--image", flags->image, "Search by this picture instead of a text; it is decoded as the index's were");
-  app.add_option("--top", flags->top, "How many pictures")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--top", flags->top, "How many pictures")->capture_default_str()->check(at_least(1));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   flags->pictures.add_to(app, false);
   app.add_option("--text,text", flags->text, "What to search for");

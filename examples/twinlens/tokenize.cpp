@@ -1,4 +1,3 @@
-#include <cstdio>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -6,6 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/clip/embedding.h"
 #include "twinlens/clip/tokenizer_files.h"
@@ -73,11 +74,11 @@ int tokenize(const TokenizeFlags& flags, bool context_given) {
     append(out, tokenizer->tokenize(line, context).ids);
     if (!flags.json) out += '\n';
     if (out.size() < kBlock) continue;
-    std::fwrite(out.data(), 1, out.size(), stdout);
+    print_text(out);
     out.clear();
   }
   if (flags.json) out += "]\n";
-  std::fwrite(out.data(), 1, out.size(), stdout);
+  print_text(out);
   return 0;
 }
 
@@ -92,9 +93,9 @@ int train(const TokenizeFlags& flags) {
   if (flags.json) {
     const nlohmann::ordered_json out{
         {"output", flags.output}, {"vocab_size", tokens}, {"merges", merges.size()}, {"distinct_words", trainer.distinct_words()}};
-    std::printf("%s\n", out.dump().c_str());
+    print_json(out);
   } else {
-    fmt::print("{} tokens, {} merges, of {} distinct words: {}\n", tokens, merges.size(), trainer.distinct_words(), flags.output);
+    print("{} tokens, {} merges, of {} distinct words: {}\n", tokens, merges.size(), trainer.distinct_words(), flags.output);
   }
   return 0;
 }
@@ -106,7 +107,7 @@ Action add_tokenize(CLI::App& app) {
   app.add_option("--model", flags->model, "Takes tokenizer and context length from this model, or the vocabulary from this folder");
   CLI::Option* context = app.add_option("--context-length", flags->context_length, "Longer lines are cut, keeping the end-of-text token")
                              ->capture_default_str()
-                             ->check(CLI::Range(2, 1 << 20));
+                             ->check(within(2, 1 << 20));
   app.add_option(
          "--cleaning", flags->cleaning,
          "none, ftfy (as open_clip), whitespace or canonicalize; default: the model's, which is ftfy for CLIP; without --model none")

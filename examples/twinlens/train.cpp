@@ -2,11 +2,16 @@
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/number_checks.h"
+#include "examples/twinlens/output.h"
 
 #include "twinlens/clip/trainer.h"
 
 namespace twinlens::program {
 namespace {
+
+// A check of one of a flag's numbers alone.
+CLI::Validator place(int index, const CLI::Validator& check) { return check.application_index(index).description(""); }
 
 void add_data_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Data";
@@ -25,7 +30,8 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
       ->group(group);
   app.add_option("--json-text-key-probs", o.json_text_key_probs, "Weights by which a caption is drawn from these fields each epoch")
       ->group(group)
-      ->expected(1, 200);
+      ->expected(1, 200)
+      ->check(at_least(0));
   app.add_option("--captions", o.captions,
                  "Of several captions of a picture: first, random (another one each epoch), all (a pair for each)")
       ->group(group)
@@ -38,25 +44,26 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
                  "Samples shuffled together, read in sequence (for hard disks, network); 0: the whole epoch, 5000 for streamed shards")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--compressed-shards", o.compressed_shards,
                  ".tar.gz and .tar.zst: unpack (to TMPDIR), stream (in order, through the shuffle buffer), auto (unpack up to 256 MB)")
       ->group(group)
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "unpack", "stream"}));
-  app.add_option("--workers", o.workers, "Threads that read and decode")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--workers", o.workers, "Threads that read and decode")->group(group)->capture_default_str()->check(within(1, 1024));
   app.add_option("--max-skipped", o.max_skipped, "Share of samples that may be unusable before training stops")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(within(0, 1));
   app.add_option("--max-image-pixels", o.max_image_pixels, "Larger pictures are refused from their header; 0: no limit")
       ->group(group)
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(at_least(0));
   app.add_option("--decoded-cache", o.decoded_cache_mb,
                  "MB: where all decoded pictures fit into so many, they are decoded once; 0: never kept")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_flag("--fast-decode", o.fast_decode,
                "Decode JPEGs at 1/2, 1/4 or 1/8 where the crop still has as many pixels as the model wants; not the same bits. Without "
                "--decoded-cache")
@@ -71,22 +78,48 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
 
 void add_augmentation_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Augmentation";
-  app.add_option("--aug-scale", o.aug_scale, "Area range of the random crop")->expected(2)->group(group)->capture_default_str();
+  app.add_option("--aug-scale", o.aug_scale, "Area range of the random crop")
+      ->expected(2)
+      ->group(group)
+      ->capture_default_str()
+      ->check(within_above(0, 1));
   app.add_flag("--flip", o.flip, "Random horizontal flip")->group(group);
-  app.add_option("--color-jitter", o.color_jitter, "Strength of brightness, contrast, saturation, hue")->expected(4)->group(group);
-  app.add_option("--color-jitter-prob", o.color_jitter_prob, "Probability of colour jitter")->group(group)->capture_default_str();
-  app.add_option("--gray-scale-prob", o.gray_scale_prob, "Probability of a gray picture")->group(group)->capture_default_str();
+  app.add_option("--color-jitter", o.color_jitter, "Strength of brightness, contrast, saturation, hue")
+      ->expected(4)
+      ->group(group)
+      ->check(at_least(0))
+      ->check(place(3, within(0, 0.5)));
+  app.add_option("--color-jitter-prob", o.color_jitter_prob, "Probability of colour jitter")
+      ->group(group)
+      ->capture_default_str()
+      ->check(within(0, 1));
+  app.add_option("--gray-scale-prob", o.gray_scale_prob, "Probability of a gray picture")
+      ->group(group)
+      ->capture_default_str()
+      ->check(within(0, 1));
   app.add_option("--gamma-jitter", o.gamma_jitter, "Exponent of all values drawn log-uniformly from e^-x to e^x")
       ->group(group)
-      ->capture_default_str();
-  app.add_option("--invert-prob", o.invert_prob, "Probability of inverted values")->group(group)->capture_default_str();
+      ->capture_default_str()
+      ->check(at_least(0));
+  app.add_option("--invert-prob", o.invert_prob, "Probability of inverted values")
+      ->group(group)
+      ->capture_default_str()
+      ->check(within(0, 1));
   app.add_option("--sharpness", o.sharpness, "Range of the factor: 0 blurs, 1 changes nothing, above 1 sharpens")
       ->expected(2)
-      ->group(group);
-  app.add_option("--sharpness-prob", o.sharpness_prob, "Probability of a change in sharpness")->group(group)->capture_default_str();
+      ->group(group)
+      ->check(at_least(0));
+  app.add_option("--sharpness-prob", o.sharpness_prob, "Probability of a change in sharpness")
+      ->group(group)
+      ->capture_default_str()
+      ->check(within(0, 1));
   app.add_option("--affine", o.affine, "Random rotation (degrees), shift (share of the side), zoom low, zoom high")
       ->expected(4)
-      ->group(group);
+      ->group(group)
+      ->check(at_least(0))
+      ->check(place(1, within(0, 1)))
+      ->check(place(2, above(0)))
+      ->check(place(3, above(0)));
 }
 
 void add_model_flags(CLI::App& app, TrainOptions& o) {
@@ -98,20 +131,20 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
       ->group(group);
   app.add_option("--force-image-size", o.force_image_size, "Another image size; position embeddings of --pretrained are resized")
       ->group(group)
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--force-context-length", o.force_context_length, "Another context length; position embeddings are resized")
       ->group(group)
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--force-patch-dropout", o.force_patch_dropout,
                  "Share of each picture's patches that training leaves out (FLIP), whatever the model says; the class token stays")
       ->group(group)
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(within_below(0, 1));
   app.add_flag("--force-quick-gelu", o.force_quick_gelu, "QuickGELU whatever the model says")->group(group);
   app.add_flag("--lock-image", o.lock_image, "Freeze the image tower")->group(group);
   app.add_option("--lock-image-unlocked-groups", o.lock_image_unlocked_groups,
                  "Train the last so many groups of a locked image tower: projection; last block; block before; ...; embeddings")
       ->group(group)
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_flag("--lock-image-freeze-bn-stats", o.lock_image_freeze_bn_stats,
                "Batch norms of a locked image tower keep and use their running statistics")
       ->group(group);
@@ -119,12 +152,12 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
   app.add_flag("--siglip", o.siglip, "SigLIP's sigmoid loss; a model without a logit bias starts with scale 10 and bias -10")->group(group);
   app.add_option("--lock-text-unlocked-layers", o.lock_text_unlocked_layers, "The same for a locked text tower")
       ->group(group)
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--image-layer-decay", o.image_layer_decay,
                  "Factor of the learning rate from each group of the image tower to the one below it; 1: none")
       ->group(group)
-      ->check(CLI::Range(1e-6, 1.0));
-  app.add_option("--text-layer-decay", o.text_layer_decay, "The same for the text tower")->group(group)->check(CLI::Range(1e-6, 1.0));
+      ->check(within(1e-6, 1));
+  app.add_option("--text-layer-decay", o.text_layer_decay, "The same for the text tower")->group(group)->check(within(1e-6, 1));
 }
 
 void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
@@ -132,33 +165,38 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--batch-size", o.batch_size, "Pairs per process and micro-batch")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--accum-freq", o.accum_freq, "Micro-batches per step; the loss sees all of their pairs")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--max-chunk", o.max_chunk, "Pairs encoded at once; bounds memory, never changes the result; 0: all")
       ->group(group)
-      ->capture_default_str();
-  app.add_option("--epochs", o.epochs)->group(group)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--lr", o.lr, "Peak learning rate")->group(group)->capture_default_str();
-  app.add_option("--wd", o.wd, "Weight decay of matrices")->group(group)->capture_default_str();
-  app.add_option("--beta1", o.beta1, "Default by model, as open_clip: 0.9")->group(group);
-  app.add_option("--beta2", o.beta2, "Default by model: 0.98 for ViT, 0.999 for ResNet")->group(group);
-  app.add_option("--eps", o.eps, "Default by model: 1e-6 for ViT, 1e-8 for ResNet")->group(group);
-  app.add_option("--warmup", o.warmup, "Steps; default 5 % of all steps, at most 10000")->group(group);
+      ->capture_default_str()
+      ->check(at_least(0));
+  app.add_option("--epochs", o.epochs)->group(group)->capture_default_str()->check(at_least(1));
+  app.add_option("--lr", o.lr, "Peak learning rate")->group(group)->capture_default_str()->check(at_least(0));
+  app.add_option("--wd", o.wd, "Weight decay of matrices")->group(group)->capture_default_str()->check(at_least(0));
+  app.add_option("--beta1", o.beta1, "Default by model, as open_clip: 0.9")->group(group)->check(within_below(0, 1));
+  app.add_option("--beta2", o.beta2, "Default by model: 0.98 for ViT, 0.999 for ResNet")->group(group)->check(within_below(0, 1));
+  app.add_option("--eps", o.eps, "Default by model: 1e-6 for ViT, 1e-8 for ResNet")->group(group)->check(above(0));
+  app.add_option("--warmup", o.warmup, "Steps; default 5 % of all steps, at most 10000")->group(group)->check(at_least(-1));
   app.add_option("--lr-scheduler", o.lr_scheduler, "cosine, const or const-cooldown")->group(group)->capture_default_str();
-  app.add_option("--epochs-cooldown", o.epochs_cooldown, "Last epochs of const-cooldown")->group(group);
-  app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group);
+  app.add_option("--epochs-cooldown", o.epochs_cooldown, "Last epochs of const-cooldown")->group(group)->check(at_least(0));
+  app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group)->check(at_least(0));
   app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group);
   app.add_option("--label-smoothing", o.label_smoothing, "Share of every target that is spread evenly over the batch")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
-  app.add_option("--grad-clip-norm", o.grad_clip_norm, "Global gradient norm limit; 0: off")->group(group)->capture_default_str();
+      ->check(within(0, 1));
+  app.add_option("--grad-clip-norm", o.grad_clip_norm, "Global gradient norm limit; 0: off")
+      ->group(group)
+      ->capture_default_str()
+      ->check(at_least(0));
   app.add_option("--ema", o.ema, "Decay of the averaged weights used for evaluation and model/; 0: off")
       ->group(group)
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within_below(0, 1));
   app.add_option("--on-nonfinite", o.on_nonfinite,
                  "A loss or gradient that is NaN or infinite: stop, or skip the step and count it (and steps with a spike)")
       ->group(group)
@@ -167,11 +205,12 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--spike-factor", o.spike_factor,
                  "A gradient norm above so many times its running size is a spike: noted, and skipped with --on-nonfinite skip; 0: off")
       ->group(group)
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(at_least(0));
   app.add_option("--max-bad-steps", o.max_bad_steps, "With --on-nonfinite skip: so many in a row lead back to the last checkpoint")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   app.add_option("--seed", o.seed)->group(group)->capture_default_str();
 }
 
@@ -182,7 +221,7 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
   app.add_option("--device", o.device, "cpu or cuda[:i]")->group(group)->capture_default_str();
-  app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str();
+  app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str()->check(within(0, 1024));
   app.add_flag("--grad-checkpointing", o.grad_checkpointing, "Recompute Transformer blocks in backward")->group(group);
   app.add_flag("--recompute-cheap", o.recompute_cheap, "Recompute normalised rows and activations in backward: a fifth less to keep")
       ->group(group);
@@ -194,12 +233,13 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--memory-limit", o.memory_limit,
                  "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below; 0: none")
       ->group(group)
-      ->transform(CLI::AsSizeValue(false));
+      ->transform(CLI::AsSizeValue(false))
+      ->check(at_least(0));
   app.add_option("--prefetch-batches", o.prefetch_batches,
                  "On a card: batches copied there ahead of their step, from pinned memory, on a stream of their own; 0: none")
       ->group(group)
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_flag("--device-transforms", o.device_transforms, "On a card: crop, resize, flip and colour there; with --prefetch-batches")
       ->group(group);
   app.add_flag("--async-step", o.async_step, "On a card: queue the next step before the last has said its loss (the same numbers)")
@@ -219,9 +259,15 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--logs", o.logs, "Folder of runs")->group(group)->capture_default_str();
   app.add_option("--name", o.name, "Folder of this run; made from time and model when not given")->group(group);
   app.add_option("--resume", o.resume, "latest, or the path of a checkpoint folder: continue exactly")->group(group);
-  app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; 0: none")->group(group)->capture_default_str();
-  app.add_option("--save-every-steps", o.save_every_steps, "Steps between checkpoints; 0: none")->group(group)->capture_default_str();
-  app.add_option("--keep-last", o.keep_last, "Checkpoints kept")->group(group)->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; 0: none")
+      ->group(group)
+      ->capture_default_str()
+      ->check(at_least(0));
+  app.add_option("--save-every-steps", o.save_every_steps, "Steps between checkpoints; 0: none")
+      ->group(group)
+      ->capture_default_str()
+      ->check(at_least(0));
+  app.add_option("--keep-last", o.keep_last, "Checkpoints kept")->group(group)->capture_default_str()->check(at_least(1));
   app.add_option("--save-best", o.save_best,
                  "Keep the checkpoint that is best by this metric of the evaluation (image_to_text_R@1, clip_val_loss, ...), and write its "
                  "model to best/")
@@ -238,9 +284,10 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
       ->check(CLI::IsMember({"tensorboard"}));
   app.add_option("--report-seconds", o.report_seconds, "Between two states of report.html; 0: only at the end")
       ->group(group)
-      ->capture_default_str();
-  app.add_option("--val-frequency", o.val_frequency, "Epochs between evaluations")->group(group)->capture_default_str();
-  app.add_option("--log-every-n-steps", o.log_every_n_steps)->group(group)->capture_default_str()->check(CLI::PositiveNumber);
+      ->capture_default_str()
+      ->check(at_least(0));
+  app.add_option("--val-frequency", o.val_frequency, "Epochs between evaluations")->group(group)->capture_default_str()->check(at_least(0));
+  app.add_option("--log-every-n-steps", o.log_every_n_steps)->group(group)->capture_default_str()->check(at_least(1));
 }
 
 }  // namespace
@@ -264,12 +311,8 @@ Action add_train(CLI::App& app) {
   return [options, json] {
     const TrainResult result = train(*options, &stop_requested());
     if (*json) {
-      std::printf("%s\n", nlohmann::ordered_json{{"run_folder", result.run_folder},
-                                                 {"steps", result.steps},
-                                                 {"loss", result.last_loss},
-                                                 {"stopped_early", result.stopped_early}}
-                              .dump()
-                              .c_str());
+      print_json(nlohmann::ordered_json{
+          {"run_folder", result.run_folder}, {"steps", result.steps}, {"loss", result.last_loss}, {"stopped_early", result.stopped_early}});
     }
     return 0;
   };

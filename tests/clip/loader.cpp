@@ -6,6 +6,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cmath>
 #include <set>
 #include <thread>
 
@@ -278,6 +279,14 @@ TEST_CASE("too many bad samples, none at all, and a batch that cannot be filled 
         for (int i = 0; i < 6; ++i) stops.next();
       }(),
       Contains("4 of 21 samples cannot be used, more than --max-skipped allows; first: memory:x: the caption is empty"));
+
+  // All of them found by an earlier part of the run.
+  LoaderOptions resumed = options_of(10, 2);
+  resumed.skipped_before = 2;
+  Loader before(std::make_shared<MemoryDataset>(20), tokenizer(), resumed);
+  CHECK_THROWS_WITH(before.next(), Contains("2 of 20 samples cannot be used, more than --max-skipped allows; see skipped.tsv"));
+  resumed.max_skipped = std::nan("");
+  CHECK_THROWS_WITH(Loader(data, tokenizer(), resumed), Contains("nan is no share; --max-skipped"));
 
   const auto all_bad = std::make_shared<MemoryDataset>(8);
   for (std::int64_t i = 0; i < 8; ++i) all_bad->damaged.insert(i);

@@ -27,7 +27,7 @@ std::string temporary_name() {
 
 [[noreturn]] void become_program(const Start& start, const std::string& in, const std::string& out, const std::string& err) {
   ::dup2(::open(in.c_str(), O_RDONLY), STDIN_FILENO);
-  ::dup2(::open(out.c_str(), O_WRONLY | O_TRUNC), STDOUT_FILENO);
+  ::dup2(::open((start.output.empty() ? out : start.output).c_str(), O_WRONLY | O_TRUNC), STDOUT_FILENO);
   ::dup2(::open(err.c_str(), O_WRONLY | O_TRUNC), STDERR_FILENO);
   ::setenv("OMP_WAIT_POLICY", "passive", 0);
   for (const std::string& variable : start.environment) ::putenv(const_cast<char*>(variable.c_str()));

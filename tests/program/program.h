@@ -15,9 +15,10 @@ struct Outcome {
 
 struct Start {
   std::vector<std::string> arguments;
-  std::string input;                     // to stdin
-  std::vector<std::string> environment;  // "NAME=value", added
-  long file_size_limit = 0;              // bytes that one file may have (RLIMIT_FSIZE); 0: no limit
+  std::string input = {};                     // to stdin
+  std::vector<std::string> environment = {};  // "NAME=value", added
+  long file_size_limit = 0;                   // bytes that one file may have (RLIMIT_FSIZE); 0: no limit
+  std::string output = {};                    // where stdout goes instead of Outcome::out
 };
 
 // A program under way. wait() must be called.

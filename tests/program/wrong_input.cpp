@@ -5,6 +5,7 @@
 #include <csignal>
 #include <filesystem>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/program/program.h"
@@ -132,6 +133,24 @@ TEST_CASE("a picture that is too large is refused from its header", "[program]")
   // Every second picture has 47 x 47 pixels.
   CHECK_THAT(read_file((folder.of("run") / "skipped.tsv").string()), Contains("01.png\tthe picture has 47 x 47 pixels, more than 2000"));
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose own memory does not fit under the limit
+TEST_CASE("threads that cannot be started are an error, and those that were end", "[program]") {
+  const Folder folder;
+  // 1 GB of stack each, of 8 GB: a few start, and much is left for everything else.
+  std::string command = "ulimit -s 1000000 && ulimit -v 8000000 || exit 77; exec " + std::string(TWINLENS_PROGRAM);
+  for (const std::string& word : folder.train("run", {"--workers", "1000", "--threads", "1"})) command += " '" + word + "'";
+  write_text(folder / "script", command + " 2>" + (folder / "err"));
+  const int status = std::system(("timeout 60 sh " + (folder / "script")).c_str());
+  REQUIRE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) {
+    WARN("skipped: no right to set these limits");
+    return;
+  }
+  CHECK(WEXITSTATUS(status) == 1);
+  CHECK_THAT(read_file(folder / "err"), Contains("of 1000 threads can be started: ") && Contains("; --workers; choose fewer"));
+}
+#endif
 
 TEST_CASE("weights that do not fit the model: tensor and both shapes are named", "[program]") {
   const Folder folder;

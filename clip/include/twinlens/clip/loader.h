@@ -61,7 +61,8 @@ struct LoadedBatch {
 
 class Loader {
  public:
-  // Starts at batch `first_batch` of `first_epoch`. Throws ConfigError when not even one global batch can be filled.
+  // Starts at batch `first_batch` of `first_epoch`. Throws ConfigError when not even one global batch can be filled or the
+  // workers cannot be started.
   Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options,
          std::int64_t first_epoch = 0, std::int64_t first_batch = 0);
   ~Loader();

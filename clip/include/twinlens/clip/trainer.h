@@ -94,8 +94,8 @@ struct TrainResult {
   bool stopped_early = false;  // by request_stop
 };
 
-// Runs to the end, or until *stop becomes true: then it saves and returns. Progress goes to stderr. Throws typed errors; the last good
-// checkpoint is kept whatever happens.
+// Runs to the end, or until *stop becomes true: then it saves and returns. Progress goes to stderr. Throws typed errors (ConfigError before
+// anything else for options that make no sense); the last good checkpoint is kept whatever happens.
 TrainResult train(const TrainOptions& options, const std::atomic<bool>* stop = nullptr);
 
 }  // namespace twinlens

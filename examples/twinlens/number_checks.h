@@ -1,0 +1,65 @@
+#pragma once
+// Checks of numbers on a command line. None of them takes nan or an infinity. Header only: bench/step has them, too.
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+
+namespace twinlens::program {
+
+// Of a number that is finite, `allowed` says whether it will do; `rule` says it to people.
+inline CLI::Validator number_check(const std::string& rule, const std::string& description, const std::function<bool(double)>& allowed) {
+  const auto check = [rule, allowed](std::string& text) -> std::string {
+    char* end = nullptr;
+    const double x = std::strtod(text.c_str(), &end);
+    const bool is_number = end != text.c_str() && *end == '\0';
+    return is_number && std::isfinite(x) && allowed(x) ? std::string() : "must be " + rule + ", not " + text;
+  };
+  return {check, description};
+}
+
+inline std::string short_number(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.15g", x);
+  return text;
+}
+
+inline CLI::Validator at_least(double low) {
+  const std::string rule = "at least " + short_number(low);
+  return number_check(rule, rule, [low](double x) { return x >= low; });
+}
+
+inline CLI::Validator above(double low) {
+  const std::string rule = "above " + short_number(low);
+  return number_check(rule, rule, [low](double x) { return x > low; });
+}
+
+inline CLI::Validator within(double low, double high) {
+  const std::string ends = short_number(low) + " to " + short_number(high);
+  return number_check("from " + ends, ends, [low, high](double x) { return x >= low && x <= high; });
+}
+
+// Without the upper end.
+inline CLI::Validator within_below(double low, double high) {
+  const std::string rule = "at least " + short_number(low) + " and below " + short_number(high);
+  return number_check(rule, short_number(low) + " to below " + short_number(high), [low, high](double x) { return x >= low && x < high; });
+}
+
+// Without the lower end.
+inline CLI::Validator within_above(double low, double high) {
+  const std::string rule = "above " + short_number(low) + " and at most " + short_number(high);
+  return number_check(rule, "above " + short_number(low) + " to " + short_number(high),
+                      [low, high](double x) { return x > low && x <= high; });
+}
+
+// Every flag with a fraction, whatever else is asked of it.
+inline void refuse_infinite_numbers(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_type_name().rfind("FLOAT", 0) == 0) option->check(number_check("a finite number", "", [](double) { return true; }));
+  }
+}
+
+}  // namespace twinlens::program

@@ -1,0 +1,84 @@
+// TrainOptions that make no sense are refused before anything is read or written.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <functional>
+
+#include "twinlens/clip/trainer.h"
+#include "twinlens/kernels/error.h"
+
+namespace twinlens::test {
+namespace {
+
+using Catch::Contains;
+
+struct Wrong {
+  const char* flag;
+  std::function<void(TrainOptions&)> set;
+};
+
+TEST_CASE("options of a training run that make no sense are refused first", "[train]") {
+  const double nan = std::nan("");
+  const std::vector<Wrong> all{
+      {"batch-size", [](TrainOptions& o) { o.batch_size = 0; }},
+      {"batch-size", [](TrainOptions& o) { o.batch_size = INT64_MAX; }},
+      {"accum-freq", [](TrainOptions& o) { o.accum_freq = 0; }},
+      {"epochs", [](TrainOptions& o) { o.epochs = -1; }},
+      {"log-every-n-steps", [](TrainOptions& o) { o.log_every_n_steps = 0; }},
+      {"keep-last", [](TrainOptions& o) { o.keep_last = 0; }},
+      {"workers", [](TrainOptions& o) { o.workers = 100'000; }},
+      {"workers", [](TrainOptions& o) { o.workers = -1; }},
+      {"threads", [](TrainOptions& o) { o.threads = -1; }},
+      {"lr", [](TrainOptions& o) { o.lr = -1e-3; }},
+      {"lr", [nan](TrainOptions& o) { o.lr = nan; }},
+      {"wd", [](TrainOptions& o) { o.wd = -0.1; }},
+      {"beta1", [](TrainOptions& o) { o.beta1 = 1.0; }},
+      {"beta2", [nan](TrainOptions& o) { o.beta2 = nan; }},
+      {"eps", [](TrainOptions& o) { o.eps = 0.0; }},
+      {"ema", [](TrainOptions& o) { o.ema = 1.0; }},
+      {"max-skipped", [nan](TrainOptions& o) { o.max_skipped = nan; }},
+      {"force-patch-dropout", [nan](TrainOptions& o) { o.force_patch_dropout = nan; }},
+      {"epochs-cooldown", [](TrainOptions& o) { o.epochs_cooldown = o.epochs + 1; }},
+      {"max-chunk", [](TrainOptions& o) { o.max_chunk = -1; }},
+      {"memory-limit", [](TrainOptions& o) { o.memory_limit = -1; }},
+      {"aug-scale",
+       [](TrainOptions& o) {
+         o.aug_scale = {1.0, 0.9};
+       }},
+      {"aug-scale", [](TrainOptions& o) { o.aug_scale = {0.5}; }},
+      {"color-jitter",
+       [](TrainOptions& o) {
+         o.color_jitter = {0.1, 0.1};
+       }},
+      {"sharpness",
+       [](TrainOptions& o) {
+         o.sharpness = {2.0, 1.0};
+       }},
+      {"affine",
+       [](TrainOptions& o) {
+         o.affine = {5, 0.1, 1.2, 0.8};
+       }},
+      {"affine",
+       [nan](TrainOptions& o) {
+         o.affine = {5, 0.1, nan, 1.0};
+       }},
+      {"save-best", [](TrainOptions& o) { o.save_best = "image_to_text_R@2"; }},
+  };
+  for (const Wrong& wrong : all) {
+    TrainOptions o;
+    o.train_data = o.val_data = "nowhere";
+    wrong.set(o);
+    INFO(wrong.flag);
+    CHECK_THROWS_AS(train(o), ConfigError);
+    CHECK_THROWS_WITH(train(o), Contains(std::string("; --") + wrong.flag + "; "));
+  }
+  TrainOptions right;
+  right.train_data = right.val_data = "nowhere";
+  for (const char* metric : {"", "clip_val_loss", "text_to_image_R@5", "image_to_text_median_rank"}) {
+    right.save_best = metric;
+    CHECK_THROWS_WITH(train(right), Contains("data does not exist"));
+  }
+}
+
+}  // namespace
+}  // namespace twinlens::test

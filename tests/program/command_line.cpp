@@ -1,0 +1,79 @@
+// Command lines that are wrong: exit status 2, and the flag and what it takes are named.
+
+#include <catch2/catch.hpp>
+
+#include "tests/program/program.h"
+
+namespace twinlens::test {
+namespace {
+
+using Catch::Contains;
+using Words = std::vector<std::string>;
+
+struct Refused {
+  const char* flag;
+  Words values;
+  const char* rule;
+};
+
+void check_refused(const Words& command, const Refused& refused) {
+  Words words = command;
+  words.emplace_back(refused.flag);
+  words.insert(words.end(), refused.values.begin(), refused.values.end());
+  const Outcome o = run(words);
+  INFO(refused.flag << " " << refused.values.front() << ": " << o.err);
+  CHECK(o.status == 2);
+  CHECK_THAT(o.err, Contains(std::string("error: ") + refused.flag + ": must be " + refused.rule + ", not "));
+}
+
+TEST_CASE("numbers of train that make no sense are refused", "[program]") {
+  const std::vector<Refused> all{{"--lr", {"-1"}, "at least 0"},
+                                 {"--lr", {"nan"}, "at least 0"},
+                                 {"--lr", {"inf"}, "at least 0"},
+                                 {"--wd", {"-0.1"}, "at least 0"},
+                                 {"--beta1", {"-0.5"}, "at least 0 and below 1"},
+                                 {"--beta2", {"1"}, "at least 0 and below 1"},
+                                 {"--eps", {"0"}, "above 0"},
+                                 {"--ema", {"1"}, "at least 0 and below 1"},
+                                 {"--max-skipped", {"nan"}, "from 0 to 1"},
+                                 {"--label-smoothing", {"nan"}, "from 0 to 1"},
+                                 {"--force-patch-dropout", {"nan"}, "at least 0 and below 1"},
+                                 {"--grad-clip-norm", {"-1"}, "at least 0"},
+                                 {"--spike-factor", {"-1"}, "at least 0"},
+                                 {"--memory-limit", {"-5"}, "at least 0"},
+                                 {"--max-image-pixels", {"-1"}, "at least 0"},
+                                 {"--max-chunk", {"-1"}, "at least 0"},
+                                 {"--threads", {"-1"}, "from 0 to 1024"},
+                                 {"--workers", {"100000"}, "from 1 to 1024"},
+                                 {"--warmup", {"-2"}, "at least -1"},
+                                 {"--save-every-steps", {"-1"}, "at least 0"},
+                                 {"--save-frequency", {"-1"}, "at least 0"},
+                                 {"--epochs-cooldown", {"-1"}, "at least 0"},
+                                 {"--aug-scale", {"0", "1"}, "above 0 and at most 1"},
+                                 {"--gray-scale-prob", {"1.5"}, "from 0 to 1"},
+                                 {"--color-jitter", {"1", "-1", "1", "0"}, "at least 0"},
+                                 {"--color-jitter", {"1", "1", "1", "1"}, "from 0 to 0.5"},
+                                 {"--affine", {"5", "0.1", "0", "1"}, "above 0"},
+                                 {"--batch-size", {"0"}, "at least 1"}};
+  for (const Refused& refused : all) check_refused({"train", "--train-data", "x"}, refused);
+}
+
+TEST_CASE("numbers of the other subcommands that make no sense are refused", "[program]") {
+  check_refused({"eval", "--model", "x", "--data", "x"}, {"--probe-c", {"nan"}, "above 0"});
+  check_refused({"rank", "--model", "x", "--text", "x", "x.png"}, {"--top", {"0"}, "at least 1"});
+  check_refused({"embed", "--model", "x", "--output", "x"}, {"--max-image-pixels", {"-1"}, "at least 0"});
+  check_refused({"tokenize"}, {"--context-length", {"1"}, "from 2 to 1048576"});
+}
+
+TEST_CASE("--help-all is the program's alone", "[program]") {
+  CHECK_THAT(run({"--help"}).out, Contains("--help-all"));
+  CHECK_THAT(run({"--help-all"}).out, Contains("--train-data") && Contains("--knn-k"));
+  CHECK_THAT(run({"train", "--help"}).out, !Contains("--help-all"));
+}
+
+TEST_CASE("info takes its model with --model, too", "[program]") {
+  CHECK(json_of({"info", "--model", "RN50", "--json"}) == json_of({"info", "RN50", "--json"}));
+}
+
+}  // namespace
+}  // namespace twinlens::test
