@@ -407,11 +407,11 @@ std::string to_json(const ModelConfig& c) {
   return Json{{"model_cfg", model}, {"preprocess_cfg", preprocess}}.dump(2) + "\n";
 }
 
-ModelConfig find_model_config(const std::string& name_or_path) {
+ModelConfig find_model_config(const std::string& name_or_path, const std::string& flag) {
   if (const auto builtin = builtin_model_config(name_or_path)) return *builtin;
   std::filesystem::path path = name_or_path;
   std::error_code ignored;
-  if (!weights_file(name_or_path).empty()) return find_source(name_or_path).config;
+  if (!weights_file(name_or_path).empty()) return find_source(name_or_path, flag).config;
   if (std::filesystem::is_directory(path, ignored)) path /= "open_clip_config.json";
   if (std::filesystem::is_regular_file(path, ignored)) {
     std::ifstream file(path);
@@ -420,8 +420,11 @@ ModelConfig find_model_config(const std::string& name_or_path) {
     if (!file) throw FileError("model config: cannot be read; " + path.string() + "; check its permissions");
     return parse_model_config(text.str(), path.string());
   }
-  throw ConfigError("unknown model '" + name_or_path + "'; --model; did you mean " + nearest_name(name_or_path, builtin_model_names()) +
-                    "? Or give the path of an open_clip config .json or model folder");
+  if (const std::string inside = model_inside(name_or_path); !inside.empty()) {
+    throw ConfigError("'" + name_or_path + "' is a folder of training, not a model; " + flag + "; its model is in " + inside);
+  }
+  throw ConfigError("unknown model '" + name_or_path + "'; " + flag + "; did you mean " +
+                    nearest_name(name_or_path, builtin_model_names()) + "? Or give the path of an open_clip config .json or model folder");
 }
 
 }  // namespace twinlens

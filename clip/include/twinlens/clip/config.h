@@ -100,7 +100,7 @@ std::vector<std::string> builtin_model_names();
 std::optional<ModelConfig> builtin_model_config(const std::string& name);
 
 // A built-in name, or the path of a JSON file, or of a folder with open_clip_config.json. An unknown name is a ConfigError that says the
-// nearest known one.
-ModelConfig find_model_config(const std::string& name_or_path);
+// nearest known one and the flag that gave it.
+ModelConfig find_model_config(const std::string& name_or_path, const std::string& flag = "--model");
 
 }  // namespace twinlens

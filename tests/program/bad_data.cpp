@@ -1,0 +1,120 @@
+// Data and models that are nearly right: what is used of them, what is said of the rest.
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/program/program.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
+#include "tests/support/toy_tars.h"
+
+#include "twinlens/core/file.h"
+
+namespace twinlens::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Catch::Contains;
+using Words = std::vector<std::string>;
+
+Words train(const TemporaryFolder& folder, const std::string& data, const Words& more = {}) {
+  Words all{"train", "--train-data", data, "--logs", folder / "logs", "--name", "run", "--batch-size", "4", "--epochs", "1"};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+std::string vit() { return trained_model().folder + "/vit.json"; }
+
+void check_refused(const Words& arguments, const Words& message_has) {
+  const Outcome o = run(arguments);
+  INFO(o.err);
+  CHECK(o.status != 0);
+  for (const std::string& part : message_has) CHECK_THAT(o.err, Contains(part));
+}
+
+TEST_CASE("train --model with weights says that they are not taken", "[program]") {
+  const TemporaryFolder folder;
+  const std::string note = "note: --model gives the architecture only, training starts from random weights; give --pretrained ";
+  const std::string& model = trained_model().model;
+  const Outcome o = run(train(folder, trained_model().data, {"--model", model}));
+  INFO(o.err);
+  CHECK(o.status == 0);
+  CHECK_THAT(o.err, Contains(note + model));
+  CHECK_THAT(read_file(folder / "logs/run/out.log"), Contains(note));
+  for (const Words& more : {Words{"--model", model, "--pretrained", model}, Words{"--pretrained", model}, Words{"--model", vit()}}) {
+    fs::remove_all(folder / "logs");
+    const Outcome quiet = run(train(folder, trained_model().data, more));
+    CHECK(quiet.status == 0);
+    CHECK_THAT(quiet.err, !Contains("note: --model"));
+  }
+}
+
+TEST_CASE("a checkpoint of training is a model with the configuration that it was trained with", "[program]") {
+  const std::string checkpoint = trained_model().log + "/checkpoints/step_6";
+  const auto info = json_of({"info", checkpoint, "--json"});
+  CHECK(info["model_cfg"] == json_of({"info", trained_model().model, "--json"})["model_cfg"]);
+  CHECK(info["config_from"] == "config file");
+  const auto scores = [](const std::string& model) {
+    return json_of({"rank", "--model", model, "--text", "a red disc", picture(0), picture(1), "--json"});
+  };
+  CHECK(scores(checkpoint) == scores(trained_model().model));
+  // One whose layout has other names than the model: CustomTextCLIP's "text.".
+  const TemporaryFolder folder;
+  std::string custom = toy_vit_json();
+  custom.insert(custom.find('{') + 1, "\"custom_text\": true, ");
+  write_text(folder / "custom.json", custom);
+  json_of(train(folder, trained_model().data, {"--model", folder / "custom.json", "--json"}));
+  CHECK(scores(folder / "logs/run/checkpoints/step_6") == scores(folder / "logs/run/model"));
+}
+
+TEST_CASE("a run's folder as --model: the error names the model in it, and the flag", "[program]") {
+  const TemporaryFolder folder;
+  const std::string &log = trained_model().log, &model = trained_model().model;
+  for (const Words& command : {Words{"info", log}, Words{"embed", "--model", log, "--texts", "x", "--output", folder / "y"}})
+    check_refused(command, {"'" + log + "' is a folder of training, not a model", "its model is in " + model});
+  check_refused({"info", log + "/checkpoints/"}, {"its model is in " + log + "/checkpoints/step_6"});
+  for (const Words& more : {Words{"--model", vit(), "--pretrained", log}, Words{"--pretrained", log}})
+    check_refused(train(folder, trained_model().data, more), {"; --pretrained; its model is in " + model});
+  for (const Words& more : {Words{"--model", vit(), "--pretrained", folder / "none"}, Words{"--pretrained", folder / "none"}})
+    check_refused(train(folder, trained_model().data, more), {"; --pretrained; "});
+}
+
+TEST_CASE("a text that belongs to no picture leaves a folder of class folders what it is", "[program]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(8);
+  for (const char* name : {"cat", "dog"}) fs::create_directories(folder / (std::string("data/") + name));
+  for (std::size_t i = 0; i < 8; ++i)
+    write_text(folder / ((i % 2 == 0 ? "data/cat/" : "data/dog/") + pairs[i].name + ".png"), pairs[i].png);
+  write_text(folder / "data/README.txt", "made by hand");
+  write_text(folder / "data/cat/LICENSE.txt", "free");
+  const Outcome classes = run(train(folder, folder / "data", {"--model", vit()}));
+  INFO(classes.err);
+  CHECK(classes.status == 0);
+  CHECK_THAT(classes.err, Contains("8 pairs"));
+  // Captions in upper case, as pictures.
+  fs::remove_all(folder / "logs");
+  fs::create_directories(folder / "upper");
+  for (const ToyPair& pair : pairs) {
+    write_text(folder / ("upper/" + pair.name + ".PNG"), pair.png);
+    write_text(folder / ("upper/" + pair.name + ".TXT"), pair.caption);
+  }
+  const Outcome upper = run(train(folder, folder / "upper", {"--model", vit()}));
+  INFO(upper.err);
+  CHECK(upper.status == 0);
+}
+
+TEST_CASE("a picture that is a link goes by its own name", "[program]") {
+  const TemporaryFolder folder;
+  write_toy_folder(folder / "data", toy_pairs(8));
+  fs::create_directories(folder / "other");
+  write_text(folder / "other/x.png", "no picture");
+  fs::create_symlink("../other/x.png", folder / "data/linked.png");
+  write_text(folder / "data/linked.txt", "a link");
+  const Outcome o = run(train(folder, folder / "data", {"--model", vit(), "--max-skipped", "0.5"}));
+  INFO(o.err);
+  CHECK(o.status == 0);
+  CHECK_THAT("\n" + read_file(folder / "logs/run/skipped.tsv"), Contains("\nlinked.png\t"));
+}
+
+}  // namespace
+}  // namespace twinlens::test
