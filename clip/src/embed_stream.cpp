@@ -14,11 +14,15 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
     std::set<std::string> by_name;
     EncodedPicture picture;
     while (bytes.size() < static_cast<std::size_t>(options.batch_size) && (more = pictures.next(picture))) {
+      if (!picture.damage.empty()) {
+        skip({picture.name, picture.damage});
+        continue;
+      }
       bytes.push_back(std::move(picture.bytes));
       names.push_back(picture.name);
       if (picture.named) by_name.insert(picture.name);
     }
-    if (bytes.empty()) return;
+    if (bytes.empty()) continue;
     const LoadedPictures loaded = load_pictures(model, bytes, names, options);
     for (const SkippedSample& s : loaded.skipped) {
       if (by_name.count(s.key) != 0) throw FileError(s.reason);

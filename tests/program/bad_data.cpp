@@ -116,5 +116,61 @@ TEST_CASE("a picture that is a link goes by its own name", "[program]") {
   CHECK_THAT("\n" + read_file(folder / "logs/run/skipped.tsv"), Contains("\nlinked.png\t"));
 }
 
+TEST_CASE("a damaged shard among good ones: training and embed go on without it", "[program]") {
+  const TemporaryFolder folder;
+  write_tar(folder / "good.tar", members_of(toy_pairs(8), 0, 8));
+  write_tar(folder / "whole.tar", members_of(toy_pairs(8), 0, 8));
+  const std::string whole = read_file(folder / "whole.tar");
+  write_text(folder / "cut.tar", whole.substr(0, whole.size() / 2));
+  write_text(folder / "empty.tar", "");
+  const std::string all = (folder / "cut.tar") + "::" + (folder / "empty.tar") + "::" + (folder / "good.tar");
+  const Outcome o = run(train(folder, all, {"--model", vit(), "--max-skipped", "0.2"}));
+  INFO(o.err);
+  CHECK(o.status == 0);
+  const std::string skipped = "\n" + read_file(folder / "logs/run/skipped.tsv");
+  CHECK_THAT(skipped,
+             Contains("\ncut.tar\tthe shard is damaged after ") && Contains("\nempty.tar\tthe shard is damaged before its first sample"));
+  CHECK_THAT(o.err, Contains("skipped cut.tar: the shard is damaged after "));
+  fs::remove_all(folder / "logs");
+  check_refused(train(folder, all, {"--model", vit(), "--max-skipped", "0.01"}),
+                {"2 of 1", "more than --max-skipped allows; first: cut.tar: "});
+
+  const Words embed{"embed", "--model", trained_model().model, "--output", folder / "out", "--json", "--images"};
+  const auto with = [&](const Words& images) {
+    Words out = embed;
+    out.insert(out.end(), images.begin(), images.end());
+    return out;
+  };
+  const auto json = json_of(with({folder / "cut.tar", folder / "empty.tar", folder / "good.tar"}));
+  CHECK(json["skipped"] == 2);
+  CHECK(json["count"] > 8);
+  CHECK(json["count"] < 16);
+  check_refused(with({folder / "empty.tar"}), {"no usable picture", folder / "empty.tar"});
+  check_refused(with({folder / "none.tar"}), {"No such file", folder / "none.tar"});
+}
+
+TEST_CASE("data that is skipped is not blamed on the batch size", "[program]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(6);
+  std::string table = "filepath,title\n", some = table;
+  for (const ToyPair& pair : pairs) {
+    write_text(folder / (pair.name + ".png"), pair.png);
+    table += pair.name + ".png,\n";
+    some += pair.name + ".png," + (pair.name < "03" ? pair.caption : "") + "\n";
+  }
+  write_text(folder / "empty.csv", table);
+  write_text(folder / "some.csv", some);
+  write_text(folder / "header.csv", "filepath,title\n");
+  check_refused(train(folder, folder / "empty.csv"),
+                {"no samples: its 6 rows cannot be used, first: empty.csv:2: the caption is empty; " + (folder / "empty.csv")});
+  check_refused(train(folder, folder / "header.csv"), {"no samples: it has no row below its header; " + (folder / "header.csv")});
+  check_refused(train(folder, folder / "some.csv", {"--model", vit()}),
+                {"3 samples do not fill one batch of 4 (3 more cannot be used, first: some.csv:5: the caption is empty); --batch-size; "
+                 "mend the data"});
+  write_tar(folder / "none.tar", {{"0.png", pairs[0].png}, {"1.txt", "no picture"}});
+  check_refused(train(folder, folder / "none.tar"), {"no samples; ", "(2 cannot be used, first: none.tar:0: no caption (txt))"});
+  check_refused(train(folder, folder / "some.csv", {"--csv-separator", ";;"}), {"';;' is not one character; --csv-separator"});
+}
+
 }  // namespace
 }  // namespace twinlens::test
