@@ -1,6 +1,7 @@
 #include "twinlens/clip/embed_stream.h"
 
 #include <set>
+#include <utility>
 
 #include "twinlens/kernels/error.h"
 
@@ -39,9 +40,10 @@ void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& li
                  const TakeFeatures& take) {
   std::vector<std::string> batch;
   std::string line;
-  bool more = true;
+  bool more = true, first = true;
   while (more) {
     more = static_cast<bool>(std::getline(lines, line));
+    if (std::exchange(first, false) && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // the byte order mark of UTF-8
     if (more && line.ends_with('\r')) line.pop_back();
     if (more && !line.empty()) batch.push_back(line);
     if (batch.empty() || (more && batch.size() < static_cast<std::size_t>(options.batch_size))) continue;

@@ -59,6 +59,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
   if (o_.model.empty()) o_.model = o_.pretrained.empty() ? "ViT-B-32" : o_.pretrained;
+  if (o_.resume == "latest" && o_.name.empty()) throw ConfigError("it is not said which run goes on; --resume latest; give --name");
   o_.name = run_name(o_);
   folder_ = fs::path(o_.logs) / o_.name;
   if (o_.resume.empty() && fs::exists(folder_ / "params.json")) {

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/program/program.h"
 #include "tests/support/temporary_folder.h"
@@ -170,6 +171,44 @@ TEST_CASE("data that is skipped is not blamed on the batch size", "[program]") {
   write_tar(folder / "none.tar", {{"0.png", pairs[0].png}, {"1.txt", "no picture"}});
   check_refused(train(folder, folder / "none.tar"), {"no samples; ", "(2 cannot be used, first: none.tar:0: no caption (txt))"});
   check_refused(train(folder, folder / "some.csv", {"--csv-separator", ";;"}), {"';;' is not one character; --csv-separator"});
+}
+
+TEST_CASE("train --resume takes a run, its checkpoints or the file `latest`, and says what else it needs", "[program]") {
+  const TemporaryFolder folder;
+  const auto resume = [&](const std::string& from) { return train(folder, trained_model().data, {"--model", vit(), "--resume", from}); };
+  REQUIRE(run(train(folder, trained_model().data, {"--model", vit()})).status == 0);
+  const std::string run_folder = folder / "logs/run";
+  for (const char* part : {"", "/", "/checkpoints", "/checkpoints/latest", "/checkpoints/step_6", "/checkpoints/step_6/"}) {
+    const Outcome o = run(resume(run_folder + part));
+    INFO(part << o.err);
+    CHECK(o.status == 0);
+  }
+  check_refused(resume(folder / "none"),
+                {"resume: there is no such checkpoint; " + (folder / "none"), "--resume latest with the run's --name"});
+  check_refused(resume(trained_model().data), {"resume: the folder holds no checkpoint; "});
+  check_refused(resume(vit()), {"resume: a file is no checkpoint; "});
+  fs::resize_file(run_folder + "/checkpoints/step_6/model.safetensors", 100);
+  const Outcome damaged = run(resume(run_folder + "/checkpoints/step_6"));
+  CHECK(damaged.status == 1);
+  CHECK_THAT(damaged.err,
+             Contains("no usable checkpoint; ") && Contains("model.safetensors is damaged") && !Contains("trying the checkpoint"));
+  check_refused({"train", "--train-data", trained_model().data, "--logs", folder / "logs", "--resume", "latest"},
+                {"it is not said which run goes on; --resume latest; give --name"});
+}
+
+TEST_CASE("a byte order mark and lines of blanks are no part of names", "[program]") {
+  const TemporaryFolder folder;
+  write_text(folder / "classes.txt", "\xEF\xBB\xBFred disc\r\n  \t\nblue square\n\n");
+  write_text(folder / "templates.txt", "\xEF\xBB\xBF# a note\n \na {}\n");
+  const auto json = json_of({"classify", "--model", trained_model().model, "--classes", folder / "classes.txt", "--templates",
+                             folder / "templates.txt", picture(0), "--json"});
+  std::set<std::string> labels;
+  for (const auto& result : json["results"]) labels.insert(result["label"].get<std::string>());
+  CHECK(labels == std::set<std::string>{"red disc", "blue square"});
+  write_text(folder / "texts.txt", "\xEF\xBB\xBFred disc\n");
+  const std::string out = folder / "out", names = folder / "names";
+  REQUIRE(run({"embed", "--model", trained_model().model, "--texts", folder / "texts.txt", "--output", out, "--names", names}).status == 0);
+  CHECK(read_file(names) == "red disc\n");
 }
 
 }  // namespace
