@@ -1,5 +1,6 @@
 // Data and models that are nearly right: what is used of them, what is said of the rest.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -209,6 +210,50 @@ TEST_CASE("a byte order mark and lines of blanks are no part of names", "[progra
   const std::string out = folder / "out", names = folder / "names";
   REQUIRE(run({"embed", "--model", trained_model().model, "--texts", folder / "texts.txt", "--output", out, "--names", names}).status == 0);
   CHECK(read_file(names) == "red disc\n");
+}
+
+TEST_CASE("a config with numbers that no model has: key, value and file are named", "[program]") {
+  const TemporaryFolder folder;
+  const std::string file = folder / "bad.json";
+  const auto check = [&](const std::string& from, const std::string& to, const Words& message_has) {
+    std::string config = toy_vit_json();
+    config.replace(config.find(from), from.size(), to);
+    write_text(file, config);
+    INFO(config);
+    Words all = message_has;
+    all.push_back(file);
+    check_refused({"info", file}, all);
+  };
+  check("\"embed_dim\": 32", "\"embed_dim\": 99999999999999", {"key 'embed_dim' = 99999999999999 is no whole number"});
+  check("\"embed_dim\": 32", "\"embed_dim\": 32.7", {"key 'embed_dim' = 32.7 is no whole number"});
+  check("\"embed_dim\": 32", "\"embed_dim\": true", {"key 'embed_dim' = true is no whole number"});
+  check("\"embed_dim\": 32", "\"embed_dim\": 0", {"embed_dim = 0", "must be positive"});
+  check("\"layers\": 2", "\"layers\": 1e99", {"key 'layers' = 1e+99 is no whole number"});
+  check("\"layers\": 2", "\"layers\": [2, 2.5, 2, 2]", {"key 'layers' = 2.5 is no whole number"});
+  check("\"layers\": 2", "\"layers\": 2, \"mlp_ratio\": 1e99", {"mlp_ratio * width = "});
+  check("\"context_length\": 24", "\"context_length\": 1", {"text_cfg.context_length = 1 has no room for text"});
+  write_text(file, R"({"model_cfg": )" + toy_vit_json() + R"(, "preprocess_cfg": {"std": [0.5, 0, 0.5]}})");
+  check_refused({"info", file}, {"preprocess_cfg.std = 0", "must be positive", file});
+  check_refused(train(folder, trained_model().data, {"--model", vit(), "--force-context-length", "1"}),
+                {"--force-context-length; give 2 or more"});
+}
+
+TEST_CASE("a PNG that promises too much is refused by its size; bytes of a picture are not printed", "[program]") {
+  const TemporaryFolder folder;
+  std::string png = toy_pairs(1)[0].png;
+  png.replace(16, 8, std::string("\x00\x01\x86\xA0\x00\x01\x86\xA0", 8));
+  write_text(folder / "large.png", png);
+  const auto rank = [&](const Words& more) {
+    Words all{"rank", "--model", trained_model().model, "--text", "x", folder / "large.png"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  check_refused(rank({}), {"the picture has 100000 x 100000 pixels, more than ", "--max-image-pixels", folder / "large.png"});
+  check_refused(rank({"--max-image-pixels", "0"}), {"100000 x 100000 pixels are promised and cannot be read"});
+  const Outcome o = run({"info", picture(0)});
+  CHECK(o.status == 1);
+  CHECK_THAT(o.err, Contains("not JSON") && Contains(picture(0)));
+  CHECK(std::all_of(o.err.begin(), o.err.end(), [](char c) { return c == '\n' || (c >= ' ' && c <= '~'); }));
 }
 
 }  // namespace

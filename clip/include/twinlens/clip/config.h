@@ -85,8 +85,8 @@ struct ModelConfig {
 
   Activation vision_activation() const;
   Activation text_activation() const;
-  // Throws ConfigError naming the field, its value and what it must be.
-  void validate() const;
+  // Throws ConfigError naming the field, its value, `source` and what it must be.
+  void validate(const std::string& source = "model config") const;
 };
 
 // From the text of an open_clip model config, or of an open_clip_config.json with model_cfg and preprocess_cfg. Throws ConfigError naming
