@@ -262,13 +262,13 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   const std::int64_t batches = work_->batches(first_epoch);
   if (batches == 0) {
     const std::vector<SkippedSample>& skipped = work_->data->skipped();
-    std::string why, remedy = "choose a smaller batch";
+    std::string remedy = "choose a smaller batch";
     if (!skipped.empty()) {
-      why = " (" + std::to_string(skipped.size()) + " more cannot be used, first: " + skipped[0].key + ": " + skipped[0].reason + ")";
-      remedy = "mend the data, or " + remedy;
+      remedy = "mend the " + std::to_string(skipped.size()) + " more that cannot be used (first: " + skipped[0].key + ": " +
+               skipped[0].reason + "), or " + remedy;
     }
     throw ConfigError("loader: " + std::to_string(work_->data->size()) + " samples do not fill one batch of " +
-                      std::to_string(work_->global_batch()) + (options.equal_captions_apart ? " with all captions different" : "") + why +
+                      std::to_string(work_->global_batch()) + (options.equal_captions_apart ? " with all captions different" : "") +
                       "; --batch-size; " + remedy);
   }
   if (first_batch >= batches) work_->claim = work_->wanted = work_->announced = {first_epoch + 1, 0};
