@@ -1,10 +1,13 @@
 #include "twinlens/clip/config.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <type_traits>
 
 #include "twinlens/clip/nearest_name.h"
 #include "twinlens/clip/pretrained.h"
@@ -14,6 +17,8 @@ namespace twinlens {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int kLargest = 1 << 20;  // of any whole number in a config
 
 // Reads one JSON object: every key must be asked for, so that nothing which changes the numbers is ignored.
 class Reader {
@@ -28,6 +33,7 @@ class Reader {
     known_.insert(key);
     const auto it = object_.find(key);
     if (it == object_.end() || it->is_null()) return;
+    check_whole<T>(key, *it);
     try {
       value = it->template get<T>();
     } catch (const Json::exception&) {
@@ -58,6 +64,18 @@ class Reader {
   }
 
  private:
+  // A conversion would cut fractions off and wrap what is too large.
+  template <class T>
+  void check_whole(const char* key, const Json& json) const {
+    if constexpr (std::is_same_v<T, std::vector<int>>) {
+      for (const Json& element : json) check_whole<int>(key, element);
+    } else if constexpr (std::is_same_v<T, int>) {
+      const double number = json.is_number() ? json.get<double>() : 0.5;
+      if (number == std::floor(number) && std::abs(number) <= kLargest) return;
+      fail(std::string("key '") + key + "' = " + json.dump() + " is no whole number up to " + std::to_string(kLargest),
+           "see docs/models.md for its type");
+    }
+  }
   [[noreturn]] void fail(const std::string& what, const std::string& remedy) const {
     throw ConfigError("model config: " + what + "; " + source_ + (section_.empty() ? "" : " " + section_) + "; " + remedy);
   }
@@ -206,25 +224,27 @@ PreprocessConfig read_preprocess(const Json& json, const std::string& source) {
   return c;
 }
 
-void check_positive(const char* field, double value) {
-  if (!(value > 0))
-    throw ConfigError("model config: " + std::string(field) + " = " + std::to_string(value) + "; model config; must be positive");
-}
-void check_divides(const char* field, int value, const char* by_field, int by) {
-  if (by <= 0 || value % by != 0) {
-    throw ConfigError("model config: " + std::string(field) + " = " + std::to_string(value) + " is not a multiple of " + by_field + " = " +
-                      std::to_string(by) + "; model config; change one of them");
-  }
-}
+// What must hold between the values of a config that was read from `source`.
+struct Checks {
+  const std::string& source;
 
-void check_one_of(const char* field, const std::string& value, std::initializer_list<const char*> known) {
-  std::string list;
-  for (const char* name : known) {
-    if (value == name) return;
-    list += (list.empty() ? "" : ", ") + std::string(name);
+  void require(bool good, const std::string& what, const std::string& remedy) const {
+    if (!good) throw ConfigError("model config: " + what + "; " + source + "; " + remedy);
   }
-  throw ConfigError("model config: '" + value + "' is not supported for key '" + field + "'; model config; supported: " + list);
-}
+  void positive(const std::string& field, double value) const {
+    require(value > 0 && std::isfinite(value), field + " = " + Json(value).dump() + " is not above 0", "must be positive");
+  }
+  void divides(const std::string& field, int value, const std::string& by_field, int by) const {
+    require(by > 0 && value % by == 0,
+            field + " = " + std::to_string(value) + " is not a multiple of " + by_field + " = " + std::to_string(by), "change one of them");
+  }
+  void one_of(const std::string& field, const std::string& value, std::initializer_list<const char*> known) const {
+    std::string list;
+    for (const char* name : known) list += (list.empty() ? "" : ", ") + std::string(name);
+    const bool found = std::find(known.begin(), known.end(), value) != known.end();
+    require(found, "'" + value + "' is not supported for key '" + field + "'", "supported: " + list);
+  }
+};
 
 }  // namespace
 
@@ -238,60 +258,56 @@ Activation ModelConfig::text_activation() const {
   return quick_gelu ? Activation::quick_gelu : text.gelu_tanh ? Activation::gelu_tanh : Activation::gelu;
 }
 
-void ModelConfig::validate() const {
-  check_positive("embed_dim", embed_dim);
-  check_positive("vision_cfg.width", vision.width);
-  check_positive("vision_cfg.image_size", vision.image_size);
-  check_positive("text_cfg.width", text.width);
-  check_positive("text_cfg.context_length", text.context_length - 1);
-  check_positive("text_cfg.vocab_size", text.vocab_size);
-  for (const int layers : vision.layers) check_positive("vision_cfg.layers", layers);
-  check_positive("text_cfg.layers", text.layers);
-  if (!(vision.patch_dropout >= 0.0 && vision.patch_dropout < 1.0)) {
-    throw ConfigError("model config: patch_dropout = " + std::to_string(vision.patch_dropout) +
-                      " is no share; vision_cfg; give 0 or more, and less than 1");
+void ModelConfig::validate(const std::string& source) const {
+  const Checks check{source};
+  check.positive("embed_dim", embed_dim);
+  check.positive("vision_cfg.width", vision.width);
+  check.positive("vision_cfg.image_size", vision.image_size);
+  check.positive("text_cfg.width", text.width);
+  check.require(text.context_length >= 2, "text_cfg.context_length = " + std::to_string(text.context_length) + " has no room for text",
+                "use 2 or more: the first and the last token are marks");
+  check.positive("text_cfg.vocab_size", text.vocab_size);
+  for (const int layers : vision.layers) check.positive("vision_cfg.layers", layers);
+  check.positive("text_cfg.layers", text.layers);
+  for (const double hidden : {vision.mlp_ratio * vision.width, text.mlp_ratio * text.width}) {
+    check.require(hidden >= 1.0 && hidden <= kLargest * 16.0, "mlp_ratio * width = " + Json(hidden).dump() + " is no size of a layer",
+                  "use a usual mlp_ratio, such as 4");
   }
+  check.require(vision.patch_dropout >= 0.0 && vision.patch_dropout < 1.0,
+                "vision_cfg.patch_dropout = " + std::to_string(vision.patch_dropout) + " is no share", "give 0 or more, and less than 1");
   if (vision.is_resnet()) {
-    if (vision.patch_dropout > 0.0)
-      throw ConfigError("model config: patch_dropout is set and a ResNet has no patches; vision_cfg; leave it out");
-    if (vision.layers.size() != 4)
-      throw ConfigError("model config: vision_cfg.layers needs 1 or 4 numbers; model config; give 4 for a ResNet");
-    if (vision.image_size < 32)
-      throw ConfigError("model config: vision_cfg.image_size = " + std::to_string(vision.image_size) +
-                        " is less than the ResNet's stride; model config; use 32 or more");
-    check_divides("vision_cfg.width * 32", vision.width * 32, "vision_cfg.head_width", vision.head_width);
-    check_divides("vision_cfg.width", vision.width, "2", 2);
+    check.require(!(vision.patch_dropout > 0.0), "vision_cfg.patch_dropout is set and a ResNet has no patches", "leave it out");
+    check.require(vision.layers.size() == 4, "vision_cfg.layers needs 1 or 4 numbers", "give 4 for a ResNet");
+    check.require(vision.image_size >= 32,
+                  "vision_cfg.image_size = " + std::to_string(vision.image_size) + " is less than the ResNet's stride", "use 32 or more");
+    check.divides("vision_cfg.width * 32", vision.width * 32, "vision_cfg.head_width", vision.head_width);
+    check.divides("vision_cfg.width", vision.width, "2", 2);
   } else {
-    check_positive("vision_cfg.patch_size", vision.patch_size);
-    if (!vision.is_siglip()) check_divides("vision_cfg.image_size", vision.image_size, "vision_cfg.patch_size", vision.patch_size);
-    check_positive("vision_cfg.image_size / patch_size", vision.grid());
-    check_divides("vision_cfg.width", vision.width, "vision_cfg.head_width", vision.head_width);
-    check_one_of("vision_cfg.pool_type", vision.pool_type, {"tok", "avg"});
-    check_one_of("vision_cfg.pos_embed_type", vision.pos_embed_type, {"learnable", "sin_cos_2d"});
-    if (vision.pos_embed_type == "sin_cos_2d") check_divides("vision_cfg.width", vision.width, "4", 4);
+    check.positive("vision_cfg.patch_size", vision.patch_size);
+    if (!vision.is_siglip()) check.divides("vision_cfg.image_size", vision.image_size, "vision_cfg.patch_size", vision.patch_size);
+    check.positive("vision_cfg.image_size / patch_size", vision.grid());
+    check.divides("vision_cfg.width", vision.width, "vision_cfg.head_width", vision.head_width);
+    check.one_of("vision_cfg.pool_type", vision.pool_type, {"tok", "avg"});
+    check.one_of("vision_cfg.pos_embed_type", vision.pos_embed_type, {"learnable", "sin_cos_2d"});
+    if (vision.pos_embed_type == "sin_cos_2d") check.divides("vision_cfg.width", vision.width, "4", 4);
     if (vision.attentional_pool) {
-      check_positive("vision_cfg.attn_pooler_queries", vision.attn_pooler_queries - (vision.pool_type == "avg" ? 1 : 0));
-      check_divides("embed_dim", embed_dim, "vision_cfg.attn_pooler_heads", vision.attn_pooler_heads);
+      check.positive("vision_cfg.attn_pooler_queries", vision.attn_pooler_queries - (vision.pool_type == "avg" ? 1 : 0));
+      check.divides("embed_dim", embed_dim, "vision_cfg.attn_pooler_heads", vision.attn_pooler_heads);
     }
-    if (vision.is_siglip() && embed_dim != vision.width) {
-      throw ConfigError("model config: embed_dim = " + std::to_string(embed_dim) + " is not the width of " + vision.timm_model_name + ", " +
-                        std::to_string(vision.width) + "; model config; a trunk without projection gives its own width");
-    }
+    check.require(
+        !vision.is_siglip() || embed_dim == vision.width,
+        "embed_dim = " + std::to_string(embed_dim) + " is not the width of " + vision.timm_model_name + ", " + std::to_string(vision.width),
+        "a trunk without projection gives its own width");
   }
-  check_divides("text_cfg.width", text.width, "text_cfg.heads", text.heads);
-  check_one_of("text_cfg.pool_type", text.pool_type, {"argmax", "eos", "last", "first"});
-  check_positive("vision_cfg.norm_kwargs.eps", vision.eps);
-  check_positive("text_cfg.norm_kwargs.eps", text.eps);
-  if (quick_gelu && (vision.gelu_tanh || text.gelu_tanh) && !vision.is_siglip()) {
-    throw ConfigError("model config: quick_gelu and act_kwargs exclude each other; model config; remove one of them");
-  }
-  const std::string& mode = preprocess.resize_mode;
-  if (mode != "shortest" && mode != "longest" && mode != "squash") {
-    throw ConfigError("model config: resize_mode '" + mode + "' is unknown; preprocess_cfg; use shortest, longest or squash");
-  }
-  if (preprocess.interpolation != "bicubic" && preprocess.interpolation != "bilinear") {
-    throw ConfigError("model config: interpolation '" + preprocess.interpolation + "' is unknown; preprocess_cfg; use bicubic or bilinear");
-  }
+  check.divides("text_cfg.width", text.width, "text_cfg.heads", text.heads);
+  check.one_of("text_cfg.pool_type", text.pool_type, {"argmax", "eos", "last", "first"});
+  check.positive("vision_cfg.norm_kwargs.eps", vision.eps);
+  check.positive("text_cfg.norm_kwargs.eps", text.eps);
+  check.require(!quick_gelu || vision.is_siglip() || !(vision.gelu_tanh || text.gelu_tanh), "quick_gelu and act_kwargs exclude each other",
+                "remove one of them");
+  for (const float value : preprocess.std) check.positive("preprocess_cfg.std", static_cast<double>(value));
+  check.one_of("preprocess_cfg.resize_mode", preprocess.resize_mode, {"shortest", "longest", "squash"});
+  check.one_of("preprocess_cfg.interpolation", preprocess.interpolation, {"bicubic", "bilinear"});
 }
 
 ModelConfig parse_model_config(const std::string& text, const std::string& source) {
@@ -299,7 +315,10 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   try {
     json = Json::parse(text);
   } catch (const Json::exception& e) {
-    throw ConfigError("model config: not JSON: " + std::string(e.what()) + "; " + source + "; give open_clip's model config");
+    std::string why = e.what();  // quotes what stands there, whatever bytes these are
+    std::replace_if(
+        why.begin(), why.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7F; }, '?');
+    throw ConfigError("model config: not JSON: " + why + "; " + source + "; give open_clip's model config");
   }
   ModelConfig c;
   if (json.is_object() && json.contains("model_cfg")) {
@@ -320,7 +339,7 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   if (const Json* vision = r.child("vision_cfg")) c.vision = read_vision(*vision, source);
   if (const Json* text_cfg = r.child("text_cfg")) c.text = read_text(*text_cfg, source);
   r.finish();
-  c.validate();
+  c.validate(source);
   return c;
 }
 
@@ -407,11 +426,11 @@ std::string to_json(const ModelConfig& c) {
   return Json{{"model_cfg", model}, {"preprocess_cfg", preprocess}}.dump(2) + "\n";
 }
 
-ModelConfig find_model_config(const std::string& name_or_path) {
+ModelConfig find_model_config(const std::string& name_or_path, const std::string& flag) {
   if (const auto builtin = builtin_model_config(name_or_path)) return *builtin;
   std::filesystem::path path = name_or_path;
   std::error_code ignored;
-  if (!weights_file(name_or_path).empty()) return find_source(name_or_path).config;
+  if (!weights_file(name_or_path).empty()) return find_source(name_or_path, flag).config;
   if (std::filesystem::is_directory(path, ignored)) path /= "open_clip_config.json";
   if (std::filesystem::is_regular_file(path, ignored)) {
     std::ifstream file(path);
@@ -420,8 +439,11 @@ ModelConfig find_model_config(const std::string& name_or_path) {
     if (!file) throw FileError("model config: cannot be read; " + path.string() + "; check its permissions");
     return parse_model_config(text.str(), path.string());
   }
-  throw ConfigError("unknown model '" + name_or_path + "'; --model; did you mean " + nearest_name(name_or_path, builtin_model_names()) +
-                    "? Or give the path of an open_clip config .json or model folder");
+  if (const std::string inside = model_inside(name_or_path); !inside.empty()) {
+    throw ConfigError("'" + name_or_path + "' is a folder of training, not a model; " + flag + "; its model is in " + inside);
+  }
+  throw ConfigError("unknown model '" + name_or_path + "'; " + flag + "; did you mean " +
+                    nearest_name(name_or_path, builtin_model_names()) + "? Or give the path of an open_clip config .json or model folder");
 }
 
 }  // namespace twinlens

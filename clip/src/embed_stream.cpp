@@ -1,6 +1,7 @@
 #include "twinlens/clip/embed_stream.h"
 
 #include <set>
+#include <utility>
 
 #include "twinlens/kernels/error.h"
 
@@ -14,11 +15,15 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
     std::set<std::string> by_name;
     EncodedPicture picture;
     while (bytes.size() < static_cast<std::size_t>(options.batch_size) && (more = pictures.next(picture))) {
+      if (!picture.damage.empty()) {
+        skip({picture.name, picture.damage});
+        continue;
+      }
       bytes.push_back(std::move(picture.bytes));
       names.push_back(picture.name);
       if (picture.named) by_name.insert(picture.name);
     }
-    if (bytes.empty()) return;
+    if (bytes.empty()) continue;
     const LoadedPictures loaded = load_pictures(model, bytes, names, options);
     for (const SkippedSample& s : loaded.skipped) {
       if (by_name.count(s.key) != 0) throw FileError(s.reason);
@@ -35,9 +40,10 @@ void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& li
                  const TakeFeatures& take) {
   std::vector<std::string> batch;
   std::string line;
-  bool more = true;
+  bool more = true, first = true;
   while (more) {
     more = static_cast<bool>(std::getline(lines, line));
+    if (std::exchange(first, false) && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // the byte order mark of UTF-8
     if (more && line.ends_with('\r')) line.pop_back();
     if (more && !line.empty()) batch.push_back(line);
     if (batch.empty() || (more && batch.size() < static_cast<std::size_t>(options.batch_size))) continue;

@@ -287,9 +287,15 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   work_->reported = work_->data->skipped();
   const std::int64_t batches = work_->batches(first_epoch);
   if (batches == 0) {
+    const std::vector<SkippedSample>& skipped = work_->data->skipped();
+    std::string remedy = "choose a smaller batch";
+    if (!skipped.empty()) {
+      remedy = "mend the " + std::to_string(skipped.size()) + " more that cannot be used (first: " + skipped[0].key + ": " +
+               skipped[0].reason + "), or " + remedy;
+    }
     throw ConfigError("loader: " + std::to_string(work_->data->size()) + " samples do not fill one batch of " +
                       std::to_string(work_->global_batch()) + (options.equal_captions_apart ? " with all captions different" : "") +
-                      "; --batch-size; choose a smaller batch");
+                      "; --batch-size; " + remedy);
   }
   if (first_batch >= batches) work_->claim = work_->wanted = work_->announced = {first_epoch + 1, 0};
   work_->start(std::max(1, options.workers));

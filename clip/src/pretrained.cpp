@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "clip/src/checkpoint.h"
 #include "clip/src/formats/hugging_face.h"
 #include "clip/src/formats/infer_config.h"
 #include "clip/src/formats/layout.h"
@@ -24,6 +25,7 @@ namespace fs = std::filesystem;
 constexpr const char* kWeights = "open_clip_model.safetensors";
 constexpr const char* kConfig = "open_clip_config.json";
 constexpr const char* kHuggingFaceConfig = "config.json";
+constexpr const char* kTrainState = "state.json";     // of a checkpoint of training (checkpoint.h)
 constexpr const char* kActivationKey = "activation";  // in the metadata of safetensors
 // In the order in which a folder is searched (open_clip factory.py, transformers).
 constexpr const char* kWeightNames[] = {kWeights,
@@ -88,6 +90,14 @@ std::vector<std::string> weights_files(const std::string& model) {
   return {};
 }
 
+// The configuration that training has written into its checkpoint; none when the file is of something else.
+std::optional<ModelConfig> config_of_checkpoint(const fs::path& state) {
+  if (!is_file(state)) return {};
+  const auto json = nlohmann::ordered_json::parse(read_file(state.string()), nullptr, false);
+  if (!json.is_object() || !json.contains("settings") || !json["settings"].is_object() || !json["settings"].contains("model")) return {};
+  return parse_model_config(json["settings"]["model"].dump(), state.string());
+}
+
 std::string lower(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
@@ -128,9 +138,19 @@ std::set<std::string> names_of(const std::vector<LayoutPiece>& pieces) {
   return out;
 }
 
+// A checkpoint of training names its tensors as the model does, whatever the model's layout.
+std::vector<LayoutPiece> pieces_of(const ModelSource& source) {
+  if (!source.own_names) return layout_pieces(source.layout, source.config);
+  std::vector<LayoutPiece> out;
+  for (const auto& names : {parameter_names(source.config), buffer_names(source.config)}) {
+    for (const std::string& name : names) out.push_back({{{name}}, {{name}}});
+  }
+  return out;
+}
+
 // The tensors of a source as the model names them.
 StateDict read_own(const ModelSource& source, const WeightFiles& files) {
-  const std::vector<LayoutPiece> pieces = layout_pieces(source.layout, source.config);
+  const std::vector<LayoutPiece> pieces = pieces_of(source);
   const std::set<std::string> wanted = names_of(pieces);
   std::string missing, unexpected;
   for (const std::string& name : wanted) {
@@ -204,11 +224,25 @@ std::string weights_file(const std::string& model) {
   return files.empty() ? std::string() : files.front();
 }
 
-ModelSource find_source(const std::string& model) {
+std::string model_inside(const std::string& folder) {
+  const fs::path path = fs::path(folder).lexically_normal();
+  if (const fs::path model = path / "model"; !weights_files(model.string()).empty()) return model.string();
+  for (const fs::path& checkpoints : {path / "checkpoints", path}) {
+    for (const fs::path& checkpoint : list_checkpoints(checkpoints)) {
+      if (!weights_files(checkpoint.string()).empty()) return checkpoint.string();
+    }
+  }
+  return {};
+}
+
+ModelSource find_source(const std::string& model, const std::string& flag) {
   ModelSource source;
   source.weights = weights_files(model);
   if (source.weights.empty()) {
-    throw ConfigError("model '" + model + "' has no weights; --model; give a model folder with " + kWeights +
+    if (const std::string inside = model_inside(model); !inside.empty()) {
+      throw ConfigError("'" + model + "' is a folder of training, not a model; " + flag + "; its model is in " + inside);
+    }
+    throw ConfigError("model '" + model + "' has no weights; " + flag + "; give a model folder with " + kWeights +
                       ", such as LOGS/NAME/model, or a checkpoint of OpenAI's CLIP, open_clip or Hugging Face");
   }
   const WeightFiles files(source.weights);
@@ -219,6 +253,10 @@ ModelSource find_source(const std::string& model) {
   fs::path config = folder / kConfig;
   if (is_file(config)) {
     source.config = parse_model_config(read_file(config.string()), config.string());
+  } else if (const auto trained = config_of_checkpoint(folder / kTrainState); trained.has_value() && source.layout == Layout::open_clip) {
+    config = folder / kTrainState;
+    source.config = *trained;
+    source.own_names = true;
   } else if (is_file(folder / kHuggingFaceConfig) && source.layout == Layout::hugging_face) {
     config = folder / kHuggingFaceConfig;
     source.config = parse_hugging_face_config(read_file(config.string()), config.string());
@@ -236,8 +274,8 @@ ModelSource find_source(const std::string& model) {
   return source;
 }
 
-void load_weights(Clip& model, const std::string& from) {
-  ModelSource source = find_source(from);
+void load_weights(Clip& model, const std::string& from, const std::string& flag) {
+  ModelSource source = find_source(from, flag);
   check_activation(model.config, source);
   // Without a config of their own, the weights are read as the model's.
   if (source.config_inferred) source.config = model.config;

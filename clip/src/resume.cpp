@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -29,22 +30,49 @@ void check_settings(const TrainState& saved, const TrainState& fresh, const fs::
   }
 }
 
+// The checkpoints that `resume` names, the one to begin with first.
+std::vector<fs::path> candidates_of(const fs::path& folder, const std::string& resume) {
+  if (resume == "latest") {
+    std::vector<fs::path> all = list_checkpoints(folder / "checkpoints");
+    if (all.empty()) throw FileError("resume: no checkpoint; " + (folder / "checkpoints").string() + "; start without --resume");
+    return all;
+  }
+  const auto refuse = [&](const std::string& what) {
+    throw FileError("resume: " + what + "; " + resume + "; give --resume latest with the run's --name, or LOGS/NAME/checkpoints/step_N");
+  };
+  fs::path path = fs::path(resume).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();  // (a slash at the end)
+  std::error_code unreadable;
+  if (!fs::exists(path, unreadable)) refuse("there is no such checkpoint");
+  if (!fs::is_directory(path, unreadable)) {
+    if (path.filename() != "latest") refuse("a file is no checkpoint");
+    std::string name = read_file(path.string());  // (of a folder beside it)
+    name.erase(name.find_last_not_of(" \r\n") + 1);
+    if (name.empty() || !fs::is_directory(path.parent_path() / name, unreadable)) refuse("the checkpoint '" + name + "' is not there");
+    return {path.parent_path() / name};
+  }
+  for (const char* file : {"state.json", "checksums.json", "model.safetensors"}) {
+    if (fs::exists(path / file, unreadable)) return {path};
+  }
+  for (const fs::path& checkpoints : {path / "checkpoints", path}) {
+    if (std::vector<fs::path> all = list_checkpoints(checkpoints); !all.empty()) return all;
+  }
+  refuse("the folder holds no checkpoint");
+  return {};
+}
+
 }  // namespace
 
 TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, Clip& model, FlatParameters& parameters,
                       Ema* ema) {
-  std::vector<fs::path> candidates{resume};
-  if (resume == "latest") {
-    candidates = list_checkpoints(folder / "checkpoints");
-    if (candidates.empty()) throw FileError("resume: no checkpoint; " + (folder / "checkpoints").string() + "; start without --resume");
-  }
+  const std::vector<fs::path> candidates = candidates_of(folder, resume);
   std::string problem;
   for (const fs::path& candidate : candidates) {
     TrainState state;
     try {
       state = load_checkpoint(candidate, model, parameters, ema);
     } catch (const FileError& e) {
-      std::fprintf(stderr, "warning: %s; trying the checkpoint before\n", e.what());
+      if (candidate != candidates.back()) std::fprintf(stderr, "warning: %s; trying the checkpoint before\n", e.what());
       problem = e.what();
       continue;
     }

@@ -5,9 +5,10 @@
 
 namespace twinlens {
 
-// Restores model, parameters and averages from `resume` ("latest": the newest usable checkpoint of the run in `folder`; or a checkpoint
-// folder) and returns where it stood. `fresh` is the state of the run as it would start now: settings and data must be the same. Throws
-// FileError when no checkpoint can be used, ConfigError naming the setting that differs.
+// Restores model, parameters and averages from `resume` ("latest": the newest usable checkpoint of the run in `folder`; or the path of a
+// checkpoint, of a run's folder, of its checkpoints/ or of the file `latest` there) and returns where it stood. `fresh` is the state of the
+// run as it would start now: settings and data must be the same. Throws FileError when no checkpoint can be used, ConfigError naming the
+// setting that differs.
 TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh, Clip& model,
                       FlatParameters& parameters, Ema* ema);
 

@@ -62,6 +62,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
   if (o_.model.empty()) o_.model = o_.pretrained.empty() ? "ViT-B-32" : o_.pretrained;
+  if (o_.resume == "latest" && o_.name.empty()) throw ConfigError("it is not said which run goes on; --resume latest; give --name");
   o_.name = run_name(o_);
   folder_ = fs::path(o_.logs) / o_.name;
   if (o_.resume.empty() && fs::exists(folder_ / "params.json")) {
@@ -87,14 +88,17 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 }
 
 void Training::prepare_model() {
-  ModelConfig config = find_model_config(o_.model);
+  ModelConfig config = find_model_config(o_.model, o_.model == o_.pretrained ? "--pretrained" : "--model");
+  if (o_.force_context_length == 1)
+    throw ConfigError(
+        "a context of 1 token has no room for text; --force-context-length; give 2 or more: the first and the last are marks");
   force_config(o_, config);
   if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
     config.init_logit_scale = std::log(10.0);
     config.init_logit_bias = -10.0;
   }
   model_ = std::make_unique<Clip>(config, o_.seed);
-  if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained);
+  if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained, "--pretrained");
   tokenizer_ = tokenizer_of(model_->config, o_.pretrained.empty() ? o_.model : o_.pretrained);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
   model_->text.pooled_last_block = o_.prune_last_block;
@@ -226,6 +230,10 @@ TrainResult Training::run() {
                          to_string(device_), name_of(active_isa()), thread_count(), o_.precision));
   log_->line(fmt::format("{} pairs, {} steps an epoch of {} pairs, {} steps in all; equal captions: {}", data_->size(), steps_per_epoch_,
                          o_.batch_size * o_.accum_freq, total_steps_, o_.equal_captions));
+  if (o_.pretrained.empty() && state_.step == 0 && !builtin_model_config(o_.model) && !weights_file(o_.model).empty()) {
+    log_->line("note: --model gives the architecture only, training starts from random weights; give --pretrained " + o_.model +
+               " to start from its weights");
+  }
   for (const std::string& line : plan_) log_->line(line);
   TrainResult result;
   result.run_folder = folder_.string();

@@ -71,8 +71,8 @@ Json description_of(const InfoFlags& flags, const ModelConfig& config, const std
 
 int info(const InfoFlags& flags) {
   std::optional<ModelSource> source;
-  if (!weights_file(flags.model).empty() && !builtin_model_config(flags.model)) source = find_source(flags.model);
-  const ModelConfig config = source.has_value() ? source->config : find_model_config(flags.model);
+  if (!weights_file(flags.model).empty() && !builtin_model_config(flags.model)) source = find_source(flags.model, "MODEL");
+  const ModelConfig config = source.has_value() ? source->config : find_model_config(flags.model, "MODEL");
   const Json out = description_of(flags, config, source);
   if (flags.json) {
     print_json(out);

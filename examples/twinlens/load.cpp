@@ -61,9 +61,10 @@ std::vector<std::string> read_lines(const std::string& path) {
   if (!file) throw FileError("cannot be read; " + path + "; check the path and its permissions");
   std::vector<std::string> lines;
   std::string line;
-  while (std::getline(file, line)) {
+  for (bool first = true; std::getline(file, line); first = false) {
+    if (first && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // the byte order mark of UTF-8
     if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) lines.push_back(line);
+    if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
   }
   if (lines.empty()) throw ConfigError("file has no lines; " + path + "; write one entry a line");
   return lines;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <random>
 
 #include "clip/src/data/captions.h"
 #include "clip/src/data/shard_index.h"
@@ -146,7 +147,8 @@ TEST_CASE("hostile tars: names that are paths, empty members, keys that come twi
                                             "a.tar:lost: no caption (txt)", "a.tar:other: no picture (jpg, png, jpeg or webp)",
                                             "a.tar:lost: no picture (jpg, png, jpeg or webp)"});
 
-  // Cut anywhere: an error that names the shard, or what was whole before the cut at a member's end; never more, never a crash.
+  // Cut anywhere: what was whole before the cut, and the shard noted as damaged unless the cut is at a member's end; an error where that is
+  // nothing; never more, never a crash.
   const std::string whole = read_file(folder / "a.tar");
   int refused = 0;
   for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 61) {
@@ -154,6 +156,9 @@ TEST_CASE("hostile tars: names that are paths, empty members, keys that come twi
     try {
       const auto cut = open_dataset(folder / "cut.tar");  // (CHECK would keep the exception)
       CHECK(cut->size() <= 5);
+      for (std::int64_t i = 0; i < cut->size(); ++i) CHECK(cut->image_bytes(i) == data->image_bytes(i));
+      const auto& skipped = cut->skipped();
+      if (!skipped.empty() && skipped.back().key == "cut.tar") ++refused;
     } catch (const FileError& e) {
       ++refused;
       CHECK_THAT(e.what(), Contains("cut.tar"));
@@ -165,6 +170,61 @@ TEST_CASE("hostile tars: names that are paths, empty members, keys that come twi
   const auto late = open_dataset(folder / "late.tar");
   write_tar(folder / "late.tar", members_of(pairs, 1, 4));
   CHECK_THROWS_WITH(late->image_bytes(0), Contains("has changed since it was indexed") && Contains("late.tar"));
+}
+
+TEST_CASE("a damaged shard among others: what lies before the damage is used, the rest is one skipped sample", "[data]") {
+  const TemporaryFolder folder;
+  // Pictures that do not compress, so that several blocks of compressed data are whole.
+  std::mt19937 random(1);
+  Members members;
+  for (int i = 0; i < 20; ++i) {
+    std::string picture(30'000, '\0');
+    for (char& c : picture) c = static_cast<char>(random());
+    members.emplace_back(std::to_string(i) + ".png", picture);
+    members.emplace_back(std::to_string(i) + ".txt", "caption " + std::to_string(i));
+  }
+  write_tar(folder / "s.tar", members);
+  gzip(folder / "s.tar", folder / "s.tar.gz");
+  zstd(folder / "s.tar", folder / "s.tar.zst");
+  write_tar(folder / "good.tar", members_of(toy_pairs(3), 0, 3));
+  for (const std::string ending : {".tar", ".tar.gz", ".tar.zst"}) {
+    const std::string whole = read_file(folder / ("s" + ending)), bad = "bad" + ending;
+    for (const char* form : {"unpack", "stream"}) {
+      DatasetOptions o;
+      o.compressed = form;
+      const auto open = [&](const std::string& bytes) {
+        write_text(folder / bad, bytes);
+        return open_dataset((folder / bad) + "::" + (folder / "good.tar"), o);
+      };
+      INFO(bad << " " << form);
+      const auto cut = open(whole.substr(0, whole.size() * 6 / 10));
+      CHECK(cut->size() > 3 + 4);
+      CHECK(cut->size() < 3 + 13);
+      for (std::int64_t i = 0; i + 3 < cut->size(); ++i) {
+        CHECK(cut->image_bytes(i) == members[static_cast<std::size_t>(2 * i)].second);
+        CHECK(cut->caption(i) == "caption " + std::to_string(i));
+      }
+      CHECK(cut->key(cut->size() - 1) == "good.tar:02");
+      CHECK(cut->image_bytes(cut->size() - 1) == toy_pairs(3)[2].png);
+      REQUIRE(cut->skipped().size() == 1);
+      CHECK(cut->skipped()[0].key == bad);
+      CHECK_THAT(cut->skipped()[0].reason,
+                 Contains("the shard is damaged after " + std::to_string(cut->size() - 3) + " samples: ") && Contains("fetch it again"));
+      // Nothing of it.
+      for (const std::string& bytes : {std::string(), std::string(5000, 'x'), whole.substr(0, 100)}) {
+        const auto rest = open(bytes);
+        CHECK(rest->size() == 3);
+        REQUIRE(rest->skipped().size() == 1);
+        CHECK_THAT(rest->skipped()[0].reason, Contains("the shard is damaged before its first sample: "));
+        CHECK_THROWS_WITH(open_dataset(folder / bad, o), Contains("no samples; ") && Contains(bad + ": the shard is damaged"));
+      }
+    }
+  }
+  // Its index is not kept: the damage may have been one of reading.
+  write_text(folder / "old.tar", read_file(folder / "s.tar").substr(0, 100'000));
+  make_old(folder / "old.tar");
+  CHECK(open_dataset(folder / "old.tar")->size() == 3);
+  CHECK_FALSE(fs::exists(index_path_beside(folder / "old.tar")));
 }
 
 TEST_CASE("other extensions, and captions from .json: one or several, by every policy", "[data]") {

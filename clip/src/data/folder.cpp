@@ -1,7 +1,9 @@
-// A folder of pictures. A .txt of the same name is the caption; without any .txt, the folder a picture lies in is its class.
+// A folder of pictures. A .txt of the same name (in either case) is the caption; where no picture has one, the folder that a picture lies
+// in is its class.
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "clip/src/data/dataset_base.h"
 #include "clip/src/data/file_names.h"
@@ -21,7 +23,6 @@ class FolderDataset final : public IndexedDataset {
     if (!root_.has_filename() && root_.has_parent_path()) root_ = root_.parent_path();  // (a slash at the end)
     std::error_code error;
     std::vector<fs::path> pictures, broken;
-    bool has_texts = false;
     constexpr auto follow = fs::directory_options::follow_directory_symlink;
     for (fs::recursive_directory_iterator it(root_, follow, error), end; !error && it != end; it.increment(error)) {
       std::error_code unreadable;
@@ -30,11 +31,13 @@ class FolderDataset final : public IndexedDataset {
         continue;
       }
       if (is_picture(it->path().string())) (it->is_regular_file(unreadable) ? pictures : broken).push_back(it->path());
-      has_texts = has_texts || it->path().extension() == ".txt";
+      if (ends_like(it->path().string(), {".txt"})) note_text(it->path());
     }
     if (error) throw FileError("folder cannot be read: " + error.message() + "; " + root + "; check the path and its permissions");
     for (const fs::path& picture : broken) skip(picture.lexically_relative(root_).string(), "not a file (a link that leads nowhere?)");
     std::sort(pictures.begin(), pictures.end());
+    const bool has_texts =
+        std::any_of(pictures.begin(), pictures.end(), [&](const fs::path& picture) { return texts_.count(stem_of(picture)) > 0; });
     for (const fs::path& picture : pictures) add(picture, has_texts, options);
     if (size() == 0) {
       throw FileError("no pictures with captions; " + root + " has " + std::to_string(pictures.size()) +
@@ -42,13 +45,19 @@ class FolderDataset final : public IndexedDataset {
     }
   }
 
-  std::string key(std::int64_t i) const override { return fs::relative(at(i), root_).string(); }
+  std::string key(std::int64_t i) const override { return at(i).lexically_relative(root_).string(); }
   std::string image_bytes(std::int64_t i) const override { return read_file(at(i).string()); }
   std::string field(std::int64_t i, const std::string& name) const override {
     return name == "class" ? at(i).parent_path().filename().string() : std::string();
   }
 
  private:
+  static std::string stem_of(fs::path file) { return file.replace_extension().string(); }
+  void note_text(const fs::path& text) {
+    const auto [it, is_new] = texts_.try_emplace(stem_of(text), text);
+    if (!is_new && text.extension() == ".txt") it->second = text;
+  }
+
   // Whether a link is to a folder that it lies in.
   static bool leads_back(const fs::path& link) {
     std::error_code unreadable;
@@ -57,14 +66,13 @@ class FolderDataset final : public IndexedDataset {
   }
 
   void add(const fs::path& picture, bool has_texts, const DatasetOptions& options) {
-    const std::string name = fs::relative(picture, root_).string();
+    const std::string name = picture.lexically_relative(root_).string();  // (fs::relative would follow links)
     note_source(std::to_string(fs::file_size(picture)));
     std::string caption;
     if (has_texts) {
-      fs::path text = picture;
-      text.replace_extension(".txt");
-      if (!fs::exists(text)) return skip(name, "no caption (" + text.filename().string() + ")");
-      caption = read_file(text.string());
+      const auto text = texts_.find(stem_of(picture));
+      if (text == texts_.end()) return skip(name, "no caption (" + picture.stem().string() + ".txt)");
+      caption = read_file(text->second.string());
     } else {
       if (picture.parent_path() == root_) return skip(name, "no caption: neither a .txt beside it nor a class folder around it");
       std::string label = picture.parent_path().filename().string();
@@ -76,6 +84,7 @@ class FolderDataset final : public IndexedDataset {
   const fs::path& at(std::int64_t i) const { return paths_.at(static_cast<std::size_t>(i)); }
 
   fs::path root_;
+  std::map<std::string, fs::path> texts_;  // by path without extension
   std::vector<fs::path> paths_;
 };
 

@@ -19,16 +19,18 @@ namespace fs = std::filesystem;
 
 struct PictureStream::Tar {
   std::string path;
+  bool opened = false;
   std::unique_ptr<archive, int (*)(archive*)> reader{archive_read_new(), archive_read_free};
 
   explicit Tar(const std::string& name) : path(name) {
+    static_cast<void>(InputFile(path));  // throws when the file is not there or cannot be opened
     archive_read_support_format_tar(reader.get());
     archive_read_support_filter_all(reader.get());
-    if (archive_read_open_filename(reader.get(), path.c_str(), 1 << 18) != ARCHIVE_OK) fail("the tar cannot be read");
+    opened = archive_read_open_filename(reader.get(), path.c_str(), 1 << 18) == ARCHIVE_OK;
   }
-  [[noreturn]] void fail(const char* what) const {
+  EncodedPicture damage() const {
     const char* reason = archive_error_string(reader.get());
-    throw FileError(std::string(what) + ": " + (reason == nullptr ? "damaged" : reason) + "; " + path + "; fetch it again");
+    return {path, {}, false, "the tar is damaged: " + std::string(reason == nullptr ? "unknown error" : reason) + "; fetch it again"};
   }
 };
 
@@ -56,25 +58,29 @@ void PictureStream::open(const std::string& path) {
 
 bool PictureStream::next_of_tar(EncodedPicture& picture) {
   archive_entry* entry = nullptr;
+  const auto ends_damaged = [&] {
+    picture = tar_->damage();
+    tar_.reset();
+    return true;
+  };
   while (true) {
+    if (!tar_->opened) return ends_damaged();
     const int status = archive_read_next_header(tar_->reader.get(), &entry);
     if (status == ARCHIVE_EOF) {
       tar_.reset();
       return false;
     }
-    if (status < ARCHIVE_WARN) tar_->fail("the tar is damaged");
+    if (status < ARCHIVE_WARN) return ends_damaged();
     const char* utf8 = archive_entry_pathname_utf8(entry);
     const std::string member = utf8 != nullptr ? utf8 : archive_entry_pathname(entry);
     if (archive_entry_filetype(entry) != AE_IFREG || !is_picture(member)) continue;
-    picture.name = tar_->path + ":" + member;
-    picture.named = false;
-    picture.bytes.clear();
+    picture = {tar_->path + ":" + member, {}, false};
     // By pieces: the size in the header is only a claim.
     char block[1 << 16];
     la_ssize_t got = 0;
     while ((got = archive_read_data(tar_->reader.get(), block, sizeof block)) > 0)
       picture.bytes.append(block, static_cast<std::size_t>(got));
-    if (got < 0) tar_->fail("the tar is damaged");
+    if (got < 0) return ends_damaged();
     return true;
   }
 }

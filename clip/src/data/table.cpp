@@ -89,6 +89,8 @@ class RowReader {
 
 char sniff(std::string_view text, const std::string& given) {
   if (given == "\\t" || given == "tab") return '\t';
+  if (given.size() > 1)
+    throw ConfigError("'" + given + "' is not one character; --csv-separator; give one, or tab, or leave it out to have it found");
   if (!given.empty()) return given[0];
   const std::string_view header = text.substr(0, text.find('\n'));
   char best = ',';
@@ -137,7 +139,13 @@ class TableDataset final : public Dataset {
     for (std::uint32_t number = 2; rows.next(row, separator_); ++number, begin = rows.position()) {
       add(row, begin, static_cast<std::uint32_t>(rows.position() - begin), number);
     }
-    if (!places_.empty()) check_pictures(path);
+    if (places_.empty()) {
+      const std::string none = skipped_.empty() ? "it has no row below its header"
+                                                : "its " + std::to_string(skipped_.size()) +
+                                                      " rows cannot be used, first: " + skipped_[0].key + ": " + skipped_[0].reason;
+      throw FileError("no samples: " + none + "; " + path + "; give each row a picture and a caption");
+    }
+    check_pictures(path);
   }
 
   std::int64_t size() const override { return static_cast<std::int64_t>(places_.size()); }

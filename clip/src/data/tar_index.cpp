@@ -51,42 +51,66 @@ std::string listed(const std::vector<std::string>& words) {
 
 class TarPass {
  public:
-  TarPass(const std::string& path, const std::string& name, const CaptionRules& rules)
-      : file_(path), name_(name), rules_(rules), compressed_(is_compressed(file_)), builder_(compressed_) {}
+  TarPass(const std::string& path, const CaptionRules& rules, std::string damage = {})
+      : file_(path), rules_(rules), compressed_(is_compressed(file_)), builder_(compressed_), damage_(std::move(damage)) {
+    if (!compressed_) whole_ = file_.size();
+  }
 
   std::string run() {
+    try {
+      read_all();
+    } catch (const Damage& found) {
+      if (damage_.empty()) damage_ = found.why;
+    }
+    // What lies before the damage is used: also the sample under way, if all that is known of it does.
+    const bool cut = std::any_of(sample_.parts.begin(), sample_.parts.end(),
+                                 [&](const auto& part) { return part.second.member.offset + part.second.member.size > whole_; });
+    at_damage_ = damaged();
+    if (!damaged() || !cut) close_sample();
+    if (damaged()) {
+      const std::string where =
+          builder_.samples() == 0 ? "before its first sample" : "after " + std::to_string(builder_.samples()) + " samples";
+      builder_.skip("", "the shard is damaged " + where + ": " + damage_ + "; fetch it again");
+    }
+    return builder_.finish(file_.size(), file_.modified(), std::max(stream_size_, reached_), rules_.digest());
+  }
+  bool damaged() const { return !damage_.empty(); }
+
+ private:
+  struct Damage {
+    std::string why;
+  };
+
+  void read_all() {
+    if (file_.size() == 0) fail("the file is empty (0 bytes)");
     const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
     reader_ = reader.get();
     archive_read_support_format_tar(reader_);
     archive_read_support_filter_gzip(reader_);
     archive_read_support_filter_zstd(reader_);
     if (const int status = archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18); status != ARCHIVE_OK) {
-      if (compressed_) check(status);
-      throw FileError("shard cannot be read: " + std::string(archive_error_string(reader_)) + "; " + name_ +
-                      "; it must be a tar, plain or packed with gzip or zstd");
+      check(status);
     }
     archive_entry* entry = nullptr;
     while (true) {
       const int status = archive_read_next_header(reader_, &entry);
       if (status == ARCHIVE_EOF) break;
       check(status);
+      stream_size_ = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
+      if (compressed_) whole_ = stream_size_;
       take(entry);
     }
-    close_sample();
-    const auto stream_size = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
+    stream_size_ = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
     if (!compressed_ && reached_ > file_.size()) fail("it is cut short");
-    return builder_.finish(file_.size(), file_.modified(), std::max(stream_size, reached_), rules_.digest());
   }
 
- private:
-  [[noreturn]] void fail(const std::string& why) const {
-    throw FileError("shard is damaged: " + why + "; " + name_ + " after " + std::to_string(builder_.samples()) +
-                    " samples; fetch it again");
-  }
+  [[noreturn]] static void fail(const std::string& why) { throw Damage{why}; }
   void check(int status) const {
     if (status >= ARCHIVE_WARN) return;
-    const std::string why = archive_error_string(reader_) != nullptr ? archive_error_string(reader_) : "unknown error";
-    fail(compressed_ ? why + " (the compressed data is cut short or wrong)" : why);
+    std::string why = archive_error_string(reader_) != nullptr ? archive_error_string(reader_) : "unknown error";
+    if (compressed_) why += " (the compressed data is cut short or wrong)";
+    if (!compressed_ && stream_size_ == 0) why += " (a shard is a tar, plain or packed with gzip or zstd)";
+    fail(why);
   }
 
   void take(archive_entry* entry) {
@@ -133,6 +157,11 @@ class TarPass {
       if (got <= 0) fail("it is cut short");
       at += static_cast<std::size_t>(got);
     }
+    whole_ = std::max(whole_, part.member.offset + part.member.size);
+  }
+
+  void skip(const std::string& key, const std::string& reason) {
+    if (!at_damage_) builder_.skip(key, reason);  // (what is missing may lie behind the damage, which is one skipped sample)
   }
 
   // The sample is complete: adds it, or says why not.
@@ -144,9 +173,9 @@ class TarPass {
       const auto it = sample.parts.find(key);
       if (it != sample.parts.end() && (image == nullptr || image->member.size == 0)) image = &it->second;
     }
-    if (image == nullptr) return builder_.skip(sample.key, "no picture (" + listed(rules_.image_keys()) + ")");
-    if (!image->problem.empty()) return builder_.skip(sample.key, "the picture " + image->problem);
-    if (image->member.size == 0) return builder_.skip(sample.key, "the picture is empty (0 bytes)");
+    if (image == nullptr) return skip(sample.key, "no picture (" + listed(rules_.image_keys()) + ")");
+    if (!image->problem.empty()) return skip(sample.key, "the picture " + image->problem);
+    if (image->member.size == 0) return skip(sample.key, "the picture is empty (0 bytes)");
     std::string problem = "no caption (" + listed(rules_.source_keys()) + ")";
     for (const std::string& key : rules_.source_keys()) {
       const auto it = sample.parts.find(key);
@@ -164,17 +193,19 @@ class TarPass {
                    text.bytes);
       return;
     }
-    builder_.skip(sample.key, problem);
+    skip(sample.key, problem);
   }
 
   InputFile file_;
-  std::string name_;
   const CaptionRules& rules_;
   bool compressed_;
   ShardIndexBuilder builder_;
+  std::string damage_;  // what is wrong with the shard
+  bool at_damage_ = false;
   archive* reader_ = nullptr;
   Sample sample_;
-  std::uint64_t reached_ = 0;
+  std::uint64_t reached_ = 0, stream_size_ = 0;
+  std::uint64_t whole_ = 0;  // up to where the bytes are known to be there
 };
 
 // The index in this file, if it is there and is that of the shard as it lies there now.
@@ -210,11 +241,13 @@ std::shared_ptr<const ShardIndex> open_index(const std::string& shard, const Cap
     if (place.empty()) continue;
     if (auto index = usable(place, file, rules)) return index;
   }
-  std::string bytes = index_tar(shard, shard, rules);
+  TarPass pass(shard, rules);
+  std::string bytes = pass.run();
   ++made;
-  // A shard that was written just now may be written again within the clock's resolution, with the same size: its index is not kept.
+  // Damage may be one of reading, so it is looked for again. A shard that was written just now may be written again within the clock's
+  // resolution, with the same size: its index is not kept.
   const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-  if (now - file.modified() < kSettled) return ShardIndex::from_bytes(std::move(bytes), shard);
+  if (pass.damaged() || now - file.modified() < kSettled) return ShardIndex::from_bytes(std::move(bytes), shard);
   for (const std::string& place : places) {
     if (!place.empty() && store(place, bytes)) return ShardIndex::from_file(place);
   }
@@ -229,8 +262,8 @@ bool is_compressed(const InputFile& file) {
   return (magic[0] == 0x1F && magic[1] == 0x8B) || magic == std::array<unsigned char, 4>{0x28, 0xB5, 0x2F, 0xFD};
 }
 
-std::string index_tar(const std::string& path, const std::string& name, const CaptionRules& rules) {
-  return TarPass(path, name, rules).run();
+std::string index_tar(const std::string& path, const CaptionRules& rules, const std::string& damage) {
+  return TarPass(path, rules, damage).run();
 }
 
 std::string index_path_beside(const std::string& shard) { return shard + ".twinlens-index"; }

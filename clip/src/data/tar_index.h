@@ -12,9 +12,10 @@ namespace twinlens {
 // gzip or zstd, by the first bytes.
 bool is_compressed(const InputFile& file);
 
-// One pass over the tar at `path` (ustar, pax, GNU names; gzip and zstd streams); errors call it `name`. Members that make no sample are
-// listed with their reason. Throws FileError when the tar is cut short, damaged or not a tar.
-std::string index_tar(const std::string& path, const std::string& name, const CaptionRules& rules);
+// One pass over the tar at `path` (ustar, pax, GNU names; gzip and zstd streams). Members that make no sample are listed with their reason.
+// Of a tar that is cut short, damaged or no tar, the samples before the damage are there; the rest is one skipped sample without a key, the
+// last of them. `damage`: what is known to be wrong already, behind the end of the file. Throws FileError when the file cannot be opened.
+std::string index_tar(const std::string& path, const CaptionRules& rules, const std::string& damage = {});
 
 // Where the index of a shard is kept: beside it; and, where that place cannot be written, under $XDG_CACHE_HOME/twinlens (default
 // ~/.cache/twinlens).
@@ -22,8 +23,8 @@ std::string index_path_beside(const std::string& shard);
 std::string index_path_in_cache(const std::string& shard);
 
 // The indices of all shards, made by several threads where they are missing, damaged, or older than their shards, and kept for the next
-// time where there is a place. Says so on stderr when it takes more than two seconds. Throws what index_tar throws, for the first bad
-// shard.
+// time where there is a place (not those of damaged shards). Says so on stderr when it takes more than two seconds. Throws what index_tar
+// throws, for the first such shard.
 std::vector<std::shared_ptr<const ShardIndex>> open_indices(const std::vector<std::string>& shards, const CaptionRules& rules);
 
 }  // namespace twinlens

@@ -43,30 +43,34 @@ class Unpacked {
   Unpacked(const Unpacked&) = delete;
   Unpacked& operator=(const Unpacked&) = delete;
   const std::string& path() const { return path_; }
+  const std::string& damage() const { return damage_; }  // of the compressed data, behind what could be unpacked; empty: none
 
  private:
-  void copy(const std::string& from) const {
+  void copy(const std::string& from) {
     const std::unique_ptr<archive, int (*)(archive*)> in(archive_read_new(), archive_read_free);
     archive_read_support_format_raw(in.get());
     archive_read_support_filter_gzip(in.get());
     archive_read_support_filter_zstd(in.get());
     archive_entry* entry = nullptr;
     std::ofstream out(path_, std::ios::binary | std::ios::trunc);
-    std::string block(1 << 18, '\0');
-    bool good = archive_read_open_filename(in.get(), from.c_str(), block.size()) == ARCHIVE_OK &&
+    bool good = archive_read_open_filename(in.get(), from.c_str(), 1 << 18) == ARCHIVE_OK &&
                 archive_read_next_header(in.get(), &entry) == ARCHIVE_OK;
-    for (la_ssize_t got = 1; good && out && got > 0;) {
-      got = archive_read_data(in.get(), block.data(), block.size());
-      if (got > 0) out.write(block.data(), got);
-      good = got >= 0;
+    // (archive_read_data would drop the good blocks before a bad one.)
+    for (int status = ARCHIVE_OK; good && out && status != ARCHIVE_EOF;) {
+      const void* block = nullptr;
+      std::size_t size = 0;
+      la_int64_t offset = 0;
+      status = archive_read_data_block(in.get(), &block, &size, &offset);
+      good = status == ARCHIVE_OK || status == ARCHIVE_EOF;
+      if (status == ARCHIVE_OK) out.write(static_cast<const char*>(block), static_cast<std::streamsize>(size));
     }
-    if (!good) throw FileError("shard is damaged: the compressed data is cut short or wrong; " + from + "; fetch it again");
+    if (!good) damage_ = "the compressed data is cut short or wrong";
     out.close();
     if (!out)
       throw FileError("shard cannot be unpacked to " + path_ + "; " + from + "; set TMPDIR to a place with room, or unpack it yourself");
   }
 
-  std::string path_;
+  std::string path_, damage_;
 };
 
 class TarDataset final : public Dataset {
@@ -90,7 +94,10 @@ class TarDataset final : public Dataset {
       sources_.push_back({begin, begins_[part_begins[p + 1]] - begin, parts[p].weight});
     }
     if (size() == 0) {
-      throw FileError("no samples; " + paths_.front() + (skipped_.empty() ? "" : " (" + skipped_[0].key + ": " + skipped_[0].reason + ")") +
+      const std::string skipped = skipped_.empty() ? ""
+                                                   : " (" + std::to_string(skipped_.size()) + " cannot be used, first: " + skipped_[0].key +
+                                                         ": " + skipped_[0].reason + ")";
+      throw FileError("no samples; " + paths_.front() + skipped +
                       "; a sample is KEY.jpg (png, jpeg, webp) and KEY.txt, next to each other");
     }
   }
@@ -181,7 +188,7 @@ class TarDataset final : public Dataset {
         files_.add(paths_[s], indices_[s]->shard_size(), indices_[s]->shard_modified());
       } else {
         const Unpacked unpacked(paths_[s]);
-        indices_.push_back(ShardIndex::from_bytes(index_tar(unpacked.path(), paths_[s], rules_), paths_[s]));
+        indices_.push_back(ShardIndex::from_bytes(index_tar(unpacked.path(), rules_, unpacked.damage()), paths_[s]));
         files_.add_open(InputFile(unpacked.path()));
       }
     }
@@ -216,7 +223,10 @@ class TarDataset final : public Dataset {
     }
     return captions[which].text;
   }
-  std::string label(std::size_t shard, const std::string& key) const { return fs::path(paths_[shard]).filename().string() + ":" + key; }
+  std::string label(std::size_t shard, const std::string& key) const {
+    const std::string name = fs::path(paths_[shard]).filename().string();
+    return key.empty() ? name : name + ":" + key;  // (the damaged rest of a shard has no key)
+  }
   std::string read(std::size_t shard, const Member& member) const {
     if (streamed_ && compressed_[shard]) return streams_->read(shard, member);
     std::string bytes(member.size, '\0');

@@ -13,13 +13,14 @@ namespace {
 std::vector<std::string> parse(std::string_view text, const std::string& where) {
   std::vector<std::string> out;
   int number = 0;
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the byte order mark of UTF-8
   while (!text.empty()) {
     const std::size_t end = text.find('\n');
     std::string_view line = text.substr(0, end);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     ++number;
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
-    if (line.empty() || line.front() == '#') continue;
+    if (line.find_first_not_of(" \t") == std::string_view::npos || line.front() == '#') continue;
     if (line.find("{}") == std::string_view::npos) {
       throw ConfigError("template '" + std::string(line) + "' has no {}; " + where + ":" + std::to_string(number) +
                         "; write {} where the class name belongs");

@@ -85,8 +85,8 @@ struct ModelConfig {
 
   Activation vision_activation() const;
   Activation text_activation() const;
-  // Throws ConfigError naming the field, its value and what it must be.
-  void validate() const;
+  // Throws ConfigError naming the field, its value, `source` and what it must be.
+  void validate(const std::string& source = "model config") const;
 };
 
 // From the text of an open_clip model config, or of an open_clip_config.json with model_cfg and preprocess_cfg. Throws ConfigError naming
@@ -100,7 +100,7 @@ std::vector<std::string> builtin_model_names();
 std::optional<ModelConfig> builtin_model_config(const std::string& name);
 
 // A built-in name, or the path of a JSON file, or of a folder with open_clip_config.json. An unknown name is a ConfigError that says the
-// nearest known one.
-ModelConfig find_model_config(const std::string& name_or_path);
+// nearest known one and the flag that gave it.
+ModelConfig find_model_config(const std::string& name_or_path, const std::string& flag = "--model");
 
 }  // namespace twinlens

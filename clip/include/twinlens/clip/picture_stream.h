@@ -12,11 +12,14 @@ struct EncodedPicture {
   std::string name;    // path of the file, or "shard.tar:member"
   std::string bytes;   // of the file, whole
   bool named = false;  // it was given by its own path, not found in a folder or a tar
+  // Not empty: this is no picture but the rest of a tar that is damaged, why it cannot be read; `name` is the tar's path.
+  std::string damage = {};
 };
 
 // Goes through the sources in order. A folder is walked with all that lies beneath it, names in order of their bytes; a tar (.tar, .tar.gz,
 // .tgz, .tar.zst, ...) is read from its front. There, files count whose names end like a picture's (.jpg .jpeg .png .webp .bmp .gif); a
-// source that is a file itself always counts. Memory: one picture and the names in one folder. One thread at a time.
+// source that is a file itself always counts. A tar that is damaged gives its pictures before the damage, then one entry that says so.
+// Memory: one picture and the names in one folder. One thread at a time.
 class PictureStream {
  public:
   explicit PictureStream(std::vector<std::string> sources);
@@ -24,7 +27,7 @@ class PictureStream {
   PictureStream(const PictureStream&) = delete;
   PictureStream& operator=(const PictureStream&) = delete;
 
-  // False at the end. Throws FileError for a source that does not exist or a tar that is damaged.
+  // False at the end. Throws FileError for a source that does not exist or cannot be opened.
   bool next(EncodedPicture& picture);
 
  private:

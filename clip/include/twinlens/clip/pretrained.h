@@ -1,8 +1,8 @@
 #pragma once
 // Models with weights, in any of the layouts that people have:
 //   OpenAI        their .pt files (TorchScript archives or state dicts), QuickGELU
-//   open_clip     open_clip_config.json with open_clip_model.safetensors, open_clip_pytorch_model.bin and the like; .pt files of its
-//   training;
+//   open_clip     a checkpoint of this library's training, whose state.json holds the configuration; open_clip_config.json with
+//   open_clip_model.safetensors, open_clip_pytorch_model.bin and the like; .pt files of its training;
 //                 also CustomTextCLIP's names and timm's of the SigLIP towers
 //   Hugging Face  config.json with model.safetensors or pytorch_model.bin (also in several shards), of CLIPModel and SiglipModel
 // The layout is found out from the files. What is written is open_clip's hub layout unless asked otherwise (convert_model).
@@ -26,17 +26,23 @@ struct ModelSource {
   Layout layout = Layout::open_clip;
   ModelConfig config;
   bool config_inferred = false;  // from the shapes of the tensors, no config file being there
+  bool own_names = false;        // a checkpoint of training: tensors are named as the model names them
   // Whether the weights were trained with QuickGELU, when something says so: a config beside them, the OpenAI layout, metadata, a known
   // name.
   std::optional<bool> quick_gelu;
   std::string quick_gelu_reason;
 };
 
-// Throws ConfigError when `model` is no folder or file with weights, or its config or layout is not understood.
-ModelSource find_source(const std::string& model);
+// Throws ConfigError when `model` is no folder or file with weights, or its config or layout is not understood. Errors say that `flag`
+// named it.
+ModelSource find_source(const std::string& model, const std::string& flag = "--model");
 
 // The weights file that `model` (a folder or a file) names, the first of several; empty when it names none.
 std::string weights_file(const std::string& model);
+
+// The model of a run of training, given the run's folder (LOGS/NAME) or its checkpoints/: LOGS/NAME/model, else the newest checkpoint.
+// Empty when there is none.
+std::string model_inside(const std::string& folder);
 
 // Config and weights. Throws ConfigError for a name without weights or weights that do not fit, FileError for unreadable files.
 std::unique_ptr<Clip> load_model(const std::string& model);
@@ -44,7 +50,7 @@ std::unique_ptr<Clip> load_model(const std::string& model);
 // Copies the weights of `from` (as above) into a model whose configuration may differ in image size and context length: then position
 // embeddings are resized as open_clip does (bicubic with antialiasing over the grid; linear over the text). A ConfigError names an
 // activation that the weights were not trained with.
-void load_weights(Clip& model, const std::string& from);
+void load_weights(Clip& model, const std::string& from, const std::string& flag = "--model");
 
 // Writes the hub layout into `folder`, each file atomically.
 void save_model(Clip& model, const std::string& folder);
