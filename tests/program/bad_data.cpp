@@ -126,7 +126,7 @@ TEST_CASE("a damaged shard among good ones: training and embed go on without it"
   write_text(folder / "cut.tar", whole.substr(0, whole.size() / 2));
   write_text(folder / "empty.tar", "");
   const std::string all = (folder / "cut.tar") + "::" + (folder / "empty.tar") + "::" + (folder / "good.tar");
-  const Outcome o = run(train(folder, all, {"--model", vit(), "--max-skipped", "0.2"}));
+  const Outcome o = run(train(folder, all, {"--model", vit(), "--max-skipped", "0.2", "--shuffle-buffer", "8"}));
   INFO(o.err);
   CHECK(o.status == 0);
   const std::string skipped = "\n" + read_file(folder / "logs/run/skipped.tsv");
