@@ -60,13 +60,16 @@ TEST_CASE("a checkpoint of training is a model with the configuration that it wa
     return json_of({"rank", "--model", model, "--text", "a red disc", picture(0), picture(1), "--json"});
   };
   CHECK(scores(checkpoint) == scores(trained_model().model));
-  // One whose layout has other names than the model: CustomTextCLIP's "text.".
+  // One whose layout has other names than the model (CustomTextCLIP's "text."), and one with buffers.
   const TemporaryFolder folder;
   std::string custom = toy_vit_json();
   custom.insert(custom.find('{') + 1, "\"custom_text\": true, ");
-  write_text(folder / "custom.json", custom);
-  json_of(train(folder, trained_model().data, {"--model", folder / "custom.json", "--json"}));
-  CHECK(scores(folder / "logs/run/checkpoints/step_6") == scores(folder / "logs/run/model"));
+  for (const std::string& config : {custom, toy_resnet_json()}) {
+    fs::remove_all(folder / "logs");
+    write_text(folder / "model.json", config);
+    json_of(train(folder, trained_model().data, {"--model", folder / "model.json", "--json"}));
+    CHECK(scores(folder / "logs/run/checkpoints/step_6") == scores(folder / "logs/run/model"));
+  }
 }
 
 TEST_CASE("a run's folder as --model: the error names the model in it, and the flag", "[program]") {
@@ -126,7 +129,7 @@ TEST_CASE("a damaged shard among good ones: training and embed go on without it"
   write_text(folder / "cut.tar", whole.substr(0, whole.size() / 2));
   write_text(folder / "empty.tar", "");
   const std::string all = (folder / "cut.tar") + "::" + (folder / "empty.tar") + "::" + (folder / "good.tar");
-  const Outcome o = run(train(folder, all, {"--model", vit(), "--max-skipped", "0.2"}));
+  const Outcome o = run(train(folder, all, {"--model", vit(), "--max-skipped", "0.2", "--shuffle-buffer", "8"}));
   INFO(o.err);
   CHECK(o.status == 0);
   const std::string skipped = "\n" + read_file(folder / "logs/run/skipped.tsv");

@@ -14,8 +14,8 @@ namespace twinlens {
 // What is done with a batch: features (n, E) f32 on the CPU, in the order of the stream, and the names of the rows. False stops.
 using TakeFeatures = std::function<bool(const Tensor& features, const std::vector<std::string>& names)>;
 
-// Embeds all that the stream gives. A picture that cannot be used goes to `skip` when it was found in a folder or a tar, and is a FileError
-// when it was given by its own path. Memory is that of options.batch_size pictures.
+// Embeds all that the stream gives. What cannot be used goes to `skip`: a picture that was found in a folder or a tar, the rest of a tar
+// that is damaged. A picture that was given by its own path is a FileError. Memory is that of options.batch_size pictures.
 void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions& options, const TakeFeatures& take,
                   const std::function<void(const SkippedSample&)>& skip);
 
