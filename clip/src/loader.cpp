@@ -19,6 +19,7 @@
 
 #include "clip/src/card_pictures.h"
 #include "clip/src/data/picture_cache.h"
+#include "clip/src/run_report.h"
 
 #include "twinlens/clip/image.h"
 #include "twinlens/core/random.h"
@@ -78,6 +79,7 @@ struct Loader::Work {
   bool stop = false;
   std::vector<SkippedSample> reported;
   std::set<std::string> reported_keys;
+  std::set<std::string> skipped_before;  // and not reported again so far
   std::vector<std::thread> threads;
 
   ~Work() {
@@ -108,7 +110,7 @@ struct Loader::Work {
 
   // Throws when more than --max-skipped of the data is bad.
   void check_skipped() const {
-    const auto bad = options.skipped_before + static_cast<std::int64_t>(reported.size());
+    const auto bad = static_cast<std::int64_t>(skipped_before.size() + reported.size());
     const auto total = data->size() + static_cast<std::int64_t>(data->skipped().size());
     if (static_cast<double>(bad) <= options.max_skipped * static_cast<double>(total)) return;
     // (Those of an earlier part of the run are in its skipped.tsv only.)
@@ -285,6 +287,8 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   work_->claim = work_->wanted = work_->announced = {first_epoch, first_batch};
   work_->announced.second *= work_->global_batch();
   work_->reported = work_->data->skipped();
+  work_->skipped_before = {options.skipped_before.begin(), options.skipped_before.end()};
+  for (const SkippedSample& sample : work_->reported) work_->skipped_before.erase(one_line(sample.key));
   const std::int64_t batches = work_->batches(first_epoch);
   if (batches == 0) {
     const std::vector<SkippedSample>& skipped = work_->data->skipped();
@@ -314,7 +318,9 @@ LoadedBatch Loader::next() {
   work_->ready.wait(lock, [&] { return work_->done.count(work_->wanted) > 0; });
   const auto found = work_->done.find(work_->wanted);
   for (const SkippedSample& sample : found->second.bad) {
-    if (work_->reported_keys.insert(sample.key).second) work_->reported.push_back(sample);
+    if (!work_->reported_keys.insert(sample.key).second) continue;
+    work_->reported.push_back(sample);
+    work_->skipped_before.erase(one_line(sample.key));
   }
   work_->check_skipped();
   // (A batch that failed stays, so that asking again fails again.)

@@ -153,8 +153,9 @@ void Training::prepare_steps() {
     remove_half_written(folder_);
     skipped_before_ = read_skipped(folder_ / "skipped.tsv");
     skipped_logged_ = skipped_before_.size();
-    l.skipped_before = std::count_if(skipped_before_.begin(), skipped_before_.end(),
-                                     [](const SkippedSample& s) { return s.reason.rfind(kOfValidation, 0) != 0; });
+    for (const SkippedSample& s : skipped_before_) {
+      if (s.reason.rfind(kOfValidation, 0) != 0) l.skipped_before.push_back(s.key);
+    }
     RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
   }
   // What was chosen first stays chosen, for the same bits.

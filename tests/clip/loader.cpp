@@ -104,9 +104,9 @@ TEST_CASE("what an earlier part of the run has skipped counts", "[loader]") {
     Loader loader(data, tokenizer(), o);
     for (int i = 0; i < 10; ++i) loader.next();
   };
-  o.skipped_before = 1;
+  o.skipped_before = {data->key(3), "another"};  // the first is met again
   epoch();
-  o.skipped_before = 2;
+  o.skipped_before.push_back("a third");
   CHECK_THROWS_WITH(epoch(), Catch::Contains("3 of 40 samples cannot be used"));
 }
 
@@ -282,7 +282,7 @@ TEST_CASE("too many bad samples, none at all, and a batch that cannot be filled 
 
   // All of them found by an earlier part of the run.
   LoaderOptions resumed = options_of(10, 2);
-  resumed.skipped_before = 2;
+  resumed.skipped_before = {"one", "other"};
   Loader before(std::make_shared<MemoryDataset>(20), tokenizer(), resumed);
   CHECK_THROWS_WITH(before.next(), Contains("2 of 20 samples cannot be used, more than --max-skipped allows; see skipped.tsv"));
   resumed.max_skipped = std::nan("");

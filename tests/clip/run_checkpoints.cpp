@@ -206,6 +206,26 @@ TEST_CASE("bad pictures of the validation data are said and listed, and do not c
   CHECK(train(o).steps == 8);
 }
 
+TEST_CASE("what is skipped is counted once, however often the run is resumed", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  write_text(folder / "data/lonely.png", toy_pairs(1)[0].png);  // without a caption
+  write_text(folder / "data/03.png", "no picture");
+  o.max_skipped = 2.5 / 17;
+  o.save_every_steps = 1;
+  o.epochs = 6;
+  train(o);
+  for (const char* last : {"step_12", "step_11"}) {
+    for (const char* step : {"step_12", "step_11"}) {
+      if (std::string(step) >= last) fs::remove_all(folder / ("logs/run/checkpoints/" + std::string(step)));
+    }
+    o.resume = "latest";
+    CHECK(train(o).steps == 12);
+  }
+  const std::string skipped = read_file(folder / "logs/run/skipped.tsv");
+  CHECK(std::count(skipped.begin(), skipped.end(), '\n') == 2);
+}
+
 TEST_CASE("the best checkpoint by a metric stays, beside the last ones; its model lies in best/", "[train]") {
   const TemporaryFolder folder;
   TrainOptions o = options_in(folder);

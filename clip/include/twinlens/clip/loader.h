@@ -34,9 +34,10 @@ struct LoaderOptions {
   std::int64_t max_image_pixels = 25'000'000;
   // Bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer or fast_decode.
   std::int64_t decoded_cache = 0;
-  bool fast_decode = false;         // JPEGs at the scale that the crop of the epoch needs (DecodeOptions::least_scale)
-  double max_skipped = 0.01;        // of the data
-  std::int64_t skipped_before = 0;  // counted with what this loader skips: by an earlier part of the run
+  bool fast_decode = false;   // JPEGs at the scale that the crop of the epoch needs (DecodeOptions::least_scale)
+  double max_skipped = 0.01;  // of the data
+  // Keys of what an earlier part of the run has skipped, as in its skipped.tsv: counted with what this loader skips, each once.
+  std::vector<std::string> skipped_before;
   bool pinned = false;              // pixels in pinned memory, on their way to a card
   bool device_transforms = false;   // pictures decoded and packed, to be transformed there
   bool draw_captions = false;       // of several captions of a picture, another one each epoch (drawn by seed, epoch and sample)
