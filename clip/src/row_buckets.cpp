@@ -30,7 +30,9 @@ void fill_bucket(std::vector<std::vector<std::int32_t>>& captions, std::int64_t 
   const std::vector<std::int32_t> tokens = captions.front();
   const auto add = [&](std::int64_t length) {
     std::vector<std::int32_t>& caption = captions.emplace_back(static_cast<std::size_t>(length));
-    for (std::size_t i = 0; i < caption.size(); ++i) caption[i] = tokens[i % tokens.size()];
+    const std::size_t inner = std::max<std::size_t>(1, tokens.size() - 1);  // (the last one ends a caption: here, too)
+    for (std::size_t i = 0; i < caption.size(); ++i) caption[i] = tokens[i % inner];
+    caption.back() = tokens.back();
   };
   if (!packed) {
     for (const std::int64_t all = padded_bucket(pairs, count()).captions; count() < all;) add(1);

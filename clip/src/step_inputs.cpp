@@ -38,6 +38,7 @@ StepInputs step_inputs(const Clip& model, const PairBatch& batch, std::int64_t b
     rows.push_back(it->second);
   }
   const std::int64_t n = end - begin;
+  cut_behind_read(text, captions);
   if (options.row_buckets) fill_bucket(captions, n, text.context_length, text.needs_no_padding() && options.pack_captions);
   StepInputs in;
   in.pixels = batch.pixels.slice(0, begin, end);

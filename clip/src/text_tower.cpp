@@ -37,25 +37,24 @@ TokenBatch TokenBatch::to(Device device) const {
   return {ids.to(device), positions.to(device), offsets.to(device), last.to(device), packed};
 }
 
+void cut_behind_read(const TextConfig& config, std::vector<std::vector<std::int32_t>>& captions) {
+  if (!config.needs_no_padding()) return;
+  for (std::vector<std::int32_t>& caption : captions) {
+    const auto read = config.pool_type == "eos" ? std::find(caption.begin(), caption.end(), config.eos_id)
+                                                : std::max_element(caption.begin(), caption.end());
+    if (read != caption.end()) caption.erase(read + 1, caption.end());
+  }
+}
+
 TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vector<std::int32_t>>& captions, bool pack) {
   std::vector<std::vector<std::int32_t>> rows = captions;
-  if (config.pool_type == "argmax") {
-    // The first of the highest token is read; behind it there is more only where a caption spells an end of text.
-    for (std::vector<std::int32_t>& row : rows) {
-      const auto read = std::max_element(row.begin(), row.end());
-      if (!config.no_causal_mask && read != row.end()) row.erase(read + 1, row.end());
-    }
-  } else if (config.pool_type == "eos" && config.needs_no_padding()) {
-    for (std::vector<std::int32_t>& row : rows) {
-      const auto read = std::find(row.begin(), row.end(), config.eos_id);
-      if (read != row.end()) row.erase(read + 1, row.end());
-    }
-  }
+  cut_behind_read(config, rows);
   if (config.needs_no_padding() && pack) return pack_captions(rows);
   std::vector<std::int64_t> read;
   const auto length = static_cast<std::size_t>(config.context_length);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::size_t at = rows[i].size() - 1;
+    if (config.pool_type == "argmax") at = static_cast<std::size_t>(std::max_element(rows[i].begin(), rows[i].end()) - rows[i].begin());
     if (config.pool_type == "eos") {
       at = static_cast<std::size_t>(std::find(rows[i].begin(), rows[i].end(), config.eos_id) - rows[i].begin());
       if (at == rows[i].size() && config.pad_id != config.eos_id) at = 0;  // as torch's argmax of no match

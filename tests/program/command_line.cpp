@@ -65,7 +65,7 @@ TEST_CASE("numbers of the other subcommands that make no sense are refused", "[p
   check_refused({"tokenize"}, {"--context-length", {"1"}, "from 2 to 1048576"});
 }
 
-TEST_CASE("--help-all is the program's alone", "[program]") {
+TEST_CASE("the flag --help-all is the program's alone", "[program]") {
   CHECK_THAT(run({"--help"}).out, Contains("--help-all"));
   CHECK_THAT(run({"--help-all"}).out, Contains("--train-data") && Contains("--knn-k"));
   CHECK_THAT(run({"train", "--help"}).out, !Contains("--help-all"));

@@ -32,8 +32,12 @@ struct TokenBatch {
 // Each caption is [start, ..., end-of-text], not longer than the context. `pad_to` > 0 pads every caption with 0 to that length.
 TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions, int pad_to = 0);
 
-// As the tower of `config` needs them: packed where it reads the end of text and nothing after it (and `pack` is on), else padded with
-// config.pad_id to the context length. Reads the row that config.pool_type names; captions end with their end of text.
+// Drops what stands behind the token that the tower of `config` reads, where later tokens do not reach it: a caption that spells an end of
+// text is read at its first one, as open_clip's argmax does.
+void cut_behind_read(const TextConfig& config, std::vector<std::vector<std::int32_t>>& captions);
+
+// As the tower of `config` needs them, cut_behind_read(): packed where it reads the end of text and nothing after it (and `pack` is on),
+// else padded with config.pad_id to the context length. Reads the row that config.pool_type names; captions end with their end of text.
 TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vector<std::int32_t>>& captions, bool pack = true);
 
 struct TextTower {
