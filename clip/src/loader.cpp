@@ -121,6 +121,12 @@ struct Loader::Work {
 
   void start(int workers);
   void worker();
+  std::int64_t ahead_at_most() const { return options.workers + 2; }  // batches claimed and not taken
+  // Blocks of an order with a buffer that those batches can lie in: what they span, begun and ended within a block, and the one announced.
+  std::int64_t blocks_in_use() const {
+    const std::int64_t buffer = std::max<std::int64_t>(1, options.shuffle_buffer);
+    return (ahead_at_most() * global_batch() + buffer - 1) / buffer + 2;
+  }
   std::vector<std::vector<std::int64_t>> blocks_to_announce(std::int64_t epoch, std::int64_t index);
   void make(Made& made, std::int64_t epoch, std::int64_t index, const EpochOrder& epoch_samples) const;
   std::shared_ptr<const Image> picture(std::int64_t sample, std::int64_t epoch, Made& made) const;
@@ -250,7 +256,7 @@ void Loader::Work::worker() {
   yield_to_the_step();
   std::unique_lock lock(mutex);
   while (true) {
-    room.wait(lock, [&] { return stop || ahead < options.workers + 2; });
+    room.wait(lock, [&] { return stop || ahead < ahead_at_most(); });
     if (stop) return;
     const auto [epoch, index] = claim;
     ++ahead;
@@ -260,7 +266,7 @@ void Loader::Work::worker() {
       const auto samples = order(epoch);
       const auto blocks = blocks_to_announce(epoch, index);
       lock.unlock();
-      for (const auto& block : blocks) data->read_ahead(block);
+      for (const auto& block : blocks) data->read_ahead(block, blocks_in_use());
       make(made, epoch, index, *samples);
     } catch (...) {
       made.error = std::current_exception();

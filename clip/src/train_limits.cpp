@@ -116,6 +116,8 @@ void check_run(const TrainOptions& o) {
   at_least(1, "log-every-n-steps", o.log_every_n_steps);
 }
 
+constexpr const char* kOfClasses[] = {"zeroshot_top1", "zeroshot_top5"};
+
 // What an evaluation reports (Training::evaluate).
 void check_save_best(const TrainOptions& o) {
   if (o.save_best.empty()) return;
@@ -126,10 +128,21 @@ void check_save_best(const TrainOptions& o) {
     found = found || o.save_best == name;
     known += ", " + name;
   }
+  for (const char* name : kOfClasses) {
+    found = found || o.save_best == name;
+    known += std::string(", ") + name;
+  }
   if (!found) throw ConfigError("no metric '" + o.save_best + "'; --save-best; use one of " + known);
 }
 
 }  // namespace
+
+void check_save_best(const TrainOptions& o, const Dataset& validation) {
+  for (const char* name : kOfClasses) {
+    if (o.save_best == name && !validation.has_classes())
+      throw ConfigError(o.save_best + " is measured on folders of classes; --save-best; use image_to_text_R@1");
+  }
+}
 
 void check_limits(const TrainOptions& o) {
   check_optimization(o);

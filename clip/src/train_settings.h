@@ -16,6 +16,8 @@ namespace twinlens {
 // Throws ConfigError where a number makes no sense or --save-best is no metric: for those who set TrainOptions themselves, and for what
 // concerns several numbers; the program refuses the rest with its command line.
 void check_limits(const TrainOptions& options);
+// The same of --save-best, once the validation data is known.
+void check_save_best(const TrainOptions& options, const Dataset& validation);
 
 // The --force-* flags.
 void force_config(const TrainOptions& options, ModelConfig& config);

@@ -76,7 +76,10 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   }
   if (!o_.resume.empty()) lock_ = std::make_unique<RunLock>(folder_);
   data_ = open_dataset(o_.train_data, dataset_options(o_));
-  if (!o_.val_data.empty()) validation_ = open_dataset(o_.val_data, validation_data_options(o_));
+  if (!o_.val_data.empty()) {
+    validation_ = open_dataset(o_.val_data, validation_data_options(o_));
+    check_save_best(o_, *validation_);
+  }
   prepare_model();
   prepare_steps();
   std::error_code error;
@@ -261,6 +264,12 @@ bool Training::evaluate_now() {
     metrics = evaluate();
   } catch (const Stopped&) {
     return false;
+  } catch (const NumericError& e) {
+    if (o_.on_nonfinite != "skip") throw;
+    log_->line(std::string("warning: validation: ") + e.what());  // the next step leads back to a checkpoint
+    const std::lock_guard changing(grace_->state());
+    state_.evaluation_due = false;
+    return true;
   }
   {
     const std::lock_guard changing(grace_->state());

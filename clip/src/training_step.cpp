@@ -165,6 +165,10 @@ Json Training::evaluate() {
             {"samples", state_.samples},
             {"clip_val_loss", validation_loss(embedded, model_->logit_scale.value)}};
   for (const auto& [name, value] : retrieval_report(r)) line[name] = value;
+  if (validation_->has_classes()) {  // a caption is a class
+    line["zeroshot_top1"] = r.image_to_text.r1;
+    line["zeroshot_top5"] = r.image_to_text.r5;
+  }
   log_->metrics(line);
   log_->line(fmt::format("validation: loss {:.4f}  image to text R@1 {:.1f} %  R@5 {:.1f} %  text to image R@1 {:.1f} %  (chance {:.2f} %)",
                          line["clip_val_loss"].get<double>(), 100 * r.image_to_text.r1, 100 * r.image_to_text.r5, 100 * r.text_to_image.r1,

@@ -206,6 +206,39 @@ TEST_CASE("bad pictures of the validation data are said and listed, and do not c
   CHECK(train(o).steps == 8);
 }
 
+TEST_CASE("validation on folders of classes is zero-shot classification", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.save_best = "zeroshot_top1";
+  o.val_data = o.train_data;
+  CHECK_THROWS_WITH(train(o), Contains("zeroshot_top1 is measured on folders of classes; --save-best"));
+  const auto pairs = toy_pairs(12);
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const std::string of_class = folder / ("classes/" + std::string(i % 3 == 0 ? "red" : "blue"));
+    fs::create_directories(of_class);
+    write_text(of_class + "/" + pairs[i].name + ".png", pairs[i].png);
+  }
+  o.val_data = folder / "classes";
+  o.lr = 0.0;
+  train(o);
+  nlohmann::json last;
+  std::istringstream lines(read_file(folder / "logs/run/metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    if (json.contains("zeroshot_top1")) last = json;
+  }
+  REQUIRE(last.contains("zeroshot_top5"));
+  EmbedOptions embed;
+  embed.batch_size = 8;
+  const auto model = load_model(folder / "logs/run/model");
+  const EmbeddedDataset e = embed_dataset(*model, *tokenizer_of(model->config), *open_dataset(o.val_data), embed);
+  const Classification expected = classification_metrics(e.images, e.texts, e.caption_of);
+  CHECK(expected.classes == 2);
+  CHECK(last["zeroshot_top1"] == expected.top1);
+  CHECK(last["zeroshot_top5"] == 1.0);
+  CHECK(fs::exists(folder / "logs/run/best/open_clip_model.safetensors"));
+}
+
 TEST_CASE("what is skipped is counted once, however often the run is resumed", "[train]") {
   const TemporaryFolder folder;
   TrainOptions o = options_in(folder);

@@ -78,6 +78,24 @@ TEST_CASE("a run that is resumed goes back where it would have gone", "[train]")
   for (const auto& [name, tensor] : whole) CHECK(resumed.at(name).to_vector() == tensor.to_vector());
 }
 
+TEST_CASE("weights that give no features end a run in its validation, but not with skip", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.val_data = o.train_data;
+  o.batch_size = 26;  // an epoch is a step, of which the third of four does it
+  o.epochs = 4;
+  o.epochs_cooldown = 3;
+  o.lr_cooldown_power = -160.0;
+  CHECK_THROWS_WITH(train(o), Contains("features of pictures are not finite"));
+  o.on_nonfinite = "skip";
+  o.max_bad_steps = 1;
+  o.name = "skips";
+  CHECK(train(o).steps == 4);
+  const std::string log = read_file(folder / "logs/skips/out.log");
+  CHECK_THAT(log, Contains("warning: validation: embedding: features of pictures are not finite"));
+  CHECK_THAT(log, Contains("back to the weights of step 2; the data goes on"));
+}
+
 TEST_CASE("without a checkpoint to go back to, skip ends with an error that says so", "[train]") {
   const TemporaryFolder folder;
   TrainOptions o = options_in(folder);

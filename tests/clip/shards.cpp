@@ -9,6 +9,7 @@
 
 #include "clip/src/data/captions.h"
 #include "clip/src/data/shard_index.h"
+#include "clip/src/data/shard_stream.h"
 #include "clip/src/data/tar_index.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_tars.h"
@@ -27,6 +28,20 @@ std::vector<std::string> keys_of(const Dataset& data) {
   std::vector<std::string> out;
   for (std::int64_t i = 0; i < data.size(); ++i) out.push_back(data.key(i) + "=" + data.caption(i));
   return out;
+}
+
+TEST_CASE("announced pictures stay while so many blocks may be in use", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(12);
+  write_tar(folder / "s.tar", members_of(pairs, 0, 12));
+  gzip(folder / "s.tar", folder / "s.tar.gz");
+  const std::string shard = folder / "s.tar.gz";
+  ShardStreams streams({shard}, open_indices({shard}, CaptionRules{DatasetOptions{}}));
+  for (std::int64_t i = 0; i < 12; ++i) streams.read_ahead({{0, i}}, 10);
+  CHECK(streams.read_image(0, 11) == pairs[11].png);  // all before it are there, too
+  fs::remove(shard);
+  for (std::int64_t i = 2; i < 12; ++i) CHECK(streams.read_image(0, i) == pairs[static_cast<std::size_t>(i)].png);
+  CHECK_THROWS_AS(streams.read_image(0, 1), FileError);
 }
 
 TEST_CASE("a shard is indexed once: the index lies beside it and is used while the shard stays the same", "[data]") {

@@ -36,9 +36,8 @@ class FolderDataset final : public IndexedDataset {
     if (error) throw FileError("folder cannot be read: " + error.message() + "; " + root + "; check the path and its permissions");
     for (const fs::path& picture : broken) skip(picture.lexically_relative(root_).string(), "not a file (a link that leads nowhere?)");
     std::sort(pictures.begin(), pictures.end());
-    const bool has_texts =
-        std::any_of(pictures.begin(), pictures.end(), [&](const fs::path& picture) { return texts_.count(stem_of(picture)) > 0; });
-    for (const fs::path& picture : pictures) add(picture, has_texts, options);
+    has_texts_ = std::any_of(pictures.begin(), pictures.end(), [&](const fs::path& picture) { return texts_.count(stem_of(picture)) > 0; });
+    for (const fs::path& picture : pictures) add(picture, options);
     if (size() == 0) {
       throw FileError("no pictures with captions; " + root + " has " + std::to_string(pictures.size()) +
                       " pictures; put NAME.txt beside NAME.png, or pictures into one folder per class");
@@ -46,6 +45,7 @@ class FolderDataset final : public IndexedDataset {
   }
 
   std::string key(std::int64_t i) const override { return at(i).lexically_relative(root_).string(); }
+  bool has_classes() const override { return !has_texts_; }
   std::string image_bytes(std::int64_t i) const override { return read_file(at(i).string()); }
   std::string field(std::int64_t i, const std::string& name) const override {
     return name == "class" ? at(i).parent_path().filename().string() : std::string();
@@ -65,11 +65,11 @@ class FolderDataset final : public IndexedDataset {
     return unreadable || std::mismatch(target.begin(), target.end(), place.begin(), place.end()).first == target.end();
   }
 
-  void add(const fs::path& picture, bool has_texts, const DatasetOptions& options) {
+  void add(const fs::path& picture, const DatasetOptions& options) {
     const std::string name = picture.lexically_relative(root_).string();  // (fs::relative would follow links)
     note_source(std::to_string(fs::file_size(picture)));
     std::string caption;
-    if (has_texts) {
+    if (has_texts_) {
       const auto text = texts_.find(stem_of(picture));
       if (text == texts_.end()) return skip(name, "no caption (" + picture.stem().string() + ".txt)");
       caption = read_file(text->second.string());
@@ -84,6 +84,7 @@ class FolderDataset final : public IndexedDataset {
   const fs::path& at(std::int64_t i) const { return paths_.at(static_cast<std::size_t>(i)); }
 
   fs::path root_;
+  bool has_texts_ = false;
   std::map<std::string, fs::path> texts_;  // by path without extension
   std::vector<fs::path> paths_;
 };

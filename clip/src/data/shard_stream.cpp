@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::size_t kThreads = 2;      // that unpack: gzip gives some 250 MB/s each
 constexpr std::size_t kMostCursors = 8;  // open streams
-constexpr std::uint64_t kBlocksKept = 4;
 
 }  // namespace
 
@@ -115,12 +114,12 @@ std::string ShardStreams::read(std::size_t shard, const Member& member) {
   return bytes;
 }
 
-void ShardStreams::read_ahead(const std::vector<Key>& samples) {
+void ShardStreams::read_ahead(const std::vector<Key>& samples, std::int64_t blocks) {
   {
     const std::lock_guard lock(mutex_);
     ++block_;
     for (auto it = slots_.begin(); it != slots_.end();) {
-      it = it->second.block + kBlocksKept <= block_ ? slots_.erase(it) : std::next(it);
+      it = it->second.block + static_cast<std::uint64_t>(blocks) <= block_ ? slots_.erase(it) : std::next(it);
     }
     for (const Key& key : samples) {
       Slot& slot = slots_[key];

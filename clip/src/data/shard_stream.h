@@ -43,9 +43,8 @@ class ShardStreams {
   std::string read_image(std::size_t shard, std::int64_t sample);
   // Any member: the shard is unpacked up to there, which is fast only where the last one read lies shortly before. Throws FileError.
   std::string read(std::size_t shard, const Member& member);
-  // A block of pictures that will be asked for: (shard, sample in it), in storage order. Returns at once. The four newest blocks are
-  // kept: two in use, one that slow workers may still be at, and the next.
-  void read_ahead(const std::vector<std::pair<std::size_t, std::int64_t>>& samples);
+  // A block of pictures that will be asked for: (shard, sample in it), in storage order. Returns at once. The newest `blocks` are kept.
+  void read_ahead(const std::vector<std::pair<std::size_t, std::int64_t>>& samples, std::int64_t blocks);
 
  private:
   using Key = std::pair<std::size_t, std::int64_t>;

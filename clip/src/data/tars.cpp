@@ -149,7 +149,7 @@ class TarDataset final : public Dataset {
   std::vector<DataSource> sources() const override { return sources_; }
   std::vector<std::int64_t> file_bounds() const override { return begins_; }
   bool sequential() const override { return streamed_; }
-  void read_ahead(const std::vector<std::int64_t>& samples) const override;
+  void read_ahead(const std::vector<std::int64_t>& samples, std::int64_t blocks) const override;
 
  private:
   struct Place {
@@ -246,14 +246,14 @@ class TarDataset final : public Dataset {
   std::unique_ptr<ShardStreams> streams_;
 };
 
-void TarDataset::read_ahead(const std::vector<std::int64_t>& samples) const {
+void TarDataset::read_ahead(const std::vector<std::int64_t>& samples, std::int64_t blocks) const {
   if (streamed_) {
     std::vector<std::pair<std::size_t, std::int64_t>> wanted;
     for (const std::int64_t i : samples) {
       const Place p = at(i);
       if (wanted.empty() || wanted.back() != std::make_pair(p.shard, p.sample)) wanted.emplace_back(p.shard, p.sample);
     }
-    return streams_->read_ahead(wanted);
+    return streams_->read_ahead(wanted, blocks);
   }
   // Ranges that lie close together are one.
   constexpr std::uint64_t kGap = 1 << 20;

@@ -48,14 +48,18 @@ class Dataset {
   // Changes when the data does: a hash over shard names and sizes, keys and captions (not over pictures).
   virtual std::string fingerprint() const = 0;
 
+  // The captions are made of the names of classes, one for each: finding a picture's caption is classifying it.
+  virtual bool has_classes() const { return false; }
+
   // The parts of the spec; together they are all samples, in order.
   virtual std::vector<DataSource> sources() const { return {{0, size(), 1.0}}; }
   // Where files begin: samples [b[k], b[k + 1]) lie behind each other in one file. Ends with size().
   virtual std::vector<std::int64_t> file_bounds() const { return {0, size()}; }
   // A file can only be read from its front (compressed shards): an order has to go through whole files, in blocks.
   virtual bool sequential() const { return false; }
-  // A hint: the pictures of these samples, in ascending order, will be read soon. Returns at once.
-  virtual void read_ahead(const std::vector<std::int64_t>& /*samples*/) const {}
+  // A hint: the pictures of these samples, in ascending order, will be read soon. Those of older calls than the last `blocks` will not.
+  // Returns at once.
+  virtual void read_ahead(const std::vector<std::int64_t>& /*samples*/, std::int64_t /*blocks*/) const {}
 };
 
 struct DatasetOptions {
