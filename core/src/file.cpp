@@ -57,6 +57,14 @@ bool sync_folder(const std::string& folder) {
 }  // namespace
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  std::error_code error;
+  if (const auto target = std::filesystem::canonical(path_, error); !error && std::filesystem::is_symlink(path_, error)) {
+    path_ = target.string();
+  }
+  // Renaming would put a file in its place: /dev/null would be one for everybody.
+  if (const auto there = std::filesystem::status(path_, error); std::filesystem::is_other(there)) {
+    throw FileError("not a file but a device, a pipe or a socket; '" + path_ + "'; give the name of a file");
+  }
   static std::atomic<unsigned> counter{0};
   do {
     // A name left behind by a process that was killed is passed over.

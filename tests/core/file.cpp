@@ -2,7 +2,9 @@
 
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <filesystem>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "tests/support/temporary_folder.h"
 
@@ -44,6 +46,20 @@ TEST_CASE("atomic_write replaces a file and leaves nothing else") {
   atomic_write(path, "");
   CHECK(read_file(path).empty());
   CHECK(folder.names() == std::vector<std::string>{"notes.txt"});
+}
+
+TEST_CASE("a link's file is replaced, and what is no file is refused") {
+  const TemporaryFolder folder;
+  atomic_write(folder / "file", "old");
+  std::filesystem::create_symlink(folder / "file", folder / "link");
+  atomic_write(folder / "link", "new");
+  CHECK(std::filesystem::is_symlink(folder / "link"));
+  CHECK(read_file(folder / "file") == "new");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK_THROWS_WITH(atomic_write(folder / "pipe", "x"), Catch::Contains("not a file but a device") && Catch::Contains("pipe"));
+  std::filesystem::create_symlink("/dev/null", folder / "null");
+  CHECK_THROWS_WITH(atomic_write(folder / "null", "x"), Catch::Contains("'/dev/null'"));
+  CHECK(std::filesystem::is_character_file("/dev/null"));
 }
 
 TEST_CASE("a file that is not committed was never there") {
