@@ -111,7 +111,7 @@ double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
   std::vector<std::int64_t> picture_of, caption_of;
   for (std::int64_t i = 0; i < n; ++i) {
     picture_of.push_back(order(i));
-    caption_of.push_back(e.caption_of[static_cast<std::size_t>(order(i))]);
+    caption_of.push_back(e.caption_of[static_cast<std::size_t>(picture_of.back())]);
   }
   const Tensor rows = from_vector(caption_of, {n});
   const Tensor images = index_select(e.images, 0, from_vector(picture_of, {n})), texts = index_select(e.texts, 0, rows);

@@ -37,12 +37,17 @@ TokenBatch TokenBatch::to(Device device) const {
   return {ids.to(device), positions.to(device), offsets.to(device), last.to(device), packed};
 }
 
+// Where a caption is read: the first of the highest token, or the first end of text. Its length where there is none.
+static std::size_t read_position(const TextConfig& config, const std::vector<std::int32_t>& caption) {
+  const auto at = config.pool_type == "eos" ? std::find(caption.begin(), caption.end(), config.eos_id)
+                                            : std::max_element(caption.begin(), caption.end());
+  return static_cast<std::size_t>(at - caption.begin());
+}
+
 void cut_behind_read(const TextConfig& config, std::vector<std::vector<std::int32_t>>& captions) {
   if (!config.needs_no_padding()) return;
   for (std::vector<std::int32_t>& caption : captions) {
-    const auto read = config.pool_type == "eos" ? std::find(caption.begin(), caption.end(), config.eos_id)
-                                                : std::max_element(caption.begin(), caption.end());
-    if (read != caption.end()) caption.erase(read + 1, caption.end());
+    caption.resize(std::min(caption.size(), read_position(config, caption) + 1));
   }
 }
 
@@ -53,12 +58,8 @@ TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vecto
   std::vector<std::int64_t> read;
   const auto length = static_cast<std::size_t>(config.context_length);
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    std::size_t at = rows[i].size() - 1;
-    if (config.pool_type == "argmax") at = static_cast<std::size_t>(std::max_element(rows[i].begin(), rows[i].end()) - rows[i].begin());
-    if (config.pool_type == "eos") {
-      at = static_cast<std::size_t>(std::find(rows[i].begin(), rows[i].end(), config.eos_id) - rows[i].begin());
-      if (at == rows[i].size() && config.pad_id != config.eos_id) at = 0;  // as torch's argmax of no match
-    }
+    std::size_t at = read_position(config, rows[i]);
+    if (at == rows[i].size() && config.pad_id != config.eos_id) at = 0;  // as torch's argmax of no match
     if (config.pool_type == "last") at = length - 1;
     if (config.pool_type == "first" || at >= length) at = 0;
     read.push_back(static_cast<std::int64_t>(i * length + at));
