@@ -16,17 +16,23 @@ struct Prepared {
   std::vector<Tensor> inputs;
   Tensor dy;
 
+  bool wants_gradient(const test::CaseInput& input) const { return gradient && input.differentiable && input.dtype == DType::f32; }
+
   void prepare() {
     for (const test::CaseInput& input : op_case.inputs) {
       Tensor x = test::tensor_of(input, input.parameter ? DType::f32 : dtype);
-      if (gradient && input.differentiable && input.dtype == DType::f32) x.set_requires_grad(true);
+      x.set_requires_grad(input.parameter && wants_gradient(input));
       inputs.push_back(x);
     }
   }
 
   void call() {
     if (inputs.empty()) prepare();
-    const Tensor y = op_case.call(inputs);
+    std::vector<Tensor> given = inputs;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      if (!op_case.inputs[i].parameter && wants_gradient(op_case.inputs[i])) given[i] = inside_a_model(inputs[i]);
+    }
+    const Tensor y = op_case.call(given);
     if (!gradient || !y.requires_grad()) return;
     if (!dy.defined()) dy = full(y.shape(), 0.5, y.dtype());
     backward(y, dy);

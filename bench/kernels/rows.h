@@ -23,6 +23,10 @@ struct Work {
 // extra_bytes: tensors at the peak of a call, beside what is alive before and after it.
 void add_row(const std::string& name, const Work& work, const std::function<void()>& call);
 
+// x as an op in the middle of a model gives it: a gradient comes to it in its own dtype and ends there. (A leaf would widen it to f32 and
+// keep it, which is no part of the op that a row times.)
+Tensor inside_a_model(const Tensor& x);
+
 void add_op_case_rows();  // every op case with `bench`, forward and backward, f32 and bf16
 void add_shape_rows();    // products, attention, norms, activations and AdamW at the shapes of CLIP's training steps
 

@@ -88,9 +88,8 @@ void add_attention(const AttentionShape& s, DType dtype, bool gradient) {
         options.heads = static_cast<int>(s.heads);
         options.query_offsets = equal_offsets(s.sequences, s.tokens);
         options.causal = s.causal;
-        Tensor qkv = values({rows, 3 * width}, dtype).detach();
-        qkv.set_requires_grad(gradient);
-        const Tensor y = attention_qkv(qkv, options);
+        const Tensor qkv = values({rows, 3 * width}, dtype);
+        const Tensor y = attention_qkv(gradient ? inside_a_model(qkv) : qkv, options);
         if (gradient) backward(y, values({rows, width}, dtype));
       });
 }
@@ -116,9 +115,8 @@ void add_rowwise(const char* name, std::int64_t rows, std::int64_t cols, double 
       const double passes = passes_forward + (gradient ? passes_backward : 0.0);
       add_row(fmt::format("{} [{},{}]/{}/{}", name, rows, cols, name_of_type(dtype), gradient ? "forward+backward" : "forward"),
               {0.0, passes * static_cast<double>(rows * cols * bytes_of(dtype)), false}, [=] {
-                Tensor x = values({rows, cols}, dtype).detach();
-                x.set_requires_grad(gradient);
-                const Tensor y = op(x);
+                const Tensor x = values({rows, cols}, dtype);
+                const Tensor y = op(gradient ? inside_a_model(x) : x);
                 if (gradient) backward(y, values({rows, cols}, dtype));
               });
     }
