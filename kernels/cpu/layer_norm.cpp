@@ -8,30 +8,36 @@
 namespace twinlens {
 namespace {
 
-// Row r; where row `next` goes is asked for meanwhile. (The processor guesses itself what is read next.)
+// Rows from begin to end. A row is summed while the one before it is written, so that memory is read as evenly as it is written and the sum
+// does not hold up what comes next.
 template <class I, class X, class Y>
-TWINLENS_INLINE void forward_row(const LayerNormForward& a, const RowOutput& out, std::int64_t r, std::int64_t next) {
+TWINLENS_INLINE void forward_rows(const LayerNormForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
   using V = Vec<I>;
   const std::int64_t c = a.x.cols;
-  const X* x = a.x.row<X>(r);
-  Y *y = a.y.row<Y>(r), *y_ahead = a.y.row<Y>(next);
-
-  const V sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { return load_lanes<I>(x + i, n); });
-  const float mean = sum.sum() / static_cast<float>(c);
-  // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
-  const V squares = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
-    out.ask(y_ahead + i);
-    const V d = load_lanes<I>(x + i, n, mean) - V(mean);
-    return d * d;
-  });
-  const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
-  for_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
-    V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
-    if (a.gamma != nullptr) v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
-    out.store<I>(v, y + i, n);
-  });
-  a.mean[r] = mean;
-  a.rstd[r] = rstd;
+  const X* x = a.x.row<X>(begin);
+  V sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { return load_lanes<I>(x + i, n); });
+  for (std::int64_t r = begin; r < end; ++r) {
+    const std::int64_t next = r + 1 < end ? r + 1 : r;
+    const X* x_next = a.x.row<X>(next);
+    Y *y = a.y.row<Y>(r), *y_ahead = a.y.row<Y>(next);
+    const float mean = sum.sum() / static_cast<float>(c);
+    // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
+    const V squares = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+      out.ask(y_ahead + i);
+      const V d = load_lanes<I>(x + i, n, mean) - V(mean);
+      return d * d;
+    });
+    const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
+    sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+      V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
+      if (a.gamma != nullptr) v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
+      out.store<I>(v, y + i, n);
+      return load_lanes<I>(x_next + i, n);
+    });
+    a.mean[r] = mean;
+    a.rstd[r] = rstd;
+    x = x_next;
+  }
 }
 
 // dx of one row; adds the row's share to dgamma and dbeta (null when not wanted).
@@ -84,7 +90,7 @@ void kernel(I, const LayerNormForward& a) {
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
       parallel_for(row_count(a.x), 16, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t r = begin; r < end; ++r) forward_row<I, X, Y>(a, out, r, r + 1 < end ? r + 1 : r);
+        forward_rows<I, X, Y>(a, out, begin, end);
         out.end();
       });
     });
