@@ -96,6 +96,7 @@ std::string state_text(const TrainState& state) {
                   {"bad_in_a_row", state.bad_in_a_row},
                   {"best_step", state.best_step},
                   {"best_value", state.best_value},
+                  {"left_out", state.left_out},
                   {"loss_scale", state.scaler.scale},
                   {"loss_scale_good_steps", state.scaler.good_steps},
                   {"data", state.data_fingerprint},
@@ -263,6 +264,7 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.last_update = json.value("last_update", state.step);
     state.rolled_back_at = json.value("rolled_back_at", std::int64_t{-1});
     state.bad_in_a_row = json.value("bad_in_a_row", std::int64_t{0});
+    state.left_out = json.value("left_out", std::int64_t{0});
     state.scaler.scale = json.value("loss_scale", LossScale::kFirst);
     state.scaler.good_steps = json.value("loss_scale_good_steps", std::int32_t{0});
     state.data_fingerprint = json.at("data");

@@ -34,7 +34,8 @@ struct TrainState {
   bool evaluation_due = false;                         // saved before the evaluation of this step was made
   std::int64_t best_step = -1;                         // of --save-best; -1: none yet
   double best_value = 0.0;
-  LossScale scaler;  // --precision amp
+  LossScale scaler;           // --precision amp
+  std::int64_t left_out = 0;  // steps whose update the moments do not hold (StepBlock)
 };
 
 // All that a checkpoint holds: a copy on the host, which uses its memory again when it is taken again, or the tensors themselves.

@@ -53,6 +53,8 @@ void Training::prepare_card() {
     card_scale_ = empty({2}, DType::f32, device_);
     static_assert(sizeof(LossScale) == 2 * sizeof(float) && offsetof(LossScale, scale) == 0);
     copy_bytes(current_stream(device_), card_scale_.raw(), device_, &state_.scaler, kCpu, sizeof(LossScale));
+    block_.left_out = state_.left_out;
+    copy_step_block(block_, device_block_);
     step_options_.card_loss_scale = card_scale_.slice(0, 0, 1).reshape({});
   }
   if (o_.prefetch_batches == 0) return;
@@ -107,8 +109,9 @@ void Training::settle_steps(std::int64_t left) {
     const StepRecord record = readback_->take();
     const auto loss = static_cast<double>(record.loss), norm = static_cast<double>(record.norm);
     // An overflow of scaled gradients is met with a smaller scale; the guard is for what remains.
-    if (record.overflow == 0) guard({step.number, step.samples, loss, norm, step.logged, step.number});
+    if (record.overflow == 0) guard({step.number, step.samples, loss, norm, step.logged, step.number - record.left_out});
     if (card_scale_.defined()) state_.scaler = record.next;
+    state_.left_out = record.left_out;
     last_scale_ = static_cast<double>(record.loss_scale);
     last_loss_ = loss;
     last_norm_ = norm;

@@ -56,6 +56,7 @@ void Training::roll_back(std::int64_t bad_steps) {
     const std::string name = checkpoint.filename().string();
     if (std::stoll(name.substr(name.find('_') + 1)) >= state_.last_update) continue;
     const TrainState then = resume_run(folder_, checkpoint.string(), state_, *model_, *parameters_, ema_.get());
+    state_.left_out = state_.step - (then.step - then.left_out);
     state_.rolled_back_at = state_.step;
     health_.count(RunHealth::Verdict::good, false);
     log_->line(fmt::format("warning: {}: back to the weights of step {}; the data goes on", why, then.step));

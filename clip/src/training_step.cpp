@@ -51,7 +51,8 @@ void Training::begin_step() {
   block_.learning_rate = static_cast<float>(schedule_(state_.step));
   if (context_.compute == Compute::f16) step_options_.loss_scale = state_.scaler.scale;
   block_.loss_scale = static_cast<float>(step_options_.loss_scale);
-  if (device_block_.defined()) copy_step_block(block_, device_block_);
+  block_.left_out = state_.left_out;
+  if (device_block_.defined()) copy_step_block(block_, device_block_, card_scale_.defined());
   if (card_scale_.defined()) {
     char* block = static_cast<char*>(device_block_.raw());
     copy_bytes(current_stream(device_), block + offsetof(StepBlock, loss_scale), device_, card_scale_.raw(), device_, sizeof(float));
@@ -81,8 +82,9 @@ void Training::step() {
   const bool overflow = scales && std::isfinite(loss) && !std::isfinite(norm) && state_.scaler.may_halve();
   const std::lock_guard changing(grace_->state());
   writer_->poll();
-  block_.skip = overflow || !guard({state_.step + 1, batch.samples, loss, norm, logged, state_.step}) ? 1 : 0;
+  block_.skip = overflow || !guard({state_.step + 1, batch.samples, loss, norm, logged, state_.step - state_.left_out}) ? 1 : 0;
   if (scales) state_.scaler.count(!overflow);
+  if (block_.skip != 0) state_.left_out += 1;
   if (logged) health_.look([&](const auto& wanted) { return gradient_norm(wanted); }, figures, step_options_.loss_scale);
   block_.clip_factor = overflow ? 1.0F : clip_factor(norm, o_.grad_clip_norm);
   if (in_backward_ != nullptr) {

@@ -1,5 +1,6 @@
 #include "twinlens/core/random.h"
 
+#include <cstddef>
 #include <string>
 
 #include "twinlens/core/check.h"
@@ -24,10 +25,12 @@ Tensor step_block_on(const StepBlock& block, Device device) {
   return on_device;
 }
 
-void copy_step_block(const StepBlock& from, const Tensor& to) {
+void copy_step_block(const StepBlock& from, const Tensor& to, bool keep_left_out) {
   check(to.dtype() == DType::u8 && to.count() == static_cast<std::int64_t>(sizeof(StepBlock)) && to.is_dense(), "copy_step_block",
         "needs a tensor from step_block_on", {{"to", to}});
-  copy_bytes(current_stream(to.device()), to.raw(), to.device(), &from, kCpu, sizeof(StepBlock));
+  static_assert(offsetof(StepBlock, left_out) + sizeof from.left_out == sizeof from, "it is the last member");
+  const std::size_t bytes = keep_left_out ? offsetof(StepBlock, left_out) : sizeof from;
+  copy_bytes(current_stream(to.device()), to.raw(), to.device(), &from, kCpu, bytes);
 }
 
 void normal_(Tensor& x, double mean, double stddev, std::uint64_t seed, std::uint64_t site) {

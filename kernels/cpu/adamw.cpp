@@ -26,7 +26,7 @@ template <class I>
 void kernel(I, const AdamW& a) {
   using V = Vec<I>;
   if (a.step->skip != 0) return;
-  const double t = static_cast<double>(a.step->step) + 1.0;
+  const double t = static_cast<double>(a.step->step) - static_cast<double>(a.step->left_out) + 1.0;
   const double correction1 = 1.0 - std::pow(a.beta1, t);
   const double correction2 = 1.0 - std::pow(a.beta2, t);
   const V beta1(static_cast<float>(a.beta1)), rest1(static_cast<float>(1.0 - a.beta1));

@@ -20,9 +20,16 @@ void kernel(I, const StepVerdict& a) {
   const float clip = !skip && a.max_norm > 0.0 && factor < 1.0 ? static_cast<float>(factor) : 1.0F;
   a.step->clip_factor = clip;
   a.step->skip = skip ? 1 : 0;
+  if (overflow) a.step->left_out += 1;  // (this one's update does not look)
   if (a.scaling != nullptr && !stopped) a.scaling->count(!overflow);
-  *a.record =
-      StepRecord{loss, norm, clip, stopped ? 1 : 0, overflow ? 1 : 0, a.step->loss_scale, a.scaling != nullptr ? *a.scaling : LossScale{}};
+  *a.record = StepRecord{loss,
+                         norm,
+                         clip,
+                         stopped ? 1 : 0,
+                         overflow ? 1 : 0,
+                         a.step->loss_scale,
+                         a.scaling != nullptr ? *a.scaling : LossScale{},
+                         a.step->left_out};
 }
 template void kernel(TWINLENS_ISA, const StepVerdict&);
 

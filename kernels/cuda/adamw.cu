@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(AdamW a, bool aligned) 
   __shared__ AdamWShared shared;
   if (a.step->skip != 0) return;
   if (threadIdx.x == 0) {
-    const double t = static_cast<double>(a.step->step) + 1.0;
+    const double t = static_cast<double>(a.step->step) - static_cast<double>(a.step->left_out) + 1.0;
     shared.inverse_correction1 = 1.0 / (1.0 - pow(a.beta1, t));
     shared.root2 = static_cast<float>(1.0 / sqrt(1.0 - pow(a.beta2, t)));
     shared.factor = a.step->clip_factor / a.step->loss_scale;

@@ -57,6 +57,8 @@ TEST_CASE("with skip it leaves the step out and goes back behind the update that
   CHECK_THAT(log, Contains("step 9: the loss is not finite; the step is left out (1 so far); samples ") ||
                       Contains("step 9: the gradient norm is not finite; the step is left out (1 so far); samples "));
   CHECK_THAT(log, Contains("back to the weights of step 7; the data goes on"));
+  const auto state = nlohmann::json::parse(read_file(folder / "logs/run/checkpoints/step_9/state.json"));
+  CHECK(state["left_out"] == 2);  // the step that was bad, and the update that was taken back
   const auto then = read_safetensors(folder / "logs/run/checkpoints/step_7/model.safetensors");
   const auto now = read_safetensors(folder / "logs/run/model/open_clip_model.safetensors");
   CHECK(now.at("text_projection").to_vector() == then.at("text_projection").to_vector());

@@ -35,6 +35,7 @@ struct Run {
   std::int64_t bad_step = -1;         // from 1: its norm is not finite
   std::set<std::int64_t> overflows;   // from 1: their norms are not finite either
   std::vector<std::int64_t> updates;  // steps whose update was made
+  std::vector<std::int64_t> counts;   // which update it was, as AdamW counts
   std::vector<float> factors;         // what it multiplies gradients by
 
   Run() {
@@ -58,6 +59,7 @@ struct Run {
     set_fake_kernel<AdamW>([this](const AdamW& a) {
       if (a.step->skip != 0) return;
       updates.push_back(static_cast<std::int64_t>(a.step->step) + 1);
+      counts.push_back(updates.back() - a.step->left_out);
       factors.push_back(a.step->clip_factor / a.step->loss_scale);
     });
   }
@@ -158,8 +160,9 @@ TEST_CASE("a step that is not finite leaves the weights as they are, as do those
 
 TEST_CASE("the loss scale that a card keeps leaves out the steps that the host's leaves out", "[fake]") {
   struct Seen {
-    std::vector<std::int64_t> updates;
+    std::vector<std::int64_t> updates, counts;
     std::vector<float> factors;
+    std::int64_t left_out = -1;
     double scale = 0.0;
     std::int64_t good_steps = -1;
     std::string error;
@@ -178,11 +181,13 @@ TEST_CASE("the loss scale that a card keeps leaves out the steps that the host's
       const auto state = nlohmann::json::parse(read_file(run.folder / "logs/run/checkpoints/step_20/state.json"));
       seen.scale = state["loss_scale"];
       seen.good_steps = state["loss_scale_good_steps"];
+      seen.left_out = state["left_out"];
     } catch (const NumericError& error) {
       seen.error = std::string(error.what()).substr(0, 60);
     }
     synchronize(current_stream(kCard));
     seen.updates = run.updates;
+    seen.counts = run.counts;
     seen.factors = run.factors;
     return seen;
   };
@@ -191,12 +196,16 @@ TEST_CASE("the loss scale that a card keeps leaves out the steps that the host's
   for (const std::set<std::int64_t>& overflows :
        {std::set<std::int64_t>{}, {1}, {1, 2, 3, 9}, {19}, {22}, all}) {  // (the last step is looked at by two norms)
     const Seen want = of_run(overflows, false, false);
-    CHECK(want.updates.size() == 20 - overflows.size());
+    REQUIRE(want.updates.size() == 20 - overflows.size());
+    for (std::size_t i = 0; i < want.counts.size(); ++i) CHECK(want.counts[i] == static_cast<std::int64_t>(i) + 1);
+    if (want.error.empty()) CHECK(want.left_out == static_cast<std::int64_t>(overflows.size()));
     CHECK(want.error.empty() == (overflows.size() < 20));
     for (const bool graphs : {false, true}) {
       const Seen got = of_run(overflows, true, graphs);
       INFO(overflows.size() << " overflows" << (graphs ? ", graphs" : ""));
       CHECK(got.updates == want.updates);
+      CHECK(got.counts == want.counts);
+      CHECK(got.left_out == want.left_out);
       CHECK(got.factors == want.factors);
       CHECK(got.scale == want.scale);
       CHECK(got.good_steps == want.good_steps);

@@ -56,9 +56,11 @@ struct State {
   }
 };
 
+// The step-th update. From the second on three steps before it have been left out, which do not count.
 StepBlock block_of(int step) {
   StepBlock b;
-  b.step = static_cast<std::uint64_t>(step);
+  b.left_out = step < 1 ? 0 : 3;
+  b.step = static_cast<std::uint64_t>(step + b.left_out);
   b.learning_rate = 1e-2F * static_cast<float>(step + 1);
   b.loss_scale = 8.0F;
   b.clip_factor = 0.625F;

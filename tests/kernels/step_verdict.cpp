@@ -23,12 +23,13 @@ struct Given {
 // What torch.nn.utils.clip_grad_norm_ does, and GradScaler's finite check and update (growth 2 after 2,000 steps, backoff 0.5), with a
 // scale of 1 to 2^24.
 StepRecord expected(const Given& g) {
-  StepRecord r{g.loss, g.norm / g.loss_scale, 1.0F, g.skipped_before, 0, g.loss_scale, {}};
+  StepRecord r{g.loss, g.norm / g.loss_scale, 1.0F, g.skipped_before, 0, g.loss_scale, {}, 2};
   const bool finite = std::isfinite(g.loss) && std::isfinite(r.norm);
   if (g.good_steps >= 0) r.next = {g.loss_scale, g.good_steps};
   if (g.skipped_before != 0) return r;
   const bool blames_scale = g.good_steps >= 0 && std::isfinite(g.loss) && !finite && g.loss_scale > 1.0F;
   r.overflow = blames_scale ? 1 : 0;
+  r.left_out += r.overflow;
   r.skip = !finite && !blames_scale ? 1 : 0;
   if (blames_scale) r.next = {g.loss_scale / 2.0F, 0};
   if (finite && g.good_steps >= 0) {
@@ -74,6 +75,8 @@ void check_same(const StepBlock& block, const StepRecord& record, const LossScal
   CHECK(block.clip_factor == want.clip_factor);
   CHECK(record.clip_factor == want.clip_factor);
   CHECK(record.loss_scale == g.loss_scale);
+  CHECK(record.left_out == want.left_out);
+  CHECK(block.left_out == want.left_out);
   if (g.good_steps >= 0) {
     CHECK(record.next.scale == want.next.scale);
     CHECK(record.next.good_steps == want.next.good_steps);
@@ -108,7 +111,7 @@ TEST_CASE("the loss scale doubles after 2000 good steps and halves at an overflo
 
 TEST_CASE("the verdict on a step is that of the host: clip factor, skip, and skipping goes on", "[step]") {
   for (const Given& g : cases()) {
-    StepBlock block{1, 7, 0.25F, g.loss_scale, 0.5F, 0};
+    StepBlock block{1, 7, 0.25F, g.loss_scale, 0.5F, 0, 2};
     StepRecord record;
     record.skip = g.skipped_before;
     LossScale scaling{g.loss_scale, g.good_steps};
@@ -128,7 +131,7 @@ TEST_CASE("the card's verdict on a step is the host's", "[cuda]") {
     LossScale scaling;
   };
   for (const Given& g : cases()) {
-    All all{{1, 7, 0.25F, g.loss_scale, 0.5F, 0}, {}, g.loss, g.norm, {g.loss_scale, g.good_steps}};
+    All all{{1, 7, 0.25F, g.loss_scale, 0.5F, 0, 2}, {}, g.loss, g.norm, {g.loss_scale, g.good_steps}};
     all.record.skip = g.skipped_before;
     const Memory memory = allocate(stream, sizeof all);
     auto* there = static_cast<All*>(memory.data());

@@ -18,9 +18,10 @@ struct RandomKey {
 
 std::uint64_t site_of(std::string_view name);
 
-// A step block in the memory of a device: raw() of the result is a StepBlock*. copy_step_block changes it from the host, in stream order.
+// A step block in the memory of a device: raw() of the result is a StepBlock*. copy_step_block changes it from the host, in stream order;
+// with `keep_left_out` the count of steps left out stays, where a card keeps it itself (kernels/step_verdict.h).
 Tensor step_block_on(const StepBlock& block, Device device);
-void copy_step_block(const StepBlock& from, const Tensor& to);
+void copy_step_block(const StepBlock& from, const Tensor& to, bool keep_left_out = false);
 
 // Which sample and which position in it each row of a tensor belongs to, so that a row draws the same numbers in any batch, chunk or
 // packing. Absent: the row's index, and 0.

@@ -1,10 +1,10 @@
 #pragma once
 // AdamW over flat parameters (Loshchilov & Hutter 2019, arXiv:1711.05101), in the order of torch.optim.AdamW:
 //   w -= lr * decay * w;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
-//   w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps),  t = step + 1, lr = step->learning_rate * segment.lr_factor.
-// g is the gradient times step->clip_factor / step->loss_scale. Nothing is written when step->skip is set. Steps that were left out count
-// in t, where torch's GradScaler does not count them: after k of them at the very start the first update is (1 - b1) / (1 - b1^(k + 1)) *
-// sqrt((1 - b2^(k + 1)) / (1 - b2)) times as large.
+//   w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps),  t = step->step - step->left_out + 1, lr = step->learning_rate *
+//   segment.lr_factor.
+// g is the gradient times step->clip_factor / step->loss_scale. Nothing is written when step->skip is set; such a step does not count in
+// t (left_out), as with torch.amp.GradScaler.
 
 #include "twinlens/kernels/run.h"
 #include "twinlens/kernels/step_block.h"

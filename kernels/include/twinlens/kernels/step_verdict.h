@@ -7,7 +7,7 @@
 // So once a step is left out all that follow are, until the host has cleared the record: weights stay as they were before the first.
 //
 // With f16 the norm alone may be infinite because the scale is too large: record->overflow. Such a step is left out by step->skip
-// alone, and no other one for its sake; the scale of the next step follows from it.
+// alone, and no other one for its sake; the scale of the next step follows from it, and step->left_out grows by one.
 
 #include "twinlens/kernels/loss_scale.h"
 #include "twinlens/kernels/run.h"
@@ -20,8 +20,9 @@ struct StepRecord {
   float clip_factor = 1.0F;
   std::int32_t skip = 0;
   std::int32_t overflow = 0;
-  float loss_scale = 1.0F;  // of the step
-  LossScale next;           // what follows from it; with f16
+  float loss_scale = 1.0F;    // of the step
+  LossScale next;             // what follows from it; with f16
+  std::int64_t left_out = 0;  // what the step block says after it
 };
 
 struct StepVerdict {
