@@ -1,52 +1,81 @@
 #include "twinlens/kernels/unary.h"
 
-#include "kernels/cpu/vec/block.h"
 #include "kernels/cpu/vec/functions.h"
+#include "kernels/cpu/vec/past_caches.h"
 
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
 namespace {
 
-// A body works on whole registers of floats: `n` is rounded up by it, blocks are padded.
-using Forward = void (*)(const UnaryForward& a, const float* x, float* y, std::int64_t n, NextBlock next, RowOutput out);
-using Backward = void (*)(const UnaryBackward& a, const float* saved, const float* dy, float* dx, std::int64_t n, NextBlock next,
-                          RowOutput out);
+// A body works on whole registers: n is a multiple of their width. What comes next is asked for while it computes, where the processor
+// itself would look no further than the instructions that it holds.
+template <class T>
+using Forward = void (*)(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out);
+template <class T>
+using Backward = void (*)(const UnaryBackward& a, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out);
+constexpr std::int64_t kAhead = 512;  // elements
 
-template <class I, class F>
-void forward_block(const UnaryForward&, const float* x, float* y, std::int64_t n, NextBlock next, RowOutput out) {
+template <class T, class... In>
+TWINLENS_INLINE void ask_ahead(const RowOutput& out, const T* y, const In*... in) {
+  (__builtin_prefetch(in + kAhead, 0, 3), ...);
+  if (!out.past_caches) __builtin_prefetch(y + kAhead, 0, 3);
+}
+
+template <class I, class F, class T>
+void forward_body(const UnaryForward&, const T* x, T* y, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
-    next.ask(i);
+    ask_ahead(out, y + i, x + i);
     out.store<I>(F::value(Vec<I>::load(x + i)), y + i);
   }
 }
 
-template <class I>
-void clamp_block(const UnaryForward& a, const float* x, float* y, std::int64_t n, NextBlock next, RowOutput out) {
+template <class I, class T>
+void clamp_body(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
-    next.ask(i);
+    ask_ahead(out, y + i, x + i);
     out.store<I>(V::min(V::max(V::load(x + i), V(a.low)), V(a.high)), y + i);
   }
 }
 
-template <class I, class F>
-void backward_block(const UnaryBackward&, const float* saved, const float* dy, float* dx, std::int64_t n, NextBlock next, RowOutput out) {
+template <class I, class F, class T>
+void backward_body(const UnaryBackward&, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
-    next.ask(i);
+    ask_ahead(out, dx + i, saved + i, dy + i);
     out.store<I>(Vec<I>::load(dy + i) * F::slope(Vec<I>::load(saved + i)), dx + i);
   }
 }
 
-template <class I>
-void clamp_backward_block(const UnaryBackward& a, const float* x, const float* dy, float* dx, std::int64_t n, NextBlock next,
-                          RowOutput out) {
+template <class I, class T>
+void clamp_backward_body(const UnaryBackward& a, const T* x, const T* dy, T* dx, std::int64_t n, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
-    next.ask(i);
+    ask_ahead(out, dx + i, x + i, dy + i);
     const V v = V::load(x + i);
     out.store<I>(V::select((v.raw >= a.low) & (v.raw <= a.high), V::load(dy + i), V(0.0F)), dx + i);
   }
+}
+
+// Calls body(in ..., out, n) for the whole registers of a run of elements, and for those behind them in buffers of one register.
+template <class I, class T, class Body, class... In>
+TWINLENS_INLINE void by_registers(std::int64_t n, const RowOutput& how, Body&& body, T* out, const In*... in) {
+  constexpr std::int64_t w = Vec<I>::kWidth;
+  const std::int64_t whole = n / w * w, rest = n - whole;
+  if (whole > 0) body(in..., out, whole, how);
+  if (rest > 0) {
+    alignas(64) T last[w];
+    const auto padded = [&](const T* from) {
+      struct {
+        alignas(64) T lanes[w];
+      } r{};
+      std::memcpy(static_cast<void*>(r.lanes), from + whole, static_cast<std::size_t>(rest) * sizeof(T));
+      return r;
+    };
+    body(padded(in).lanes..., last, w, RowOutput{false});
+    std::memcpy(static_cast<void*>(out + whole), last, static_cast<std::size_t>(rest) * sizeof(T));
+  }
+  how.end();
 }
 
 // Calls f(TypeTag<Function>) with the function of Functions<I>; clamp, which has parameters, is handled by its callers.
@@ -75,20 +104,13 @@ TWINLENS_INLINE void visit_function(UnaryFunction function, F&& f) {
 
 template <class I>
 void kernel(I, const UnaryForward& a) {
-  Forward body = clamp_block<I>;
-  visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = forward_block<I, F>; });
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    const bool past = goes_past_caches(a.y, a.x);
+    Forward<T> body = clamp_body<I, T>;
+    visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = forward_body<I, F, T>; });
+    const RowOutput out{goes_past_caches(a.y, a.x)};
     parallel_for(a.y.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-      ReadBlock<I> x;
-      WriteBlock<I> y(past);
-      for (std::int64_t i = begin, n; i < end; i += n) {
-        n = next_block<I>(end - i);
-        const T* const from = a.x.as<T>() + i;
-        T* const to = a.y.as<T>() + i;
-        body(a, x.read(from, 1, n), y.target(to, n), n, NextBlock{{from, past ? nullptr : to}, sizeof(T)}, y.template output<T>(n));
-        y.finish(to, n);
-      }
+      const auto run = [&](const T* x, T* y, std::int64_t n, const RowOutput& how) { body(a, x, y, n, how); };
+      by_registers<I>(end - begin, out, run, a.y.as<T>() + begin, a.x.as<T>() + begin);
     });
   });
 }
@@ -96,21 +118,13 @@ template void kernel(TWINLENS_ISA, const UnaryForward&);
 
 template <class I>
 void kernel(I, const UnaryBackward& a) {
-  Backward body = clamp_backward_block<I>;
-  visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = backward_block<I, F>; });
   visit_float(a.saved.dtype, [&]<class T>(TypeTag<T>) {
-    const bool past = goes_past_caches(a.dx, a.saved, a.dy);
+    Backward<T> body = clamp_backward_body<I, T>;
+    visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = backward_body<I, F, T>; });
+    const RowOutput out{goes_past_caches(a.dx, a.saved, a.dy)};
     parallel_for(a.dx.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
-      ReadBlock<I> saved, dy;
-      WriteBlock<I> dx(past);
-      for (std::int64_t i = begin, n; i < end; i += n) {
-        n = next_block<I>(end - i);
-        const T *const at = a.saved.as<T>() + i, *const up = a.dy.as<T>() + i;
-        T* const to = a.dx.as<T>() + i;
-        body(a, saved.read(at, 1, n), dy.read(up, 1, n), dx.target(to, n), n, NextBlock{{at, up, past ? nullptr : to}, sizeof(T)},
-             dx.template output<T>(n));
-        dx.finish(to, n);
-      }
+      const auto run = [&](const T* saved, const T* dy, T* dx, std::int64_t n, const RowOutput& how) { body(a, saved, dy, dx, n, how); };
+      by_registers<I>(end - begin, out, run, a.dx.as<T>() + begin, a.saved.as<T>() + begin, a.dy.as<T>() + begin);
     });
   });
 }
