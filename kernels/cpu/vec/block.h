@@ -1,5 +1,5 @@
 #pragma once
-// Blocks: how elementwise kernels serve every element type and layout with one f32 body. A block is at most kBlockSize elements; the
+// Blocks: how kernels of two arguments serve every element type and layout with one f32 body. A block is at most kBlockSize elements; the
 // body sees them as dense floats padded to whole registers, so it is compiled once, without tails and without conversions. Dense f32
 // elements are used where they lie; everything else passes through a buffer that stays in the first-level cache.
 
@@ -9,18 +9,6 @@
 namespace twinlens {
 
 inline constexpr std::int64_t kBlockSize = 512;  // a multiple of every register width
-
-// What a body will read and write in the block behind this one (dense, `size` bytes an element), asked for register by register: it comes
-// while the body computes, where the processor itself would look no further than the instructions that it holds.
-struct NextBlock {
-  const void* at[3];
-  std::int64_t size;
-  TWINLENS_INLINE void ask(std::int64_t i) const {
-    for (const void* p : at) {
-      if (p != nullptr) __builtin_prefetch(static_cast<const char*>(p) + (kBlockSize + i) * size, 0, 3);
-    }
-  }
-};
 
 // The next piece of a run of `left` elements: whole registers as long as there are any, then the tail alone.
 template <class I>
