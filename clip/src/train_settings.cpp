@@ -70,13 +70,22 @@ void check_update_in_backward(const TrainOptions& o) {
 }  // namespace
 
 void force_config(const TrainOptions& o, ModelConfig& config) {
-  if (o.force_image_size > 0) {
-    config.vision.image_size = o.force_image_size;
+  std::string forced;
+  const auto force = [&](bool wanted, const char* flag, auto& setting, auto value) {
+    if (!wanted) return;
+    setting = value;
+    forced += (forced.empty() ? "" : ", ") + std::string(flag);
+  };
+  force(o.force_image_size > 0, "--force-image-size", config.vision.image_size, o.force_image_size);
+  force(o.force_context_length > 0, "--force-context-length", config.text.context_length, o.force_context_length);
+  force(o.force_patch_dropout >= 0.0, "--force-patch-dropout", config.vision.patch_dropout, o.force_patch_dropout);
+  force(o.force_quick_gelu, "--force-quick-gelu", config.quick_gelu, true);
+  try {
+    config.validate();
+  } catch (const ConfigError& e) {
+    if (forced.empty()) throw;
+    throw ConfigError(std::string(e.what()) + "; the model was changed by " + forced);
   }
-  if (o.force_context_length > 0) config.text.context_length = o.force_context_length;
-  if (o.force_patch_dropout >= 0.0) config.vision.patch_dropout = o.force_patch_dropout;
-  if (o.force_quick_gelu) config.quick_gelu = true;
-  config.validate();
 }
 
 LockOptions lock_options(const TrainOptions& o) {

@@ -92,9 +92,6 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 
 void Training::prepare_model() {
   ModelConfig config = find_model_config(o_.model, o_.model == o_.pretrained ? "--pretrained" : "--model");
-  if (o_.force_context_length == 1)
-    throw ConfigError(
-        "a context of 1 token has no room for text; --force-context-length; give 2 or more: the first and the last are marks");
   force_config(o_, config);
   if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
     config.init_logit_scale = std::log(10.0);

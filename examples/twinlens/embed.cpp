@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <optional>
 
@@ -63,6 +64,8 @@ Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptio
 int embed(const EmbedFlags& flags) {
   if (flags.images.empty() == flags.texts.empty())
     throw ConfigError("give either --images or --texts; command line; not both and not none");
+  if (!flags.names.empty() && std::filesystem::weakly_canonical(flags.names) == std::filesystem::weakly_canonical(flags.output))
+    throw ConfigError("names and embeddings would be one file; --output, --names " + flags.names + "; give two");
   const LoadedModel m = load(flags.model, flags.device);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   options.normalize = flags.normalize;

@@ -212,6 +212,9 @@ TEST_CASE("a byte order mark and lines of blanks are no part of names", "[progra
   write_text(folder / "texts.txt", "\xEF\xBB\xBFred disc\n");
   const std::string out = folder / "out", names = folder / "names";
   REQUIRE(run({"embed", "--model", trained_model().model, "--texts", folder / "texts.txt", "--output", out, "--names", names}).status == 0);
+  check_refused({"embed", "--model", trained_model().model, "--texts", folder / "texts.txt", "--output", out, "--names",
+                 folder / "./" + fs::path(out).filename().string()},
+                {"one file; --output, --names"});
   CHECK(read_file(names) == "red disc\n");
 }
 
@@ -238,7 +241,9 @@ TEST_CASE("a config with numbers that no model has: key, value and file are name
   write_text(file, R"({"model_cfg": )" + toy_vit_json() + R"(, "preprocess_cfg": {"std": [0.5, 0, 0.5]}})");
   check_refused({"info", file}, {"preprocess_cfg.std = 0", "must be positive", file});
   check_refused(train(folder, trained_model().data, {"--model", vit(), "--force-context-length", "1"}),
-                {"--force-context-length; give 2 or more"});
+                {"text_cfg.context_length = 1 has no room for text", "changed by --force-context-length"});
+  check_refused(train(folder, trained_model().data, {"--model", vit(), "--force-image-size", "33", "--force-quick-gelu"}),
+                {"image_size", "changed by --force-image-size, --force-quick-gelu"});
 }
 
 TEST_CASE("a PNG that promises too much is refused by its size; bytes of a picture are not printed", "[program]") {
