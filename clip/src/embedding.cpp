@@ -66,10 +66,13 @@ Tensor pixels_on_card(const std::vector<std::shared_ptr<const Image>>& images, c
   Stream& stream = current_stream(card);
   const Tensor on_card = empty({packed.bytes_on_card()}, DType::u8, card);
   copy_pinned(stream, on_card.raw(), packed.bytes.raw(), static_cast<std::size_t>(packed.bytes.count()));
-  Event copied;
-  copied.record(stream);
+  struct Copied {
+    Event event;
+    ~Copied() { event.wait_at_end(); }  // also where the transforms fail
+  } copied;
+  copied.event.record(stream);
   transform_pictures(stream, packed, on_card.raw(), pixels);
-  copied.wait();
+  copied.event.wait();
   return pixels;
 }
 

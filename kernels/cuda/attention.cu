@@ -272,10 +272,9 @@ __global__ void __launch_bounds__(kThreads) key_gradient_kernel(AttentionBackwar
 
 template <class Args, class Kernel>
 void launch_plain(Stream& stream, const Args& a, const PlainAttention& geometry, Kernel kernel) {
-  const auto bytes = static_cast<int>(geometry.shared_bytes);
-  if (bytes > 48 * 1024) static_cast<void>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  kernel<<<static_cast<unsigned>(geometry.blocks), kThreads, static_cast<std::size_t>(bytes), native(stream)>>>(a,
-                                                                                                                geometry.blocks_per_head);
+  allow_shared(stream, kernel, geometry.shared_bytes);
+  kernel<<<static_cast<unsigned>(geometry.blocks), kThreads, static_cast<std::size_t>(geometry.shared_bytes), native(stream)>>>(
+      a, geometry.blocks_per_head);
 }
 
 // Calls f(TypeTag<T>, integral constant: own rows of a warp).

@@ -1,5 +1,6 @@
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/packed.cuh"
 #include "kernels/cuda/device/rows.cuh"
 
 #include "twinlens/kernels/batch_norm.h"
@@ -26,6 +27,25 @@ __device__ Share share_of(std::int64_t rows, std::int64_t cols, std::int64_t row
   return s;
 }
 
+// Calls use(r, row) for the rows of a thread in order. kAhead of them, as `load(r, row)` gets them, are on their way at a time: a row stays
+// as it is stored until all are asked for, since a conversion between two loads waits for the first.
+constexpr int kAhead = 4;
+template <class Row, class Load, class Use>
+__device__ void for_rows(const Share& s, Load&& load, Use&& use) {
+  const std::int64_t step = blockDim.y;
+  for (std::int64_t r = s.begin + threadIdx.y; r < s.end; r += kAhead * step) {
+    Row rows[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (r + i * step < s.end) load(r + i * step, rows[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (r + i * step < s.end) use(r + i * step, rows[i]);
+    }
+  }
+}
+
 // --- statistics ------------------------------------------------------------------------------------------------------------------------
 // How many values, their mean, and the squares around it. Joined as in Chan, Golub & LeVeque 1983, "Algorithms for computing the sample
 // variance".
@@ -49,16 +69,20 @@ struct Moments {
 constexpr int kRows = 8;
 template <class T>
 __device__ Moments moments_of(const ConstRows& x, std::int64_t from, std::int64_t end, unsigned step, const Share& s, bool aligned) {
+  Packed<W, T> packed[kRows];
   float v[kRows][W];
   int count = 0;
 #pragma unroll
   for (int i = 0; i < kRows; ++i) {
     const std::int64_t r = from + std::int64_t{i} * step;
+    packed[i] = {};
     if (r < end) {
-      load_pack(row_of<T>(x, r) + s.column, s.left, aligned, v[i]);
+      load_packed(row_of<T>(x, r) + s.column, s.left, aligned, packed[i]);
       ++count;
     }
   }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) unpack(packed[i], v[i]);
   Moments m;
   m.count = static_cast<float>(count);
   const float inverse = 1.0F / m.count;
@@ -125,9 +149,12 @@ __global__ void __launch_bounds__(kSlices* kWarp) moments_kernel(BatchNormStatis
   __shared__ double slices[kSlices][kWarp];
   const std::int64_t cols = a.x.cols, column = std::int64_t{blockIdx.x} * kWarp + threadIdx.x, rows = valid_rows(a.x);
   const float *means = a.scratch, *squares = a.scratch + parts * cols;
+  const std::int64_t with_rows = parts == 0 ? 0 : (rows + rows_per_part - 1) / rows_per_part;
+  const std::int64_t count_of_parts = column >= cols ? 0 : with_rows < parts ? with_rows : parts;
   const auto over_parts = [&](auto term) {
     double sum = 0.0;
-    for (std::int64_t p = threadIdx.y; p < parts && p * rows_per_part < rows && column < cols; p += kSlices) {
+#pragma unroll 8
+    for (std::int64_t p = threadIdx.y; p < count_of_parts; p += kSlices) {
       const std::int64_t left = rows - p * rows_per_part;
       sum += term(p * cols + column, static_cast<double>(left < rows_per_part ? left : rows_per_part));
     }
@@ -160,16 +187,24 @@ struct Gradient {
 #pragma unroll
     for (int k = 0; k < W; ++k) rstd[k] = rstd_of(rstd[k], a.eps);
   }
+  struct Row {
+    Packed<W, T> dy, x, y;
+  };
+  __device__ void load(std::int64_t r, std::int64_t column, std::int64_t left, Row& row) const {
+    load_packed(row_of<T>(a.dy, r) + column, left, aligned, row.dy);
+    load_packed(row_of<T>(a.x, r) + column, left, aligned, row.x);
+    if (a.relu && a.y.data != nullptr) load_packed(row_of<T>(a.y, r) + column, left, aligned, row.y);
+  }
   // Where the relu let through is seen from y, or, where there was no residual, from what y was made of.
-  __device__ void load(std::int64_t r, std::int64_t column, std::int64_t left, float (&g)[W], float (&xhat)[W]) const {
-    load_pack(row_of<T>(a.dy, r) + column, left, aligned, g);
-    load_pack(row_of<T>(a.x, r) + column, left, aligned, xhat);
+  __device__ void values(const Row& row, float (&g)[W], float (&xhat)[W]) const {
+    unpack(row.dy, g);
+    unpack(row.x, xhat);
 #pragma unroll
     for (int k = 0; k < W; ++k) xhat[k] = (xhat[k] - mean[k]) * rstd[k];
     if (!a.relu) return;
     float y[W];
     if (a.y.data != nullptr) {
-      load_pack(row_of<T>(a.y, r) + column, left, aligned, y);
+      unpack(row.y, y);
     } else {
 #pragma unroll
       for (int k = 0; k < W; ++k) y[k] = fmaf(xhat[k], gamma[k], beta[k]);
@@ -189,15 +224,18 @@ __global__ void __launch_bounds__(256) part_sums_kernel(Gradient<T> gradient, st
   float sum[kSums][W] = {};
   if (s.left > 0) {
     gradient.prepare(s.column, s.left);
-    for (std::int64_t r = s.begin + threadIdx.y; r < s.end; r += blockDim.y) {
-      float g[W], xhat[W];
-      gradient.load(r, s.column, s.left, g, xhat);
+    using Row = typename Gradient<T>::Row;
+    for_rows<Row>(
+        s, [&](std::int64_t r, Row& row) { gradient.load(r, s.column, s.left, row); },
+        [&](std::int64_t, const Row& row) {
+          float g[W], xhat[W];
+          gradient.values(row, g, xhat);
 #pragma unroll
-      for (int k = 0; k < W; ++k) {
-        sum[0][k] += g[k];
-        sum[1][k] += g[k] * xhat[k];
-      }
-    }
+          for (int k = 0; k < W; ++k) {
+            sum[0][k] += g[k];
+            sum[1][k] += g[k] * xhat[k];
+          }
+        });
   }
   const unsigned own = threadIdx.y * blockDim.x + threadIdx.x;
 #pragma unroll
@@ -242,24 +280,35 @@ template <class T>
 __global__ void __launch_bounds__(256) forward_kernel(BatchNormForward a, std::int64_t rows_per_part, bool aligned) {
   const Share s = share_of(valid_rows(a.x), a.x.cols, rows_per_part);
   if (s.left <= 0) return;
-  float mean[W], scale[W], gamma[W], beta[W], v[W], residual[W];
+  float mean[W], scale[W], gamma[W], beta[W];
   load_pack(a.mean + s.column, s.left, false, mean);
   load_pack(a.variance + s.column, s.left, false, scale);
   load_pack(a.gamma + s.column, s.left, false, gamma);
   load_pack(a.beta + s.column, s.left, false, beta);
 #pragma unroll
   for (int k = 0; k < W; ++k) scale[k] = rstd_of(scale[k], a.eps);
-  for (std::int64_t r = s.begin + threadIdx.y; r < s.end; r += blockDim.y) {
-    load_pack(row_of<T>(a.x, r) + s.column, s.left, aligned, v);
-    if (a.residual.data != nullptr) load_pack(row_of<T>(a.residual, r) + s.column, s.left, aligned, residual);
+  struct Row {
+    Packed<W, T> x, residual;
+  };
+  const bool adds = a.residual.data != nullptr;
+  for_rows<Row>(
+      s,
+      [&](std::int64_t r, Row& row) {
+        load_packed(row_of<T>(a.x, r) + s.column, s.left, aligned, row.x);
+        if (adds) load_packed(row_of<T>(a.residual, r) + s.column, s.left, aligned, row.residual);
+      },
+      [&](std::int64_t r, const Row& row) {
+        float v[W], residual[W];
+        unpack(row.x, v);
+        if (adds) unpack(row.residual, residual);
 #pragma unroll
-    for (int k = 0; k < W; ++k) {
-      v[k] = fmaf((v[k] - mean[k]) * scale[k], gamma[k], beta[k]);
-      if (a.residual.data != nullptr) v[k] += residual[k];
-      if (a.relu) v[k] = v[k] < 0.0F ? 0.0F : v[k];
-    }
-    store_pack(v, row_of<T>(a.y, r) + s.column, s.left, aligned);
-  }
+        for (int k = 0; k < W; ++k) {
+          v[k] = fmaf((v[k] - mean[k]) * scale[k], gamma[k], beta[k]);
+          if (adds) v[k] += residual[k];
+          if (a.relu) v[k] = v[k] < 0.0F ? 0.0F : v[k];
+        }
+        store_pack(v, row_of<T>(a.y, r) + s.column, s.left, aligned);
+      });
 }
 
 template <class T>
@@ -269,7 +318,7 @@ __global__ void __launch_bounds__(256) backward_kernel(Gradient<T> gradient, std
   const Share s = share_of(rows, a.x.cols, rows_per_part);
   if (s.left <= 0) return;
   gradient.prepare(s.column, s.left);
-  float scale[W], offset[W] = {}, slope[W] = {}, g[W], xhat[W];  // dx = scale (g - offset - slope xhat)
+  float scale[W], offset[W] = {}, slope[W] = {};  // dx = scale (g - offset - slope xhat)
   if (a.batch_statistics) {
     load_pack(a.dbeta + s.column, s.left, false, offset);
     load_pack(a.dgamma + s.column, s.left, false, slope);
@@ -281,14 +330,18 @@ __global__ void __launch_bounds__(256) backward_kernel(Gradient<T> gradient, std
     offset[k] *= inverse;
     slope[k] *= inverse;
   }
-  for (std::int64_t r = s.begin + threadIdx.y; r < s.end; r += blockDim.y) {
-    gradient.load(r, s.column, s.left, g, xhat);
-    if (a.dresidual.data != nullptr) store_pack(g, row_of<T>(a.dresidual, r) + s.column, s.left, gradient.aligned);
-    if (a.dx.data == nullptr) continue;
+  using Row = typename Gradient<T>::Row;
+  for_rows<Row>(
+      s, [&](std::int64_t r, Row& row) { gradient.load(r, s.column, s.left, row); },
+      [&](std::int64_t r, const Row& row) {
+        float g[W], xhat[W];
+        gradient.values(row, g, xhat);
+        if (a.dresidual.data != nullptr) store_pack(g, row_of<T>(a.dresidual, r) + s.column, s.left, gradient.aligned);
+        if (a.dx.data == nullptr) return;
 #pragma unroll
-    for (int k = 0; k < W; ++k) g[k] = (g[k] - (offset[k] + xhat[k] * slope[k])) * scale[k];
-    store_pack(g, row_of<T>(a.dx, r) + s.column, s.left, gradient.aligned);
-  }
+        for (int k = 0; k < W; ++k) g[k] = (g[k] - (offset[k] + xhat[k] * slope[k])) * scale[k];
+        store_pack(g, row_of<T>(a.dx, r) + s.column, s.left, gradient.aligned);
+      });
 }
 
 template <class R>

@@ -180,10 +180,9 @@ template <class T, class A, class B, int kRows, int kCols, bool kTurned>
 void launch_tiles(Stream& stream, const typename A::Matrix& a, const typename B::Matrix& b, const windows::Result& c, const WindowLaunch& l,
                   std::int64_t shared_bytes) {
   const auto kernel = windows::product_kernel<T, A, B, kRows, kCols, kTurned>;
-  const auto bytes = static_cast<int>(shared_bytes);
-  if (bytes > 48 * 1024) static_cast<void>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  allow_shared(stream, kernel, shared_bytes);
   const std::int64_t part_size = l.parts > 1 ? c.rows * c.cols * static_cast<std::int64_t>(sizeof(float)) : 0;
-  kernel<<<static_cast<unsigned>(l.blocks()), WindowLaunch::kThreads, static_cast<std::size_t>(bytes), native(stream)>>>(
+  kernel<<<static_cast<unsigned>(l.blocks()), WindowLaunch::kThreads, static_cast<std::size_t>(shared_bytes), native(stream)>>>(
       a, b, c, part_size, windows::Cut{l.tiles_across, l.tiles, l.steps, l.steps_per_part});
 }
 
@@ -195,11 +194,11 @@ void multiply_windows(Stream& stream, const Matmul& m, const BlasMatrix& other, 
   const WindowForm form = window_form(m);
   const std::int64_t bytes = window_shared_bytes(form, l);
   if (form == WindowForm::forward) {
-    const windows::Map map{m.a.data, m.a.windows};
+    const windows::Map map = windows::map_of(m.a.data, m.a.windows);
     const auto go = [&]<int kCols>() { launch_tiles<T, WindowWalk<T>, RowsWalk<T>, 128, kCols, false>(stream, map, rows, c, l, bytes); };
     l.tile_cols == 32 ? go.template operator()<32>() : l.tile_cols == 64 ? go.template operator()<64>() : go.template operator()<128>();
   } else {
-    const windows::Map map{m.b.data, m.b.windows};
+    const windows::Map map = windows::map_of(m.b.data, m.b.windows);
     const auto go = [&]<int kRows>() { launch_tiles<T, RowsWalk<T>, WindowWalk<T>, kRows, 128, true>(stream, rows, map, c, l, bytes); };
     l.tile_rows == 32 ? go.template operator()<32>() : l.tile_rows == 64 ? go.template operator()<64>() : go.template operator()<128>();
   }

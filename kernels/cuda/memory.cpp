@@ -1,5 +1,6 @@
 // Devices, streams and device memory on the CUDA runtime. A build without CUDA has kernels/cpu/once/no_cuda.cpp in this place.
 
+#include <atomic>
 #include <cuda_runtime.h>
 #include <map>
 #include <memory>
@@ -87,13 +88,28 @@ FreeStreams& free_streams() {
   return *streams;
 }
 
-// The driver keeps what is freed, as this library's own cache does: a steady step takes nothing from it.
-void keep_freed_memory(Device device) {
+cudaMemPool_t pool_of(Device device) {
   cudaMemPool_t pool = nullptr;
   check_cuda(cudaDeviceGetDefaultMemPool(&pool, device.index), "cudaDeviceGetDefaultMemPool", device);
-  std::uint64_t all = ~std::uint64_t{0};
-  check_cuda(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "cudaMemPoolSetAttribute", device);
+  return pool;
 }
+
+// The driver keeps what is freed, as this library's own cache does: a steady step takes nothing from it.
+void keep_freed_memory(Device device) {
+  std::uint64_t all = ~std::uint64_t{0};
+  check_cuda(cudaMemPoolSetAttribute(pool_of(device), cudaMemPoolAttrReleaseThreshold, &all), "cudaMemPoolSetAttribute", device);
+}
+
+// Bytes that the driver keeps and would give to the next allocation.
+std::size_t kept_by_driver(Device device) {
+  std::uint64_t reserved = 0, used = 0;
+  check_cuda(cudaMemPoolGetAttribute(pool_of(device), cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute", device);
+  check_cuda(cudaMemPoolGetAttribute(pool_of(device), cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute", device);
+  return static_cast<std::size_t>(reserved > used ? reserved - used : 0);
+}
+
+// The card that was used first: pinned memory is made in its context, not in one of card 0 that nothing else needs.
+std::atomic<int> first_used{-1};
 
 Stream* take_stream(Device device) {
   FreeStreams& streams = free_streams();
@@ -105,6 +121,8 @@ Stream* take_stream(Device device) {
     return stream;
   }
   check_cuda(cudaSetDevice(device.index), "cudaSetDevice", device);
+  int none = -1;
+  first_used.compare_exchange_strong(none, device.index);
   keep_freed_memory(device);
   cudaStream_t made = nullptr;
   check_cuda(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate", device);
@@ -144,6 +162,7 @@ CardMemory device_memory(Device device) {
   select_cuda_device(device_stream(device));
   CardMemory memory;
   check_cuda(cudaMemGetInfo(&memory.free, &memory.total), "cudaMemGetInfo", device);
+  memory.free += kept_by_driver(device);
   return memory;
 }
 
@@ -188,6 +207,7 @@ void device_copy(Stream& stream, void* to, Device to_device, const void* from, D
     device_synchronize(device_stream(from_device));
     select_cuda_device(stream);
     check_cuda(cudaMemcpyPeerAsync(to, to_device.index, from, from_device.index, bytes, native(stream)), "a copy between cards", to_device);
+    device_synchronize(stream);  // the source may be freed next, in the order of a stream that does not know of the copy
     return;
   }
   check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, native(stream)), "a copy", stream.device());
@@ -198,13 +218,15 @@ void device_copy(Stream& stream, void* to, Device to_device, const void* from, D
 
 // --- pinned memory and events ------------------------------------------------------------------------------------------------------------
 void* pinned_allocate(std::size_t bytes) {
+  const Device device{DeviceType::cuda, first_used < 0 ? 0 : first_used.load()};
+  check_cuda(cudaSetDevice(device.index), "cudaSetDevice", device);
   void* data = nullptr;
   const cudaError_t error = cudaHostAlloc(&data, bytes, cudaHostAllocPortable);
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
     return nullptr;
   }
-  check_cuda(error, "cudaHostAlloc", {DeviceType::cuda, 0});
+  check_cuda(error, "cudaHostAlloc", device);
   return data;
 }
 
@@ -221,7 +243,8 @@ void device_copy_pinned(Stream& stream, void* to, const void* from, std::size_t 
 void* event_create(Stream& stream) {
   select_cuda_device(stream);
   cudaEvent_t event = nullptr;
-  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate", stream.device());
+  // The host sleeps while it waits: a step is long, and the loader's workers want the core.
+  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreate", stream.device());
   return event;
 }
 

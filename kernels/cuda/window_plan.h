@@ -25,6 +25,8 @@ inline bool reads_windows(const Matmul& m) {
       m.activation != Activation::none || m.pre.data != nullptr || m.residual.data != nullptr) {
     return false;
   }
+  constexpr std::int64_t kMost = std::int64_t{1} << 30;  // walked in 32 bits
+  if (m.c.rows > kMost || m.c.cols > kMost || m.depth > kMost) return false;
   const MatmulPlan p = matmul_plan(m);
   const bool forward = form == WindowForm::forward;
   const MatmulOperand &map = forward ? m.a : m.b, &other = forward ? m.b : m.a;
@@ -40,12 +42,28 @@ inline bool reads_windows(const Matmul& m) {
 struct WindowLaunch {
   static constexpr int kThreads = 256, kDepth = 32, kStages = 3;
   static constexpr int kWarpCols = 32;  // columns of a warp's share of a tile
-  static constexpr std::int64_t kEnoughBlocks = 256, kLeastSteps = 16;
+  static constexpr std::int64_t kLeastSteps = 16;
+  static constexpr std::int64_t kSlots = 264;  // blocks that run at once on an H100 or H200: two on each of 132 multiprocessors
   int tile_rows = 128, tile_cols = 128;
   std::int64_t tiles_across = 0, tiles = 0;
   std::int64_t steps = 0, steps_per_part = 0, parts = 1;  // steps of kDepth
   std::int64_t blocks() const { return tiles * parts; }
 };
+
+// Into how many parts, of at most `most`, so many tiles are cut: a last round of blocks that fills few slots takes as long as a full one.
+// The fewest parts with which rounds take at most a tenth longer than with the best number.
+constexpr std::int64_t parts_of(std::int64_t tiles, std::int64_t most) {
+  const auto rounds = [&](std::int64_t parts) { return ceil_div(tiles * parts, WindowLaunch::kSlots); };
+  const std::int64_t whole = WindowLaunch::kSlots / tiles, last = whole > 16 ? whole : 16, end = last < most ? last : most;
+  std::int64_t best = 1;  // rounds(parts) / parts is the least
+  for (std::int64_t parts = 2; parts <= end; ++parts) {
+    if (rounds(parts) * best < rounds(best) * parts) best = parts;
+  }
+  for (std::int64_t parts = 1; parts < best; ++parts) {
+    if (10 * rounds(parts) * best <= 11 * rounds(best) * parts) return parts;
+  }
+  return best;
+}
 
 constexpr WindowLaunch window_launch(WindowForm form, std::int64_t rows, std::int64_t cols, std::int64_t depth) {
   const auto fitting = [](std::int64_t n) { return n <= 32 ? 32 : n <= 64 ? 64 : 128; };
@@ -56,7 +74,7 @@ constexpr WindowLaunch window_launch(WindowForm form, std::int64_t rows, std::in
   l.steps = ceil_div(depth, WindowLaunch::kDepth);
   const auto least = [](std::int64_t a, std::int64_t b) { return a < b ? a : b; };
   const std::int64_t fit = kMatmulWorkspace / (rows * cols * static_cast<std::int64_t>(sizeof(float)));
-  const std::int64_t parts = least(least(ceil_div(WindowLaunch::kEnoughBlocks, l.tiles), l.steps / WindowLaunch::kLeastSteps), fit);
+  const std::int64_t parts = l.tiles == 0 ? 1 : parts_of(l.tiles, least(l.steps / WindowLaunch::kLeastSteps, fit));
   l.steps_per_part = parts > 1 ? ceil_div(l.steps, parts) : l.steps;
   l.parts = l.steps == 0 ? 1 : ceil_div(l.steps, l.steps_per_part);
   return l;

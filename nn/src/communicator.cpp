@@ -101,12 +101,18 @@ class ThreadRank final : public Communicator {
   void barrier() override { board_.wait(); }
 
  private:
+  // On a card every rank has a stream of its own: what is read there must be done, and done being read, before the ranks go on.
   template <class F>
   void exchange(const Tensor& mine, F read) {
     board_.pinned[static_cast<std::size_t>(rank_)] = mine;
+    settle(mine);
     board_.wait();
     read(board_.pinned);
+    settle(mine);
     board_.wait();
+  }
+  static void settle(const Tensor& x) {
+    if (x.device().is_cuda()) synchronize(current_stream(x.device()));
   }
   void check_divisible(const Tensor& x) const {
     if (x.size(0) % size() != 0) {

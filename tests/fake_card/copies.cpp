@@ -75,7 +75,7 @@ TEST_CASE("tensors go to a card through the ring where that is switched on", "[f
   std::vector<Tensor> there;
   for (int i = 0; i < 300; ++i) there.push_back(from_vector(std::vector<float>(10'000, static_cast<float>(i)), {10'000}).to(kCard));
   CHECK(fake_card().pageable_copies == before);
-  const Tensor large = empty({3 << 20}, DType::u8).to(kCard);  // too large for the ring
+  const Tensor large = empty({17 << 20}, DType::u8).to(kCard);  // too large for the ring
   CHECK(fake_card().pageable_copies == before + 1);
   set_staged_copies(false);
   for (int i = 0; i < 300; ++i) {

@@ -1,5 +1,6 @@
 // What products, attention and batch norm are cut into on a card: checked on any machine.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "kernels/cuda/geometry.h"
@@ -112,8 +113,26 @@ TEST_CASE("products with windows: tiles cover the result, parts the depth, and b
     }
   }
   // RN50 at 256 pictures: the gradients of its first and last 3 x 3 convolutions.
-  CHECK(window_launch(WindowForm::weight_gradient, 64, 576, 802816).parts == 52);
-  CHECK(window_launch(WindowForm::weight_gradient, 512, 4608, 12544).parts == 2);
+  CHECK(window_launch(WindowForm::weight_gradient, 64, 576, 802816).parts == 48);  // 5 tiles: 240 blocks of 264
+  CHECK(window_launch(WindowForm::weight_gradient, 512, 4608, 12544).parts == 3);  // 144 tiles: two rounds for three parts
+}
+
+TEST_CASE("parts of a product: no number of them is more than a tenth faster, and none so fast has fewer", "[cuda]") {
+  const auto time = [](std::int64_t tiles, std::int64_t parts) {
+    return static_cast<double>(ceil_div(tiles * parts, WindowLaunch::kSlots)) / static_cast<double>(parts);
+  };
+  for (const std::int64_t tiles : {1, 5, 18, 36, 72, 100, 144, 264, 265, 392, 1000}) {
+    for (const std::int64_t most : {0, 1, 3, 16, 1000}) {
+      const std::int64_t parts = parts_of(tiles, most), room = WindowLaunch::kSlots / tiles;
+      double best = time(tiles, 1);
+      for (std::int64_t p = 2; p <= std::min(most, std::max<std::int64_t>(room, 16)); ++p) best = std::min(best, time(tiles, p));
+      INFO(tiles << " tiles, at most " << most << " parts: " << parts);
+      CHECK(parts >= 1);
+      CHECK((parts == 1 || parts <= most));
+      CHECK(time(tiles, parts) <= 1.1 * best + 1e-9);
+      for (std::int64_t p = 1; p < parts; ++p) CHECK(time(tiles, p) > 1.1 * best - 1e-9);
+    }
+  }
 }
 
 TEST_CASE("windows are read in place where words of 16 bytes hold whole channels", "[cuda]") {

@@ -21,7 +21,7 @@ std::atomic<bool> staged_copies{false};
 
 // False where the copy takes another way. Rings live as long as streams do: for good.
 bool stage(Stream& stream, void* to, const void* from, std::size_t bytes) {
-  constexpr std::size_t kRing = std::size_t{8} << 20;
+  constexpr std::size_t kRing = std::size_t{64} << 20;  // the small inputs of a step (ids, places) wait here for the step before
   if (!staged_copies) return false;
   static std::mutex mutex;
   static auto* rings = new std::map<Stream*, Staging*>();

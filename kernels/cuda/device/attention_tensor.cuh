@@ -7,21 +7,14 @@
 
 namespace twinlens::cuda::tensor {
 
-inline std::int64_t shared_limit(const Stream& stream) {
-  int bytes = 48 * 1024;
-  static_cast<void>(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, stream.device().index));
-  return bytes;
-}
-
 inline std::int64_t mean(std::int64_t rows, const AttentionProblem& p) { return p.sequences == 0 ? 0 : ceil_div(rows, p.sequences); }
 
 template <class Args, class Kernel>
 void start(Stream& stream, const Args& a, const TensorAttention& t, Kernel kernel) {
-  const auto bytes = static_cast<int>(t.shared_bytes);
-  if (bytes > 48 * 1024) static_cast<void>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  allow_shared(stream, kernel, t.shared_bytes);
   const std::int64_t blocks = a.problem.sequences * a.problem.heads * t.splits;
   if (blocks == 0) return;
-  kernel<<<static_cast<unsigned>(blocks), t.warps * kWarp, static_cast<std::size_t>(bytes), native(stream)>>>(
+  kernel<<<static_cast<unsigned>(blocks), t.warps * kWarp, static_cast<std::size_t>(t.shared_bytes), native(stream)>>>(
       a, Cut{static_cast<int>(t.chunk), t.splits});
 }
 

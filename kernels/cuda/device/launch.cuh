@@ -24,6 +24,19 @@ void visit_threads(const RowLaunch& geometry, F&& f) {
     f(Threads<256>{});
   }
 }
+// Lets a kernel that has no fixed shared memory ask for `bytes` at its launch. What is set belongs to the process, and another thread's
+// launch may ask for more: so it is all that a block can have.
+inline std::int64_t shared_limit(const Stream& stream) {
+  int bytes = 48 * 1024;
+  static_cast<void>(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, stream.device().index));
+  return bytes;
+}
+template <class Kernel>
+void allow_shared(const Stream& stream, Kernel kernel, std::int64_t bytes) {
+  if (bytes <= 48 * 1024) return;
+  static_cast<void>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_limit(stream))));
+}
+
 inline dim3 threads_of(const RowLaunch& geometry) { return dim3(geometry.threads_per_row, geometry.rows_per_block); }
 
 template <class R>

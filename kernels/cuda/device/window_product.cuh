@@ -22,64 +22,100 @@ class RowsWalk {
  public:
   using Matrix = StoredRows;
   RowsWalk() = default;
-  __device__ RowsWalk(const StoredRows& m, std::int64_t row, std::int64_t col) : row_(row), col_(col) {}
-  __device__ void down(const StoredRows&) { row_ += kDepth; }
-  __device__ void along(const StoredRows&) { col_ += kDepth; }
+  __device__ RowsWalk(const StoredRows& m, std::int64_t row, std::int64_t col)
+      : rows_left_(static_cast<int>(m.rows - row)), cols_left_(static_cast<int>(m.cols - col)), offset_(row * m.stride + col) {}
+  __device__ void down(const StoredRows& m) {
+    rows_left_ -= kDepth;
+    offset_ += kDepth * m.stride;
+  }
+  __device__ void along(const StoredRows&) {
+    cols_left_ -= kDepth;
+    offset_ += kDepth;
+  }
   // Null behind the last row or column.
   __device__ const T* at(const StoredRows& m) const {
-    return row_ < m.rows && col_ < m.cols ? static_cast<const T*>(m.data) + row_ * m.stride + col_ : nullptr;
+    return rows_left_ > 0 && cols_left_ > 0 ? static_cast<const T*>(m.data) + offset_ : nullptr;
   }
 
  private:
-  std::int64_t row_, col_;
+  int rows_left_, cols_left_;
+  std::int64_t offset_;
 };
 
-// ... or windows: rows are output pixels, columns (kernel row, kernel column, channel). A word lies within the channels of one pixel.
+// ... or windows: rows are output pixels, columns (kernel row, kernel column, channel). A word lies within the channels of one pixel. The
+// numbers of a ConvGeometry, in registers of 32 bits: where a word lies is worked out anew for each pixel, between the products.
 struct Map {
   const void* data;
-  ConvGeometry g;
+  int batch, height, width, channels, out_height, out_width, kernel_height, kernel_width, stride, padding, dilation;
 };
+inline Map map_of(const void* data, const ConvGeometry& g) {
+  const auto narrow = [](std::int64_t n) { return static_cast<int>(n); };
+  return {data,
+          narrow(g.batch),
+          narrow(g.height),
+          narrow(g.width),
+          narrow(g.channels),
+          narrow(g.out_height),
+          narrow(g.out_width),
+          narrow(g.kernel_height),
+          narrow(g.kernel_width),
+          narrow(g.stride),
+          narrow(g.padding),
+          narrow(g.dilation)};
+}
 template <class T>
 class WindowWalk {
  public:
   using Matrix = Map;
   WindowWalk() = default;
   __device__ WindowWalk(const Map& m, std::int64_t row, std::int64_t col) {
-    const ConvGeometry& g = m.g;
-    const std::int64_t line = row / g.out_width, tap = col / g.channels;
-    w_ = static_cast<int>(row - line * g.out_width);
-    b_ = static_cast<int>(line / g.out_height);
-    h_ = static_cast<int>(line - b_ * g.out_height);
-    channel_ = static_cast<int>(col - tap * g.channels);
-    tap_row_ = static_cast<int>(tap / g.kernel_width);
-    tap_col_ = static_cast<int>(tap - tap_row_ * g.kernel_width);
+    const std::int64_t line = row / m.out_width;
+    const int column = static_cast<int>(col), tap = column / m.channels;
+    w_ = static_cast<int>(row - line * m.out_width);
+    b_ = static_cast<int>(line / m.out_height);
+    h_ = static_cast<int>(line - std::int64_t{b_} * m.out_height);
+    channel_ = column - tap * m.channels;
+    tap_row_ = tap / m.kernel_width;
+    tap_col_ = tap - tap_row_ * m.kernel_width;
+    find(m);
   }
   __device__ void down(const Map& m) {
-    for (w_ += kDepth; w_ >= m.g.out_width;) {
-      w_ -= static_cast<int>(m.g.out_width);
-      if (++h_ < m.g.out_height) continue;
+    for (w_ += kDepth; w_ >= m.out_width;) {
+      w_ -= m.out_width;
+      if (++h_ < m.out_height) continue;
       h_ = 0;
       ++b_;
     }
+    find(m);
   }
+  // Within the channels of a pixel a word is as far from the last as the depths are.
   __device__ void along(const Map& m) {
-    for (channel_ += kDepth; channel_ >= m.g.channels;) {
-      channel_ -= static_cast<int>(m.g.channels);
-      if (++tap_col_ < m.g.kernel_width) continue;
+    channel_ += kDepth;
+    if (channel_ < m.channels) {
+      if (now_ != nullptr) now_ += kDepth;
+      return;
+    }
+    while (channel_ >= m.channels) {
+      channel_ -= m.channels;
+      if (++tap_col_ < m.kernel_width) continue;
       tap_col_ = 0;
       ++tap_row_;
     }
+    find(m);
   }
   // Null behind the last pixel or column, and where the window sees what is beside the picture.
-  __device__ const T* at(const Map& m) const {
-    const ConvGeometry& g = m.g;
-    const std::int64_t h = h_ * g.stride - g.padding + tap_row_ * g.dilation, w = w_ * g.stride - g.padding + tap_col_ * g.dilation;
-    if (b_ >= g.batch || tap_row_ >= g.kernel_height || h < 0 || h >= g.height || w < 0 || w >= g.width) return nullptr;
-    return static_cast<const T*>(m.data) + ((b_ * g.height + h) * g.width + w) * g.channels + channel_;
-  }
+  __device__ const T* at(const Map&) const { return now_; }
 
  private:
+  __device__ void find(const Map& m) {
+    const int h = h_ * m.stride - m.padding + tap_row_ * m.dilation, w = w_ * m.stride - m.padding + tap_col_ * m.dilation;
+    now_ = nullptr;
+    if (b_ >= m.batch || tap_row_ >= m.kernel_height || h < 0 || h >= m.height || w < 0 || w >= m.width) return;
+    now_ = static_cast<const T*>(m.data) + (std::int64_t{b_ * m.height + h} * m.width + w) * m.channels + channel_;
+  }
+
   int b_, h_, w_, tap_row_, tap_col_, channel_;
+  const T* now_;
 };
 
 // What a thread copies of an operand, kDepth depths at a time: kLines rows (of a) or columns (of b) of the product. With kTurned the depth

@@ -60,7 +60,7 @@ Memory allocate_pinned(std::size_t bytes);
 // behind the copy has been reached.
 void copy_pinned(Stream& stream, void* to, const void* from, std::size_t bytes);
 
-// Whether copy_bytes goes to a card by way of pinned memory where the copy is small (below 2 MiB). The host then waits for nothing that
+// Whether copy_bytes goes to a card by way of pinned memory where the copy is small (16 MiB at most). The host then waits for nothing that
 // the stream has before it. Off until it is switched on.
 void set_staged_copies(bool on);
 
