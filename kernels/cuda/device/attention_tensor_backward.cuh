@@ -136,9 +136,10 @@ __global__ void __launch_bounds__(kMostThreads) query_gradient_kernel(AttentionB
   }
 }
 
-// dk and dv of the warps' keys. Tiles are turned: keys by queries.
+// dk and dv of the warps' keys. Tiles are turned: keys by queries. Heads of 64 columns keep to 128 registers (14 of them spill), so that
+// two blocks share a multiprocessor: with one, seven warps have nothing to do while a block's rows come.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kMostThreads) key_gradient_kernel(AttentionBackward a, Cut cut) {
+__global__ void __launch_bounds__(kMostThreads, kWidth == 64 ? 2 : 1) key_gradient_kernel(AttentionBackward a, Cut cut) {
   extern __shared__ __align__(16) unsigned char shared[];
   const AttentionProblem& p = a.problem;
   std::int64_t head = 0;
