@@ -267,6 +267,7 @@ void ModelConfig::validate(const std::string& source) const {
   check.require(text.context_length >= 2, "text_cfg.context_length = " + std::to_string(text.context_length) + " has no room for text",
                 "use 2 or more: the first and the last token are marks");
   check.positive("text_cfg.vocab_size", text.vocab_size);
+  check.require(vision.layers.size() == 1 || vision.layers.size() == 4, "vision_cfg.layers needs 1 or 4 numbers", "give 4 for a ResNet");
   for (const int layers : vision.layers) check.positive("vision_cfg.layers", layers);
   check.positive("text_cfg.layers", text.layers);
   for (const double hidden : {vision.mlp_ratio * vision.width, text.mlp_ratio * text.width}) {
@@ -277,7 +278,6 @@ void ModelConfig::validate(const std::string& source) const {
                 "vision_cfg.patch_dropout = " + std::to_string(vision.patch_dropout) + " is no share", "give 0 or more, and less than 1");
   if (vision.is_resnet()) {
     check.require(!(vision.patch_dropout > 0.0), "vision_cfg.patch_dropout is set and a ResNet has no patches", "leave it out");
-    check.require(vision.layers.size() == 4, "vision_cfg.layers needs 1 or 4 numbers", "give 4 for a ResNet");
     check.require(vision.image_size >= 32,
                   "vision_cfg.image_size = " + std::to_string(vision.image_size) + " is less than the ResNet's stride", "use 32 or more");
     check.divides("vision_cfg.width * 32", vision.width * 32, "vision_cfg.head_width", vision.head_width);
@@ -286,6 +286,7 @@ void ModelConfig::validate(const std::string& source) const {
     check.positive("vision_cfg.patch_size", vision.patch_size);
     if (!vision.is_siglip()) check.divides("vision_cfg.image_size", vision.image_size, "vision_cfg.patch_size", vision.patch_size);
     check.positive("vision_cfg.image_size / patch_size", vision.grid());
+    check.require(vision.grid() <= 1 << 15, "vision_cfg.image_size / patch_size is above 32768", "give larger patches");
     check.divides("vision_cfg.width", vision.width, "vision_cfg.head_width", vision.head_width);
     check.one_of("vision_cfg.pool_type", vision.pool_type, {"tok", "avg"});
     check.one_of("vision_cfg.pos_embed_type", vision.pos_embed_type, {"learnable", "sin_cos_2d"});
@@ -402,7 +403,7 @@ Json text_json(const TextConfig& c) {
   if (c.no_causal_mask) out["no_causal_mask"] = true;
   if (c.pool_type != plain.pool_type) out["pool_type"] = c.pool_type;
   if (c.pool_type == "eos") out["eos_id"] = c.eos_id;
-  if (c.pad_id != 0) out["pad_id"] = c.pad_id;
+  if (c.pad_id != 0 || c.hf_tokenizer_name.find("SigLIP") != std::string::npos) out["pad_id"] = c.pad_id;
   if (c.proj_bias) out["proj_bias"] = true;
   if (c.eps != plain.eps) out["norm_kwargs"] = {{"eps", c.eps}};
   if (c.gelu_tanh) out["act_kwargs"] = {{"approximate", "tanh"}};

@@ -1,7 +1,10 @@
 #include "twinlens/clip/metrics.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
+#include <string>
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
@@ -142,12 +145,14 @@ Classification classification_metrics(const Tensor& images, const Tensor& classe
 std::vector<std::vector<std::int64_t>> nearest(const Tensor& queries, const Tensor& items, int k) {
   std::vector<std::vector<std::int64_t>> out;
   const std::int64_t m = items.size(0);
+  check(k >= 0, "nearest", "k must be 0 or more; k=" + std::to_string(k));
   const auto count = static_cast<std::ptrdiff_t>(std::min<std::int64_t>(k, m));
   std::vector<std::int64_t> order(static_cast<std::size_t>(m));
   for_scores(queries, items, [&](std::int64_t, const float* scores) {
     std::iota(order.begin(), order.end(), 0);
+    const auto score = [&](std::int64_t i) { return std::isnan(scores[i]) ? -std::numeric_limits<float>::infinity() : scores[i]; };
     std::partial_sort(order.begin(), order.begin() + count, order.end(),
-                      [&](std::int64_t a, std::int64_t b) { return scores[a] > scores[b] || (scores[a] == scores[b] && a < b); });
+                      [&](std::int64_t a, std::int64_t b) { return score(a) > score(b) || (score(a) == score(b) && a < b); });
     out.emplace_back(order.begin(), order.begin() + count);
   });
   return out;

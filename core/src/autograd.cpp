@@ -138,7 +138,10 @@ class Engine {
 
   // Between nodes: what the last one had saved is gone, and no node that still runs reads the leaf, so a hook may write to it.
   void call_hooks() {
-    for (const std::shared_ptr<TensorState>& leaf : complete_) leaf->hook(Tensor(leaf));
+    for (const std::shared_ptr<TensorState>& leaf : complete_) {
+      const auto hook = leaf->hook;  // which may remove or replace itself
+      if (hook) hook(Tensor(leaf));
+    }
     complete_.clear();
   }
 
@@ -306,11 +309,12 @@ namespace {
 
 void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
   check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
+  check_same_device("backward", {{"y", y}, {"dy", dy}});
   if (!y.requires_grad())
     fail(ErrorKind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
   const NoGrad guard;
   Engine engine(calls_hooks);
-  engine.run(y, dy);
+  engine.run(y, dy.dtype() == DType::f32 ? dy : dy.to(y.dtype()));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <string>
 
+#include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/kernels/philox.h"
 #include "twinlens/kernels/random_fill.h"
@@ -12,7 +13,10 @@ namespace {
 
 void fill(const char* op, Tensor& x, bool normal, double a, double b, std::uint64_t seed, std::uint64_t site) {
   check_dtype(x.dtype() == DType::f32 && x.is_dense(), op, "needs a dense f32 tensor", {{"x", x}});
+  if (x.requires_grad() && grad_enabled())
+    fail(ErrorKind::autograd, op, "in-place writes are not recorded, and this tensor wants a gradient; do it under NoGrad", {{"x", x}});
   run(current_stream(x.device()), RandomFill{buffer_of(x), normal, a, b, mix(seed, site)});
+  x.mark_written();
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ SequenceOffsets::SequenceOffsets(std::vector<std::int64_t> at, Device device) {
 }
 
 SequenceOffsets::SequenceOffsets(std::vector<std::int64_t> at, const Tensor& on_device) {
+  check(!at.empty(), "sequence_offsets", "must hold (sequences + 1) values");
   check(on_device.dtype() == DType::i64 && on_device.is_dense() && on_device.shape() == Shape{static_cast<std::int64_t>(at.size())},
         "sequence_offsets", "the device's copy must be dense (sequences + 1) i64", {{"offsets", on_device}});
   state_ = std::make_shared<const State>(std::move(at), on_device);

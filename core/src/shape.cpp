@@ -27,7 +27,10 @@ int Shape::index(int d) const {
 
 std::int64_t Shape::count() const {
   std::int64_t n = 1;
-  for (const std::int64_t size : *this) n *= size;
+  for (const std::int64_t size : *this) {
+    if (__builtin_mul_overflow(n, size, &n))
+      throw ShapeError("shape: more elements than 64 bits can count; shape " + to_string(*this) + "; check the sizes");
+  }
   return n;
 }
 

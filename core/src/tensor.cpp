@@ -129,21 +129,35 @@ std::vector<std::int64_t> Tensor::to_ints() const {
 }
 
 Tensor& Tensor::fill_(double value) {
-  if (requires_grad() && is_leaf() && grad_enabled()) {
-    fail(ErrorKind::autograd, "fill_", "in-place write on a leaf that wants a gradient; do it under NoGrad", {{"x", *this}});
+  if (requires_grad() && grad_enabled()) {
+    fail(ErrorKind::autograd, "fill_", "in-place writes are not recorded, and this tensor wants a gradient; do it under NoGrad",
+         {{"x", *this}});
   }
   if (is_dense()) {
     run(current_stream(device()), Fill{buffer_of(*this), value});
     ++state_->storage->version;
     return *this;
   }
-  return copy_(full({}, value, dtype(), device()).expand(shape()));
+  // Where an expanded tensor has one element several times, it is written once.
+  Shape sizes = shape();
+  for (int d = 0; d < rank(); ++d) {
+    if (strides()[d] == 0 && sizes[d] > 0) sizes[d] = 1;
+  }
+  Tensor once(make_view(*this, sizes, strides(), 0));
+  const NoGrad guard;
+  once.copy_(full({}, value, dtype(), device()).expand(sizes));
+  return *this;
 }
 
 Tensor& Tensor::copy_(const Tensor& from) {
   check(from.shape() == shape(), "copy_", "shapes must be equal", {{"to", *this}, {"from", from}});
-  if (requires_grad() && is_leaf() && grad_enabled()) {
-    fail(ErrorKind::autograd, "copy_", "in-place write on a leaf that wants a gradient; do it under NoGrad", {{"x", *this}});
+  for (int d = 0; d < rank(); ++d) {
+    check(strides()[d] != 0 || size(d) <= 1 || count() == 0, "copy_", "several elements of an expanded tensor are one in memory",
+          {{"to", *this}});
+  }
+  if (requires_grad() && grad_enabled()) {
+    fail(ErrorKind::autograd, "copy_", "in-place writes are not recorded, and this tensor wants a gradient; do it under NoGrad",
+         {{"to", *this}, {"from", from}});
   }
   if (from.device() == device()) {
     run_copy(from, *this);
@@ -159,6 +173,8 @@ Tensor& Tensor::copy_(const Tensor& from) {
   return *this;
 }
 
+void Tensor::mark_written() const { ++state_of(*this).storage->version; }
+
 bool Tensor::requires_grad() const { return state_of(*this).requires_grad; }
 
 Tensor& Tensor::set_requires_grad(bool wants) {
@@ -171,8 +187,12 @@ Tensor& Tensor::set_requires_grad(bool wants) {
 const Tensor& Tensor::grad() const { return state_of(*this).grad; }
 
 void Tensor::set_grad(Tensor grad) const {
-  if (grad.defined())
+  if (grad.defined()) {
     check(grad.shape() == shape(), "set_grad", "the gradient must have the shape of the leaf", {{"x", *this}, {"grad", grad}});
+    check_dtype(is_float(grad.dtype()), "set_grad", "gradients are floating", {{"grad", grad}});
+    check_same_device("set_grad", {{"x", *this}, {"grad", grad}});
+    check(grad.is_dense(), "set_grad", "backward adds to the gradient's elements, which must lie one behind the other", {{"grad", grad}});
+  }
   state_->grad_is_bound = grad.defined();
   state_->grad_is_forgotten = false;
   state_->grad = std::move(grad);
@@ -200,7 +220,10 @@ std::size_t bytes_of(const Shape& shape, DType dtype) {
   for (const std::int64_t size : shape) {
     if (size < 0) throw ShapeError("empty: negative size; shape " + to_string(shape) + "; sizes are 0 or more");
   }
-  return static_cast<std::size_t>(shape.count() * size_of(dtype));
+  std::int64_t bytes = 0;
+  if (__builtin_mul_overflow(shape.count(), size_of(dtype), &bytes))
+    throw ShapeError("empty: more bytes than 64 bits can count; shape " + to_string(shape) + "; check the sizes");
+  return static_cast<std::size_t>(bytes);
 }
 
 }  // namespace
@@ -220,6 +243,7 @@ Tensor full(const Shape& shape, double value, DType dtype, Device device) {
 }
 
 Tensor arange(std::int64_t n, DType dtype, Device device) {
+  check(n >= 0, "arange", "n must be 0 or more; n=" + std::to_string(n));
   std::vector<std::int64_t> values(static_cast<std::size_t>(n));
   for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = i;
   return from_vector(values, {n}).to(dtype).to(device);
@@ -247,7 +271,7 @@ Device parse_device(const std::string& text) {
   if (text == "cpu") return kCpu;
   if (text == "cuda") return {DeviceType::cuda, 0};
   if (text.rfind("cuda:", 0) == 0 && text.size() > 5 && text.find_first_not_of("0123456789", 5) == std::string::npos) {
-    return {DeviceType::cuda, std::stoi(text.substr(5))};
+    if (text.size() <= 8) return {DeviceType::cuda, std::stoi(text.substr(5))};
   }
   throw ConfigError("unknown device '" + text + "'; --device; use cpu, cuda or cuda:INDEX");
 }

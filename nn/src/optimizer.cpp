@@ -22,12 +22,19 @@ void settle(const char* op, const FlatParameters& p) {
   p.settle_gradients();
 }
 
+// A tape that was recorded before the step must not be run behind it.
+void mark_written(const FlatParameters& p) {
+  p.values.mark_written();
+  if (p.shadow.defined()) p.shadow.mark_written();
+}
+
 // The kernels of one step, given where the step block lies on their device.
 void adamw_at(FlatParameters& p, const StepBlock* step, const AdamWOptions& options) {
   settle("adamw_step", p);
   run(current_stream(p.values.device()),
       AdamW{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
             floats(p.moment2), shadow_of(p), options.beta1, options.beta2, options.eps, options.weight_decay, step});
+  mark_written(p);
 }
 
 void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options) {
@@ -35,6 +42,7 @@ void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options)
   run(current_stream(p.values.device()),
       SgdMomentum{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
                   shadow_of(p), options.momentum, options.weight_decay, options.nesterov, step});
+  mark_written(p);
 }
 
 // Calls f with the block where the kernels can read it; a copy on a card lives until the work that is queued has read it.
@@ -147,6 +155,8 @@ Ema::Ema(const FlatParameters& parameters, double ema_decay) : average(parameter
 
 void Ema::update(const FlatParameters& parameters) {
   const NoGrad guard;
+  check(average.shape() == parameters.values.shape(), "ema", "the average is of other parameters",
+        {{"average", average}, {"values", parameters.values}});
   Tensor kept = affine(average, decay, 0.0);
   run(current_stream(average.device()), Accumulate{const_buffer_of(parameters.values), buffer_of(kept), static_cast<float>(1.0 - decay)});
   average = kept;

@@ -20,6 +20,7 @@ double Schedule::operator()(std::int64_t step) const {
       if (step < start) return base;
       const double e = static_cast<double>(step - start);
       const double es = static_cast<double>(total - start);
+      if (e >= es) return cooldown_end;  // behind the last step, or without steps to cool down in
       return std::pow(1.0 - e / es, cooldown_power) * (base - cooldown_end) + cooldown_end;
     }
   }

@@ -104,6 +104,16 @@ TEST_CASE("a tokenizer that cannot be had is named", "[tokenizer]") {
   CHECK_THROWS_WITH(find_tokenizer(folder.path(), {"roberta-base", "", 0}), Catch::Contains("not JSON"));
   write_text(folder / "tokenizer.json", R"({"model":{"type":"Unigram"}})");
   CHECK_THROWS_AS(find_tokenizer(folder.path(), {"x", "", 0}), FileError);
+  for (const char* id : {"-1", "4000000000000000000", "1.9", "4294967301"}) {
+    for (const char* type : {"WordPiece", "BPE"}) {
+      INFO(type << " " << id);
+      write_text(folder / "tokenizer.json",
+                 std::string(R"({"model":{"type":")") + type +
+                     R"(","end_of_word_suffix":"</w>","merges":[],"vocab":{"[UNK]":0,"[CLS]":1,"[SEP]":2,"odd":)" + id + "}}}");
+      CHECK_THROWS_WITH(find_tokenizer(folder.path(), {"x", "", 0}),
+                        Catch::Contains("token 'odd' has the id") && Catch::Contains("tokenizer.json"));
+    }
+  }
 }
 
 std::vector<std::string> corpus() {

@@ -104,15 +104,15 @@ std::string integer(std::int64_t n) {
 }
 std::string text(const std::string& s) { return "X" + std::string{static_cast<char>(s.size()), 0, 0, 0} + s; }
 std::string tensor_pickle(std::int64_t count, const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& strides,
-                          std::int64_t offset = 0, const std::string& key = "0") {
+                          std::int64_t offset = 0, const std::string& key = "0", const std::string& metadata = "") {
   const auto tuple = [](const std::vector<std::int64_t>& v) {
     std::string out = "(";
     for (const std::int64_t n : v) out += integer(n);
     return out + "t";
   };
   return "\x80\x02}" + text("x") + "ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + "ctorch\nFloatStorage\n" + text(key) +
-         text("cpu") + integer(count) + "tQ" + integer(offset) + tuple(shape) + tuple(strides) + "\x89" +
-         "ccollections\nOrderedDict\n)RtRs.";
+         text("cpu") + integer(count) + "tQ" + integer(offset) + tuple(shape) + tuple(strides) + "\x89" + "ccollections\nOrderedDict\n)R" +
+         metadata + "tRs.";
 }
 Members floats(const std::string& pickle, std::size_t count = 6) {
   return {{"a/data.pkl", pickle}, {"a/version", "3\n"}, {"a/data/0", std::string(4 * count, '\0')}};
@@ -132,6 +132,9 @@ TEST_CASE("checkpoints: an archive made by hand is read, its hostile sisters are
   refused(floats(tensor_pickle(6, {2, 3}, {std::int64_t{1} << 62, std::int64_t{1} << 62})), "leaves its storage");
   refused(floats(tensor_pickle(6, {2, 3}, {-3, 1})), "no size");
   refused(floats(tensor_pickle(6, {2, 3}, {3})), "more sizes than strides");
+  // torch's metadata: nothing, or that the numbers are stored with the other sign
+  CHECK(complaint(floats(tensor_pickle(6, {2, 3}, {3, 1}, 0, "0", "}"))).empty());
+  refused(floats(tensor_pickle(6, {2, 3}, {3, 1}, 0, "0", "}" + text("neg") + "\x88s")), "a negative or conjugate bit");
   // a storage that is longer or shorter than its member, or absent
   refused(floats(tensor_pickle(std::int64_t{1} << 61, {2, 3}, {3, 1})), "elements of F32");
   refused(floats(tensor_pickle(7, {7}, {1})), "24 bytes for 7");

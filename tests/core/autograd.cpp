@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/trace.h"
@@ -51,6 +52,56 @@ TEST_CASE("NoGrad records nothing and in-place writes on leaves are refused") {
     x.fill_(3.0);
   }
   CHECK_THROWS_AS(x.fill_(1.0), AutogradError);
+  CHECK_THROWS_AS(x.slice(0, 0, 1).fill_(1.0), AutogradError);
+  CHECK_THROWS_AS(x.select(0, 0).copy_(zeros({2})), AutogradError);
+  CHECK_THROWS_AS(affine(x, 2.0, 0.0).fill_(1.0), AutogradError);
+}
+
+TEST_CASE("an upstream gradient of another type is converted") {
+  for (const DType type : {DType::f32, DType::bf16, DType::i64}) {
+    const Tensor x = leaf({1, 2}, 0.0);
+    backward(cross_entropy(x, from_vector(std::vector<std::int64_t>{0}, {1})), full({}, 1.0, type));
+    CHECK(x.grad().to_vector() == std::vector<float>{-0.5F, 0.5F});
+  }
+}
+
+TEST_CASE("random numbers are drawn in place as other writes are") {
+  Tensor x = leaf({2}, 3.0);
+  CHECK_THROWS_AS(normal_(x, 0.0, 1.0, 1, 2), AutogradError);
+  const Tensor y = sum(square(x));
+  {
+    const NoGrad guard;
+    uniform_(x, 0.0, 1.0, 1, 2);
+  }
+  CHECK_THROWS_AS(backward(y), AutogradError);
+}
+
+TEST_CASE("a gradient that backward could not add to is refused") {
+  const Tensor x = leaf({2, 2}, 1.0);
+  CHECK_THROWS_AS(x.set_grad(zeros({}).expand({2, 2})), ShapeError);
+  CHECK_THROWS_AS(x.set_grad(zeros({2, 4}).slice(1, 0, 2)), ShapeError);
+  CHECK_THROWS_AS(x.set_grad(zeros({2, 2}).transpose(0, 1)), ShapeError);
+  CHECK_THROWS_AS(x.set_grad(zeros({2, 2}, DType::i64)), DTypeError);
+}
+
+TEST_CASE("a hook may remove itself, or put another in its place") {
+  const Tensor x = leaf({2}, 1.0);
+  std::string calls;
+  const std::string once = "a name that is too long to lie in the function itself";
+  on_grad_ready(x, [&calls, once](const Tensor& ready) {
+    on_grad_ready(ready, {});
+    calls += once.substr(0, 6);
+  });
+  backward(sum(x));
+  backward(sum(x));
+  CHECK(calls == "a name");
+  on_grad_ready(x, [&calls, once](const Tensor& ready) {
+    on_grad_ready(ready, [&calls](const Tensor&) { calls += "2"; });
+    calls += once.substr(1, 1);
+  });
+  backward(sum(x));
+  backward(sum(x));
+  CHECK(calls == "a name 2");
 }
 
 TEST_CASE("an embedding adds its gradient to a flat block in place") {

@@ -6,6 +6,7 @@
 
 #include "tests/kernels/every_set.h"
 
+#include "twinlens/core/sequence_offsets.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
 
@@ -23,6 +24,33 @@ TEST_CASE("views share elements, copies do not") {
   x.slice(1, 0, 1).fill_(9);
   CHECK(x.to_vector() == std::vector<float>{9, 1, 2, 9, 4, 5});
   CHECK(copy.to_vector() == std::vector<float>{0, 1, 2, 3, 4, 5});
+}
+
+TEST_CASE("shapes that no tensor has are refused") {
+  const Tensor x = from_vector(std::vector<float>{0, 1, 2, 3, 4, 5}, {2, 3});
+  const std::int64_t large = std::int64_t{1} << 32;
+  CHECK_THROWS_AS(empty({large, large}), ShapeError);
+  CHECK_THROWS_AS(empty({large << 30}), ShapeError);  // 2^62 elements, 2^64 bytes
+  CHECK_THROWS_AS(zeros({large / 2, large / 2, 4}), ShapeError);
+  CHECK_THROWS_AS(full({1}, 1.0).expand({large * 2, large / 2}).count(), ShapeError);
+  CHECK_THROWS_AS(x.reshape({-1, -1}), ShapeError);
+  CHECK_THROWS_AS(x.reshape({-2, -3}), ShapeError);
+  CHECK_THROWS_AS(x.reshape({4, -1}), ShapeError);
+  CHECK_THROWS_AS(zeros({0, 3}).reshape({0, -1}), ShapeError);
+  CHECK(zeros({0, 3}).reshape({-1, 3}).shape() == Shape{0, 3});
+  CHECK_THROWS_AS(zeros({1}).expand({-3}), ShapeError);
+  CHECK_THROWS_AS(arange(-1), ShapeError);
+  CHECK(zeros({4, 0}).clone().shape() == Shape{4, 0});
+  CHECK_THROWS_AS(SequenceOffsets({}, zeros({0}, DType::i64)), ShapeError);
+  CHECK_THROWS_AS(parse_device("cuda:99999999999"), ConfigError);
+}
+
+TEST_CASE("an expanded tensor is filled, but takes no values one by one") {
+  const Tensor x = zeros({2, 1});
+  Tensor wide = x.expand({2, 3});
+  wide.fill_(7.0);
+  CHECK(x.to_vector() == std::vector<float>{7, 7});
+  CHECK_THROWS_AS(wide.copy_(zeros({2, 3})), ShapeError);
 }
 
 TEST_CASE("dtypes convert with round to nearest even") {

@@ -37,6 +37,20 @@ TEST_CASE("schedules are open_clip's") {
   }
 }
 
+TEST_CASE("a cooldown stays at its end, and may have no steps") {
+  Schedule s;
+  s.kind = Schedule::Kind::constant_cooldown;
+  s.base = 1.0;
+  s.total = 10;
+  s.cooldown = 0;
+  s.cooldown_power = 0.5;
+  s.cooldown_end = 0.25;
+  CHECK(s(9) == 1.0);
+  CHECK(s(10) == 0.25);
+  s.cooldown = 4;
+  CHECK(s(12) == 0.25);
+}
+
 TEST_CASE("an unknown schedule is refused with the known ones") {
   CHECK_THROWS_AS(parse_schedule("linear"), ConfigError);
   CHECK_THROWS_WITH(parse_schedule("linear"), Catch::Contains("'linear'") && Catch::Contains("const-cooldown"));

@@ -7,6 +7,8 @@
 #include <limits>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/nn/layers.h"
 
 namespace twinlens {
@@ -38,6 +40,18 @@ TEST_CASE("clip factor and loss scale both divide the gradient that the optimize
   block.loss_scale = 4.0F;
   sgd_step(flat, block, {0.0, 0.0, false});
   CHECK(model.x.value.to_vector() == std::vector<float>{0.0F, 1.0F, 2.0F});
+}
+
+TEST_CASE("a tape from before a step is not run behind it") {
+  Vector model({3.0F, 3.0F, 3.0F});
+  FlatParameters flat(collect(model), false);
+  const Tensor y = sum(mul(model.x.value, model.x.value));
+  flat.gradients.fill_(1.0);
+  StepBlock block;
+  block.learning_rate = 1.0F;
+  SECTION("sgd") { sgd_step(flat, block, {0.0, 0.0, false}); }
+  SECTION("adamw") { adamw_step(flat, block, {}); }
+  CHECK_THROWS_AS(backward(y), AutogradError);
 }
 
 TEST_CASE("a skipped step leaves values and moments as they are") {

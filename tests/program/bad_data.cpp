@@ -236,6 +236,7 @@ TEST_CASE("a config with numbers that no model has: key, value and file are name
   check("\"embed_dim\": 32", "\"embed_dim\": 0", {"embed_dim = 0", "must be positive"});
   check("\"layers\": 2", "\"layers\": 1e99", {"key 'layers' = 1e+99 is no whole number"});
   check("\"layers\": 2", "\"layers\": [2, 2.5, 2, 2]", {"key 'layers' = 2.5 is no whole number"});
+  check("\"layers\": 2", "\"layers\": []", {"vision_cfg.layers needs 1 or 4 numbers"});
   check("\"layers\": 2", "\"layers\": 2, \"mlp_ratio\": 1e99", {"mlp_ratio * width = "});
   check("\"context_length\": 24", "\"context_length\": 1", {"text_cfg.context_length = 1 has no room for text"});
   write_text(file, R"({"model_cfg": )" + toy_vit_json() + R"(, "preprocess_cfg": {"std": [0.5, 0, 0.5]}})");

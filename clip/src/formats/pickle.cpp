@@ -321,6 +321,8 @@ class Machine {
     if (a.size() < 4 || value(a[0]).kind != Kind::storage || value(a[1]).kind != Kind::integer || value(a[1]).integer < 0) {
       fail("a tensor without storage, offset, shape and strides");
     }
+    // The seventh is torch's metadata: numbers are stored with the other sign where it names the negative bit.
+    if (a.size() > 6 && value(a[6]).kind == Kind::dict && !value(a[6]).items.empty()) fail("a tensor with a negative or conjugate bit");
     PickleValue out;
     out.kind = Kind::tensor;
     out.items = {a[0]};

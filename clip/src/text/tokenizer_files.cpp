@@ -62,9 +62,16 @@ std::vector<std::string> lines_of(const fs::path& path) {
   return out;
 }
 
-std::unordered_map<std::string, std::int32_t> ids_of(const Json& vocabulary) {
+std::int32_t id_of(const std::string& token, const Json& id, const std::string& source) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 24;
+  if (id.is_number_integer() && id >= 0 && id < kMost) return id.get<std::int32_t>();
+  throw FileError("token '" + token + "' has the id " + id.dump() + "; " + source + "; ids are whole numbers from 0 on, below " +
+                  std::to_string(kMost));
+}
+
+std::unordered_map<std::string, std::int32_t> ids_of(const Json& vocabulary, const std::string& source) {
   std::unordered_map<std::string, std::int32_t> ids;
-  for (const auto& [token, id] : vocabulary.items()) ids.emplace(token, id.get<std::int32_t>());
+  for (const auto& [token, id] : vocabulary.items()) ids.emplace(token, id_of(token, id, source));
   return ids;
 }
 
@@ -81,9 +88,10 @@ std::shared_ptr<const Tokenizer> from_json_bpe(const Json& json, const std::stri
     throw ConfigError("the BPE of this tokenizer does not end words by </w>, as CLIP's does; " + source +
                       "; only CLIP's kind is supported");
   }
-  auto ids = ids_of(model.at("vocab"));
+  auto ids = ids_of(model.at("vocab"), source);
   for (const Json& token : json.value("added_tokens", Json::array())) {
-    ids.emplace(token.at("content").get<std::string>(), token.at("id").get<std::int32_t>());
+    const auto content = token.at("content").get<std::string>();
+    ids.emplace(content, id_of(content, token.at("id"), source));
   }
   std::string merges;
   for (const Json& merge : model.at("merges")) {
@@ -96,7 +104,7 @@ std::shared_ptr<const Tokenizer> from_json_bpe(const Json& json, const std::stri
 std::shared_ptr<const Tokenizer> from_json_word_piece(const Json& json, const std::string& source, const Options& options) {
   std::vector<std::string> tokens;
   for (const auto& [token, id] : json.at("model").at("vocab").items()) {
-    const auto at = id.get<std::size_t>();
+    const auto at = static_cast<std::size_t>(id_of(token, id, source));
     if (tokens.size() <= at) tokens.resize(at + 1);
     tokens[at] = token;
   }
@@ -122,8 +130,8 @@ std::shared_ptr<const Tokenizer> from_tokenizer_json(const fs::path& path, const
 std::shared_ptr<const Tokenizer> from_vocab_and_merges(const fs::path& folder, const Options& options) {
   const fs::path vocabulary = folder / "vocab.json";
   try {
-    return clip_tokenizer(ids_of(parse_file(vocabulary)), read_file((folder / "merges.txt").string()), vocabulary.string(),
-                          clip_options(options));
+    return clip_tokenizer(ids_of(parse_file(vocabulary), vocabulary.string()), read_file((folder / "merges.txt").string()),
+                          vocabulary.string(), clip_options(options));
   } catch (const Json::exception& e) {
     throw FileError("not a vocabulary: " + std::string(e.what()) + "; " + vocabulary.string() + "; use an object of tokens and ids");
   }

@@ -70,7 +70,7 @@ void check_streamed_loss(const char* op, const Tensor& rows, const Tensor& colum
               "features and logit scale must be f32", {{"rows", rows}, {"columns", columns}, {"logit_scale", logit_scale}});
   check_same_device(op, {{"rows", rows}, {"columns", columns}, {"logit_scale", logit_scale}});
   check(logit_scale.count() == 1, op, "the logit scale must have one element", {{"logit_scale", logit_scale}});
-  check(o.offset >= 0 && o.offset + rows.size(0) <= columns.size(0), op,
+  check(o.offset >= 0 && o.offset <= columns.size(0) - rows.size(0), op,
         "every row's own column must be there: offset " + std::to_string(o.offset), {{"rows", rows}, {"columns", columns}});
   check(o.row_ids.defined() == o.column_ids.defined(), op, "ids are needed of both rows and columns, or of neither");
   if (o.row_ids.defined()) {

@@ -77,16 +77,19 @@ Tensor copy_to(const Tensor& x, DType dtype, Device device) {
 }  // namespace
 
 Tensor Tensor::reshape(Shape wanted) const {
-  std::int64_t known = 1;
   int open = -1;
   for (int d = 0; d < wanted.rank(); ++d) {
     if (wanted[d] == -1 && open < 0) {
       open = d;
     } else {
-      known *= wanted[d];
+      check(wanted[d] >= 0, "reshape", "sizes are 0 or more, and one at most is -1; " + to_string(wanted), {{"x", *this}});
     }
   }
-  if (open >= 0) wanted[open] = known == 0 ? 0 : count() / known;
+  if (open >= 0) {
+    const std::int64_t known = wanted.without(open).count();
+    check(known > 0, "reshape", "beside a size of 0, -1 can be anything; " + to_string(wanted), {{"x", *this}});
+    wanted[open] = count() / known;
+  }
   check(wanted.count() == count(), "reshape", "cannot make " + to_string(wanted) + " of so many elements", {{"x", *this}});
   const Tensor source = dense(*this);
   Tensor y(make_view(source, wanted, dense_strides(wanted), 0));
@@ -157,6 +160,7 @@ Tensor Tensor::unsqueeze(int d) const {
 
 Tensor Tensor::expand(const Shape& wanted) const {
   if (wanted == shape()) return *this;
+  for (const std::int64_t size : wanted) check(size >= 0, "expand", "sizes are 0 or more; " + to_string(wanted), {{"x", *this}});
   check(broadcast_shape("expand", shape(), wanted) == wanted, "expand", "cannot be broadcast to " + to_string(wanted), {{"x", *this}});
   Shape new_strides = Shape::of_rank(wanted.rank());
   for (int d = 1; d <= wanted.rank(); ++d) {

@@ -22,7 +22,7 @@ class Shape {
   std::int64_t& operator[](int d) { return sizes_[index(d)]; }
   // d in [0, rank), -1 counted from the end.
   int index(int d) const;
-  // Product of the sizes; 1 for rank 0.
+  // Product of the sizes; 1 for rank 0. Throws ShapeError when 64 bits do not hold it.
   std::int64_t count() const;
   void push_back(std::int64_t size);
   Shape without(int d) const;

@@ -69,7 +69,8 @@ class Tensor {
 
   // --- in place (never recorded) --------------------------------------------------------------------------------------------------
   Tensor& fill_(double value);
-  Tensor& copy_(const Tensor& from);  // shape equal, dtype converted, devices may differ
+  Tensor& copy_(const Tensor& from);  // shape equal, dtype converted, devices may differ; not into an expanded tensor
+  void mark_written() const;          // a kernel has written elements: raises the version, as the above do
 
   // --- autograd -------------------------------------------------------------------------------------------------------------------
   bool requires_grad() const;             // a leaf that wants a gradient, or the result of an op on one
