@@ -194,6 +194,12 @@ TEST_CASE("CSV: quoted line breaks and quotes, bad rows, missing columns and pic
   for (const SkippedSample& s : data->skipped()) reasons.push_back(s.key + " " + s.reason);
   CHECK(reasons ==
         std::vector<std::string>{"a.csv:3 the row has 1 of 2 columns", "a.csv:4 the image path is empty", "a.csv:5 the caption is empty"});
+  write_text(folder / "more.csv", "filepath,title\nx.png,a cat, asleep\nx.png,a dog,,\n");
+  const auto more = open_dataset(folder / "more.csv");
+  REQUIRE(more->size() == 1);
+  CHECK(more->caption(0) == "a dog");
+  REQUIRE(more->skipped().size() == 1);
+  CHECK_THAT(more->skipped()[0].reason, Contains("the row has 3 columns, the header 2; put quotes around"));
   write_text(folder / "open.csv", "filepath,title\nx.png,fine\nx.png,\"unclosed\nx.png,lost\n");
   CHECK_THROWS_WITH(open_dataset(folder / "open.csv"), Contains("a quote is not closed") && Contains("in the row at byte 26"));
   write_text(folder / "b.csv", "pic,words\nx.png,y\n");
@@ -241,6 +247,23 @@ TEST_CASE("folders: captions beside the pictures, or classes", "[data]") {
   std::set<std::string> skipped;
   for (const SkippedSample& s : linked->skipped()) skipped.insert(s.key);
   CHECK(skipped == std::set<std::string>{"cat/gone.png", "stray.png", "tiger/gone.png"});
+
+  // Links that lead to each other end; what macOS adds is nothing, what cannot be read is told.
+  for (const char* name : {"ring/a", "ring/b", "ring/c", "ring/a/__MACOSX"}) std::filesystem::create_directories(folder / name);
+  for (const std::string a : {"a", "b", "c"}) {
+    write_text(folder / ("ring/" + a + "/1.png"), pairs[0].png);
+    for (const std::string b : {"a", "b", "c"}) {
+      if (a != b) std::filesystem::create_directory_symlink(folder / ("ring/" + b), folder / ("ring/" + a + "/to_" + b));
+    }
+  }
+  for (const char* name : {"ring/a/._1.png", "ring/a/__MACOSX/._1.png", "ring/a/scan.TIFF"}) write_text(folder / name, "II*");
+  const auto ring = open_dataset(folder / "ring", options);
+  CHECK(ring->size() == 6);  // each once where it lies, and once by the first link to its folder
+  for (const SkippedSample& s : ring->skipped()) {
+    CHECK(s.key.ends_with("scan.TIFF"));
+    CHECK_THAT(s.reason, Contains("a format that is not read"));
+  }
+  CHECK(ring->skipped().size() == 2);
 
   std::filesystem::create_directory(folder / "empty");
   CHECK_THROWS_WITH(open_dataset(folder / "empty"), Contains("no pictures with captions"));

@@ -169,6 +169,43 @@ TEST_CASE("decode: damaged, cut off, unknown and too large files are refused") {
   }
 }
 
+std::string little_endian(std::uint32_t n, int bytes) {
+  std::string out;
+  for (int i = 0; i < bytes; ++i) out += static_cast<char>(n >> (8 * i));
+  return out;
+}
+// A BMP of one column of `height` pixels (fewer than 0: the first row comes first), blue, green, red and a fourth byte each.
+std::string bmp(std::int32_t height, const std::string& pixels) {
+  return "BM" + little_endian(static_cast<std::uint32_t>(54 + pixels.size()), 4) + little_endian(0, 4) + little_endian(54, 4) +
+         little_endian(40, 4) + little_endian(1, 4) + little_endian(static_cast<std::uint32_t>(height), 4) + little_endian(1, 2) +
+         little_endian(32, 2) + little_endian(0, 4) + std::string(20, '\0') + pixels;
+}
+
+TEST_CASE("decode: a BMP's rows from either end, and the byte that is no alpha") {
+  const std::string pixels = std::string("\x01\x02\x03\x00", 4) + std::string("\x04\x05\x06\x01", 4);
+  CHECK(decode_image(bmp(2, pixels), "up.bmp").rgb == std::vector<std::uint8_t>{6, 5, 4, 3, 2, 1});
+  CHECK(decode_image(bmp(-2, pixels), "down.bmp").rgb == std::vector<std::uint8_t>{3, 2, 1, 6, 5, 4});
+  CHECK_THROWS_WITH(decode_image(bmp(2, pixels.substr(0, 7)), "cut.bmp"), Catch::Contains("damaged picture (it ends early); cut.bmp"));
+}
+
+TEST_CASE("decode: pictures that are not packed and end early are refused") {
+  const std::string ppm = "P6 2 2 255\n" + std::string(12, 'x');
+  CHECK(decode_image(ppm, "whole.ppm").rgb == std::vector<std::uint8_t>(12, 'x'));
+  CHECK_THROWS_WITH(decode_image(ppm.substr(0, ppm.size() - 6), "cut.ppm"), Catch::Contains("it ends early"));
+  const std::string tga = std::string("\0\0\2", 3) + std::string(9, '\0') + little_endian(2, 2) + little_endian(2, 2) +
+                          std::string("\x18\x20", 2) + std::string(12, 'y');
+  CHECK(decode_image(tga, "whole.tga").rgb == std::vector<std::uint8_t>(12, 'y'));
+  CHECK_THROWS_WITH(decode_image(tga.substr(0, tga.size() - 1), "cut.tga"), Catch::Contains("it ends early"));
+}
+
+TEST_CASE("decode: a PNG whose pixels were changed is refused by its checksum") {
+  std::string png = read_bytes(kData + "png_rgb.png");
+  const std::size_t pixels = png.find("IDAT");
+  REQUIRE(pixels != std::string::npos);
+  png[pixels + 20] = static_cast<char>(png[pixels + 20] ^ 1);
+  CHECK_THROWS_WITH(decode_image(png, "flipped.png"), Catch::Contains("damaged PNG (the checksum of its part IDAT is wrong); flipped.png"));
+}
+
 // Pictures made with Pillow, and beside each a PNG of what Pillow reads in it.
 const std::string kPictures = std::string(TWINLENS_SOURCE_DIR) + "/tests/clip/data/";
 
@@ -187,6 +224,14 @@ TEST_CASE("decode: JPEG") {
     CHECK(largest_difference(read_image(kPictures + name + ".jpg"), read_image(kPictures + name + "_jpg.png")) <= (exact ? 0 : 8));
   }
   if (exact) CHECK(largest_difference(read_image(kPictures + "cmyk.jpg"), read_image(kPictures + "cmyk_jpg.png")) <= 1);
+  if (exact) {  // the same without Adobe's marker
+    std::string plain = read_bytes(kPictures + "cmyk.jpg");
+    const std::size_t marker = plain.find("\xFF\xEE");
+    REQUIRE(marker != std::string::npos);
+    plain.erase(marker,
+                2 + static_cast<unsigned char>(plain[marker + 2]) * std::size_t{256} + static_cast<unsigned char>(plain[marker + 3]));
+    CHECK(largest_difference(decode_image(plain, "plain.jpg"), read_image(kPictures + "cmyk_jpg.png")) <= 1);
+  }
   const std::string jpeg = read_bytes(kPictures + "gradient.jpg");
   CHECK_THROWS_WITH(decode_image(jpeg, "big.jpg", {383}), Catch::Contains("24 x 16 pixels, more than 383; big.jpg"));
   if (exact)

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <sys/stat.h>
 
 #include "tests/program/program.h"
 #include "tests/support/archive_files.h"
@@ -73,6 +74,9 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   fs::copy(picture(1), folder / "tree/a.png");
   write_text(folder / "tree/notes.txt", "no picture");
   write_text(folder / "tree/b/broken.png", "no picture either");
+  write_text(folder / "tree/b/._0.png", "what macOS keeps");
+  write_text(folder / "tree/b/scan.tif", "II*");
+  REQUIRE(::mkfifo((folder / "tree/pipe.png").c_str(), 0600) == 0);
   write_tar(folder / "some.tar", {{"x/2.png", read_file(picture(2))}, {"x/2.txt", "a caption"}, {"bad.jpg", "nothing"}});
   write_archive(folder / "more.tar.gz", {{"3.PNG", read_file(picture(3))}}, [](archive* out) {
     archive_write_set_format_ustar(out);
@@ -86,7 +90,8 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   REQUIRE(o.status == 0);
   const Json json = Json::parse(o.out);
   CHECK(json["count"] == 5);
-  CHECK(json["skipped"] == 2);
+  CHECK(json["skipped"] == 4);
+  CHECK_THAT(o.err, Contains("tree/pipe.png: not a file") && Contains("tree/b/scan.tif: a format that is not read"));
   CHECK_THAT(o.err, Contains("skipped " + (folder / "tree/b/broken.png")) && Contains("skipped " + (folder / "some.tar") + ":bad.jpg"));
   CHECK(lines_of(folder / "names") == Words{folder / "tree/a.png", folder / "tree/b/0.png", picture(4), (folder / "some.tar") + ":x/2.png",
                                             (folder / "more.tar.gz") + ":3.PNG"});

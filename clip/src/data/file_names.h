@@ -14,6 +14,17 @@ inline bool ends_like(std::string name, std::initializer_list<const char*> endin
 }
 
 inline bool is_picture(const std::string& name) { return ends_like(name, {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}); }
+// Pictures that this program does not read: a user should hear of them.
+inline bool is_foreign_picture(const std::string& name) {
+  return ends_like(name, {".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl"});
+}
+inline constexpr const char* kForeign = "a format that is not read; save it as PNG, JPEG or WebP";
+// What macOS keeps beside a file on other disks and in archives.
+inline bool is_of_mac(const std::string& path) {
+  const std::size_t slash = path.find_last_of('/');
+  return path.compare(slash == std::string::npos ? 0 : slash + 1, 2, "._") == 0 || path.find("__MACOSX/") != std::string::npos ||
+         path.ends_with("__MACOSX");
+}
 // (Shards of a dataset may be packed with gzip or zstd only; with another packing they are refused when they are opened.)
 inline bool is_tar(const std::string& name) {
   return ends_like(name, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".tar.bz2"});

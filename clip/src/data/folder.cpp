@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "clip/src/data/dataset_base.h"
 #include "clip/src/data/file_names.h"
@@ -22,19 +23,22 @@ class FolderDataset final : public IndexedDataset {
   FolderDataset(const std::string& root, const DatasetOptions& options) : root_(fs::path(root).lexically_normal()) {
     if (!root_.has_filename() && root_.has_parent_path()) root_ = root_.parent_path();  // (a slash at the end)
     std::error_code error;
-    std::vector<fs::path> pictures, broken;
+    std::vector<fs::path> pictures, broken, foreign;
     constexpr auto follow = fs::directory_options::follow_directory_symlink;
     for (fs::recursive_directory_iterator it(root_, follow, error), end; !error && it != end; it.increment(error)) {
       std::error_code unreadable;
       if (it->is_directory(unreadable)) {
-        if (it->is_symlink(unreadable) && leads_back(it->path())) it.disable_recursion_pending();
+        if (is_of_mac(it->path().string()) || (it->is_symlink(unreadable) && leads_back(it->path()))) it.disable_recursion_pending();
         continue;
       }
+      if (is_of_mac(it->path().string())) continue;
+      if (is_foreign_picture(it->path().string())) foreign.push_back(it->path());
       if (is_picture(it->path().string())) (it->is_regular_file(unreadable) ? pictures : broken).push_back(it->path());
       if (ends_like(it->path().string(), {".txt"})) note_text(it->path());
     }
     if (error) throw FileError("folder cannot be read: " + error.message() + "; " + root + "; check the path and its permissions");
     for (const fs::path& picture : broken) skip(picture.lexically_relative(root_).string(), "not a file (a link that leads nowhere?)");
+    for (const fs::path& picture : foreign) skip(picture.lexically_relative(root_).string(), kForeign);
     std::sort(pictures.begin(), pictures.end());
     has_texts_ = std::any_of(pictures.begin(), pictures.end(), [&](const fs::path& picture) { return texts_.count(stem_of(picture)) > 0; });
     for (const fs::path& picture : pictures) add(picture, options);
@@ -58,11 +62,12 @@ class FolderDataset final : public IndexedDataset {
     if (!is_new && text.extension() == ".txt") it->second = text;
   }
 
-  // Whether a link is to a folder that it lies in.
-  static bool leads_back(const fs::path& link) {
+  // Whether a link is to a folder that it lies in, or to one that another link has led to.
+  bool leads_back(const fs::path& link) {
     std::error_code unreadable;
     const fs::path target = fs::canonical(link, unreadable), place = fs::canonical(link.parent_path(), unreadable);
-    return unreadable || std::mismatch(target.begin(), target.end(), place.begin(), place.end()).first == target.end();
+    return unreadable || std::mismatch(target.begin(), target.end(), place.begin(), place.end()).first == target.end() ||
+           !linked_.insert(target.string()).second;
   }
 
   void add(const fs::path& picture, const DatasetOptions& options) {
@@ -87,6 +92,7 @@ class FolderDataset final : public IndexedDataset {
   bool has_texts_ = false;
   std::map<std::string, fs::path> texts_;  // by path without extension
   std::vector<fs::path> paths_;
+  std::set<std::string> linked_;  // folders
 };
 
 }  // namespace

@@ -49,7 +49,8 @@ void PictureStream::open(const std::string& path) {
     for (const std::string& name : names) {
       // Links to folders could lead round in a circle.
       const bool is_link = fs::is_symlink(name, error), is_folder = fs::is_directory(name, error);
-      if (is_folder ? !is_link : is_picture(name) || is_tar(name)) left_.push_back({name, false});
+      if (is_of_mac(name)) continue;
+      if (is_folder ? !is_link : is_picture(name) || is_foreign_picture(name) || is_tar(name)) left_.push_back({name, false});
     }
   } else {
     tar_ = std::make_unique<Tar>(path);
@@ -73,7 +74,12 @@ bool PictureStream::next_of_tar(EncodedPicture& picture) {
     if (status < ARCHIVE_WARN) return ends_damaged();
     const char* utf8 = archive_entry_pathname_utf8(entry);
     const std::string member = utf8 != nullptr ? utf8 : archive_entry_pathname(entry);
-    if (archive_entry_filetype(entry) != AE_IFREG || !is_picture(member)) continue;
+    if (archive_entry_filetype(entry) != AE_IFREG || is_of_mac(member)) continue;
+    if (is_foreign_picture(member)) {
+      picture = {tar_->path + ":" + member, {}, false, kForeign};
+      return true;
+    }
+    if (!is_picture(member)) continue;
     picture = {tar_->path + ":" + member, {}, false};
     // By pieces: the size in the header is only a claim.
     char block[1 << 16];
@@ -96,7 +102,13 @@ bool PictureStream::next(EncodedPicture& picture) {
       open(entry.path);
       continue;
     }
-    picture = {entry.path, read_file(entry.path), entry.named};
+    if (!entry.named && !fs::is_regular_file(entry.path, ignored)) {
+      picture = {entry.path, {}, false, "not a file"};  // (a pipe would be waited for)
+    } else if (!entry.named && is_foreign_picture(entry.path)) {
+      picture = {entry.path, {}, false, kForeign};
+    } else {
+      picture = {entry.path, read_file(entry.path), entry.named};
+    }
     return true;
   }
 }

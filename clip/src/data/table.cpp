@@ -175,6 +175,10 @@ class TableDataset final : public Dataset {
     const std::string key = label(number);
     if (row.size() <= std::max(image_, caption_)) {
       skipped_.push_back({key, "the row has " + std::to_string(row.size()) + " of " + std::to_string(header_.size()) + " columns"});
+    } else if (std::any_of(row.begin() + static_cast<std::ptrdiff_t>(std::min(row.size(), header_.size())), row.end(),
+                           [](const std::string& cell) { return !trimmed(cell).empty(); })) {
+      skipped_.push_back({key, "the row has " + std::to_string(row.size()) + " columns, the header " + std::to_string(header_.size()) +
+                                   "; put quotes around what holds the separator"});
     } else if (row[image_].empty()) {
       skipped_.push_back({key, "the image path is empty"});
     } else if (const std::string text = trimmed(row[caption_]); text.empty()) {

@@ -74,11 +74,11 @@ bool read_rows(Decompressor& d, std::uint8_t* out, std::size_t row_bytes) {
   return true;
 }
 
-std::vector<std::uint8_t> cmyk_to_rgb(const std::vector<std::uint8_t>& cmyk, bool inverted) {
+// 255 is no ink, as Adobe writes it; Pillow takes all files so.
+std::vector<std::uint8_t> cmyk_to_rgb(const std::vector<std::uint8_t>& cmyk) {
   std::vector<std::uint8_t> rgb(cmyk.size() / 4 * 3);
   for (std::size_t i = 0; i < cmyk.size() / 4; ++i) {
-    // Adobe writes 255 for no ink.
-    const auto light = [&](std::size_t c) { return static_cast<std::uint32_t>(inverted ? cmyk[i * 4 + c] : 255 - cmyk[i * 4 + c]); };
+    const auto light = [&](std::size_t c) { return static_cast<std::uint32_t>(cmyk[i * 4 + c]); };
     for (std::size_t c = 0; c < 3; ++c) rgb[i * 3 + c] = static_cast<std::uint8_t>((light(c) * light(3) + 127) / 255);
   }
   return rgb;
@@ -101,7 +101,7 @@ Image decode_jpeg(std::string_view bytes, std::string_view source, const DecodeO
     image.full_height = d.info.image_height;
   }
   if (!read_rows(d, image.rgb.data(), row_bytes)) throw_damaged("JPEG", d.error.text, source);
-  if (cmyk) image.rgb = cmyk_to_rgb(image.rgb, d.info.saw_Adobe_marker != FALSE);
+  if (cmyk) image.rgb = cmyk_to_rgb(image.rgb);
   return image;
 }
 

@@ -12,7 +12,8 @@ struct EncodedPicture {
   std::string name;    // path of the file, or "shard.tar:member"
   std::string bytes;   // of the file, whole
   bool named = false;  // it was given by its own path, not found in a folder or a tar
-  // Not empty: this is no picture but the rest of a tar that is damaged, why it cannot be read; `name` is the tar's path.
+  // Not empty: why there are no bytes. Of a tar that is damaged, of which this is the rest and `name` its path; or of a file in a format
+  // that is not read, or that is none (a pipe).
   std::string damage = {};
 };
 
