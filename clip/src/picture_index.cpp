@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "clip/src/json_text.h"
 
@@ -39,6 +41,22 @@ const std::string& existing(const std::string& folder) {
   return folder;
 }
 
+// A folder for files that are not done, which goes with them.
+struct NewFiles {
+  std::string path;
+  explicit NewFiles(const std::string& folder) : path(within(folder, ".new-") + std::to_string(::getpid())) {
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (error) throw FileError("folder cannot be made: " + error.message() + "; " + path + "; check permissions and free space");
+  }
+  ~NewFiles() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  NewFiles(const NewFiles&) = delete;
+  NewFiles& operator=(const NewFiles&) = delete;
+};
+
 }  // namespace
 
 IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
@@ -50,9 +68,11 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
   EmbedOptions unit = options;
   unit.normalize = true;
   IndexResult result;
+  // Made beside an index that is there, whose place it takes when it is whole on the disk.
+  const NewFiles made(folder);
   {
-    EmbeddingWriter features(within(folder, kFeatures), decoding_metadata(options));
-    AtomicFile names(within(folder, kNames));
+    EmbeddingWriter features(within(made.path, kFeatures), decoding_metadata(options));
+    AtomicFile names(within(made.path, kNames));
     PictureStream pictures(sources);
     embed_stream(
         model, pictures, unit,
@@ -75,9 +95,19 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
     if (result.count == 0)
       throw FileError("no usable picture; " + (sources.empty() ? std::string("no source") : sources.front()) +
                       "; name folders, tars or pictures");
-    fs::remove(within(folder, kFacts), error);  // until all is there, this is no index
+    if (result.stopped && fs::exists(within(folder, kFacts), error)) {
+      std::fprintf(stderr, "note: stopped after %lld pictures; the index that was there stays as it is; %s\n",
+                   static_cast<long long>(result.count), folder.c_str());
+      return result;
+    }
     features.finish();
     names.commit();
+  }
+  fs::remove(within(folder, kFacts), error);  // until all is there, this is no index
+  for (const char* file : {kFeatures, kNames}) {
+    fs::rename(within(made.path, file), within(folder, file), error);
+    if (error)
+      throw FileError("the index cannot be put in its place: " + error.message() + "; " + within(folder, file) + "; check permissions");
   }
   const Json facts{{"model", model_name},
                    {"count", result.count},

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <filesystem>
+#include <set>
 
 #include "clip/src/run_report.h"
 #include "tests/support/temporary_folder.h"
@@ -12,6 +14,7 @@
 
 #include "twinlens/clip/linear_probe.h"
 #include "twinlens/clip/metrics.h"
+#include "twinlens/clip/picture_index.h"
 #include "twinlens/clip/seen_words.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
@@ -90,6 +93,34 @@ TEST_CASE("features that are no numbers win nothing, and are an error where they
   stopped.stop = &stop;
   write_toy_folder(folder / "data", toy_pairs(2));
   CHECK_THROWS_AS(embed_dataset(model, *tokenizer_of(model.config), *open_dataset(folder / "data"), stopped), Stopped);
+}
+
+TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
+  const TemporaryFolder folder;
+  write_toy_folder(folder / "data", toy_pairs(5));
+  write_text(folder / "model.json", toy_vit_json());
+  const Clip model(find_model_config(folder / "model.json"), 1);
+  const auto tokenizer = tokenizer_of(model.config);
+  EmbedOptions options;
+  options.batch_size = 2;
+  const auto build = [&](const std::string& data, bool stops) {
+    return build_index(
+        model, *tokenizer, "model", {data}, folder / "index", options, [stops] { return stops; }, [](const SkippedSample&) {});
+  };
+  const auto rows = [&] { return PictureIndex(folder / "index", model, *tokenizer).count(); };
+  CHECK(build(folder / "data", true).stopped);
+  CHECK(rows() == 2);  // nothing was there
+  build(folder / "data", false);
+  CHECK(rows() == 5);
+  CHECK(build(folder / "data", true).stopped);
+  CHECK(rows() == 5);
+  std::filesystem::create_directories(folder / "nothing");
+  write_text(folder / "nothing/x.png", "no picture");
+  CHECK_THROWS_WITH(build(folder / "nothing", false), Catch::Contains("no usable picture"));
+  CHECK(rows() == 5);
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "index")) names.insert(entry.path().filename().string());
+  CHECK(names == std::set<std::string>{"embeddings.safetensors", "index.json", "names.txt"});
 }
 
 TEST_CASE("the validation loss does not hang on the order of the data", "[eval]") {

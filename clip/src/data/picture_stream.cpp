@@ -107,7 +107,12 @@ bool PictureStream::next(EncodedPicture& picture) {
     } else if (!entry.named && is_foreign_picture(entry.path)) {
       picture = {entry.path, {}, false, kForeign};
     } else {
-      picture = {entry.path, read_file(entry.path), entry.named};
+      try {
+        picture = {entry.path, read_file(entry.path), entry.named};
+      } catch (const FileError& e) {
+        if (entry.named) throw;
+        picture = {entry.path, {}, false, e.what()};
+      }
     }
     return true;
   }

@@ -18,8 +18,9 @@ struct IndexResult {
   bool stopped = false;
 };
 
-// Embeds the pictures of `sources` (PictureStream) into `folder`, which is made when it is missing; an index that is there is replaced.
-// `stop` is asked after each batch; what there is until then becomes the index. Throws FileError when there is no usable picture.
+// Embeds the pictures of `sources` (PictureStream) into `folder`, which is made when it is missing; an index that is there is replaced when
+// the new one is whole. `stop` is asked after each batch: what there is until then becomes the index where there was none, and is dropped
+// otherwise. Throws FileError when there is no usable picture.
 IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
                         const std::vector<std::string>& sources, const std::string& folder, const EmbedOptions& options,
                         const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip);
