@@ -161,7 +161,7 @@ TEST_CASE("data that is skipped is not blamed on the batch size", "[program]") {
   for (const ToyPair& pair : pairs) {
     write_text(folder / (pair.name + ".png"), pair.png);
     table += pair.name + ".png,\n";
-    some += pair.name + ".png," + (pair.name < "03" ? pair.caption : "") + "\n";
+    some += pair.name + ".png," + (pair.name < "03" ? '"' + pair.caption + '"' : "") + "\n";
   }
   write_text(folder / "empty.csv", table);
   write_text(folder / "some.csv", some);
