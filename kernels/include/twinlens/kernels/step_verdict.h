@@ -34,6 +34,26 @@ struct StepVerdict {
   StepBlock* step;
   StepRecord* record;
   LossScale* scaling;  // f16: that of the step, which becomes that of the next one; else null
+
+  // The rule, for the host and a card.
+  [[gnu::always_inline]] TWINLENS_HOST_DEVICE void decide() const {
+    const float value = *loss, norm = *gradient_norm / step->loss_scale;
+    const bool stopped_before = record->skip != 0;
+    const bool overflow = scaling != nullptr && !stopped_before && is_finite(value) && !is_finite(norm) && scaling->may_halve();
+    const bool stopped = stopped_before || (!overflow && (!is_finite(value) || !is_finite(norm)));
+    const bool skip = stopped || overflow;
+    const double factor = max_norm / (static_cast<double>(norm) + 1e-6);
+    const float clip = !skip && max_norm > 0.0 && factor < 1.0 ? static_cast<float>(factor) : 1.0F;
+    step->clip_factor = clip;
+    step->skip = skip ? 1 : 0;
+    if (overflow) step->left_out += 1;  // (this one's update does not look)
+    if (scaling != nullptr && !stopped) scaling->count(!overflow);
+    *record = StepRecord{
+        value,         norm, clip, stopped ? 1 : 0, overflow ? 1 : 0, step->loss_scale, scaling != nullptr ? *scaling : LossScale{},
+        step->left_out};
+  }
+
+  [[gnu::always_inline]] TWINLENS_HOST_DEVICE static bool is_finite(float x) { return x - x == 0.0F; }
 };
 template <class I>
 void kernel(I, const StepVerdict&);
