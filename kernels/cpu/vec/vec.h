@@ -198,6 +198,8 @@ struct Vec {
   TWINLENS_INLINE static UInt wide(Half h) {
 #if defined(__AVX512F__)
     if constexpr (kWidth == 16) return (UInt)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)h);  // (gcc 12 itself goes by halves)
+#elif defined(__AVX2__)
+    if constexpr (kWidth == 8) return (UInt)_mm256_cvtepu16_epi32((__m128i)h);
 #endif
     return __builtin_convertvector(h, UInt);
   }
@@ -212,6 +214,12 @@ struct Vec {
       const UInt quiet = (UInt)_mm512_mask_or_epi32((__m512i)nearest, nan, (__m512i)bits, _mm512_set1_epi32(0x400000));
       return (Half)_mm512_maskz_cvtepi32_epi16(0xFFFF, (__m512i)(quiet >> 16));
     }
+#elif defined(__AVX2__)
+    if constexpr (kWidth == 8) {
+      const UInt bits = (UInt)r, nearest = bits + 0x7FFFU + (bits << 15 >> 31);
+      const __m256 nan = _mm256_cmp_ps((__m256)r, (__m256)r, _CMP_UNORD_Q), quiet = (__m256)(bits | 0x400000U);
+      return low_halves((UInt)_mm256_blendv_ps((__m256)nearest, quiet, nan) >> 16);
+    }
 #endif
     const UInt u = (UInt)r;
     const UInt rounded = u + 0x7FFFU + ((u >> 16) & 1U);
@@ -219,6 +227,13 @@ struct Vec {
     const UInt is_nan = (UInt)((u & 0x7FFFFFFFU) > 0x7F800000U);
     return __builtin_convertvector(((is_nan & nan) | (~is_nan & rounded)) >> 16, Half);
   }
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // Of lanes below 2^16.
+  TWINLENS_INLINE static Half low_halves(UInt u) {
+    const __m256i both = (__m256i)u;
+    return (Half)_mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+  }
+#endif
   // f16 by integer and float arithmetic: exact for normal, subnormal, infinity and NaN.
   TWINLENS_INLINE static Vec from_f16(Half h) {
 #if defined(__AVX512F__)
