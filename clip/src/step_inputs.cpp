@@ -38,12 +38,14 @@ StepInputs step_inputs(const Clip& model, const PairBatch& batch, std::int64_t b
     rows.push_back(it->second);
   }
   const std::int64_t n = end - begin;
-  cut_behind_read(text, captions);
-  if (options.row_buckets) fill_bucket(captions, n, text.context_length, text.needs_no_padding() && options.pack_captions);
+  const bool packed = text.needs_no_padding() && options.pack_captions;
+  cut_behind_read(text, captions, packed);
+  if (options.row_buckets) fill_bucket(captions, n, text.context_length, packed);
   StepInputs in;
   in.pixels = batch.pixels.slice(0, begin, end);
   if (training && model.config.vision.patch_dropout > 0.0) in.patches = patches_of(model.config, batch, begin, end, options);
-  in.captions = batch_captions(text, captions, options.pack_captions);
+  // (What fills a bucket keeps its length, also where it holds no end of text.)
+  in.captions = packed ? pack_captions(captions) : batch_captions(text, captions, false);
   // (In buckets also where it changes nothing: all batches have it.)
   if (static_cast<std::int64_t>(captions.size()) != n || options.row_buckets) in.caption_row = from_vector(rows, {n});
   if (n == static_cast<std::int64_t>(batch.caption_ids.size())) in.caption_ids = from_vector(ids, {n});

@@ -44,17 +44,25 @@ static std::size_t read_position(const TextConfig& config, const std::vector<std
   return static_cast<std::size_t>(at - caption.begin());
 }
 
-void cut_behind_read(const TextConfig& config, std::vector<std::vector<std::int32_t>>& captions) {
+void cut_behind_read(const TextConfig& config, std::vector<std::vector<std::int32_t>>& captions, bool pack) {
   if (!config.needs_no_padding()) return;
   for (std::vector<std::int32_t>& caption : captions) {
-    caption.resize(std::min(caption.size(), read_position(config, caption) + 1));
+    const std::size_t at = read_position(config, caption);
+    if (at < caption.size()) {
+      caption.resize(at + 1);
+    } else if (config.pad_id == config.eos_id && static_cast<int>(caption.size()) < config.context_length) {
+      caption.push_back(config.pad_id);  // the first of the padding is the end of text
+    } else if (!caption.empty() && (pack || config.pad_id != config.eos_id)) {
+      caption.resize(1);  // as torch's argmax of no match; what is to be padded must not be given an end of text in exchange
+    }
   }
 }
 
 TokenBatch batch_captions(const TextConfig& config, const std::vector<std::vector<std::int32_t>>& captions, bool pack) {
   std::vector<std::vector<std::int32_t>> rows = captions;
-  cut_behind_read(config, rows);
-  if (config.needs_no_padding() && pack) return pack_captions(rows);
+  const bool packed = config.needs_no_padding() && pack;
+  cut_behind_read(config, rows, packed);
+  if (packed) return pack_captions(rows);
   std::vector<std::int64_t> read;
   const auto length = static_cast<std::size_t>(config.context_length);
   for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -230,5 +230,26 @@ TEST_CASE("models: captions as a tower reads them") {
   CHECK(batch_captions(c, {{22, 7, 23}}).ids.to_ints() == std::vector<std::int64_t>{22, 7, 23});
 }
 
+// (input_ids == eos_token_id).int().argmax(-1) of Hugging Face and open_clip is 0 where there is none; padding may be one.
+TEST_CASE("models: a caption without its end of text has the same features packed and padded") {
+  ModelConfig config = small_models().front().second;
+  TextConfig& c = config.text;
+  c.pool_type = "eos";
+  c.eos_id = 5;
+  const std::vector<std::vector<std::int32_t>> captions{{22, 9, 7}, {22, 5}, {21, 9, 9, 9, 9, 9, 9, 9, 9}};  // the last fills its row
+  const std::pair<int, std::vector<std::int64_t>> expected[] = {{0, {0, 10, 18}}, {5, {3, 10, 18}}};
+  for (const auto& [pad, read] : expected) {
+    INFO("pad_id " << pad);
+    c.pad_id = pad;
+    const TokenBatch packed = batch_captions(c, captions), padded = batch_captions(c, captions, false);
+    CHECK(padded.last.to_ints() == read);
+    const Clip model(config, 3);
+    const NoGrad guard;
+    const std::vector<float> a = model.encode_text(packed).to_vector(), b = model.encode_text(padded).to_vector();
+    REQUIRE(a.size() == b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).margin(1e-5));
+  }
+}
+
 }  // namespace
 }  // namespace twinlens::test

@@ -33,8 +33,9 @@ struct TokenBatch {
 TokenBatch pack_captions(const std::vector<std::vector<std::int32_t>>& captions, int pad_to = 0);
 
 // Drops what stands behind the token that the tower of `config` reads, where later tokens do not reach it: a caption that spells an end of
-// text is read at its first one, as open_clip's argmax does.
-void cut_behind_read(const TextConfig& config, std::vector<std::vector<std::int32_t>>& captions);
+// text is read at its first one, as open_clip's argmax does. With pool_type eos, one without any is read at the first of the padding if
+// that is the end of text, else at its first token, as Hugging Face and open_clip do. `pack`: they will not be padded.
+void cut_behind_read(const TextConfig& config, std::vector<std::vector<std::int32_t>>& captions, bool pack);
 
 // As the tower of `config` needs them, cut_behind_read(): packed where it reads the end of text and nothing after it (and `pack` is on),
 // else padded with config.pad_id to the context length. Reads the row that config.pool_type names; captions end with their end of text.
