@@ -202,6 +202,13 @@ bool Tensor::is_leaf() const { return state_of(*this).node == nullptr; }
 
 Tensor Tensor::detach() const { return Tensor(make_view(*this, shape(), strides(), 0)); }
 
+Tensor apart(const Tensor& x) {
+  std::shared_ptr<TensorState> part = make_view(x, x.shape(), x.strides(), 0);
+  // Holds no memory itself, but what does.
+  part->storage = std::shared_ptr<Storage>(new Storage, [whole = part->storage](Storage* own) { delete own; });
+  return Tensor(std::move(part));
+}
+
 namespace {
 
 Tensor tensor_in(Memory memory, const Shape& shape, DType dtype, Device device) {

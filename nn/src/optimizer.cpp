@@ -16,16 +16,11 @@ bf16* shadow_of(const FlatParameters& parameters) {
   return parameters.shadow.defined() ? static_cast<bf16*>(parameters.shadow.raw()) : nullptr;
 }
 
-void settle(const char* op, const FlatParameters& p) {
+void settle(const char* op, FlatParameters& p) {
   check(p.gradients.defined(), op, "these parameters have no gradient block; AdamWInBackward updates them, or build them with one",
         {{"values", p.values}});
+  p.follow_freezing();
   p.settle_gradients();
-}
-
-// A tape that was recorded before the step must not be run behind it.
-void mark_written(const FlatParameters& p) {
-  p.values.mark_written();
-  if (p.shadow.defined()) p.shadow.mark_written();
 }
 
 // The kernels of one step, given where the step block lies on their device.
@@ -34,7 +29,7 @@ void adamw_at(FlatParameters& p, const StepBlock* step, const AdamWOptions& opti
   run(current_stream(p.values.device()),
       AdamW{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
             floats(p.moment2), shadow_of(p), options.beta1, options.beta2, options.eps, options.weight_decay, step});
-  mark_written(p);
+  p.mark_written();
 }
 
 void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options) {
@@ -42,7 +37,7 @@ void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options)
   run(current_stream(p.values.device()),
       SgdMomentum{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
                   shadow_of(p), options.momentum, options.weight_decay, options.nesterov, step});
-  mark_written(p);
+  p.mark_written();
 }
 
 // Calls f with the block where the kernels can read it; a copy on a card lives until the work that is queued has read it.
@@ -106,10 +101,12 @@ void AdamWInBackward::update(std::size_t i, const Tensor& gradient) {
       AdamW{p_.segment_alone(i), 1, s.size, floats(p_.values) + s.offset, floats(gradient), floats(p_.moment1) + s.offset,
             floats(p_.moment2) + s.offset, shadow == nullptr ? nullptr : shadow + s.offset, options_.beta1, options_.beta2, options_.eps,
             options_.weight_decay, step_});
+  p_.mark_written(i);
   updated_[i] = true;
 }
 
 void AdamWInBackward::finish_step() {
+  p_.follow_freezing();
   for (std::size_t i = 0; i < updated_.size(); ++i) {
     const Segment& s = p_.segments()[i];
     if (!updated_[i] && !s.frozen) update(i, zeros({s.size}, DType::f32, p_.values.device()));
@@ -166,6 +163,7 @@ void Ema::swap(FlatParameters& parameters) {
   const NoGrad guard;
   const Tensor live = parameters.values.clone();
   parameters.values.copy_(average);
+  parameters.mark_written();
   average.copy_(live);
   parameters.refresh_shadow();
 }

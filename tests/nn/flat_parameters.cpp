@@ -134,6 +134,111 @@ TEST_CASE("frozen parameters keep their place, get no gradient and no update") {
   CHECK(model.wide.value.to_vector()[0] < 7.5F);
 }
 
+TEST_CASE("freezing after the parameters were laid flat counts, and so does thawing") {
+  Small model;
+  FlatParameters flat(collect(model), false);
+  const Collector names = collect(model);
+  const auto is_layer = [](const std::string& name) { return name.rfind("fc.", 0) == 0; };
+  const auto forward = [&] { return sum(linear(full({4, 3}, 0.5), model.fc.weight.value, model.fc.bias.value)).to(DType::f32); };
+  StepBlock block;
+  block.learning_rate = 0.1F;
+  const auto step = [&](bool early) {
+    if (early) flat.forget_gradients();
+    backward(add(forward(), sum(model.wide.value)));
+    adamw_step(flat, block, {});
+  };
+  flat.zero_gradients();
+  step(true);
+  const std::vector<float> frozen = model.fc.weight.value.to_vector();
+  freeze(names, is_layer);
+  for (const bool early : {false, true}) {  // (the moments and the decay would move it without a gradient)
+    step(early);
+    CHECK(model.fc.weight.value.to_vector() == frozen);
+    CHECK(flat.segments()[0].frozen);
+    CHECK_FALSE(flat.leaves()[0].defined());
+    flat.forget_gradients();
+    CHECK(flat.gradient_norm() == 0.0);
+  }
+  for (const bool early : {false, true}) {
+    freeze(names, is_layer);
+    flat.zero_gradients();
+    freeze(names, [](const std::string&) { return false; });
+    if (early) flat.forget_gradients();
+    backward(forward());
+    flat.follow_freezing();
+    CHECK_FALSE(flat.segments()[0].frozen);
+    CHECK(flat.gradients.slice(0, 0, 15).to_vector() == std::vector<float>(15, 2.0F));
+    CHECK(model.fc.weight.value.grad().data<float>() == flat.gradients.data<float>());
+  }
+  adamw_step(flat, block, {});
+  CHECK(model.fc.weight.value.to_vector() != frozen);
+
+  Small other;
+  freeze(collect(other), is_layer);
+  FlatParameters without(collect(other), false, false);
+  freeze(collect(other), [](const std::string&) { return false; });
+  CHECK_THROWS_WITH(without.follow_freezing(), Catch::Contains("fc.weight") && Catch::Contains("frozen"));
+}
+
+struct Tied {
+  Linear in{4, 4}, out{4, 4};
+  void visit(Visitor& v) {
+    v("in", in);
+    v("out", out);
+  }
+};
+
+TEST_CASE("one tensor under two names stays one; tensors that merely share elements are refused") {
+  for (const bool with_shadow : {false, true}) {
+    Tied model;
+    model.in.weight.value.detach().fill_(0.5);
+    model.out.weight = model.in.weight;
+    FlatParameters flat(collect(model), with_shadow);
+    REQUIRE(flat.segments().size() == 3);
+    CHECK(flat.segments()[2].name == "out.bias");
+    CHECK(model.out.weight.value.raw() == model.in.weight.value.raw());
+    CHECK(model.out.weight.operand(Compute::bf16).raw() == model.in.weight.operand(Compute::bf16).raw());
+    const auto product = [](const Tensor& x, const Parameter& w) { return linear(x, w.value, {}); };
+    backward(sum(product(product(full({1, 4}, 1.0), model.in.weight), model.out.weight)));
+    CHECK(flat.gradients.slice(0, 0, 16).to_vector() == std::vector<float>(16, 4.0F));  // from both places: 2 each
+    StepBlock block;
+    block.learning_rate = 0.125F;
+    sgd_step(flat, block, {0.0, 0.0, false});
+    CHECK(model.out.weight.value.to_vector() == std::vector<float>(16, 0.0F));
+  }
+  Tied model;
+  model.out.weight.value = model.in.weight.value.transpose(0, 1).detach().set_requires_grad(true);
+  CHECK_THROWS_WITH(FlatParameters(collect(model), false), Catch::Contains("in.weight and out.weight share elements"));
+}
+
+// The contract of on_grad_ready: no op that still runs needs this leaf, but others are needed.
+TEST_CASE("a hook that writes to its leaf leaves the others good") {
+  for (const bool with_shadow : {false, true}) {
+    Tied model;
+    for (Linear* layer : {&model.in, &model.out}) layer->weight.value.detach().fill_(0.5);
+    FlatParameters flat(collect(model), with_shadow);
+    int calls = 0;
+    on_grad_ready(model.out.weight.value, [&](const Tensor& leaf) {
+      const NoGrad guard;
+      Tensor(leaf).fill_(7.0);
+      if (with_shadow) model.out.weight.shadow.fill_(7.0);
+      ++calls;
+    });
+    Context context;
+    if (with_shadow) context.compute = Compute::bf16;
+    Tensor x = full({1, 4}, 1.0).set_requires_grad(true);
+    const Tensor y = sum(model.out(model.in(x, context), context).to(DType::f32));
+    backward(y);
+    CHECK(calls == 1);
+    CHECK(x.grad().to_vector() == std::vector<float>(4, 4.0F));
+    CHECK(flat.values.to_vector()[static_cast<std::size_t>(flat.segments()[2].offset)] == 7.0F);
+    const Tensor again = sum(model.in(x, context).to(DType::f32));
+    model.in.weight.value.detach().fill_(1.0);
+    if (with_shadow) model.in.weight.shadow.detach().fill_(1.0);
+    CHECK_THROWS_AS(backward(again), AutogradError);
+  }
+}
+
 TEST_CASE("learning-rate factors act by segment") {
   Small model;
   FlatParameters flat(collect(model), false);

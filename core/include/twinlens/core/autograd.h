@@ -35,6 +35,10 @@ class Saved {
 // instead. It is called without recording.
 void set_recipe(const Tensor& y, std::function<Tensor()> recipe);
 
+// The same elements with a version of their own, for the parts of a block that are written one by one: writing to one leaves what is saved
+// of the others good. Who writes through x marks the parts (mark_written). Not recorded.
+Tensor apart(const Tensor& x);
+
 class Gradients;
 
 // What connects a recorded op to one of its inputs: the node that made the input, or the leaf itself.

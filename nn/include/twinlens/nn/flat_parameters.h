@@ -3,7 +3,9 @@
 // reduction, the optimizer one kernel and an all-reduce works on slices. Parameters become views of the blocks.
 //
 // Built once after the model is on its device and initialised; the model must not be moved or copied afterwards (views stay valid, the
-// Parameter structs may not be reallocated).
+// Parameter structs may not be reallocated). A tensor that stands under several names stays one, with one segment, of its first name; two
+// tensors that merely share elements are refused. Each parameter has a version of its own: a hook (on_grad_ready) may write to one while
+// backward still reads others. Who writes to a whole block says so with mark_written().
 
 #include <functional>
 #include <string>
@@ -28,8 +30,9 @@ bool has_weight_decay(const std::string& name, const Tensor& value);
 
 class FlatParameters {
  public:
-  // Frozen parameters (not wanting gradients) get a segment but no update. `with_shadow` adds a bf16 copy for products. Without
-  // gradients there is no block of them: each parameter has its own, for whoever takes it away (AdamWInBackward).
+  // Frozen parameters (not wanting gradients) get a segment but no update; who freezes or thaws some later (freeze()) is followed by the
+  // next call that clears gradients or takes a step. Without a gradient block none can be thawed. `with_shadow` adds a bf16 copy for
+  // products. Without gradients there is no block of them: each parameter has its own, for whoever takes it away (AdamWInBackward).
   FlatParameters(const Collector& model, bool with_shadow, bool with_gradients = true);
 
   const std::vector<Segment>& segments() const { return segments_; }
@@ -47,6 +50,12 @@ class FlatParameters {
   // whole again when a member below, a step of an optimizer, or settle_gradients() itself has cleared what nothing was written to.
   void forget_gradients();
   void settle_gradients() const;
+  // Takes note of parameters that want gradients now and did not, or the other way round. Those above but settle_gradients() do, and the
+  // optimizers.
+  void follow_freezing();
+  // Values (and the shadow) were written by a kernel, of all parameters or of those of segment i: a tape recorded before must not run.
+  void mark_written() const;
+  void mark_written(std::size_t i) const;
   // Copies values into the shadow; after loading weights. The optimizer does it itself.
   void refresh_shadow();
   // Global 2-norm of all gradients (settled), read back to the host.
@@ -63,8 +72,10 @@ class FlatParameters {
   const std::vector<Tensor>& leaves() const { return leaves_; }
 
  private:
+  std::vector<std::size_t> lay_out(const Collector& model);
   void upload_table();
   std::vector<Segment> segments_;
+  std::vector<Tensor> parts_, shadows_;  // the parameters by segment
   std::vector<Tensor> leaves_;
   Tensor table_;
 };
