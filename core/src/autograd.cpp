@@ -16,6 +16,7 @@ namespace twinlens {
 namespace {
 
 thread_local bool recording = true;
+thread_local int no_grad_depth = 0;       // NoGrad guards alive
 thread_local LeafProbe* probe = nullptr;  // null but in the first run of a checkpoint
 thread_local std::uint64_t next_sequence = 0;
 
@@ -86,7 +87,7 @@ class Engine {
   }
 
   void leaf_served(const std::shared_ptr<TensorState>& leaf) {
-    if (--leaves_[leaf.get()] == 0 && calls_hooks_ && leaf->hook) complete_.push_back(leaf);
+    if (--leaves_[leaf.get()] == 0 && calls_hooks_ && leaf->hook && leaf->grad.defined()) complete_.push_back(leaf);
   }
 
  private:
@@ -140,7 +141,9 @@ class Engine {
   void call_hooks() {
     for (const std::shared_ptr<TensorState>& leaf : complete_) {
       const auto hook = leaf->hook;  // which may remove or replace itself
-      if (hook) hook(Tensor(leaf));
+      if (!hook) continue;
+      settle_grad(Tensor(leaf));  // where nothing came
+      hook(Tensor(leaf));
     }
     complete_.clear();
   }
@@ -245,8 +248,14 @@ void Gradients::done(int i) {
 }
 
 bool grad_enabled() { return recording; }
-NoGrad::NoGrad() : previous_(recording) { recording = false; }
-NoGrad::~NoGrad() { recording = previous_; }
+NoGrad::NoGrad() : previous_(recording) {
+  recording = false;
+  ++no_grad_depth;
+}
+NoGrad::~NoGrad() {
+  recording = previous_;
+  --no_grad_depth;
+}
 
 bool needs_grad(std::initializer_list<const Tensor*> inputs) {
   if (!recording) {
@@ -264,17 +273,19 @@ bool needs_grad(std::initializer_list<const Tensor*> inputs) {
 Recording::Recording() : previous_(std::exchange(recording, true)) {}
 Recording::~Recording() { recording = previous_; }
 
-LeafProbe::LeafProbe() : outer_(std::exchange(probe, this)) {}
+LeafProbe::LeafProbe() : outer_(std::exchange(probe, this)), own_depth_(no_grad_depth) {}
 LeafProbe::~LeafProbe() { probe = outer_; }
 
 void LeafProbe::see(const Tensor& x) {
   const Edge edge = Engine::edge_of(x);
-  if (edge.node != nullptr) {
+  const bool recorded = no_grad_depth == own_depth_;  // or fn has a NoGrad of its own
+  if (edge.node != nullptr && recorded) {
     fail(ErrorKind::autograd, "checkpoint",
          "fn uses a tensor that an op outside of it made and that wants a gradient; pass it among the inputs", {{"x", x}});
   }
   const auto is_leaf = [&](const Tensor& leaf) { return leaf.state() == edge.leaf; };
-  if (edge.leaf != nullptr && std::none_of(leaves_.begin(), leaves_.end(), is_leaf)) leaves_.push_back(Tensor(edge.leaf));
+  std::vector<Tensor>& seen = recorded ? leaves_ : bystanders_;
+  if (edge.leaf != nullptr && std::none_of(seen.begin(), seen.end(), is_leaf)) seen.push_back(Tensor(edge.leaf));
 }
 
 void share_gradient(const Tensor& shadow, const Tensor& leaf) {

@@ -59,8 +59,9 @@ Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, c
     const LeafProbe probe;
     y = fn(detached).detach();
     edges.insert(edges.end(), probe.leaves().begin(), probe.leaves().end());
+    if (!any_wanted && edges.size() == inputs.size()) return y;
+    edges.insert(edges.end(), probe.bystanders().begin(), probe.bystanders().end());
   }
-  if (!any_wanted && edges.size() == inputs.size()) return y;
   node->fn = fn;
   return record(std::move(y), std::move(node), edges);
 }

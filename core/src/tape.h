@@ -30,11 +30,14 @@ class LeafProbe {
 
   void see(const Tensor& x);  // an op's input
   const std::vector<Tensor>& leaves() const { return leaves_; }
+  // Those that only ops under another NoGrad use: they get no gradient from there, but must not change before the second run.
+  const std::vector<Tensor>& bystanders() const { return bystanders_; }
 
  private:
   NoGrad guard_;
   LeafProbe* outer_;
-  std::vector<Tensor> leaves_;  // each once, in the order of use
+  int own_depth_;                            // of NoGrad, with guard_
+  std::vector<Tensor> leaves_, bystanders_;  // each once, in the order of use
 };
 
 // backward() inside a node's backward: leaves get their gradients, but their hooks are left to the run outside, which knows what is still

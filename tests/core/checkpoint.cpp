@@ -142,6 +142,72 @@ TEST_CASE("checkpoint: a tensor made outside must be an input") {
                     Catch::Contains("checkpoint") && Catch::Contains("among the inputs"));
 }
 
+TEST_CASE("checkpoint: fn may look at tensors of outside under NoGrad") {
+  const Tensor x = leaf_of({2, 3}, 1.0), w = leaf_of({3}, 2.0), only_seen = leaf_of({2, 3}, 3.0);
+  const Tensor h = affine(x, 2.0, 0.0);
+  std::string calls;
+  on_grad_ready(w, [&](const Tensor& leaf) {
+    CHECK(leaf.grad().defined());
+    calls += "w";
+  });
+  on_grad_ready(only_seen, [&](const Tensor&) { calls += "s"; });
+  const auto fn = [&](const std::vector<Tensor>& in) {
+    Tensor scale;
+    {
+      const NoGrad guard;
+      scale = add(square(h), only_seen).detach();
+    }
+    return mul(mul(in[0], w), scale);
+  };
+  const Tensor dy = values({2, 3}, 5.0);
+  const Tensor plain = fn({x});
+  backward(plain, dy);
+  const Tensor dx = x.grad().clone(), dw = w.grad().clone();
+  x.set_grad({});
+  w.set_grad({});
+  const Tensor y = checkpoint(fn, {x});
+  CHECK(same_bits(y, plain));
+  backward(y, dy);
+  CHECK(same_bits(x.grad(), dx));
+  CHECK(same_bits(w.grad(), dw));
+  CHECK_FALSE(only_seen.grad().defined());
+  CHECK(calls == "ww");  // a leaf without a gradient is not told that it is complete
+  CHECK_FALSE(checkpoint(
+                  [&](const std::vector<Tensor>& in) {
+                    const NoGrad guard;
+                    return mul(in[0], h);
+                  },
+                  {full({2, 3}, 1.0)})
+                  .requires_grad());
+}
+
+TEST_CASE("checkpoint: a hook waits for the second run of what looks at its leaf, and gets zeros where nothing came") {
+  const Tensor x = leaf_of({2}, 1.0), w = leaf_of({2}, 2.0);
+  const std::vector<float> before = w.to_vector();
+  const Tensor block = full({2}, 3.0);
+  w.set_grad(block);
+  std::vector<float> told;
+  on_grad_ready(w, [&](const Tensor& leaf) {
+    told = leaf.grad().to_vector();
+    leaf.detach().fill_(100.0);
+  });
+  const Tensor y = checkpoint(
+      [&](const std::vector<Tensor>& in) {
+        Tensor scale;
+        {
+          const NoGrad guard;
+          scale = affine(w, 2.0, 0.0);
+        }
+        return mul(in[0], scale);
+      },
+      {x});
+  forget_grad(w);
+  backward(sum(y));
+  CHECK(x.grad().to_vector() == std::vector<float>{2.0F * before[0], 2.0F * before[1]});
+  CHECK(told == std::vector<float>(2, 0.0F));
+  CHECK(w.to_vector() == std::vector<float>(2, 100.0F));
+}
+
 TEST_CASE("checkpoint: an error in the second run leaves recording as it was") {
   const Tensor x = leaf_of({2, 3}, 1.0);
   int runs = 0;

@@ -124,13 +124,14 @@ void forget_grad(const Tensor& leaf);
 void settle_grad(const Tensor& leaf);
 
 // Called once per backward when the gradient of this leaf is complete and no op that still runs backward needs the leaf: the hook may
-// change the leaf's elements and take its gradient away. One hook per leaf; an empty function removes it.
+// change the leaf's elements and take its gradient away. Not called where there is no gradient, because none came and none stood there.
+// One hook per leaf; an empty function removes it.
 void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor& leaf)> hook);
 
 // Runs fn(inputs) without recording and recomputes it during backward: activations inside cost memory only while they are needed.
 // Random numbers are functions of names and sample ids, so the second run repeats the first. Leaves used inside fn (parameters) get their
 // gradients as usual, and hooks wait for the last segment that uses a leaf; every other tensor that wants a gradient must be among the
-// inputs. Costs nothing in backward when neither an input nor a leaf inside wants a gradient.
+// inputs, unless fn only uses it under NoGrad. Costs nothing in backward when neither an input nor a leaf inside wants a gradient.
 Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs);
 
 }  // namespace twinlens
