@@ -1,6 +1,7 @@
 #include "twinlens/kernels/bias_gradient.h"
 
 #include "kernels/cpu/vec/activation.h"
+#include "kernels/cpu/vec/gradient.h"
 
 #include "twinlens/kernels/parallel.h"
 
@@ -40,7 +41,7 @@ void write_run(const float* in, const Rows& x, std::int64_t row, std::int64_t co
 template <class I>
 void apply_slope(Activation activation, const float* pre, std::int64_t cols, float* dy) {
   visit_activation<I>(activation, [&]<class F>(TypeTag<F>) {
-    for (std::int64_t i = 0; i < cols; i += Vec<I>::kWidth) (Vec<I>::load(dy + i) * F::slope(Vec<I>::load(pre + i))).store(dy + i);
+    for (std::int64_t i = 0; i < cols; i += Vec<I>::kWidth) times_slope<I, F>(Vec<I>::load(dy + i), Vec<I>::load(pre + i)).store(dy + i);
   });
 }
 

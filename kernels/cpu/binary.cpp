@@ -28,7 +28,10 @@ struct BinaryFunctions {
     TWINLENS_INLINE static V value(V a, V b) { return V::select(b.raw != b.raw, b, V::min(a, b)); }
   };
   struct ShareAbove {
-    TWINLENS_INLINE static V value(V a, V b) { return V::select(a.raw > b.raw, V(1.0F), V::select(a.raw == b.raw, V(0.5F), V(0.0F))); }
+    TWINLENS_INLINE static V value(V a, V b) { return V::select(a.raw < b.raw, V(0.0F), V::select(a.raw == b.raw, V(0.5F), V(1.0F))); }
+  };
+  struct Share {
+    TWINLENS_INLINE static V value(V a, V b) { return V::select(b.raw == 0.0F, V(0.0F), a * b); }
   };
 };
 
@@ -51,6 +54,7 @@ Body body_of(BinaryFunction function) {
     case BinaryFunction::maximum: return block<I, typename All::Maximum>;
     case BinaryFunction::minimum: return block<I, typename All::Minimum>;
     case BinaryFunction::share_above: return block<I, typename All::ShareAbove>;
+    case BinaryFunction::share: return block<I, typename All::Share>;
   }
   return nullptr;
 }

@@ -1,6 +1,6 @@
 #include "twinlens/kernels/unary.h"
 
-#include "kernels/cpu/vec/functions.h"
+#include "kernels/cpu/vec/gradient.h"
 #include "kernels/cpu/vec/past_caches.h"
 
 #include "twinlens/kernels/parallel.h"
@@ -43,7 +43,7 @@ template <class I, class F, class T>
 void backward_body(const UnaryBackward&, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
     ask_ahead(out, dx + i, saved + i, dy + i);
-    out.store<I>(Vec<I>::load(dy + i) * F::slope(Vec<I>::load(saved + i)), dx + i);
+    out.store<I>(times_slope<I, F>(Vec<I>::load(dy + i), Vec<I>::load(saved + i)), dx + i);
   }
 }
 

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(256) rows_kernel(BiasGradient a, std::int64_t 
           apply_activation_slope(a.activation, slope);
         }
 #pragma unroll
-        for (int k = 0; k < W; ++k) d[k] *= slope[k];
+        for (int k = 0; k < W; ++k) d[k] = a.activation == Activation::relu && slope[k] == 0.0F ? 0.0F : d[k] * slope[k];
       }
       if (a.dpre.data != nullptr) store_row(d, a.dpre, r, i, n, aligned);
 #pragma unroll

@@ -17,7 +17,8 @@ __device__ float value_of(BinaryFunction function, float a, float b) {
     case BinaryFunction::div: return a / b;
     case BinaryFunction::maximum: return b != b ? b : (a < b ? b : a);  // NaN if either is
     case BinaryFunction::minimum: return b != b ? b : (b < a ? b : a);
-    case BinaryFunction::share_above: return a > b ? 1.0F : (a == b ? 0.5F : 0.0F);
+    case BinaryFunction::share_above: return a < b ? 0.0F : (a == b ? 0.5F : 1.0F);
+    case BinaryFunction::share: return b == 0.0F ? 0.0F : a * b;
   }
   return 0.0F;
 }

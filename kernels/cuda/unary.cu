@@ -43,11 +43,10 @@ __global__ void __launch_bounds__(256) backward_kernel(UnaryBackward a, bool ali
   } else {
     apply_slope(a.function, a.low, a.high, v);
   }
+  // Outside of a clamp, or through a closed relu, nothing passes, not even infinity and NaN.
+  const bool gate = a.function == UnaryFunction::clamp || a.function == UnaryFunction::relu;
 #pragma unroll
-  for (int k = 0; k < W; ++k) {
-    // Outside of a clamp nothing passes, not even NaN.
-    v[k] = a.function == UnaryFunction::clamp && v[k] == 0.0F ? 0.0F : dy[k] * v[k];
-  }
+  for (int k = 0; k < W; ++k) v[k] = gate && v[k] == 0.0F ? 0.0F : dy[k] * v[k];
   store_pack(v, a.dx.as<T>() + i, left, aligned);
 }
 

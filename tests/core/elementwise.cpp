@@ -41,6 +41,67 @@ TEST_CASE("slopes at kinks") {
   CHECK(slope([](const Tensor& x) { return clamp(x, 0, 1); }, {-0.5F, 0, 1, 1.5F}) == std::vector<float>{0, 1, 1, 0});
 }
 
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (!(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))) return false;
+  }
+  return true;
+}
+
+// PyTorch's threshold_backward: where(x <= 0, 0, dy).
+TEST_CASE("through a closed relu no gradient passes, not even infinity and NaN") {
+  const std::vector<float> values{-1, -1, 0, 0, 2, 2, 2, kNan}, dy{kInf, kNan, -kInf, 3, kInf, kNan, 3, 3};
+  const std::vector<float> dx{0, 0, 0, 0, kInf, kNan, 3, 3};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Tensor x = from_vector(values, {8, 1}).to(dtype).set_requires_grad(true);
+    const Tensor upstream = from_vector(dy, {8, 1}).to(dtype);
+    backward(relu(x), upstream);
+    CHECK(same(x.grad().to_vector(), dx));
+    // As the epilogue of a product with 1.
+    const Tensor z = from_vector(values, {8, 1}).to(dtype).set_requires_grad(true);
+    LinearOptions options;
+    options.activation = Activation::relu;
+    backward(linear(z, full({1, 1}, 1.0, dtype), {}, options), upstream);
+    CHECK(same(z.grad().to_vector(), dx));
+  }
+}
+
+// where(a == b, dy / 2, dy), 0 where the other is the larger: of NaN both have all.
+TEST_CASE("maximum and minimum share infinite gradients and those of NaN as PyTorch does") {
+  const std::vector<float> left{1, 3, 2, kNan, 1, kNan}, right{2, 2, 2, 1, kNan, kNan}, dy{kInf, kInf, 3, 3, 3, 3};
+  const auto gradients = [&](Tensor (*f)(const Tensor&, const Tensor&)) {
+    const Tensor a = leaf(left), b = leaf(right);
+    backward(f(a, b), from_vector(dy, {6}));
+    return std::pair{a.grad().to_vector(), b.grad().to_vector()};
+  };
+  const auto [max_a, max_b] = gradients(maximum);
+  CHECK(same(max_a, {0, kInf, 1.5F, 3, 3, 3}));
+  CHECK(same(max_b, {kInf, 0, 1.5F, 3, 3, 3}));
+  const auto [min_a, min_b] = gradients(minimum);
+  CHECK(same(min_a, {kInf, 0, 1.5F, 3, 3, 3}));
+  CHECK(same(min_b, {0, kInf, 1.5F, 3, 3, 3}));
+}
+
+// torch.log_softmax of such a row is NaN throughout.
+TEST_CASE("a logit of infinity makes NaN of the row's loss and gradient, whichever is the target") {
+  for (const std::vector<float>& row : {std::vector<float>{1, kInf, 2}, std::vector<float>{-kInf, -kInf, -kInf}}) {
+    for (std::int64_t target = 0; target < 3; ++target) {
+      const Tensor x = from_vector(row, {1, 3}).set_requires_grad(true);
+      const Tensor loss = cross_entropy(x, from_vector(std::vector<std::int64_t>{target}, {1}));
+      CHECK(std::isnan(loss.item()));
+      backward(loss);
+      CHECK(same(x.grad().to_vector(), {kNan, kNan, kNan}));
+    }
+    for (const Tensor& y : {softmax(from_vector(row, {1, 3})), log_softmax(from_vector(row, {1, 3}))}) {
+      CHECK(same(y.to_vector(), {kNan, kNan, kNan}));
+    }
+    const Tensor x = from_vector(row, {1, 3}).set_requires_grad(true);
+    backward(soft_cross_entropy(x, from_vector(std::vector<float>{0.5F, 0.25F, 0.25F}, {1, 3})));
+    CHECK(same(x.grad().to_vector(), {kNan, kNan, kNan}));
+  }
+}
+
 TEST_CASE("NaN goes through elementwise functions") {
   const Tensor x = full({19}, kNan), one = full({19}, 1.0);
   for (const Tensor& y : {exp(x), log(x), tanh(x), sigmoid(x), log_sigmoid(x), relu(x), gelu(x), gelu_tanh(x), quick_gelu(x), silu(x),

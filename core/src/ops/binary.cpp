@@ -33,9 +33,9 @@ struct SumNode final : Node {
 };
 
 // The gradient of an argument of this shape: the sum of dy * factor over what was broadcast. Summands are kept in f32.
-Tensor product_gradient(const Tensor& dy, const Tensor& factor, const Shape& shape) {
+Tensor product_gradient(const Tensor& dy, const Tensor& factor, const Shape& shape, BinaryFunction product = BinaryFunction::mul) {
   const Tensor same = dy.to(factor.dtype());
-  return sum_to(compute(BinaryFunction::mul, same, factor, dy.shape(), shape == dy.shape() ? factor.dtype() : DType::f32), shape);
+  return sum_to(compute(product, same, factor, dy.shape(), shape == dy.shape() ? factor.dtype() : DType::f32), shape);
 }
 
 struct MulNode final : Node {
@@ -78,7 +78,7 @@ struct ExtremumNode final : Node {
       const bool mine_first = (i == 0) == larger;
       const Tensor share =
           compute(BinaryFunction::share_above, (mine_first ? a : b).get(), (mine_first ? b : a).get(), dy.shape(), dy.dtype());
-      grads.add(i, product_gradient(dy, share, input_shapes[i]));
+      grads.add(i, product_gradient(dy, share, input_shapes[i], BinaryFunction::share));
     }
   }
   void release() override {

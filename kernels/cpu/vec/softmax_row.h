@@ -2,7 +2,7 @@
 // The two numbers of a row that softmax, log-softmax and cross-entropy are made of: the maximum and the sum over the other columns of
 // exp(x - maximum). Kept apart from the 1 of the maximum itself, the sum loses nothing when one column dominates:
 //   p_j = exp(x_j - max) / (1 + others),  log-sum-exp = max + log1p(others),  1 - p_max = others / (1 + others).
-// A row with NaN, with +inf, or of -inf only gives NaN, as in PyTorch.
+// A row with NaN, with +inf, or of -inf only gives NaN everywhere, as in PyTorch: `others` is NaN then.
 
 #include "kernels/cpu/vec/math.h"
 
@@ -42,7 +42,7 @@ TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c, Pass&& pass) 
     others += maxima.sum();
     rest += sum.sum();
   }
-  return {max.raw[0], others + rest};
+  return {max.raw[0], others + rest + (max.raw[0] - max.raw[0])};
 }
 template <class I, class T>
 TWINLENS_INLINE SoftmaxRow softmax_row(const T* x, std::int64_t c) {

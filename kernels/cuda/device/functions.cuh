@@ -84,7 +84,7 @@ __device__ inline void apply_slope(UnaryFunction function, float low, float high
     case UnaryFunction::sigmoid: return each(v, [](float y) { return y * (1.0F - y); });
     case UnaryFunction::log_sigmoid: return each(v, [](float x) { return sigmoid(-x); });
     case UnaryFunction::silu: return each(v, [](float x) { return gated_slope(x, 1.0F); });
-    case UnaryFunction::relu: return each(v, [](float y) { return y > 0.0F ? 1.0F : 0.0F; });
+    case UnaryFunction::relu: return each(v, [](float y) { return y <= 0.0F ? 0.0F : 1.0F; });
     case UnaryFunction::gelu: return each(v, [](float x) { return gelu_slope(x); });
     case UnaryFunction::gelu_tanh: return each(v, [](float x) { return gelu_tanh_slope(x); });
     case UnaryFunction::quick_gelu: return each(v, [](float x) { return gated_slope(x, 1.702F); });

@@ -85,7 +85,7 @@ __device__ inline void apply_short_slope(Activation activation, float (&v)[W]) {
   };
   switch (activation) {
     case Activation::none: return each([](float) { return 1.0F; });
-    case Activation::relu: return each([](float y) { return y > 0.0F ? 1.0F : 0.0F; });
+    case Activation::relu: return each([](float y) { return y <= 0.0F ? 0.0F : 1.0F; });
     case Activation::gelu: return each([](float x) { return short_gelu_slope(x); });
     case Activation::gelu_tanh: return each([](float x) { return short_gelu_tanh_slope(x); });
     case Activation::quick_gelu: return each([](float x) { return short_gated_slope(x, 1.702F); });

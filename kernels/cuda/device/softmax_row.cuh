@@ -34,7 +34,7 @@ __device__ inline SoftmaxRow softmax_row(const T* x, std::int64_t c, bool aligne
     }
   });
   // One of the columns that hold the maximum is left out.
-  return {max, group_sum<kThreads>(maxima) - 1.0F + group_sum<kThreads>(sum)};
+  return {max, group_sum<kThreads>(maxima) - 1.0F + group_sum<kThreads>(sum) + (max - max)};  // NaN of an infinite maximum
 }
 
 }  // namespace twinlens::cuda

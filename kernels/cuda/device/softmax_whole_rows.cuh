@@ -45,7 +45,8 @@ __global__ void __launch_bounds__(kWarp* kSoftmaxWarps) softmax_whole_rows_kerne
     }
     sum += pack_sum(others);
   }
-  const float others = row_total<kGroup>(maxima, parts[1]) - 1.0F + row_total<kGroup>(sum, parts[2]);
+  // NaN of an infinite maximum.
+  const float others = row_total<kGroup>(maxima, parts[1]) - 1.0F + row_total<kGroup>(sum, parts[2]) + (max - max);
   if (!real) return;
   const float inverse = 1.0F / (1.0F + others), log_sum = log1pf(others);
   T* y = row_of<T>(a.y, r);

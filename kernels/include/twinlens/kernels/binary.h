@@ -13,7 +13,8 @@ enum class BinaryFunction : std::uint8_t {
   div,
   maximum,  // NaN if either is
   minimum,
-  share_above,  // 1 where a > b, 1/2 where a = b, else 0: the share of a in the gradient of maximum
+  share_above,  // the share of a in the gradient of maximum: 0 where a < b, 1/2 where a = b, else 1 (of NaN both have all, as in PyTorch)
+  share,        // a b, and 0 where b is 0 whatever a is
 };
 
 struct Binary {
