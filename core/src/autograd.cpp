@@ -27,6 +27,13 @@ void add_into(const Tensor& y, const Tensor& x) {
   ++y.state()->storage->version;
 }
 
+// What stands behind a tensor that `op` was given.
+TensorState& present(const char* op, const Tensor& x) {
+  if (!x.defined())
+    fail(ErrorKind::autograd, op, "an absent tensor was given; Tensor{} has no gradient and no place on the tape", {{"x", x}});
+  return *x.state();
+}
+
 bool only_owner(const Tensor& x) { return x.state().use_count() == 1 && x.state()->storage.use_count() == 1 && x.is_dense(); }
 
 // sum of two gradients that met; f32 if either is.
@@ -212,8 +219,9 @@ const Tensor& Saved::get() const {
 }
 
 void set_recipe(const Tensor& y, std::function<Tensor()> recipe) {
-  y.state()->recipe = std::move(recipe);
-  y.state()->recipe_version = y.version();
+  TensorState& state = present("set_recipe", y);
+  state.recipe = std::move(recipe);
+  state.recipe_version = y.version();
 }
 
 bool Gradients::wants(int i) const { return node_.inputs[static_cast<std::size_t>(i)].wanted(); }
@@ -289,18 +297,21 @@ void LeafProbe::see(const Tensor& x) {
 }
 
 void share_gradient(const Tensor& shadow, const Tensor& leaf) {
+  TensorState& state = present("share_gradient", shadow);
+  present("share_gradient", leaf);
   check(shadow.shape() == leaf.shape(), "share_gradient", "a shadow must have the shape of its leaf", {{"shadow", shadow}, {"leaf", leaf}});
-  shadow.state()->gradient_leaf = leaf.state();
+  state.gradient_leaf = leaf.state();
 }
 
 Tensor record(Tensor y, std::shared_ptr<Node> node, const std::vector<Tensor>& inputs) {
+  TensorState& state = present("record", y);
   for (const Tensor& x : inputs) {
     node->inputs.push_back(x.defined() ? Engine::edge_of(x) : Edge{});
     node->input_shapes.push_back(x.defined() ? x.shape() : Shape{});
   }
   node->scope = Scope::path();
-  y.state()->requires_grad = true;
-  y.state()->node = std::move(node);
+  state.requires_grad = true;
+  state.node = std::move(node);
   return y;
 }
 
@@ -312,6 +323,7 @@ Tensor record(Tensor y, std::shared_ptr<Node> node, std::initializer_list<const 
 }
 
 void backward(const Tensor& loss) {
+  present("backward", loss);
   check(loss.count() == 1, "backward", "without an upstream gradient the tensor must have one element", {{"loss", loss}});
   backward(loss, full(loss.shape(), 1.0, DType::f32, loss.device()));
 }
@@ -319,6 +331,7 @@ void backward(const Tensor& loss) {
 namespace {
 
 void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
+  for (const Tensor* x : {&y, &dy}) present("backward", *x);
   check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
   check_same_device("backward", {{"y", y}, {"dy", dy}});
   if (!y.requires_grad())
@@ -333,15 +346,18 @@ void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
 void backward(const Tensor& y, const Tensor& dy) { run_backward(y, dy, true); }
 void backward_within(const Tensor& y, const Tensor& dy) { run_backward(y, dy, false); }
 
-void forget_grad(const Tensor& leaf) { leaf.state()->grad_is_forgotten = leaf.state()->grad_is_bound; }
+void forget_grad(const Tensor& leaf) {
+  TensorState& state = present("forget_grad", leaf);
+  state.grad_is_forgotten = state.grad_is_bound;
+}
 
 void settle_grad(const Tensor& leaf) {
-  TensorState& state = *leaf.state();
+  TensorState& state = present("settle_grad", leaf);
   if (!state.grad_is_forgotten) return;
   state.grad.fill_(0.0);
   state.grad_is_forgotten = false;
 }
 
-void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) { leaf.state()->hook = std::move(hook); }
+void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) { present("on_grad_ready", leaf).hook = std::move(hook); }
 
 }  // namespace twinlens

@@ -46,10 +46,12 @@ void uniform_(Tensor& x, double low, double high, std::uint64_t seed, std::uint6
 }
 
 Permutation::Permutation(std::int64_t n, std::uint64_t seed, std::uint64_t round) : n_(n), half_bits_(1), key_(mix(seed, round)) {
+  check(n >= 0 && n <= std::int64_t{1} << 62, "permutation", "n = " + std::to_string(n) + " must lie in [0, 2^62]");
   while ((std::int64_t{1} << (2 * half_bits_)) < n) ++half_bits_;
 }
 
 std::int64_t Permutation::operator()(std::int64_t i) const {
+  if (i < 0 || i >= n_) fail(ErrorKind::shape, "permutation", "index " + std::to_string(i) + " is outside [0, " + std::to_string(n_) + ")");
   const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
   auto value = static_cast<std::uint64_t>(i);
   do {  // walk the cycle until inside [0, n): on average less than four steps

@@ -187,6 +187,7 @@ Tensor& Tensor::set_requires_grad(bool wants) {
 const Tensor& Tensor::grad() const { return state_of(*this).grad; }
 
 void Tensor::set_grad(Tensor grad) const {
+  state_of(*this);
   if (grad.defined()) {
     check(grad.shape() == shape(), "set_grad", "the gradient must have the shape of the leaf", {{"x", *this}, {"grad", grad}});
     check_dtype(is_float(grad.dtype()), "set_grad", "gradients are floating", {{"grad", grad}});

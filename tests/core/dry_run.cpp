@@ -7,6 +7,7 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/kernels/matmul.h"
 #include "twinlens/kernels/memory.h"
 
@@ -73,6 +74,13 @@ TEST_CASE("a card need not be there for a dry run of its work", "[memory]") {
     CHECK(dry.peak_bytes(card) - dry.bytes(card) == 1024 * 128 * 2 + 128 * 512 * 2 + kMatmulWorkspace);
   }
   CHECK(dry.bytes(card) == 0);
+}
+
+TEST_CASE("batch_norm refuses tensors of several devices", "[memory]") {
+  const DryRun dry;
+  const Tensor x = full({8, 4}, 0.5), gamma = full({4}, 1.0), beta = full({4}, 0.0);
+  Tensor mean = full({4}, 0.0), variance = full({4}, 1.0).to(Device{DeviceType::cuda, 0});
+  CHECK_THROWS_AS(batch_norm(x, gamma, beta, mean, variance, {}), DeviceError);
 }
 
 TEST_CASE("a report counts what was asked for, whichever block serves it", "[memory]") {

@@ -11,6 +11,7 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
 #include "twinlens/kernels/memory.h"
 #include "twinlens/kernels/parallel.h"
@@ -201,6 +202,13 @@ TEST_CASE("a permutation holds every index once and another round is another ord
     for (std::int64_t i = 0; i < n; ++i) fixed += next(i) == order[static_cast<std::size_t>(i)] ? 1 : 0;
     CHECK(fixed < 8);  // one on average
   }
+}
+
+TEST_CASE("a permutation of nothing has no elements", "[random]") {
+  CHECK_THROWS_AS(Permutation(0, 5, 0)(0), ShapeError);
+  CHECK_THROWS_AS(Permutation(3, 5, 0)(3), ShapeError);
+  CHECK_THROWS_AS(Permutation(3, 5, 0)(-1), ShapeError);
+  CHECK_THROWS_AS(Permutation(-1, 5, 0), ShapeError);
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 
 #include "tests/kernels/every_set.h"
 
+#include "twinlens/core/autograd.h"
+#include "twinlens/core/ops.h"
 #include "twinlens/core/sequence_offsets.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
@@ -108,6 +110,44 @@ TEST_CASE("errors name the shapes") {
   CHECK_THROWS_AS(x.data<std::int64_t>(), DTypeError);
   CHECK_THROWS_AS(Tensor{}.shape(), Error);
   CHECK_THROWS_AS(parse_device("gpu"), ConfigError);
+}
+
+TEST_CASE("a dimension that is not there is refused in the op's name") {
+  const Tensor x = zeros({2, 3});
+  const auto refuses = [](const std::string& op) {
+    return Catch::StartsWith(op + ": dimension 2 does not exist; use one in [-2, 2); x=[2,3]");
+  };
+  CHECK_THROWS_WITH(x.transpose(0, 2), refuses("transpose"));
+  CHECK_THROWS_WITH(x.permute({0, 2}), refuses("permute"));
+  CHECK_THROWS_WITH(x.slice(2, 0, 1), refuses("slice"));
+  CHECK_THROWS_WITH(x.select(2, 0), refuses("select"));
+  CHECK_THROWS_WITH(x.squeeze(2), refuses("squeeze"));
+  CHECK_THROWS_WITH(sum(x, {{2}}), refuses("sum"));
+  CHECK_THROWS_WITH(mean(x, {{2}}), refuses("mean"));
+  CHECK_THROWS_WITH(max(x, 2), refuses("max"));
+  CHECK_THROWS_WITH(concat({x, x}, 2), refuses("concat"));
+  CHECK_THROWS_WITH(index_select(x, 2, zeros({1}, DType::i64)), refuses("index_select"));
+  CHECK_THROWS_WITH(x.select(0, 2), Catch::Contains("select: index 2 is outside [0, 2)"));
+}
+
+TEST_CASE("an absent tensor is refused in the name of what was asked of it") {
+  const Tensor absent;
+  const auto names = [](const std::string& op) { return Catch::StartsWith(op + ": an absent tensor was given"); };
+  CHECK_THROWS_WITH(on_grad_ready(absent, {}), names("on_grad_ready"));
+  CHECK_THROWS_WITH(forget_grad(absent), names("forget_grad"));
+  CHECK_THROWS_WITH(settle_grad(absent), names("settle_grad"));
+  CHECK_THROWS_WITH(set_recipe(absent, {}), names("set_recipe"));
+  CHECK_THROWS_WITH(share_gradient(absent, zeros({1})), names("share_gradient"));
+  CHECK_THROWS_WITH(share_gradient(zeros({1}), absent), names("share_gradient"));
+  CHECK_THROWS_WITH(backward(absent), names("backward"));
+  CHECK_THROWS_WITH(backward(zeros({1}).set_requires_grad(true), absent), names("backward"));
+  const auto is_absent = Catch::Contains("an absent tensor was used");
+  CHECK_THROWS_WITH(absent.set_grad(Tensor{}), is_absent);
+  CHECK_THROWS_WITH(absent.mark_written(), is_absent);
+  CHECK_THROWS_WITH(absent.detach(), is_absent);
+  CHECK_THROWS_WITH(apart(absent), is_absent);
+  CHECK_THROWS_WITH(Tensor{}.set_requires_grad(true), is_absent);
+  CHECK_THROWS_WITH(checkpoint([](const std::vector<Tensor>&) { return Tensor{}; }, {}), is_absent);
 }
 
 TEST_CASE("memory is reported by scope") {

@@ -78,6 +78,12 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
     check_dtype(named.tensor.dtype() == DType::f32 && named.tensor.is_dense(), "batch_norm", std::string(named.name) + " must be dense f32",
                 {named});
   }
+  check_same_device("batch_norm", {{"x", x},
+                                   {"gamma", gamma},
+                                   {"beta", beta},
+                                   {"running_mean", running_mean},
+                                   {"running_var", running_var},
+                                   {"residual", options.residual}});
   if (options.residual.defined()) {
     check(options.residual.shape() == x.shape() && options.residual.dtype() == x.dtype(), "batch_norm", "residual must be like x",
           {{"x", x}, {"residual", options.residual}});

@@ -1,3 +1,5 @@
+#include "core/src/ops/dimension.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -28,7 +30,7 @@ struct ConcatNode final : Node {
 Tensor concat(const std::vector<Tensor>& parts, int dim) {
   if (parts.empty()) fail(ErrorKind::shape, "concat", "needs at least one part");
   const Tensor& first = parts.front();
-  const int d = first.shape().index(dim);
+  const int d = dimension_of("concat", first, dim);
   Shape result = first.shape();
   result[d] = 0;
   bool wanted = false;

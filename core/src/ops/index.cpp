@@ -1,6 +1,7 @@
 // embedding, index_select, scatter_add: slices by index. Gradients add in the order of the indices, so repeated ones give the same bits
 // for any thread count.
 
+#include "core/src/ops/dimension.h"
 #include "core/src/ops/elements.h"
 
 #include "twinlens/core/autograd.h"
@@ -108,7 +109,7 @@ Tensor embedding(const Tensor& table, const Tensor& ids) {
 
 Tensor index_select(const Tensor& x, int dim, const Tensor& indices) {
   check_same_device("index_select", {{"x", x}, {"indices", indices}});
-  const int d = x.shape().index(dim);
+  const int d = dimension_of("index_select", x, dim);
   check(indices.rank() == 1, "index_select", "indices must have one dimension", {{"x", x}, {"indices", indices}});
   check_indices("index_select", {"indices", indices}, x.size(d));
   Shape result = x.shape();

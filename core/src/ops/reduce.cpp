@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/src/ops/dimension.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -56,18 +58,18 @@ Tensor sum_over(const char* op, const Tensor& x, std::vector<bool> reduced, bool
   return record(std::move(y), std::move(node), {&x});
 }
 
-std::vector<bool> chosen(const Tensor& x, const Reduce& over) {
+std::vector<bool> chosen(const char* op, const Tensor& x, const Reduce& over) {
   std::vector<bool> reduced(static_cast<std::size_t>(x.rank()), over.dims.empty());
-  for (const int d : over.dims) reduced[static_cast<std::size_t>(x.shape().index(d))] = true;
+  for (const int d : over.dims) reduced[static_cast<std::size_t>(dimension_of(op, x, d))] = true;
   return reduced;
 }
 
 }  // namespace
 
-Tensor sum(const Tensor& x, const Reduce& over) { return sum_over("sum", x, chosen(x, over), over.keep, 1.0); }
+Tensor sum(const Tensor& x, const Reduce& over) { return sum_over("sum", x, chosen("sum", x, over), over.keep, 1.0); }
 
 Tensor mean(const Tensor& x, const Reduce& over) {
-  const std::vector<bool> reduced = chosen(x, over);
+  const std::vector<bool> reduced = chosen("mean", x, over);
   std::int64_t columns = 1;
   for (int d = 0; d < x.rank(); ++d) columns *= reduced[static_cast<std::size_t>(d)] ? x.size(d) : 1;
   check(columns > 0, "mean", "the mean of no elements is undefined", {{"x", x}});

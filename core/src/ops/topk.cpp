@@ -2,6 +2,8 @@
 
 #include "twinlens/kernels/topk.h"
 
+#include "core/src/ops/dimension.h"
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
@@ -47,7 +49,7 @@ TopK topk(const Tensor& x, int k) {
 Max max(const Tensor& x, int dim, bool keep) {
   check(x.rank() >= 1, "max", "needs at least one dimension", {{"x", x}});
   check_compute_dtype("max", {{"x", x}});
-  const int d = x.shape().index(dim);
+  const int d = dimension_of("max", x, dim);
   check(x.size(d) > 0, "max", "dimension " + std::to_string(d) + " is empty", {{"x", x}});
   const TopK first = topk(x.transpose(d, -1), 1);
   const auto in_place = [&](const Tensor& y) { return dense(keep ? y.transpose(d, -1) : y.transpose(d, -1).squeeze(d)); };

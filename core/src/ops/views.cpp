@@ -1,6 +1,7 @@
 // Views and copies: reshape, transpose, permute, slice, select, squeeze, unsqueeze, expand, to, clone, dense. A view shares storage; its
 // gradient is the same rearrangement backwards.
 
+#include "core/src/ops/dimension.h"
 #include "core/src/tensor_state.h"
 
 #include "twinlens/core/autograd.h"
@@ -101,7 +102,7 @@ Tensor Tensor::permute(const std::vector<int>& order) const {
   Shape new_shape = Shape::of_rank(rank()), new_strides = new_shape;
   std::vector<int> inverse(order.size(), -1);
   for (int d = 0; d < rank(); ++d) {
-    const int from = shape().index(order[static_cast<std::size_t>(d)]);
+    const int from = dimension_of("permute", *this, order[static_cast<std::size_t>(d)]);
     check(inverse[static_cast<std::size_t>(from)] < 0, "permute", "the order must name every dimension once", {{"x", *this}});
     inverse[static_cast<std::size_t>(from)] = d;
     new_shape[d] = shape()[from];
@@ -114,12 +115,13 @@ Tensor Tensor::permute(const std::vector<int>& order) const {
 Tensor Tensor::transpose(int a, int b) const {
   std::vector<int> order(static_cast<std::size_t>(rank()));
   for (int d = 0; d < rank(); ++d) order[static_cast<std::size_t>(d)] = d;
-  std::swap(order[static_cast<std::size_t>(shape().index(a))], order[static_cast<std::size_t>(shape().index(b))]);
+  const int from = dimension_of("transpose", *this, a), to = dimension_of("transpose", *this, b);
+  std::swap(order[static_cast<std::size_t>(from)], order[static_cast<std::size_t>(to)]);
   return permute(order);
 }
 
 Tensor Tensor::slice(int d, std::int64_t begin, std::int64_t end) const {
-  const int dim = shape().index(d);
+  const int dim = dimension_of("slice", *this, d);
   check(0 <= begin && begin <= end && end <= size(dim), "slice",
         "range [" + std::to_string(begin) + "," + std::to_string(end) + ") is outside dimension " + std::to_string(dim), {{"x", *this}});
   Shape new_shape = shape();
@@ -132,11 +134,18 @@ Tensor Tensor::slice(int d, std::int64_t begin, std::int64_t end) const {
   });
 }
 
-Tensor Tensor::select(int d, std::int64_t index) const { return slice(d, index, index + 1).squeeze(d); }
+Tensor Tensor::select(int d, std::int64_t index) const {
+  const int dim = dimension_of("select", *this, d);
+  check(0 <= index && index < size(dim), "select",
+        "index " + std::to_string(index) + " is outside [0, " + std::to_string(size(dim)) + ") of dimension " + std::to_string(dim),
+        {{"x", *this}});
+  return slice(dim, index, index + 1).squeeze(dim);
+}
 
 Tensor Tensor::squeeze(int d) const {
-  check(size(d) == 1, "squeeze", "the dimension must have size 1", {{"x", *this}});
-  Tensor y(make_view(*this, shape().without(d), strides().without(d), 0));
+  const int dim = dimension_of("squeeze", *this, d);
+  check(size(dim) == 1, "squeeze", "the dimension must have size 1", {{"x", *this}});
+  Tensor y(make_view(*this, shape().without(dim), strides().without(dim), 0));
   return finish<ReshapeNode>(std::move(y), *this, [&](ReshapeNode& node) { node.shape = shape(); });
 }
 

@@ -45,7 +45,7 @@ Tensor add(const Tensor& a, const Tensor& b);
 Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);
-Tensor maximum(const Tensor& a, const Tensor& b);  // gradient to the larger; halves where equal
+Tensor maximum(const Tensor& a, const Tensor& b);  // gradient to the larger; halves where equal, all to both where one is NaN
 Tensor minimum(const Tensor& a, const Tensor& b);
 // Comparisons of equal dtypes (any) give a bool tensor, never recorded.
 Tensor equal(const Tensor& a, const Tensor& b);
@@ -169,7 +169,8 @@ struct AttentionOptions {
   Tensor bias{};       // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
   double scale = 0.0;  // 0 means 1 / sqrt(D)
 };
-// q (Nq, H*D), k (Nk, H*D), v (Nk, H*D) -> (Nq, H*D). Rows may be strided views (thirds of a qkv product).
+// q (Nq, H*D), k (Nk, H*D), v (Nk, H*D) -> (Nq, H*D). Rows may be strided views (thirds of a qkv product). A query that sees no key (no
+// keys, causal with more queries than keys, a bias of -inf throughout) gives 0 and has no gradient, where PyTorch gives NaN.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options);
 // Self-attention on a joint projection: qkv (N, 3*H*D) with q, k, v side by side. One gradient tensor, no slicing.
 Tensor attention_qkv(const Tensor& qkv, const AttentionOptions& options);

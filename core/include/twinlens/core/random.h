@@ -34,7 +34,8 @@ struct RowIds {
 void normal_(Tensor& x, double mean, double stddev, std::uint64_t seed, std::uint64_t site);
 // The same, uniform in [low, high).
 void uniform_(Tensor& x, double low, double high, std::uint64_t seed, std::uint64_t site);
-// A permutation of [0, n) that is a pure function of (seed, round): no state, no table. permuted(i) by a cycle-walking Feistel network.
+// A permutation of [0, n) that is a pure function of (seed, round): no state, no table. permuted(i), i in [0, n) or a ShapeError, by a
+// cycle-walking Feistel network.
 class Permutation {
  public:
   Permutation(std::int64_t n, std::uint64_t seed, std::uint64_t round);
