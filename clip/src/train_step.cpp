@@ -17,13 +17,27 @@ struct Features {
   Tensor image, text;  // (n, E) unit
 };
 
+Tensor encode_texts(const Clip& model, const StepInputs& in, const Context& context) {
+  const Tensor text = model.encode_text(in.captions, context);
+  return in.caption_row.defined() ? index_select(text, 0, in.caption_row) : text;
+}
+
 Features encode(const Clip& model, const StepInputs& in, const Context& context) {
   Features f;
-  f.text = model.encode_text(in.captions, context);
-  if (in.caption_row.defined()) f.text = index_select(f.text, 0, in.caption_row);
+  f.text = encode_texts(model, in, context);
   f.image = model.encode_image(in.pixels, context, in.patches);
   return f;
 }
+
+// Whether a parameter wants a gradient: a locked tower has none.
+template <class Module>
+bool learns(Module& module) {
+  const Collector all = collect(module);
+  return std::any_of(all.parameters.begin(), all.parameters.end(),
+                     [](const NamedParameter& p) { return p.parameter->value.requires_grad(); });
+}
+
+bool has_backward(const Tensor& loss, const StepOptions& options) { return !options.backward_if_finite || std::isfinite(loss.item()); }
 
 // Inputs where the model is.
 StepInputs inputs_of(const Clip& model, const PairBatch& batch, std::int64_t begin, std::int64_t end, const StepOptions& options,
@@ -96,7 +110,7 @@ Tensor queue_forward_backward(Clip& model, const StepInputs& inputs, const StepO
   const Features f = encode(model, inputs, context);
   if (figures != nullptr) *figures = figures_of(f);
   const Tensor loss = loss_of(model, inputs.caption_ids, f, options, communicator);
-  if (!options.backward_if_finite || std::isfinite(loss.item())) backward(scaled(loss, options));
+  if (has_backward(loss, options)) backward(scaled(loss, options));
   return loss.detach();
 }
 
@@ -108,18 +122,21 @@ Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOpt
   }
   Features all = encode_all(model, batch, options.max_chunk, options, context);
   if (figures != nullptr) *figures = figures_of(all);
-  all.image.set_requires_grad(true);
-  all.text.set_requires_grad(true);
+  all.image.set_requires_grad(learns(model.visual));
+  all.text.set_requires_grad(learns(model.text));
   const Tensor loss = loss_of(model, ids_of(batch, all.image.device()), all, options, communicator);
+  if (!has_backward(loss, options)) return loss.detach();
   backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
   for (std::int64_t begin = 0; begin < n && !is_repetition(begin); begin += options.max_chunk) {
     const std::int64_t end = std::min(n, begin + options.max_chunk);
-    const Features f = encode(model, inputs_of(model, batch, begin, end, options, context), second);
-    // The towers share no parameter, so each takes its own backward.
-    if (f.text.requires_grad()) backward(f.text, all.text.grad().slice(0, begin, end));
-    if (f.image.requires_grad()) backward(f.image, all.image.grad().slice(0, begin, end));
+    const StepInputs in = inputs_of(model, batch, begin, end, options, context);
+    // The towers share no parameter, so each takes its own backward; a locked one is not encoded again.
+    const Tensor text = all.text.requires_grad() ? encode_texts(model, in, second) : Tensor{};
+    const Tensor image = all.image.requires_grad() ? model.encode_image(in.pixels, second, in.patches) : Tensor{};
+    if (text.defined()) backward(text, all.text.grad().slice(0, begin, end));
+    if (image.defined()) backward(image, all.image.grad().slice(0, begin, end));
   }
   return loss.detach();
 }

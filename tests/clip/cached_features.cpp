@@ -9,6 +9,7 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/core/random.h"
+#include "twinlens/kernels/trace.h"
 #include "twinlens/nn/optimizer.h"
 
 namespace twinlens::test {
@@ -194,6 +195,63 @@ TEST_CASE("with patch dropout, too, chunks have the features of the whole to the
 TEST_CASE("the loss in tiles and the one with all logits in memory train alike", "[train]") {
   check_gradients(step_with(14.3, 0, true), step_with(14.3, 0, false), 1e-5);
   check_gradients(step_with(100.0, 64, true), step_with(100.0, 64, false), 1e-4);
+}
+
+std::int64_t calls_of(const std::string& kernel) {
+  for (const KernelTime& time : kernel_times()) {
+    if (time.name == kernel) return time.calls;
+  }
+  return 0;
+}
+
+TEST_CASE("in chunks a locked tower is encoded once, and the other learns as ever", "[train]") {
+  const auto gradients = [](std::int64_t chunk, const std::string& locked) {
+    Clip model(tiny(), 3);
+    freeze(collect(model), [&](const std::string& name) {
+      const bool of_image = name.rfind("visual.", 0) == 0;
+      return locked == "image" ? of_image : !of_image && name != "logit_scale";
+    });
+    FlatParameters flat(collect(model), false);
+    Context context;
+    context.training = true;
+    StepOptions options;
+    options.max_chunk = chunk;
+    forward_backward(model, batch_of(64), options, context, *solo_communicator());
+    return flat.gradients.to_vector();
+  };
+  for (const std::string locked : {"image", "text"}) {
+    INFO(locked);
+    const std::vector<float> whole = gradients(0, locked);
+    set_tracing(true);
+    reset_kernel_times();
+    const std::vector<float> chunked = gradients(16, locked);
+    set_tracing(false);
+    CHECK(calls_of("patchify_forward") == (locked == "image" ? 4 : 8));
+    double difference = 0.0, size = 0.0;
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      difference += std::pow(static_cast<double>(chunked[i]) - static_cast<double>(whole[i]), 2);
+      size += std::pow(static_cast<double>(whole[i]), 2);
+    }
+    CHECK(size > 0.0);
+    CHECK(std::sqrt(difference) <= 1e-5 * std::sqrt(size));
+  }
+}
+
+TEST_CASE("a loss that is not finite has no backward pass, in chunks neither, where that was asked for", "[train]") {
+  for (const std::int64_t chunk : {0, 16}) {
+    INFO("chunk " << chunk);
+    Clip model(tiny(), 3);
+    FlatParameters flat(collect(model), false);
+    PairBatch batch = batch_of(64);
+    batch.pixels.fill_(std::nan(""));
+    Context context;
+    context.training = true;
+    StepOptions options;
+    options.max_chunk = chunk;
+    options.backward_if_finite = true;
+    CHECK(std::isnan(forward_backward(model, batch, options, context, *solo_communicator())));
+    CHECK(flat.gradient_norm() == 0.0);
+  }
 }
 
 TEST_CASE("recomputed blocks give the gradient to the bit", "[train]") {
