@@ -37,6 +37,55 @@ TEST_CASE("a modified saved tensor is an error") {
   CHECK_THROWS_WITH(backward(y, full({2, 3}, 1.0)), Catch::Contains("layer_norm") || Catch::Contains("modified in place"));
 }
 
+// What an op reads again in backward beside its inputs.
+TEST_CASE("masks, offsets, ids and scales that an op keeps are saved tensors, too") {
+  const auto ints_of = [](const std::vector<std::int64_t>& v) { return from_vector(v, {static_cast<std::int64_t>(v.size())}); };
+  const auto refuses = [](const Tensor& y, const Tensor& kept, const std::string& name) {
+    INFO(name);
+    kept.mark_written();
+    CHECK_THROWS_WITH(backward(y, full(y.shape(), 1.0)), Catch::Contains("modified in place") && Catch::Contains(name + "="));
+  };
+  StepBlock block;
+  for (const bool sample : {true, false}) {
+    const RowIds ids{ints_of({0, 1}), ints_of({3, 4})};
+    refuses(dropout(leaf({2, 3}, 1.0), 0.5, {&block, 7}, ids), sample ? ids.sample : ids.position, sample ? "ids.sample" : "ids.position");
+  }
+  for (const std::string name : {"bias", "query_offsets", "key_offsets"}) {
+    const Tensor queries = ints_of({0, 2}), keys = ints_of({0, 3}), bias = full({1, 2, 3}, 0.5);
+    AttentionOptions options;
+    options.query_offsets = queries;
+    options.key_offsets = keys;
+    options.bias = bias;
+    const Tensor y = attention(leaf({2, 8}, 1.0), leaf({3, 8}, 1.0), leaf({3, 8}, 1.0), options);
+    refuses(y, name == "bias" ? bias : name == "query_offsets" ? queries : keys, name);
+  }
+  const Tensor mask = full({1, 2, 2}, 0.5);
+  AttentionOptions self;
+  self.query_offsets = ints_of({0, 2});
+  self.bias = mask;
+  refuses(attention_qkv(leaf({2, 24}, 1.0), self), mask, "bias");
+  for (const std::string name : {"row_ids", "column_ids", "logit_scale"}) {
+    InfoNceOptions options;
+    options.row_ids = ints_of({0, 1});
+    options.column_ids = ints_of({0, 1});
+    const Tensor scale = scalar(1.0F);
+    const Tensor y = info_nce(leaf({2, 4}, 0.5), leaf({2, 4}, 0.5), scale, options);
+    refuses(y, name == "row_ids" ? options.row_ids : name == "column_ids" ? options.column_ids : scale, name);
+  }
+  for (const std::string name : {"teacher_rows", "teacher_columns", "teacher_logit_scale"}) {
+    InfoNceOptions options;
+    options.teacher_rows = full({2, 4}, 0.5);
+    options.teacher_columns = full({2, 4}, 0.5);
+    options.teacher_logit_scale = scalar(1.0F);
+    const Tensor y = info_nce(leaf({2, 4}, 0.5), leaf({2, 4}, 0.5), scalar(1.0F), options);
+    refuses(y,
+            name == "teacher_rows"      ? options.teacher_rows
+            : name == "teacher_columns" ? options.teacher_columns
+                                        : options.teacher_logit_scale,
+            name);
+  }
+}
+
 TEST_CASE("backward twice says so") {
   Tensor x = leaf({2, 3}, 1.0);
   const Tensor y = layer_norm(x, {}, {});

@@ -107,8 +107,21 @@ void forward(const Plan& plan, const ConstRows& q, const ConstRows& k, const Con
   run_with_scratch(args, y.device());
 }
 
-struct AttentionNode final : Node {
+// A plan, and whether its tensors are as they were.
+struct KeptPlan {
+  KeptPlan() = default;
+  explicit KeptPlan(const Plan& p)
+      : plan(p), saved{Saved("query_offsets", p.query_offsets), Saved("key_offsets", p.key_offsets), Saved("bias", p.bias)} {}
+  const Plan& get() const {
+    for (const Saved& tensor : saved) tensor.get();  // (says so when they were changed)
+    return plan;
+  }
   Plan plan;
+  Saved saved[3];
+};
+
+struct AttentionNode final : Node {
+  KeptPlan plan;
   Saved q, k, v, y, lse;
 
   const char* name() const override { return "attention"; }
@@ -116,7 +129,7 @@ struct AttentionNode final : Node {
   void backward(const Tensor& dy_in, Gradients& grads) override {
     const Tensor dy = dense_rows(dy_in);
     AttentionBackward args{};
-    args.problem = problem_of(plan, const_rows_of(q.get()), const_rows_of(k.get()), const_rows_of(v.get()));
+    args.problem = problem_of(plan.get(), const_rows_of(q.get()), const_rows_of(k.get()), const_rows_of(v.get()));
     if (dy.device().is_cuda()) args.y = const_rows_of(y.get());
     args.dy = const_rows_of(dy);
     args.lse = static_cast<const float*>(lse.get().raw());
@@ -137,12 +150,12 @@ struct AttentionNode final : Node {
 
   void release() override {
     for (Saved* saved : {&q, &k, &v, &y, &lse}) saved->reset();
-    plan = Plan{};
+    plan = KeptPlan{};
   }
 };
 
 struct AttentionQkvNode final : Node {
-  Plan plan;
+  KeptPlan plan;
   Saved qkv, y, lse;
 
   const char* name() const override { return "attention_qkv"; }
@@ -153,7 +166,7 @@ struct AttentionQkvNode final : Node {
     Tensor dx = empty(x.shape(), x.dtype(), x.device());
     const ConstRows rows = const_rows_of(x);
     AttentionBackward args{};
-    args.problem = problem_of(plan, columns_of(rows, 0, c), columns_of(rows, c, c), columns_of(rows, 2 * c, c));
+    args.problem = problem_of(plan.get(), columns_of(rows, 0, c), columns_of(rows, c, c), columns_of(rows, 2 * c, c));
     if (dy.device().is_cuda()) args.y = const_rows_of(y.get());
     args.dy = const_rows_of(dy);
     args.lse = static_cast<const float*>(lse.get().raw());
@@ -168,7 +181,7 @@ struct AttentionQkvNode final : Node {
     qkv.reset();
     y.reset();
     lse.reset();
-    plan = Plan{};
+    plan = KeptPlan{};
   }
 };
 
@@ -189,7 +202,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   forward(plan, const_rows_of(q_rows), const_rows_of(k_rows), const_rows_of(v_rows), y, lse);
   if (!needs_grad({&q, &k, &v})) return y;
   auto node = std::make_shared<AttentionNode>();
-  node->plan = plan;
+  node->plan = KeptPlan(plan);
   node->q = Saved("q", q_rows);
   node->k = Saved("k", k_rows);
   node->v = Saved("v", v_rows);
@@ -212,7 +225,7 @@ Tensor attention_qkv(const Tensor& qkv, const AttentionOptions& options) {
   forward(plan, columns_of(all, 0, c), columns_of(all, c, c), columns_of(all, 2 * c, c), y, lse);
   if (!needs_grad({&qkv})) return y;
   auto node = std::make_shared<AttentionQkvNode>();
-  node->plan = plan;
+  node->plan = KeptPlan(plan);
   node->qkv = Saved("qkv", rows);
   if (y.device().is_cuda()) node->y = Saved("y", y);  // the CPU kernel does without
   node->lse = Saved("lse", lse);

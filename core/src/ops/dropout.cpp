@@ -30,13 +30,14 @@ struct DropoutNode final : Node {
   double p = 0.0;
   RandomKey key;
   Tensor block;  // as it was in the forward pass
-  RowIds ids;
+  Saved sample, position;
   const char* name() const override { return "dropout"; }
   void backward(const Tensor& dy, Gradients& grads) override {
-    grads.add(0, apply(dy, p, key, static_cast<const StepBlock*>(block.raw()), ids));
+    grads.add(0, apply(dy, p, key, static_cast<const StepBlock*>(block.raw()), {sample.get(), position.get()}));
   }
   void release() override {
-    ids = {};
+    sample.reset();
+    position.reset();
     block = {};
   }
 };
@@ -66,7 +67,8 @@ Tensor dropout(const Tensor& x, double p, const RandomKey& key, const RowIds& id
   node->p = p;
   node->key = key;
   node->block = copy_of(key.block, x.device());
-  node->ids = ids;
+  node->sample = Saved("ids.sample", ids.sample);
+  node->position = Saved("ids.position", ids.position);
   return record(std::move(y), std::move(node), {&x});
 }
 

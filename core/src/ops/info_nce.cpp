@@ -2,6 +2,7 @@
 // kernel's header.
 
 #include <sstream>
+#include <vector>
 
 #include "core/src/ops/streamed_logits.h"
 
@@ -110,7 +111,7 @@ Tensor first_sweep(Side& s, const Side& teacher, const LogitTiles& tiles, const 
 }
 
 struct InfoNceNode final : Node {
-  Saved rows, columns;
+  std::vector<Saved> kept;  // what `side`, `teacher` and `tiles` were made of
   Side side, teacher;
   LogitTiles tiles;
 
@@ -118,8 +119,7 @@ struct InfoNceNode final : Node {
   const char* name() const override { return "info_nce"; }
 
   void backward(const Tensor& dy, Gradients& grads) override {
-    rows.get();  // (says so when they were changed)
-    columns.get();
+    for (const Saved& tensor : kept) tensor.get();  // (says so when it was changed)
     const std::int64_t n = side.u.size(0), d = side.u.size(1);
     const Device device = side.u.device();
     Stream& stream = current_stream(device);
@@ -148,8 +148,7 @@ struct InfoNceNode final : Node {
   }
 
   void release() override {
-    rows.reset();
-    columns.reset();
+    kept.clear();
     side = teacher = Side{};
   }
 
@@ -192,8 +191,12 @@ Tensor info_nce(const Tensor& rows, const Tensor& columns, const Tensor& logit_s
   }
   if (!needs_grad({&rows, &columns, &logit_scale})) return loss;
   auto node = std::make_shared<InfoNceNode>(std::move(tiles));
-  node->rows = Saved("rows", rows);
-  node->columns = Saved("columns", columns);
+  for (const Named& used :
+       {Named{"rows", rows}, Named{"columns", columns}, Named{"logit_scale", logit_scale}, Named{"row_ids", options.row_ids},
+        Named{"column_ids", options.column_ids}, Named{"teacher_rows", options.teacher_rows},
+        Named{"teacher_columns", options.teacher_columns}, Named{"teacher_logit_scale", options.teacher_logit_scale}}) {
+    node->kept.emplace_back(used.name, used.tensor);
+  }
   node->side = std::move(side);
   node->teacher = std::move(teacher);
   return record(loss, std::move(node), {&rows, &columns, &logit_scale});
