@@ -18,6 +18,7 @@ int thread_count() { return threads().load(std::memory_order_relaxed); }
 void set_thread_count(int count) { threads().store(count < 1 ? 1 : count, std::memory_order_relaxed); }
 
 void parallel_for_chunks(std::int64_t n, std::int64_t grain, void (*body)(void*, std::int64_t, std::int64_t), void* context) {
+  grain = grain < 1 ? 1 : grain;
   const std::int64_t chunks = (n + grain - 1) / grain;
   const auto run_chunk = [&](std::int64_t chunk) {
     const std::int64_t begin = chunk * grain;

@@ -1,7 +1,7 @@
 #pragma once
-// parallel_for: the only place with an OpenMP pragma (kernels/cpu/once/parallel.cpp). Work [0, n) is cut into chunks of `grain`
-// elements, a cut that does not depend on the number of threads, so a kernel that reduces per chunk and combines chunks in order gives
-// the same bits for any thread count. Nested calls run on the calling thread.
+// parallel_for: the only place with an OpenMP pragma (kernels/cpu/once/parallel.cpp). Work [0, n) is cut into chunks of `grain` elements
+// (less than 1 counts as 1), whatever the number of threads, so a kernel that reduces per chunk and combines chunks in order gives the same
+// bits for any of it. Nested calls run on the calling thread. f must not throw: an exception in a thread's share ends the program.
 
 #include <cstdint>
 
