@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "core/src/safetensors_format.h"
 
@@ -214,12 +216,58 @@ struct Piece {
   std::uint64_t bytes;
 };
 
+// Elements that lie one behind the other.
+struct Run {
+  const char *begin, *end;
+  const Piece* piece;
+};
+bool begins_before(const Run& a, const Run& b) {
+  return a.begin != b.begin ? std::less<>()(a.begin, b.begin) : std::less<>()(a.piece, b.piece);
+}
+
+// Two runs of different pieces that overlap; null without.
+const Run* find_overlap(const std::vector<Run>& sorted, const Run*& other) {
+  const Run* furthest = nullptr;
+  for (const Run& run : sorted) {
+    if (furthest != nullptr && run.piece != furthest->piece && std::less<>()(run.begin, furthest->end)) {
+      other = &run;
+      return furthest;
+    }
+    if (furthest == nullptr || std::less<>()(furthest->end, run.end)) furthest = &run;
+  }
+  return nullptr;
+}
+
+// The memory of a piece that has elements, as few runs as it has.
+void add_runs(const Piece& piece, std::vector<Run>& out) {
+  const Tensor& x = *piece.tensor;
+  std::vector<std::pair<std::int64_t, std::int64_t>> dims;  // stride in bytes, size
+  for (int d = 0; d < x.rank(); ++d) {
+    if (x.size(d) > 1 && x.strides()[d] != 0) dims.emplace_back(x.strides()[d] * size_of(x.dtype()), x.size(d));
+  }
+  std::sort(dims.begin(), dims.end());
+  std::int64_t length = size_of(x.dtype());
+  std::size_t first = 0;
+  for (; first < dims.size() && dims[first].first == length; ++first) length *= dims[first].second;
+  dims.erase(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(first));
+  std::vector<std::int64_t> at(dims.size(), 0);
+  const auto* begin = static_cast<const char*>(x.raw());
+  while (true) {
+    out.push_back({begin, begin + length, &piece});
+    std::size_t d = 0;
+    for (; d < dims.size(); ++d) {
+      begin += dims[d].first;
+      if (++at[d] < dims[d].second) break;
+      begin -= dims[d].first * dims[d].second;
+      at[d] = 0;
+    }
+    if (d == dims.size()) return;
+  }
+}
+
+// Views that lie between each other, such as columns of one matrix, are written; only common elements are refused.
 void refuse_shared_memory(const std::string& path, const std::vector<Piece>& pieces) {
-  struct Extent {
-    const char *begin, *end;
-    const Piece* piece;
-  };
-  std::vector<Extent> extents;
+  std::vector<Run> extents;
   for (const Piece& piece : pieces) {
     const Tensor& x = *piece.tensor;
     if (x.count() == 0) continue;
@@ -229,11 +277,21 @@ void refuse_shared_memory(const std::string& path, const std::vector<Piece>& pie
     extents.push_back({begin, begin + (last + 1) * size_of(x.dtype()), &piece});
   }
   // Addresses of different devices never meet: they share one address space.
-  std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
-  for (std::size_t i = 1; i < extents.size(); ++i) {
-    if (extents[i].begin >= extents[i - 1].end) continue;
-    throw FileError("tensors '" + *extents[i - 1].piece->name + "' and '" + *extents[i].piece->name + "' share memory; '" + path +
-                    "'; leave one out, or clone() it if two copies are meant");
+  std::sort(extents.begin(), extents.end(), begins_before);
+  for (std::size_t i = 0; i < extents.size();) {
+    // Those whose extents hang together: their runs are looked at.
+    const char* end = extents[i].end;
+    std::size_t next = i + 1;
+    for (; next < extents.size() && std::less<>()(extents[next].begin, end); ++next) end = std::max(end, extents[next].end, std::less<>());
+    std::vector<Run> runs;
+    for (std::size_t k = i; next - i > 1 && k < next; ++k) add_runs(*extents[k].piece, runs);
+    std::sort(runs.begin(), runs.end(), begins_before);
+    const Run* b = nullptr;
+    if (const Run* a = find_overlap(runs, b); a != nullptr) {
+      throw FileError("tensors '" + *a->piece->name + "' and '" + *b->piece->name + "' share memory; '" + path +
+                      "'; leave one out, or clone() it if two copies are meant");
+    }
+    i = next;
   }
 }
 

@@ -220,6 +220,31 @@ TEST_CASE("safetensors: tensors that share memory, and impossible names") {
   CHECK_NOTHROW(write_safetensors(path, {{"a", block.slice(0, 0, 4)}, {"b", block.slice(0, 4, 8)}}));
 }
 
+TEST_CASE("safetensors: views that lie between each other are written, those that meet are refused") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "out";
+  const Tensor block = arange(24).to(DType::f32).reshape({4, 6}), cube = block.reshape({2, 2, 6});
+  const std::map<std::string, Tensor> columns{{"left", block.slice(1, 0, 2)},
+                                              {"middle", block.slice(1, 2, 3)},
+                                              {"right", block.slice(1, 3, 6).transpose(0, 1)},
+                                              {"wide", full({1}, 5.0).expand({3})},
+                                              {"none", block.slice(1, 2, 2)}};
+  write_safetensors(path, columns);
+  for (const auto& [name, tensor] : read_safetensors(path)) {
+    INFO(name);
+    CHECK(tensor.shape() == columns.at(name).shape());
+    CHECK(tensor.to_vector() == columns.at(name).to_vector());
+  }
+  CHECK_NOTHROW(write_safetensors(path, {{"a", cube.slice(1, 0, 1)}, {"b", cube.slice(1, 1, 2)}}));
+  const auto shares = Catch::Contains("'a' and 'b' share memory");
+  CHECK_THROWS_WITH(write_safetensors(path, {{"a", block.slice(1, 0, 3)}, {"b", block.slice(1, 2, 4)}}), shares);
+  CHECK_THROWS_WITH(write_safetensors(path, {{"a", block.slice(1, 0, 3)}, {"b", block.slice(0, 3, 4)}}), shares);
+  CHECK_THROWS_WITH(write_safetensors(path, {{"a", block.transpose(0, 1)}, {"b", block.select(0, 2).slice(0, 5, 6)}}), shares);
+  // The long one is not the neighbour of what lies in its end.
+  const std::map<std::string, Tensor> nested{{"a", block.slice(0, 0, 3)}, {"b", block.slice(0, 0, 1)}, {"c", block.slice(0, 2, 3)}};
+  CHECK_THROWS_AS(write_safetensors(path, nested), FileError);
+}
+
 TEST_CASE("safetensors: a file by Python's writer") {
   const SafetensorsFile file(std::string(TWINLENS_SOURCE_DIR) + "/tests/golden/data/loss.safetensors");
   CHECK_FALSE(file.entries().empty());

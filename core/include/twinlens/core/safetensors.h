@@ -55,7 +55,7 @@ class SafetensorsFile {
 std::map<std::string, Tensor> read_safetensors(const std::string& path);
 
 // Writes the tensors (any device and layout) in the order that every reader finds aligned, by way of AtomicFile. `format: pt` is what
-// Hugging Face's loaders look for. Two tensors that share memory are refused: the file cannot say so, and a reader would get two copies.
+// Hugging Face's loaders look for. Tensors with elements in common are refused: the file cannot say so, and a reader would get two copies.
 void write_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
