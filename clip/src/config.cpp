@@ -5,9 +5,9 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <sstream>
-#include <type_traits>
+
+#include "clip/src/config_reader.h"
 
 #include "twinlens/clip/nearest_name.h"
 #include "twinlens/clip/pretrained.h"
@@ -18,80 +18,14 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kLargest = 1 << 20;  // of any whole number in a config
-
-// Reads one JSON object: every key must be asked for, so that nothing which changes the numbers is ignored.
-class Reader {
- public:
-  Reader(const Json& object, std::string source, std::string section)
-      : object_(object), source_(std::move(source)), section_(std::move(section)) {
-    if (!object_.is_object()) fail("is not an object", "give a JSON object");
-  }
-
-  template <class T>
-  void read(const char* key, T& value) {
-    known_.insert(key);
-    const auto it = object_.find(key);
-    if (it == object_.end() || it->is_null()) return;
-    check_whole<T>(key, *it);
-    try {
-      value = it->template get<T>();
-    } catch (const Json::exception&) {
-      fail(std::string("key '") + key + "' has the wrong type: " + it->dump(), "see docs/models.md for its type");
-    }
-  }
-  // A key that is understood at one value only.
-  template <class T>
-  void require(const char* key, const T& supported) {
-    T value = supported;
-    read(key, value);
-    if (!(value == supported)) {
-      fail(std::string("key '") + key + "' = " + object_.at(key).dump() + " is not supported",
-           std::string("supported: ") + Json(supported).dump());
-    }
-  }
-  // A key that does not change the numbers.
-  void ignore(const char* key) { known_.insert(key); }
-  const Json* child(const char* key) {
-    known_.insert(key);
-    const auto it = object_.find(key);
-    return it == object_.end() ? nullptr : &*it;
-  }
-  void finish() const {
-    for (const auto& [key, value] : object_.items()) {
-      if (known_.count(key) == 0) fail("key '" + key + "' is not supported", "remove it or use another model");
-    }
-  }
-
- private:
-  // A conversion would cut fractions off and wrap what is too large.
-  template <class T>
-  void check_whole(const char* key, const Json& json) const {
-    if constexpr (std::is_same_v<T, std::vector<int>>) {
-      for (const Json& element : json) check_whole<int>(key, element);
-    } else if constexpr (std::is_same_v<T, int>) {
-      const double number = json.is_number() ? json.get<double>() : 0.5;
-      if (number == std::floor(number) && std::abs(number) <= kLargest) return;
-      fail(std::string("key '") + key + "' = " + json.dump() + " is no whole number up to " + std::to_string(kLargest),
-           "see docs/models.md for its type");
-    }
-  }
-  [[noreturn]] void fail(const std::string& what, const std::string& remedy) const {
-    throw ConfigError("model config: " + what + "; " + source_ + (section_.empty() ? "" : " " + section_) + "; " + remedy);
-  }
-  const Json& object_;
-  std::string source_, section_;
-  std::set<std::string> known_;
-};
-
-void read_norm_and_activation(Reader& r, const std::string& source, double& eps, bool& gelu_tanh) {
+void read_norm_and_activation(ConfigReader& r, const std::string& source, double& eps, bool& gelu_tanh) {
   if (const Json* norm = r.child("norm_kwargs"); norm != nullptr && !norm->is_null()) {
-    Reader inner(*norm, source, "norm_kwargs");
+    ConfigReader inner(*norm, source, "norm_kwargs");
     inner.read("eps", eps);
     inner.finish();
   }
   if (const Json* act = r.child("act_kwargs"); act != nullptr && !act->is_null()) {
-    Reader inner(*act, source, "act_kwargs");
+    ConfigReader inner(*act, source, "act_kwargs");
     std::string approximate = "none";
     inner.read("approximate", approximate);
     inner.finish();
@@ -103,7 +37,7 @@ void read_norm_and_activation(Reader& r, const std::string& source, double& eps,
 }
 
 // Blocks other than CLIP's.
-void require_plain_blocks(Reader& r) {
+void require_plain_blocks(ConfigReader& r) {
   for (const char* key : {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
     r.require(key, false);
   r.require("block_type", Json());
@@ -144,7 +78,7 @@ void set_siglip_trunk(VisionConfig& c, const std::string& source) {
 
 VisionConfig read_vision(const Json& json, const std::string& source) {
   VisionConfig c;
-  Reader r(json, source, "vision_cfg");
+  ConfigReader r(json, source, "vision_cfg");
   const Json* layers = r.child("layers");
   if (layers != nullptr && layers->is_array()) {
     r.read("layers", c.layers);
@@ -184,7 +118,7 @@ VisionConfig read_vision(const Json& json, const std::string& source) {
 
 TextConfig read_text(const Json& json, const std::string& source) {
   TextConfig c;
-  Reader r(json, source, "text_cfg");
+  ConfigReader r(json, source, "text_cfg");
   r.read("context_length", c.context_length);
   r.read("vocab_size", c.vocab_size);
   r.read("width", c.width);
@@ -214,12 +148,14 @@ TextConfig read_text(const Json& json, const std::string& source) {
 
 PreprocessConfig read_preprocess(const Json& json, const std::string& source) {
   PreprocessConfig c;
-  Reader r(json, source, "preprocess_cfg");
+  ConfigReader r(json, source, "preprocess_cfg");
   r.read("mean", c.mean);
   r.read("std", c.std);
   r.read("interpolation", c.interpolation);
   r.read("resize_mode", c.resize_mode);
-  for (const char* key : {"size", "mode", "fill_color"}) r.ignore(key);
+  r.read("fill_color", c.fill_color);
+  r.require("mode", std::string("RGB"));
+  r.ignore("size");
   r.finish();
   return c;
 }
@@ -271,8 +207,8 @@ void ModelConfig::validate(const std::string& source) const {
   for (const int layers : vision.layers) check.positive("vision_cfg.layers", layers);
   check.positive("text_cfg.layers", text.layers);
   for (const double hidden : {vision.mlp_ratio * vision.width, text.mlp_ratio * text.width}) {
-    check.require(hidden >= 1.0 && hidden <= kLargest * 16.0, "mlp_ratio * width = " + Json(hidden).dump() + " is no size of a layer",
-                  "use a usual mlp_ratio, such as 4");
+    check.require(hidden >= 1.0 && hidden <= kLargestConfigNumber * 16.0,
+                  "mlp_ratio * width = " + Json(hidden).dump() + " is no size of a layer", "use a usual mlp_ratio, such as 4");
   }
   check.require(vision.patch_dropout >= 0.0 && vision.patch_dropout < 1.0,
                 "vision_cfg.patch_dropout = " + std::to_string(vision.patch_dropout) + " is no share", "give 0 or more, and less than 1");
@@ -302,12 +238,20 @@ void ModelConfig::validate(const std::string& source) const {
   }
   check.divides("text_cfg.width", text.width, "text_cfg.heads", text.heads);
   check.one_of("text_cfg.pool_type", text.pool_type, {"argmax", "eos", "last", "first"});
+  const auto in_vocabulary = [&](const char* field, int id) {
+    check.require(id >= 0 && id < text.vocab_size, std::string(field) + " = " + std::to_string(id) + " is no token of the vocabulary",
+                  "text_cfg.vocab_size is " + std::to_string(text.vocab_size));
+  };
+  in_vocabulary("text_cfg.pad_id", text.pad_id);
+  if (text.pool_type == "eos") in_vocabulary("text_cfg.eos_id", text.eos_id);
   check.positive("vision_cfg.norm_kwargs.eps", vision.eps);
   check.positive("text_cfg.norm_kwargs.eps", text.eps);
   check.require(!quick_gelu || vision.is_siglip() || !(vision.gelu_tanh || text.gelu_tanh), "quick_gelu and act_kwargs exclude each other",
                 "remove one of them");
   for (const float value : preprocess.std) check.positive("preprocess_cfg.std", static_cast<double>(value));
   check.one_of("preprocess_cfg.resize_mode", preprocess.resize_mode, {"shortest", "longest", "squash"});
+  check.require(preprocess.fill_color >= 0 && preprocess.fill_color <= 255,
+                "preprocess_cfg.fill_color = " + std::to_string(preprocess.fill_color) + " is no brightness", "give 0 to 255");
   check.one_of("preprocess_cfg.interpolation", preprocess.interpolation, {"bicubic", "bilinear"});
 }
 
@@ -323,13 +267,13 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   }
   ModelConfig c;
   if (json.is_object() && json.contains("model_cfg")) {
-    Reader outer(json, source, "");
+    ConfigReader outer(json, source, "");
     outer.child("model_cfg");
     if (const Json* preprocess = outer.child("preprocess_cfg")) c.preprocess = read_preprocess(*preprocess, source);
     outer.finish();
     json = Json(json.at("model_cfg"));
   }
-  Reader r(json, source, "");
+  ConfigReader r(json, source, "");
   r.read("embed_dim", c.embed_dim);
   r.read("quick_gelu", c.quick_gelu);
   r.read("init_logit_scale", c.init_logit_scale);
@@ -420,10 +364,11 @@ std::string to_json(const ModelConfig& c) {
   if (c.init_logit_bias.has_value()) model["init_logit_bias"] = *c.init_logit_bias;
   model["vision_cfg"] = vision_json(c.vision);
   model["text_cfg"] = text_json(c.text);
-  const Json preprocess{{"mean", c.preprocess.mean},
-                        {"std", c.preprocess.std},
-                        {"interpolation", c.preprocess.interpolation},
-                        {"resize_mode", c.preprocess.resize_mode}};
+  Json preprocess{{"mean", c.preprocess.mean},
+                  {"std", c.preprocess.std},
+                  {"interpolation", c.preprocess.interpolation},
+                  {"resize_mode", c.preprocess.resize_mode}};
+  if (c.preprocess.fill_color != 0) preprocess["fill_color"] = c.preprocess.fill_color;
   return Json{{"model_cfg", model}, {"preprocess_cfg", preprocess}}.dump(2) + "\n";
 }
 

@@ -23,6 +23,7 @@ EvalTransform eval_transform_of(const ModelConfig& config) {
   EvalTransform t;
   t.size = config.vision.image_size;
   t.mode = mode == "squash" ? ResizeMode::squash : mode == "longest" ? ResizeMode::longest : ResizeMode::shortest;
+  t.fill = static_cast<std::uint8_t>(config.preprocess.fill_color);
   t.filter = config.preprocess.interpolation == "bilinear" ? Filter::bilinear : Filter::bicubic;
   return t;
 }

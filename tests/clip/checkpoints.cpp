@@ -1,8 +1,10 @@
 // Checkpoints of others: layouts found out, configurations inferred, activations compared; conversion.
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <filesystem>
 
+#include "clip/src/formats/hugging_face.h"
 #include "clip/src/formats/infer_config.h"
 #include "clip/src/formats/layout.h"
 #include "clip/src/formats/torch_archive.h"
@@ -10,6 +12,7 @@
 #include "tests/support/golden.h"
 #include "tests/support/temporary_folder.h"
 
+#include "twinlens/clip/embedding.h"
 #include "twinlens/clip/pretrained.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/file.h"
@@ -208,6 +211,54 @@ TEST_CASE("checkpoints: shards named by an index; names that lead elsewhere are 
   CHECK(features(*load_model(folder / "b")) == features(model));
   atomic_write(folder / "b/model.safetensors.index.json", R"({"weight_map":{"x":"../a/open_clip_model.safetensors"}})");
   CHECK_THROWS_WITH(load_model(folder / "b"), Contains("does not lie beside it"));
+}
+
+TEST_CASE("checkpoints: how pictures are prepared is carried over, or refused by name") {
+  const auto with = [](const std::string& preprocess, const std::string& text = "") {
+    return parse_model_config(R"({"model_cfg":{"embed_dim":32,"vision_cfg":{"image_size":16,"patch_size":4,"width":64,"layers":2},)"
+                              R"("text_cfg":{"context_length":9,"vocab_size":50,"width":64,"heads":1,"layers":1)" +
+                                  text + R"(}},"preprocess_cfg":{)" + preprocess + "}}",
+                              "here");
+  };
+  for (const std::string key : {"mean", "std"}) {
+    for (const std::string value : {"[0.5,0.5,0.5,0.5]", "[0.5,0.5]", "0.5"}) {
+      CHECK_THROWS_WITH(with("\"" + key + "\":" + value), Contains("'" + key + "' = " + value + " is not 3 numbers"));
+    }
+  }
+  CHECK_THROWS_WITH(with(R"("mode":"RGBA")"), Contains("'mode'"));
+  CHECK_THROWS_WITH(with(R"("fill_color":256)"), Contains("preprocess_cfg.fill_color = 256"));
+  CHECK_THROWS_WITH(with(R"("fill_color":[0,0,0])"), Contains("'fill_color'"));
+  const ModelConfig filled = with(R"("mode":"RGB","size":16,"resize_mode":"longest","fill_color":114)");
+  CHECK(eval_transform_of(filled).fill == 114);
+  CHECK(parse_model_config(to_json(filled), "again").preprocess.fill_color == 114);
+  const TemporaryFolder folder;
+  Clip model(filled, 3);
+  save_model(model, folder / "a");
+  CHECK_THROWS_WITH(convert_model(folder / "a", Layout::hugging_face, folder / "b"), Contains("longest side"));
+  CHECK(folder.names() == std::vector<std::string>{"a"});
+
+  CHECK_THROWS_WITH(with("", R"(,"pool_type":"eos","eos_id":50)"), Contains("text_cfg.eos_id = 50") && Contains("vocab_size is 50"));
+  CHECK_THROWS_WITH(with("", R"(,"pool_type":"eos","eos_id":-1)"), Contains("text_cfg.eos_id = -1"));
+  CHECK_THROWS_WITH(with("", R"(,"pad_id":50)"), Contains("text_cfg.pad_id = 50"));
+  CHECK(with("", R"(,"pool_type":"eos","eos_id":49,"pad_id":49)").text.eos_id == 49);
+}
+
+TEST_CASE("checkpoints: Hugging Face's picture processing is carried over, or refused by name") {
+  const auto read = [](const std::string& json) {
+    PreprocessConfig out;
+    parse_hugging_face_preprocess(json, "here", out);
+    return out;
+  };
+  const PreprocessConfig raw = read(R"({"do_normalize":false,"image_mean":[0.1,0.2,0.3],"image_std":[0.4,0.5,0.6]})");
+  CHECK(raw.mean == std::array<float, 3>{0.0F, 0.0F, 0.0F});
+  CHECK(raw.std == std::array<float, 3>{1.0F, 1.0F, 1.0F});
+  CHECK(read(R"({"do_normalize":true,"image_mean":[0.1,0.2,0.3]})").mean == std::array<float, 3>{0.1F, 0.2F, 0.3F});
+  CHECK(read(R"({"do_rescale":true,"rescale_factor":0.00392156862745098})").resize_mode == "shortest");
+  CHECK_THROWS_WITH(read(R"({"image_std":[0.1,0.2,0.3,0.4]})"), Contains("'image_std' is not 3 numbers"));
+  CHECK_THROWS_WITH(read(R"({"size":{"longest_edge":16}})"), Contains("longest side"));
+  CHECK_THROWS_WITH(read(R"({"do_rescale":false})"), Contains("divided by 255"));
+  CHECK_THROWS_WITH(read(R"({"rescale_factor":1.0})"), Contains("divided by 255"));
+  CHECK_THROWS_WITH(read(R"({"do_resize":false})"), Contains("not resized"));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "clip/src/formats/hugging_face.h"
 
+#include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "clip/src/formats/infer_config.h"
@@ -181,13 +183,27 @@ ModelConfig parse_hugging_face_config(const std::string& text, const std::string
 
 void parse_hugging_face_preprocess(const std::string& text, const std::string& source, PreprocessConfig& out) {
   const Json json = parse(text, source);
-  out.mean = get(json, "image_mean", out.mean, source);
-  out.std = get(json, "image_std", out.std, source);
+  const auto colours = [&](const char* key, std::array<float, 3>& values) {
+    if (json.contains(key) && json.at(key).is_array() && json.at(key).size() != 3)
+      refuse(std::string("'") + key + "' is not 3 numbers: " + json.at(key).dump().substr(0, 100), source);
+    values = get(json, key, values, source);
+  };
+  colours("image_mean", out.mean);
+  colours("image_std", out.std);
+  if (!get(json, "do_normalize", true, source)) {
+    out.mean = {0.0F, 0.0F, 0.0F};
+    out.std = {1.0F, 1.0F, 1.0F};
+  }
+  const double scale = get(json, "rescale_factor", 1.0 / 255.0, source);
+  if (!get(json, "do_rescale", true, source) || !(std::abs(scale * 255.0 - 1.0) < 1e-3))
+    refuse("pixels that are not divided by 255", source);
+  if (!get(json, "do_resize", true, source)) refuse("pictures that are not resized", source);
   // PIL's numbers
   const int resample = get(json, "resample", 3, source);
   if (resample != 2 && resample != 3) refuse("resample " + std::to_string(resample), source);
   out.interpolation = resample == 2 ? "bilinear" : "bicubic";
   const Json size = json.contains("size") ? json.at("size") : Json();
+  if (size.is_object() && size.contains("longest_edge")) refuse("pictures that are resized by their longest side", source);
   const bool both_sides = size.is_object() && size.contains("height");
   out.resize_mode = both_sides && !get(json, "do_center_crop", false, source) ? "squash" : "shortest";
 }

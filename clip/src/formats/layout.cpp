@@ -149,6 +149,7 @@ void check_hugging_face(const ModelConfig& c) {
   if (v.is_resnet()) refuse("a ResNet image tower: its CLIPModel knows ViT only");
   if (v.ls_init_value != 0.0 || c.text.ls_init_value != 0.0) refuse("layer scale");
   if (v.attentional_pool) refuse("attentional pooling");
+  if (c.preprocess.resize_mode == "longest") refuse("pictures that are resized by their longest side and filled up");
   if (v.is_siglip()) {
     if (!c.text.no_causal_mask || c.text.pool_type != "last" || !c.text.proj_bias) refuse("this text tower beside a SigLIP image tower");
     if (!c.init_logit_bias.has_value()) refuse("a SigLIP without logit bias");

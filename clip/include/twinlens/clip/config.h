@@ -71,6 +71,7 @@ struct PreprocessConfig {
   std::array<float, 3> std{0.26862954F, 0.26130258F, 0.27577711F};
   std::string interpolation = "bicubic";  // or bilinear
   std::string resize_mode = "shortest";   // or longest, squash
+  int fill_color = 0;                     // of the rims that longest leaves, 0 to 255
 };
 
 struct ModelConfig {
