@@ -1,6 +1,7 @@
 // torch's files: archives whole, made by hand, damaged and hostile; and those that are written here.
 
 #include <catch2/catch.hpp>
+#include <cstring>
 #include <random>
 #include <set>
 
@@ -128,7 +129,9 @@ TEST_CASE("checkpoints: an archive made by hand is read, its hostile sisters are
   refused(floats(tensor_pickle(6, {2, 3}, {4, 1})), "leaves its storage");
   refused(floats(tensor_pickle(6, {2, 3}, {3, 1}, 1)), "leaves its storage");
   refused(floats(tensor_pickle(6, {std::int64_t{1} << 40, std::int64_t{1} << 40}, {0, 0})), "leaves its storage");
-  refused(floats(tensor_pickle(6, {std::int64_t{1} << 62}, {0})), "leaves its storage");
+  refused(floats(tensor_pickle(6, {std::int64_t{1} << 62}, {0})), "more than twice as large");
+  refused(floats(tensor_pickle(6, {1 << 18, 2}, {0, 1})), "more than twice as large");
+  refused(floats(tensor_pickle(6, {2, 3}, {0, 3})), "leaves its storage");
   refused(floats(tensor_pickle(6, {2, 3}, {std::int64_t{1} << 62, std::int64_t{1} << 62})), "leaves its storage");
   refused(floats(tensor_pickle(6, {2, 3}, {-3, 1})), "no size");
   refused(floats(tensor_pickle(6, {2, 3}, {3})), "more sizes than strides");
@@ -149,6 +152,29 @@ TEST_CASE("checkpoints: an archive made by hand is read, its hostile sisters are
   refused(big, "big endian");
   Members bomb = floats(tensor_pickle(1 << 24, {1 << 24}, {1}), 1 << 24);
   CHECK_THAT(complaint(bomb, true), Contains("longer than the whole file"));
+}
+
+TEST_CASE("checkpoints: expanded tensors are read, and a torch.dtype beside the weights is passed over") {
+  const TemporaryFolder folder;
+  std::string pickle = tensor_pickle(6, {4, 1, 3}, {0, 6, 2}, 1);
+  pickle.pop_back();
+  pickle += text("dtype") + "ctorch\nfloat32\ns" + text("dtypes") + "}" + text("half") + "ctorch\nfloat16\nss.";
+  Members members = floats(pickle);
+  const float values[6] = {0, 1, 2, 3, 4, 5};
+  std::memcpy(members.back().second.data(), values, sizeof(values));
+  write_zip(folder / "x.pt", members);
+  const TorchArchive file(folder / "x.pt");
+  CHECK(names_of(file) == std::set<std::string>{"x"});
+  const Tensor x = file.read({"x"}).at("x");
+  CHECK(x.shape() == Shape{4, 1, 3});
+  CHECK(x.to_vector() == std::vector<float>{1, 3, 5, 1, 3, 5, 1, 3, 5, 1, 3, 5});
+  // One that nobody asks for may repeat its elements as it likes.
+  write_zip(folder / "large.pt", floats(tensor_pickle(6, {std::int64_t{1} << 40}, {0})));
+  CHECK(TorchArchive(folder / "large.pt").read({}).empty());
+  CHECK_THROWS_WITH(read_pickle("\x80\x02"
+                                "ctorch\nfloat32\n)R.",
+                                "here"),
+                    Contains("a call of 'torch float32'"));
 }
 
 TEST_CASE("checkpoints: a pickle can name nothing but tensors") {

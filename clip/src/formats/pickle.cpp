@@ -43,6 +43,12 @@ std::string storage_class(const std::string& global) {
   return {};
 }
 
+// Values of torch.dtype, which stand beside weights (of a config, say) and are only names here.
+constexpr std::array kDTypes = {"torch float32",    "torch float64",       "torch float16",     "torch bfloat16",  "torch int64",
+                                "torch int32",      "torch int16",         "torch int8",        "torch uint8",     "torch uint16",
+                                "torch uint32",     "torch uint64",        "torch bool",        "torch complex32", "torch complex64",
+                                "torch complex128", "torch float8_e4m3fn", "torch float8_e5m2", "torch qint8",     "torch quint8"};
+
 // Classes of TorchScript modules, which are only names here.
 bool is_script_class(const std::string& global) { return global.rfind("__torch__", 0) == 0; }
 
@@ -265,7 +271,7 @@ class Machine {
 
   void global(std::string name) {
     if (!is_among(name, kRebuildTensor) && !is_among(name, kFirstArgument) && name != kOrderedDict && storage_class(name).empty() &&
-        !is_script_class(name)) {
+        !is_script_class(name) && !is_among(name, kDTypes)) {
       for (char& c : name) c = c == ' ' ? '.' : static_cast<unsigned char>(c) < 32 ? '?' : c;
       fail("it names '" + name.substr(0, 100) + "', which is none of the classes of PyTorch's tensors and would have to be executed");
     }

@@ -19,7 +19,8 @@ namespace {
 using Kind = PickleValue::Kind;
 
 constexpr std::uint64_t kLargestPickle = 64U << 20U;
-constexpr int kDeepest = 64;  // levels of modules
+constexpr int kDeepest = 64;                 // levels of modules
+constexpr std::uint64_t kSmall = 1U << 20U;  // bytes that a file of any size may become
 constexpr std::size_t kLongestName = 500, kMostTensors = 100'000;
 
 struct Type {
@@ -170,7 +171,7 @@ TorchArchive::TorchArchive(const std::string& path) : path_(path), file_size_(In
     entry.offset = tensor.integer;
     entry.storage = values[storage.items[0]].text;
     entry.storage_count = storage.integer;
-    // The last element lies in the storage, and elements are not repeated by strides of 0: then nothing is larger than the file.
+    // The last element lies in the storage. Strides of 0 repeat elements (expand): how often, read() looks at.
     std::int64_t count = 1, last = entry.offset;
     bool fits = true, empty = false;
     for (std::size_t d = 0; d < entry.shape.size(); ++d) {
@@ -180,7 +181,7 @@ TorchArchive::TorchArchive(const std::string& path) : path_(path), file_size_(In
              !__builtin_mul_overflow(std::max<std::int64_t>(0, entry.shape[d] - 1), entry.strides[d], &span) &&
              !__builtin_add_overflow(last, span, &last);
     }
-    if (!fits || (!empty && (last >= entry.storage_count || count > entry.storage_count))) {
+    if (!fits || (!empty && last >= entry.storage_count)) {
       refuse("the tensor '" + name.substr(0, 200) + "' leaves its storage");
     }
     entries_.emplace(name, std::move(entry));
@@ -232,9 +233,10 @@ std::map<std::string, Tensor> TorchArchive::read(const std::set<std::string>& na
     of_storage["data/" + it->second.storage].push_back(name);
     std::uint64_t elements = 1;
     for (const std::int64_t size : it->second.shape) elements *= static_cast<std::uint64_t>(size);
-    bytes_wanted += elements * static_cast<std::uint64_t>(type_of(it->second.dtype).bytes);
-    // Tensors may share a storage, but not so often that a small file fills the memory.
-    if (bytes_wanted / 2 > file_size_) refuse("its tensors are more than twice as large as the file");
+    // Tensors may share a storage or repeat elements, but not so often that a small file fills the memory.
+    const std::uint64_t most = 2 * file_size_ + kSmall;
+    bytes_wanted += std::min(elements, most + 1) * static_cast<std::uint64_t>(type_of(it->second.dtype).bytes);
+    if (bytes_wanted > most) refuse("its tensors are more than twice as large as the file, from '" + name.substr(0, 200) + "' on");
   }
   std::map<std::string, Tensor> out;
   for_each_member([&](const std::string& member, std::uint64_t size, const std::function<void(void*)>& read) {

@@ -1,7 +1,7 @@
 #pragma once
 // Checkpoints of torch.save (.pt, .pth, .bin) and TorchScript archives: a zip of stored members, one of them a pickle (pickle.h) that says
-// which tensors lie where in the others. Nothing in it is executed, no member's name is used as a path, and no more memory is taken than
-// the file is long, pickle aside. Whatever does not fit is a FileError.
+// which tensors lie where in the others. Nothing in it is executed, no member's name is used as a path. Tensors that share or repeat
+// elements (expand) are written out, all that are read to twice the file's length and 1 MiB at most. Whatever does not fit is a FileError.
 
 #include <cstdint>
 #include <functional>
