@@ -20,8 +20,8 @@ struct ClassifyFlags {
 };
 
 int classify(const ClassifyFlags& flags) {
+  const std::vector<std::string> names = read_classes(flags.classes);
   const LoadedModel m = load(flags.model, flags.device);
-  const std::vector<std::string> names = read_lines(flags.classes);
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates));
   EmbedOptions options;
   flags.pictures.apply_to(options);
@@ -56,7 +56,7 @@ int classify(const ClassifyFlags& flags) {
 Action add_classify(CLI::App& app) {
   auto flags = std::make_shared<ClassifyFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
-  app.add_option("--classes", flags->classes, "File with one class name a line")->required();
+  app.add_option("--classes", flags->classes, "File with one class name a line, each once")->required();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")
       ->capture_default_str();
   app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(at_least(1));

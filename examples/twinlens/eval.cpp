@@ -64,7 +64,11 @@ std::optional<SeenWords> seen_words(const EvalFlags& flags) {
   return words;
 }
 
-Json results(const EvalFlags& flags) {
+Json results(EvalFlags flags) {
+  if (!flags.classes.empty() && flags.task != "retrieval") {
+    flags.class_names = read_classes(flags.classes);
+    if (flags.class_names.size() < 2) fail_with_one_class(flags, flags.class_names.front(), "--classes " + flags.classes, "add the others");
+  }
   const LoadedModel m = load(flags.model, flags.device);
   const std::optional<SeenWords> seen = seen_words(flags);
   const EvalData d = embedded(flags, m, flags.data);
@@ -112,7 +116,7 @@ Action add_eval(CLI::App& app) {
   app.add_option("--csv-separator", flags->csv_separator, "Sniffed when not given");
   app.add_option("--csv-img-key", flags->csv_img_key, "Column of image paths");
   app.add_option("--csv-caption-key", flags->csv_caption_key, "Column of captions");
-  app.add_option("--classes", flags->classes, "zeroshot, linear-probe, knn: file with one class a line; default: the labels of the data");
+  app.add_option("--classes", flags->classes, "zeroshot, linear-probe, knn: file with one class a line, two at least; default: the labels of the data");
   app.add_option("--label", flags->label, "zeroshot, linear-probe, knn: metadata field that holds the label")->capture_default_str();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file")->capture_default_str();
   app.add_option("--seen-words", flags->seen_words,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "twinlens/clip/knn.h"
 #include "twinlens/clip/linear_probe.h"
@@ -44,14 +45,14 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
     if (labels.back().empty())
       throw ConfigError("sample " + d.data->key(sample) + " has no label '" + flags.label + "'; --label; name a metadata field");
   }
-  if (names.empty() && !flags.classes.empty()) names = read_lines(flags.classes);
+  if (names.empty()) names = flags.class_names;
   if (names.empty()) {
     names = labels;
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
   }
   std::map<std::string, std::int64_t> index;
-  for (std::size_t i = 0; i < names.size(); ++i) index.emplace(names[i], static_cast<std::int64_t>(i));  // of equal names the first
+  for (std::size_t i = 0; i < names.size(); ++i) index.emplace(names[i], static_cast<std::int64_t>(i));
   std::vector<std::int64_t> out;
   for (const std::string& label : labels) {
     const auto it = index.find(label);
@@ -64,6 +65,10 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
 }
 
 }  // namespace
+
+void fail_with_one_class(const EvalFlags& flags, const std::string& name, const std::string& place, const std::string& remedy) {
+  throw ConfigError(flags.task + ": at least two classes are needed, and there is one, '" + name + "'; " + place + "; " + remedy);
+}
 
 Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen) {
   const auto shown_by = [&](std::int64_t row) -> const auto& { return d.embedded.texts_of[static_cast<std::size_t>(row)]; };
@@ -92,6 +97,9 @@ Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen)
 Json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d, const std::optional<SeenWords>& seen) {
   std::vector<std::string> names;
   const std::vector<std::int64_t> labels = labels_of(flags, d, names);
+  if (names.size() < 2)
+    fail_with_one_class(flags, names.front(), "--data " + flags.data,
+                        "add pictures of others, name all classes by --classes, or choose another --label");
   const EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates), options);
   const Tensor images = rows_of(d.embedded.images, d.rows);
@@ -150,6 +158,10 @@ Split split_of(const EvalFlags& flags, const EvalData& d, const EvalData* train)
     }
     if (test_rows.empty()) throw ConfigError(flags.task + ": no class has five pictures to hold one out; --data; give --train-data");
   }
+  const std::set<std::int64_t> fitted(s.train_labels.begin(), s.train_labels.end());
+  if (fitted.size() < 2)
+    fail_with_one_class(flags, s.names[static_cast<std::size_t>(*fitted.begin())],
+                        train == nullptr ? "--data " + flags.data : "--train-data " + flags.train_data, "add pictures of others to fit on");
   s.train = rows_of(from.embedded.images, train_rows);
   s.test = rows_of(d.embedded.images, test_rows);
   return s;

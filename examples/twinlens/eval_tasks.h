@@ -17,6 +17,7 @@ struct EvalFlags {
   int knn_k = 20;
   PictureFlags pictures;
   bool json = false;
+  std::vector<std::string> class_names = {};  // those of --classes
 };
 
 // Embedded samples of a dataset; `rows` are those that --where leaves.
@@ -25,6 +26,9 @@ struct EvalData {
   EmbeddedDataset embedded;
   std::vector<std::int64_t> rows;
 };
+
+// With one class, every answer would be right.
+[[noreturn]] void fail_with_one_class(const EvalFlags& flags, const std::string& name, const std::string& place, const std::string& remedy);
 
 nlohmann::ordered_json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen);
 nlohmann::ordered_json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 #include <numeric>
+#include <set>
 
 #include "examples/twinlens/number_checks.h"
 
@@ -68,6 +69,15 @@ std::vector<std::string> read_lines(const std::string& path) {
   }
   if (lines.empty()) throw ConfigError("file has no lines; " + path + "; write one entry a line");
   return lines;
+}
+
+std::vector<std::string> read_classes(const std::string& path) {
+  std::vector<std::string> names = read_lines(path);
+  std::set<std::string> seen;
+  for (const std::string& name : names) {
+    if (!seen.insert(name).second) throw ConfigError("class '" + name + "' stands more than once; " + path + "; leave one of them");
+  }
+  return names;
 }
 
 std::vector<double> probabilities(const std::vector<double>& logits) {

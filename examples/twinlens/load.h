@@ -25,6 +25,8 @@ EmbedOptions embed_options(int batch_size, const std::string& precision, const s
 
 // The lines of a text file, empty ones left out. Throws FileError, and ConfigError when none is left.
 std::vector<std::string> read_lines(const std::string& path);
+// The same of class names. Throws ConfigError when one stands twice: its pictures would belong to either.
+std::vector<std::string> read_classes(const std::string& path);
 
 // The flags of every subcommand that reads pictures; without those that say how they are decoded where something else says it.
 struct PictureFlags {

@@ -266,16 +266,9 @@ TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]")
   CHECK((zeroshot["zeroshot_top1_seen"].get<double>() + 2 * zeroshot["zeroshot_top1_unseen"].get<double>()) / 3 ==
         Approx(zeroshot["zeroshot_top1"].get<double>()));
 
-  // A class that stands twice moves no other class.
-  write_text(folder / "classes.txt", "blue\ngreen\nred\n");
-  write_text(folder / "twice.txt", "blue\nblue\ngreen\nred\n");
-  const auto top1 = [&](const char* classes) {
-    return json_of({"eval", "--model", model, "--data", folder / "data", "--task", "zeroshot", "--classes", folder / classes,
-                    "--json"})["zeroshot_top1"]
-        .get<double>();
-  };
-  CHECK(top1("classes.txt") == zeroshot["zeroshot_top1"]);
-  CHECK(top1("twice.txt") == top1("classes.txt"));
+  write_text(folder / "classes.txt", "red\nblue\ngreen\n");
+  CHECK(json_of({"eval", "--model", model, "--data", folder / "data", "--task", "zeroshot", "--classes", folder / "classes.txt",
+                 "--json"})["zeroshot_top1"] == zeroshot["zeroshot_top1"]);
 
   const Json probe = json_of({"eval", "--model", model, "--data", folder / "data", "--task", "linear-probe", "--json"});
   CHECK(probe["num_train_images"] == 24);
@@ -301,6 +294,44 @@ TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]")
   const Json swapped =
       json_of({"eval", "--model", model, "--data", folder / "data", "--train-data", folder / "train", "--task", "linear-probe", "--json"});
   CHECK(swapped["linear_probe_top1"].get<double>() == Approx(1.0 / 3));
+}
+
+TEST_CASE("classes that cannot be told apart are refused: one alone, and one that stands twice", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  write_class_folders(folder / "data", 5);
+  fs::create_directories(folder / "one");
+  fs::copy(folder / "data/red", folder / "one/red");
+  write_text(folder / "one.txt", "red\n");
+  write_text(folder / "twice.txt", "blue\ngreen\nred\nblue\n");
+  const auto refused = [&](const Words& words, const std::string& message) {
+    const Outcome o = run(words);
+    INFO(o.err);
+    CHECK(o.status == 1);
+    CHECK(o.out.empty());
+    CHECK_THAT(o.err, Contains("error: " + message));
+  };
+  for (const std::string task : {"zeroshot", "knn", "linear-probe"}) {
+    const auto eval = [&](const std::string& data, const Words& more) {
+      Words words{"eval", "--model", model, "--task", task, "--data", folder / data};
+      words.insert(words.end(), more.begin(), more.end());
+      return words;
+    };
+    const std::string one = task + ": at least two classes are needed, and there is one, 'red'; ";
+    refused(eval("one", {}), one + "--data " + (folder / "one") + "; ");
+    refused(eval("data", {"--where", "class=red"}), one + "--data ");
+    refused(eval("data", {"--classes", folder / "one.txt"}), one + "--classes " + (folder / "one.txt") + "; ");
+    refused(eval("data", {"--classes", folder / "twice.txt"}), "class 'blue' stands more than once; " + (folder / "twice.txt"));
+    // Pictures of one class, measured against three, are a measurement.
+    write_text(folder / "three.txt", "blue\ngreen\nred\n");
+    if (task == "zeroshot") {
+      CHECK(run(eval("one", {"--classes", folder / "three.txt"})).status == 0);
+      continue;
+    }
+    refused(eval("data", {"--train-data", folder / "one", "--classes", folder / "three.txt"}), one + "--train-data " + (folder / "one"));
+    CHECK(run(eval("one", {"--train-data", folder / "data"})).status == 0);
+  }
+  refused({"classify", "--model", model, "--classes", folder / "twice.txt", picture(0)}, "class 'blue' stands more than once; ");
 }
 
 }  // namespace
