@@ -25,12 +25,12 @@ int classify(const ClassifyFlags& flags) {
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates));
   EmbedOptions options;
   flags.pictures.apply_to(options);
-  const Tensor images = embed_image_files(*m.clip, flags.images, options);
+  const EmbeddedFiles images = embed_usable_files(*m.clip, flags.images, options);
   const double scale = m.clip->logit_scale_value();
-  const std::vector<float> i = images.to_vector(), c = classes.to_vector();
-  const auto d = static_cast<std::size_t>(images.size(1));
+  const std::vector<float> i = images.features.to_vector(), c = classes.to_vector();
+  const auto d = static_cast<std::size_t>(images.features.size(1));
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  for (std::size_t n = 0; n < flags.images.size(); ++n) {
+  for (std::size_t n = 0; n < images.names.size(); ++n) {
     std::vector<double> scores(names.size()), logits(names.size());
     for (std::size_t k = 0; k < names.size(); ++k) {
       scores[k] = std::inner_product(i.begin() + static_cast<std::ptrdiff_t>(n * d), i.begin() + static_cast<std::ptrdiff_t>((n + 1) * d),
@@ -38,16 +38,16 @@ int classify(const ClassifyFlags& flags) {
       logits[k] = scale * scores[k];
     }
     const std::vector<double> p = probabilities(logits);
-    if (!flags.json) print("{}\n", flags.images[n]);
+    if (!flags.json) print("{}\n", images.names[n]);
     for (const std::size_t k : best_first(scores, static_cast<std::size_t>(flags.top))) {
       if (flags.json) {
-        results.push_back({{"image", flags.images[n]}, {"label", names[k]}, {"score", scores[k]}, {"probability", p[k]}});
+        results.push_back({{"image", images.names[n]}, {"label", names[k]}, {"score", scores[k]}, {"probability", p[k]}});
       } else {
         print("{:>8.2f} %  {}\n", 100 * p[k], names[k]);
       }
     }
   }
-  if (flags.json) print_json(nlohmann::ordered_json{{"results", results}});
+  if (flags.json) print_json(results_json(results, images.skipped));
   return 0;
 }
 
@@ -62,7 +62,7 @@ Action add_classify(CLI::App& app) {
   app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(at_least(1));
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   flags->pictures.add_to(app);
-  app.add_option("images", flags->images, "Image files")->required();
+  app.add_option("images", flags->images, "Image files; those that cannot be read are skipped")->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Example:\n  twinlens classify --model logs/quickstart/model --classes names.txt --top 3 cat.png dog.jpg");
   return [flags] { return classify(*flags); };

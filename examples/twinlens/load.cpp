@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <numeric>
 #include <set>
@@ -9,6 +10,8 @@
 #include "examples/twinlens/number_checks.h"
 
 #include "twinlens/clip/precision.h"
+#include "twinlens/core/file.h"
+#include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
@@ -39,6 +42,41 @@ void PictureFlags::apply_to(EmbedOptions& options) const {
   options.exif_orientation = exif_orientation;
   options.fast_decode = fast_decode;
   options.device_transforms = device_transforms;
+}
+
+EmbeddedFiles embed_usable_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options) {
+  EmbeddedFiles out;
+  std::vector<Tensor> parts;
+  std::vector<std::string> bytes, names;
+  std::string first_reason;
+  const auto skip = [&](const std::string& name, const std::string& reason) {
+    if (++out.skipped == 1) first_reason = reason;
+    if (paths.size() > 1) std::fprintf(stderr, "skipped %s: %s\n", name.c_str(), reason.c_str());
+  };
+  const auto embed_batch = [&] {
+    const LoadedPictures pictures = load_pictures(model, bytes, names, options);
+    for (const SkippedSample& s : pictures.skipped) skip(s.key, s.reason);
+    for (const std::int64_t k : pictures.kept) out.names.push_back(names[static_cast<std::size_t>(k)]);
+    if (!pictures.kept.empty()) parts.push_back(embed_pictures(model, pictures.pixels, options));
+    bytes.clear();
+    names.clear();
+  };
+  for (const std::string& path : paths) {
+    try {
+      bytes.push_back(read_file(path));
+      names.push_back(path);
+    } catch (const FileError& e) {
+      skip(path, e.what());
+    }
+    if (bytes.size() == static_cast<std::size_t>(options.batch_size)) embed_batch();
+  }
+  if (!bytes.empty()) embed_batch();
+  if (parts.empty())
+    throw FileError(paths.size() == 1 ? first_reason : "none of " + std::to_string(paths.size()) + " pictures is usable; first: " + first_reason);
+  if (out.skipped > 0)
+    std::fprintf(stderr, "note: %lld of %zu pictures were skipped\n", static_cast<long long>(out.skipped), paths.size());
+  out.features = concat(parts, 0);
+  return out;
 }
 
 std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count) {
@@ -78,6 +116,12 @@ std::vector<std::string> read_classes(const std::string& path) {
     if (!seen.insert(name).second) throw ConfigError("class '" + name + "' stands more than once; " + path + "; leave one of them");
   }
   return names;
+}
+
+nlohmann::ordered_json results_json(const nlohmann::ordered_json& results, std::int64_t skipped) {
+  nlohmann::ordered_json out{{"results", results}};
+  if (skipped > 0) out["skipped"] = skipped;
+  return out;
 }
 
 std::vector<double> probabilities(const std::vector<double>& logits) {

@@ -36,8 +36,20 @@ struct PictureFlags {
   void apply_to(EmbedOptions& options) const;
 };
 
+// Features (N, E) of picture files, each with its name. One that cannot be used is left out, with a line on stderr that says why. Throws
+// FileError when none is left.
+struct EmbeddedFiles {
+  Tensor features;
+  std::vector<std::string> names;
+  std::int64_t skipped = 0;
+};
+EmbeddedFiles embed_usable_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options);
+
 // Indices of the `count` largest scores, the largest first, equal ones in order.
 std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count);
+
+// {"results": [...]}, and "skipped", how many pictures were left out, where any was.
+nlohmann::ordered_json results_json(const nlohmann::ordered_json& results, std::int64_t skipped);
 
 // softmax of logits
 std::vector<double> probabilities(const std::vector<double>& logits);

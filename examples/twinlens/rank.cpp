@@ -21,9 +21,10 @@ int rank(const RankFlags& flags) {
   const std::vector<float> text = embed_texts(*m.clip, *m.tokenizer, {flags.text}).to_vector();
   EmbedOptions options;
   flags.pictures.apply_to(options);
-  const std::vector<float> images = embed_image_files(*m.clip, flags.images, options).to_vector();
+  const EmbeddedFiles pictures = embed_usable_files(*m.clip, flags.images, options);
+  const std::vector<float> images = pictures.features.to_vector();
   const double scale = m.clip->logit_scale_value();
-  std::vector<double> scores(flags.images.size()), logits(flags.images.size());
+  std::vector<double> scores(pictures.names.size()), logits(pictures.names.size());
   for (std::size_t i = 0; i < scores.size(); ++i) {
     scores[i] = std::inner_product(text.begin(), text.end(), images.begin() + static_cast<std::ptrdiff_t>(i * text.size()), 0.0);
     logits[i] = scale * scores[i];
@@ -33,12 +34,12 @@ int rank(const RankFlags& flags) {
   const std::size_t count = flags.top > 0 ? static_cast<std::size_t>(flags.top) : scores.size();
   for (const std::size_t i : best_first(scores, count)) {
     if (flags.json) {
-      results.push_back({{"image", flags.images[i]}, {"text", flags.text}, {"score", scores[i]}, {"probability", p[i]}});
+      results.push_back({{"image", pictures.names[i]}, {"text", flags.text}, {"score", scores[i]}, {"probability", p[i]}});
     } else {
-      print("{:>8.2f} %  {:.4f}  {}\n", 100 * p[i], scores[i], flags.images[i]);
+      print("{:>8.2f} %  {:.4f}  {}\n", 100 * p[i], scores[i], pictures.names[i]);
     }
   }
-  if (flags.json) print_json(nlohmann::ordered_json{{"results", results}});
+  if (flags.json) print_json(results_json(results, pictures.skipped));
   return 0;
 }
 
@@ -51,7 +52,7 @@ Action add_rank(CLI::App& app) {
   app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
   app.add_option("--top", flags->top, "Only so many, the best; default: all")->check(at_least(1));
   flags->pictures.add_to(app);
-  app.add_option("images", flags->images, "Image files")->required();
+  app.add_option("images", flags->images, "Image files; those that cannot be read are skipped")->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Example:\n  twinlens rank --model logs/quickstart/model --text 'red heart' generated/*.png");
   return [flags] { return rank(*flags); };

@@ -113,6 +113,39 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   CHECK_THAT(nothing.err, Contains("no usable picture; " + (folder / "empty")));
 }
 
+TEST_CASE("rank and classify leave out what cannot be read, say so and go on", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  write_text(folder / "broken.png", "no picture");
+  write_text(folder / "classes.txt", "red\ngreen\n");
+  const std::string missing = folder / "missing.png", broken = folder / "broken.png";
+  for (const Words& command : {Words{"rank", "--model", model, "--text", "a red square"},
+                               Words{"classify", "--model", model, "--classes", folder / "classes.txt", "--top", "1"}}) {
+    const auto with = [&](const Words& images) {
+      Words words = command;
+      words.emplace_back("--json");
+      words.insert(words.end(), images.begin(), images.end());
+      return words;
+    };
+    const Outcome some = run(with({missing, picture(0), folder.path(), broken, picture(1)}));
+    INFO(some.err);
+    CHECK(some.status == 0);
+    CHECK_THAT(some.err, Contains("skipped " + missing + ": cannot open the file: No such file") &&
+                             Contains("skipped " + broken + ": not a picture of a known format") &&
+                             Contains("skipped " + folder.path() + ": cannot open the file: Is a directory") &&
+                             Contains("note: 3 of 5 pictures were skipped"));
+    // The others are what they are without it.
+    Json expected = json_of(with({picture(0), picture(1)}));
+    CHECK_FALSE(expected.contains("skipped"));
+    expected["skipped"] = 3;
+    CHECK(Json::parse(some.out) == expected);
+    const Outcome none = run(with({missing, broken}));
+    CHECK(none.status == 1);
+    CHECK(none.out.empty());
+    CHECK_THAT(none.err, Contains("error: none of 2 pictures is usable; first: cannot open the file: No such file") && Contains(missing));
+  }
+}
+
 TEST_CASE("index and search", "[program]") {
   const TemporaryFolder folder;
   const std::string &model = trained_model().model, &data = trained_model().data;
