@@ -25,12 +25,20 @@ constexpr const char *kFacts = "index.json", *kFeatures = "embeddings.safetensor
 
 std::string within(const std::string& folder, const char* name) { return (fs::path(folder) / name).string(); }
 
-Json facts_of(const std::string& folder) {
+// What index.json says.
+struct Facts {
+  std::string model;
+  std::int64_t count;
+  std::vector<float> probe;
+};
+
+Facts facts_of(const std::string& folder) {
   std::error_code ignored;
   if (!fs::exists(within(folder, kFacts), ignored))
     throw FileError("not an index: index.json is missing; " + folder + "; make it by twinlens index");
   try {
-    return Json::parse(read_file(within(folder, kFacts)));
+    const Json json = Json::parse(read_file(within(folder, kFacts)));
+    return {json.value("model", "unknown"), json.value("count", std::int64_t{-1}), json.value("probe", std::vector<float>())};
   } catch (const Json::exception& e) {
     throw FileError("the index is damaged: " + std::string(e.what()) + "; " + within(folder, kFacts) + "; make it anew by twinlens index");
   }
@@ -119,19 +127,19 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
 
 PictureIndex::PictureIndex(const std::string& folder, const Clip& model, const Tokenizer& tokenizer)
     : folder_(existing(folder)), reader_(within(folder, kFeatures)) {
-  const Json facts = facts_of(folder);
+  const Facts facts = facts_of(folder);
   const std::vector<float> now = embed_texts(model, tokenizer, {kProbe}).to_vector();
-  const auto then = facts.value("probe", std::vector<float>());
+  const std::vector<float>& then = facts.probe;
   double distance = then.size() == now.size() ? 0.0 : 2.0;
   for (std::size_t i = 0; i < std::min(then.size(), now.size()); ++i) {
     const double d = static_cast<double>(then[i]) - static_cast<double>(now[i]);
     distance += d * d;
   }
   if (!(std::sqrt(distance) < 0.05)) {
-    throw ConfigError("the index was made by another model (" + facts.value("model", std::string("unknown")) + "); " + folder +
+    throw ConfigError("the index was made by another model (" + facts.model + "); " + folder +
                       "; give that --model or make the index anew");
   }
-  if (facts.value("count", std::int64_t{-1}) != reader_.count())
+  if (facts.count != reader_.count())
     throw FileError("the index is damaged: index.json and the embeddings differ in number; " + folder + "; make it anew by twinlens index");
 }
 

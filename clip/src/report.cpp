@@ -56,7 +56,7 @@ std::vector<Curve> read_curves(const std::filesystem::path& metrics_jsonl) {
   std::string line;
   while (std::getline(file, line)) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (!json.is_object() || !json.contains("step")) continue;
+    if (!json.is_object() || !json.contains("step") || !json["step"].is_number()) continue;
     for (Curve& curve : curves) {
       const auto it = json.find(curve.key);
       if (it != json.end() && it->is_number()) curve.points.emplace_back(json["step"].get<double>(), it->get<double>());

@@ -93,6 +93,7 @@ void RunLog::rewind_metrics(const std::filesystem::path& folder, std::int64_t st
   while (std::getline(file, text)) {
     const auto json = nlohmann::ordered_json::parse(text, nullptr, false);
     if (!json.is_object()) continue;  // a line that a killed run left half written
+    if (json.contains("step") && !json["step"].is_number_integer()) continue;
     const auto at = json.value("step", std::int64_t{0});
     if (at < step || (at == step && !(evaluation_due && is_evaluation(json)))) kept += text + "\n";
   }

@@ -33,9 +33,18 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kOfValidation = "validation: ";  // what the reason of a skipped sample begins with
 
+// Whether a run has begun in its folder.
+bool has_begun(const fs::path& folder) {
+  std::error_code error;
+  const bool there = fs::exists(folder / "params.json", error);
+  if (error)
+    throw FileError("run folder cannot be looked at: " + error.message() + "; " + folder.string() + "; choose another --logs or --name");
+  return there;
+}
+
 // A run that was ended before its first checkpoint is begun again by --resume latest.
 bool begins_anew(const fs::path& folder, const std::string& resume) {
-  if (resume != "latest" || !fs::exists(folder / "params.json") || !list_checkpoints(folder / "checkpoints").empty()) return false;
+  if (resume != "latest" || !has_begun(folder) || !list_checkpoints(folder / "checkpoints").empty()) return false;
   std::fprintf(stderr, "note: the run has no checkpoint yet and begins at step 0; %s\n", folder.string().c_str());
   return true;
 }
@@ -65,7 +74,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   if (o_.resume == "latest" && o_.name.empty()) throw ConfigError("it is not said which run goes on; --resume latest; give --name");
   o_.name = run_name(o_);
   folder_ = fs::path(o_.logs) / o_.name;
-  if (o_.resume.empty() && fs::exists(folder_ / "params.json")) {
+  if (o_.resume.empty() && has_begun(folder_)) {
     throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() +
                       "; choose another --name, or continue it with --resume latest");
   }

@@ -1,6 +1,5 @@
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "examples/twinlens/command.h"
@@ -42,8 +41,7 @@ Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptio
     return !result.stopped;
   };
   if (!flags.texts.empty()) {
-    std::ifstream lines(flags.texts);
-    if (!lines) throw FileError("cannot be read; " + flags.texts + "; check the path and its permissions");
+    std::ifstream lines = open_lines(flags.texts);
     embed_lines(*m.clip, *m.tokenizer, lines, options, take);
   } else {
     PictureStream pictures(flags.images);
@@ -61,10 +59,17 @@ Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptio
   return result;
 }
 
+// Where a path leads, however it is written.
+std::filesystem::path place_of(const std::string& path) {
+  std::error_code unreadable;
+  const std::filesystem::path place = std::filesystem::weakly_canonical(path, unreadable);
+  return unreadable ? std::filesystem::path(path).lexically_normal() : place;
+}
+
 int embed(const EmbedFlags& flags) {
   if (flags.images.empty() == flags.texts.empty())
     throw ConfigError("give either --images or --texts; command line; not both and not none");
-  if (!flags.names.empty() && std::filesystem::weakly_canonical(flags.names) == std::filesystem::weakly_canonical(flags.output))
+  if (!flags.names.empty() && place_of(flags.names) == place_of(flags.output))
     throw ConfigError("names and embeddings would be one file; --output, --names " + flags.names + "; give two");
   const LoadedModel m = load(flags.model, flags.device);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);

@@ -1,9 +1,11 @@
 #include "examples/twinlens/load.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
+#include <cstring>
+#include <filesystem>
 #include <numeric>
 #include <set>
 
@@ -72,9 +74,9 @@ EmbeddedFiles embed_usable_files(const Clip& model, const std::vector<std::strin
   }
   if (!bytes.empty()) embed_batch();
   if (parts.empty())
-    throw FileError(paths.size() == 1 ? first_reason : "none of " + std::to_string(paths.size()) + " pictures is usable; first: " + first_reason);
-  if (out.skipped > 0)
-    std::fprintf(stderr, "note: %lld of %zu pictures were skipped\n", static_cast<long long>(out.skipped), paths.size());
+    throw FileError(paths.size() == 1 ? first_reason
+                                      : "none of " + std::to_string(paths.size()) + " pictures is usable; first: " + first_reason);
+  if (out.skipped > 0) std::fprintf(stderr, "note: %lld of %zu pictures were skipped\n", static_cast<long long>(out.skipped), paths.size());
   out.features = concat(parts, 0);
   return out;
 }
@@ -95,9 +97,16 @@ EmbedOptions embed_options(int batch_size, const std::string& precision, const s
   return options;
 }
 
-std::vector<std::string> read_lines(const std::string& path) {
+std::ifstream open_lines(const std::string& path) {
   std::ifstream file(path);
-  if (!file) throw FileError("cannot be read; " + path + "; check the path and its permissions");
+  if (!file) throw FileError(std::string("cannot be read: ") + std::strerror(errno) + "; " + path + "; check the path and its permissions");
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw FileError("cannot be read: it is a folder; " + path + "; give a file of lines");
+  return file;
+}
+
+std::vector<std::string> read_lines(const std::string& path) {
+  std::ifstream file = open_lines(path);
   std::vector<std::string> lines;
   std::string line;
   for (bool first = true; std::getline(file, line); first = false) {

@@ -2,6 +2,7 @@
 // What the subcommands share: a model with its tokenizer, and JSON of ranked results.
 
 #include <CLI/CLI.hpp>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -22,6 +23,9 @@ LoadedModel load(const std::string& model, const std::string& device);
 
 EmbedOptions embed_options(int batch_size, const std::string& precision, const std::string& device,
                            std::int64_t max_image_pixels = 25'000'000);
+
+// A text file to be read line by line. Throws FileError for one that cannot be opened, and for a folder.
+std::ifstream open_lines(const std::string& path);
 
 // The lines of a text file, empty ones left out. Throws FileError, and ConfigError when none is left.
 std::vector<std::string> read_lines(const std::string& path);

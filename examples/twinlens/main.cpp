@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <set>
 #include <string>
@@ -136,6 +137,8 @@ int main(int argc, char** argv) {
     return run_program(argc, argv);
   } catch (const twinlens::Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::fprintf(stderr, "error: %s; %s; check the path and its permissions\n", error.code().message().c_str(), error.path1().c_str());
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "error: out of memory; the whole process; lower --batch-size or --max-chunk\n");
   } catch (const std::exception& error) {

@@ -1,10 +1,10 @@
 #include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/load.h"
 #include "examples/twinlens/number_checks.h"
 #include "examples/twinlens/output.h"
 
@@ -39,7 +39,9 @@ std::shared_ptr<const Tokenizer> tokenizer_for(const TokenizeFlags& flags, int& 
   ModelConfig config;
   if (!no_model) config = find_model_config(flags.model);
   // Without a vocabulary of CLIP's kind, whatever is there.
-  if (no_model && !std::filesystem::exists(std::filesystem::path(flags.model) / "vocab.json")) config.text.hf_tokenizer_name = flags.model;
+  std::error_code ignored;
+  if (no_model && !std::filesystem::exists(std::filesystem::path(flags.model) / "vocab.json", ignored))
+    config.text.hf_tokenizer_name = flags.model;
   if (!context_given && !no_model) context = config.text.context_length;
   if (!flags.cleaning.empty()) {
     nlohmann::json kwargs =
@@ -84,8 +86,7 @@ int tokenize(const TokenizeFlags& flags, bool context_given) {
 
 int train(const TokenizeFlags& flags) {
   if (flags.output.empty()) throw ConfigError("--train needs --output; command line; name the folder for vocab.json and merges.txt");
-  std::ifstream corpus(flags.train);
-  if (!corpus) throw FileError("cannot be read; " + flags.train + "; check the path and its permissions");
+  std::ifstream corpus = open_lines(flags.train);
   BpeTrainer trainer(flags.cleaning.empty() ? Cleaning::ftfy : parse_cleaning(flags.cleaning));
   for (std::string line; std::getline(corpus, line);) trainer.add(line);
   const auto merges = trainer.train(flags.vocab_size);

@@ -85,6 +85,44 @@ TEST_CASE("missing files and unknown models are exit status 1 and say what to do
               {"error: "});
 }
 
+TEST_CASE("a folder in the place of a file, a name that is too long, an index of other values: said, and not called unexpected",
+          "[program]") {
+  const Folder folder;
+  const std::string &model = trained_model().model, data = folder / "data", image = folder / "data/00.png", out = folder / "out";
+  const auto said = [](const Words& arguments, const Words& message_has) {
+    const Outcome o = run(arguments);
+    INFO(o.err);
+    CHECK(o.status == 1);
+    CHECK_THAT(o.err, Contains("error: ") && !Contains("please report"));
+    for (const std::string& part : message_has) CHECK_THAT(o.err, Contains(part));
+  };
+  write_text(folder / "classes.txt", "red\ngreen\n");
+  said({"preprocess", "--model", model, "--output", out, data}, {"Is a directory; '" + data + "'; give a file, not a folder"});
+  said({"classify", "--model", model, "--classes", data, image}, {"it is a folder; " + data});
+  said({"classify", "--model", model, "--classes", folder / "classes.txt", "--templates", data, image}, {"Is a directory; '" + data});
+  said({"embed", "--model", model, "--texts", data, "--output", out}, {"it is a folder; " + data});
+  said({"tokenize", "--train", data, "--output", out}, {"it is a folder; " + data});
+
+  const std::string long_name(300, 'x'), too_long = "File name too long; ";
+  fs::create_directories(folder / "logs");
+  said(folder.train(long_name), {"run folder cannot be looked at: " + too_long, "; choose another --logs or --name"});
+  said(folder.train(long_name, {"--resume", "latest"}), {"run folder cannot be looked at: " + too_long});
+  said({"embed", "--model", model, "--images", image, "--output", out, "--names", folder / long_name}, {too_long});
+  said({"embed", "--model", model, "--images", image, "--output", folder / long_name}, {too_long});
+  said({"classify", "--model", model, "--classes", folder / "classes.txt", "--templates", long_name, image}, {too_long});
+  said({"index", "--model", model, "--index", folder / long_name, data}, {too_long});
+  said({"info", long_name}, {"unknown model"});
+
+  const std::string index = folder / "index";
+  REQUIRE(run({"index", "--model", model, "--index", index, data}).status == 0);
+  for (const char* facts : {"[]", "7", "null", R"({"probe": "none"})", R"({"count": "many"})", R"({"model": 7})", "{"}) {
+    CAPTURE(facts);
+    write_text(index + "/index.json", facts);
+    said({"search", "--model", model, "--index", index, "x"},
+         {"the index is damaged: ", index + "/index.json; make it anew by twinlens index"});
+  }
+}
+
 TEST_CASE("a CSV without the wanted columns: the error lists those it has", "[program]") {
   const Folder folder;
   write_text(folder / "pairs.csv", "picture,words\ndata/00.png,a disc\n");

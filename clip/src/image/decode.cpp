@@ -1,9 +1,7 @@
-#include <fstream>
-#include <iterator>
-
 #include "clip/src/image/decoders.h"
 #include "clip/src/image/exif.h"
 
+#include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -60,12 +58,7 @@ Image decode_image(std::string_view bytes, std::string_view source, const Decode
   return options.exif_orientation ? upright(std::move(image), exif_orientation(bytes)) : image;
 }
 
-Image read_image(const std::string& path, const DecodeOptions& options) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw FileError("cannot open the picture; " + path + "; check the path and its permissions");
-  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  return decode_image(bytes, path, options);
-}
+Image read_image(const std::string& path, const DecodeOptions& options) { return decode_image(read_file(path), path, options); }
 
 std::string image_formats() {
   std::string out;

@@ -1,10 +1,10 @@
 #include "twinlens/clip/templates.h"
 
-#include <fstream>
-#include <iterator>
+#include <filesystem>
 
 #include "clip/src/embedded.h"
 
+#include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -38,11 +38,10 @@ std::vector<std::string> load_templates(const std::string& name) {
   if (name == "simple") return parse(embedded(Embedded::templates_simple), name);
   if (name == "photo") return {"a photo of a {}."};
   if (name == "none") return {"{}"};
-  std::ifstream file(name, std::ios::binary);
-  if (!file)
+  std::error_code unreadable;
+  if (!std::filesystem::exists(name, unreadable) && !unreadable)
     throw FileError("no such template preset or file; '" + name + "'; use openai, simple, photo, none or a file with one template a line");
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  return parse(text, name);
+  return parse(read_file(name), name);
 }
 
 std::string fill_template(std::string_view text, std::string_view class_name) {
