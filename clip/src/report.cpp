@@ -7,15 +7,17 @@
 #include <nlohmann/json.hpp>
 
 #include "clip/src/png.h"
+#include "clip/src/text/unicode.h"
 
 #include "twinlens/core/file.h"
 
 namespace twinlens {
 namespace {
 
+// As UTF-8, which the page says it is: bytes of file names and captions that are not become U+FFFD.
 std::string escape(const std::string& text) {
   std::string out;
-  for (const char c : text) {
+  for (const char c : valid_utf8(text)) {
     switch (c) {
       case '&': out += "&amp;"; break;
       case '<': out += "&lt;"; break;

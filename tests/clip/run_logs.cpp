@@ -11,10 +11,12 @@
 #include "clip/src/event_file.h"
 #include "clip/src/live_report.h"
 #include "clip/src/run_log.h"
+#include "clip/src/text/unicode.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/toy_training.h"
 
+#include "twinlens/clip/report.h"
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/crc32c.h"
 #include "twinlens/core/file.h"
@@ -169,6 +171,24 @@ TEST_CASE("the page is there while the run goes on, and says how the data does",
   CHECK_THAT(read_file(folder / "logs/run/skipped.tsv"), Contains("00.png\t"));
   o.report_to = "wandb";
   CHECK_THROWS_WITH(train(o), Contains("'wandb' is not there; --report-to"));
+}
+
+TEST_CASE("the page is UTF-8 whatever the names and captions are", "[logs]") {
+  const TemporaryFolder folder;
+  const std::string bad = "caf\xe9 <\xf0\x9f", shown = "caf\xef\xbf\xbd &lt;\xef\xbf\xbd";
+  const Image image{1, 1, {1, 2, 3}};
+  Report report;
+  report.title = report.summary = bad;
+  report.tables.push_back({bad, bad, {bad}, {{bad}}});
+  report.queries.push_back({bad, {{image, bad, true}}});
+  report.mistakes.push_back({image, bad, bad});
+  report.settings.emplace_back(bad, bad);
+  write_report(folder / "report.html", report, folder / "metrics.jsonl");
+  const std::string page = read_file(folder / "report.html");
+  CHECK(valid_utf8(page) == page);
+  std::size_t count = 0;
+  for (std::size_t at = 0; (at = page.find(shown, at)) != std::string::npos; ++at) ++count;
+  CHECK(count == 16);
 }
 
 TEST_CASE("waiting for data is named with its remedy", "[logs]") {
