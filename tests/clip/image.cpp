@@ -252,6 +252,33 @@ TEST_CASE("decode: WebP") {
                     Catch::Contains("damaged WebP") && Catch::Contains("half.webp"));
 }
 
+TEST_CASE("decode: the first frame of an animation") {
+  for (const std::string name : {"animated.webp", "animated_alpha.webp", "animated.gif"}) {
+    CAPTURE(name);
+    const bool webp = name.ends_with("webp");
+    if (webp && image_formats().find("WebP") == std::string::npos) continue;
+    const std::string file = read_bytes(kPictures + name);
+    std::string png = name + ".png";
+    std::replace(png.begin(), png.end() - 4, '.', '_');
+    const Image first = read_image(kPictures + png);
+    CHECK(largest_difference(decode_image(file, name), first) == 0);
+    CHECK_THROWS_WITH(decode_image(file, name, {383}), Catch::Contains("24 x 16 pixels, more than 383; " + name));
+    // Cut anywhere it is refused, or gives the whole frame: never a part of it.
+    std::size_t whole = 0;
+    for (std::size_t size = 1; size < file.size(); ++size) {
+      CAPTURE(size);
+      try {
+        const Image part = decode_image(file.substr(0, size), name);
+        REQUIRE(part.rgb == first.rgb);
+        ++whole;
+      } catch (const FileError& e) {
+        if (size > 30) REQUIRE_THAT(std::string(e.what()), Catch::Contains(webp ? "damaged WebP" : "it ends early"));
+      }
+    }
+    CHECK(whole < file.size() / 2);
+  }
+}
+
 TEST_CASE("decode: EXIF orientation when asked for, as Pillow's exif_transpose") {
   struct Case {
     const char *name, *hash;

@@ -78,6 +78,24 @@ void check_png(std::string_view bytes, std::string_view source) {
   }
 }
 
+// Whether the first frame of a GIF is there, up to the empty block that ends it. stb_image takes what is missing for pixels.
+bool gif_frame_is_whole(std::string_view bytes) {
+  const auto byte = [&](std::size_t at) { return at < bytes.size() ? std::size_t{static_cast<unsigned char>(bytes[at])} : 0; };
+  const auto palette_size = [&](std::size_t flags) { return (flags & 0x80) != 0 ? std::size_t{6} << (flags & 7) : 0; };
+  constexpr std::size_t kHeader = 13, kFrame = 0x2C, kExtension = 0x21;
+  for (std::size_t at = kHeader + palette_size(byte(10)); at < bytes.size();) {
+    const std::size_t kind = byte(at);
+    if (kind != kFrame && kind != kExtension) return true;  // the end, or nothing known: stb_image says so
+    at += kind == kFrame ? 11 + palette_size(byte(at + 9)) : 2;
+    for (std::size_t length = 1; length != 0; at += 1 + length) {
+      if (at >= bytes.size()) return false;
+      length = byte(at);
+    }
+    if (kind == kFrame) return true;
+  }
+  return false;
+}
+
 std::string reason() {
   const char* why = stbi_failure_reason();
   return why == nullptr || *why == '\0' ? "it ends early" : why;
@@ -106,6 +124,7 @@ Image decode_stb(std::string_view bytes, std::string_view source, const DecodeOp
   check_size(width, rows, source, options);
   if (static_cast<std::int64_t>(bytes.size()) < least_size(bytes, width, rows, channels)) throw_damaged("picture", "it ends early", source);
   if (bytes.starts_with("\x89PNG")) check_png(bytes, source);
+  if (bytes.starts_with("GIF8") && !gif_frame_is_whole(bytes)) throw_damaged("picture", "it ends early", source);
   // The fourth byte of a pixel is nothing, in the oldest header of a BMP.
   const bool without_alpha =
       is_bmp(bytes) && little_endian(bytes, kBmpHeader, 4) == 40 && little_endian(bytes, kBmpCompression, 4) == 0 && channels == 4;
