@@ -15,6 +15,10 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
     std::set<std::string> by_name;
     EncodedPicture picture;
     while (bytes.size() < static_cast<std::size_t>(options.batch_size) && (more = pictures.next(picture))) {
+      if (picture.damage.empty() && picture.name.find_first_of("\r\n") != std::string::npos) {
+        picture.damage = "its name has a line break, and lists have a name a line; rename it";
+        if (picture.named) throw FileError("the picture cannot be listed; " + picture.name + "; " + picture.damage);
+      }
       if (!picture.damage.empty()) {
         skip({picture.name, picture.damage});
         continue;

@@ -56,8 +56,10 @@ bool decode_as(EmbedOptions& options, const Metadata& metadata, const std::strin
   return metadata.contains(kExif) && metadata.contains(kFast);
 }
 
-EmbeddingWriter::EmbeddingWriter(std::string path, Metadata metadata)
-    : path_(std::move(path)), metadata_(std::move(metadata)), descriptor_(open_unnamed(path_)) {}
+EmbeddingWriter::EmbeddingWriter(std::string path, Metadata metadata) : path_(std::move(path)), metadata_(std::move(metadata)) {
+  static_cast<void>(AtomicFile(path_));  // throws where finish() could not make one, before hours of work
+  descriptor_ = open_unnamed(path_);
+}
 
 EmbeddingWriter::~EmbeddingWriter() {
   if (descriptor_ >= 0) ::close(descriptor_);

@@ -87,10 +87,7 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
         [&](const Tensor& rows, const std::vector<std::string>& batch) {
           features.append(rows);
           std::string lines;
-          for (std::string name : batch) {
-            std::replace(name.begin(), name.end(), '\n', '?');
-            lines += name + "\n";
-          }
+          for (const std::string& name : batch) lines += name + "\n";
           names.write(lines.data(), lines.size());
           result.stopped = stop();
           return !result.stopped;

@@ -64,6 +64,8 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   // Renaming would put a file in its place: /dev/null would be one for everybody.
   if (const auto there = std::filesystem::status(path_, error); std::filesystem::is_other(there)) {
     throw FileError("not a file but a device, a pipe or a socket; '" + path_ + "'; give the name of a file");
+  } else if (std::filesystem::is_directory(there)) {
+    throw FileError("not a file but a folder; '" + path_ + "'; give the name of a file");
   }
   static std::atomic<unsigned> counter{0};
   do {

@@ -66,17 +66,38 @@ std::filesystem::path place_of(const std::string& path) {
   return unreadable ? std::filesystem::path(path).lexically_normal() : place;
 }
 
+bool is_file(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(path, ignored);
+}
+
+// A file that is there is replaced, but not one that is read.
+void keep_sources(const EmbedFlags& flags, const char* flag, const std::string& written) {
+  std::error_code ignored;
+  std::vector<std::string> sources = flags.images;
+  if (!flags.texts.empty()) sources.push_back(flags.texts);
+  for (const std::string& source : sources) {
+    if (std::filesystem::equivalent(source, written, ignored) && !std::filesystem::is_directory(source, ignored))
+      throw ConfigError("the file is read, and would be replaced; " + std::string(flag) + " " + written + "; give another name");
+  }
+}
+
 int embed(const EmbedFlags& flags) {
   if (flags.images.empty() == flags.texts.empty())
     throw ConfigError("give either --images or --texts; command line; not both and not none");
   if (!flags.names.empty() && place_of(flags.names) == place_of(flags.output))
     throw ConfigError("names and embeddings would be one file; --output, --names " + flags.names + "; give two");
+  keep_sources(flags, "--output", flags.output);
+  if (!flags.names.empty()) keep_sources(flags, "--names", flags.names);
   const LoadedModel m = load(flags.model, flags.device);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   options.normalize = flags.normalize;
   flags.pictures.apply_to(options);
+  const bool replaces = is_file(flags.output), replaces_names = !flags.names.empty() && is_file(flags.names);
   EmbeddingWriter out(flags.output, flags.images.empty() ? Metadata{} : decoding_metadata(options));
   const Result result = embed_all(flags, m, options, out);
+  if (replaces) std::fprintf(stderr, "note: the file that was there is replaced; --output %s\n", flags.output.c_str());
+  if (replaces_names) std::fprintf(stderr, "note: the file that was there is replaced; --names %s\n", flags.names.c_str());
   if (flags.json) {
     const nlohmann::ordered_json json{{"output", flags.output},
                                       {"count", out.count()},
@@ -97,9 +118,11 @@ Action add_embed(CLI::App& app) {
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--images", flags->images, "Image files, folders or tars, of any size: memory is that of a batch");
   app.add_option("--texts", flags->texts, "File with one text a line; empty lines are left out");
-  app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32")->required();
-  app.add_option("--names", flags->names,
-                 "File for the names of the rows, one a line. In folders and tars, pictures that cannot be used are left out");
+  app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32. One that is there is replaced")->required();
+  app.add_option(
+      "--names", flags->names,
+      "File for the names of the rows, one a line; one that is there is replaced. In folders and tars, pictures that cannot be used "
+      "are left out, and so are those whose names have line breaks");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
   app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()

@@ -113,6 +113,56 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   CHECK_THAT(nothing.err, Contains("no usable picture; " + (folder / "empty")));
 }
 
+TEST_CASE("embed looks at the places that it writes to before it works, and keeps what it reads", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  // The last picture is found to be none only after all others.
+  fs::copy(picture(0), folder / "0.png");
+  write_text(folder / "last.png", "no picture");
+  write_text(folder / "t.txt", "red\n");
+  fs::create_directories(folder / "dir");
+  const auto refused = [&](const Words& more, const std::string& message) {
+    Words words{"embed", "--model", model};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome o = run(words);
+    INFO(o.err);
+    CHECK(o.status == 1);
+    CHECK_THAT(o.err, Contains("error: " + message));
+  };
+  const std::string image = folder / "0.png", last = folder / "last.png", dir = folder / "dir", texts = folder / "t.txt";
+  const std::string is_folder = "not a file but a folder; '" + dir + "'; give the name of a file";
+  refused({"--output", dir, "--images", image, last}, is_folder);
+  refused({"--output", folder / "out", "--names", dir, "--images", image, last}, is_folder);
+  refused({"--output", "/dev/null", "--images", image, last}, "not a file but a device");
+  refused({"--output", image, "--images", last, folder / "./0.png"}, "the file is read, and would be replaced; --output " + image);
+  refused({"--output", folder / "out", "--names", texts, "--texts", texts}, "the file is read, and would be replaced; --names " + texts);
+  CHECK(read_file(image) == read_file(picture(0)));
+  CHECK(read_file(texts) == "red\n");
+  // Other files are replaced, which is said.
+  const Words again{"embed", "--model", model, "--output", folder / "out", "--names", folder / "names", "--texts", texts};
+  CHECK_THAT(run(again).err, !Contains("replaced"));
+  CHECK_THAT(run(again).err, Contains("note: the file that was there is replaced; --output " + (folder / "out")) &&
+                                 Contains("note: the file that was there is replaced; --names " + (folder / "names")));
+}
+
+TEST_CASE("a name with a line break has no place in a list of names", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  fs::create_directories(folder / "tree");
+  fs::copy(picture(0), folder / "tree/0.png");
+  fs::copy(picture(1), folder / "tree/a\nb.png");
+  const std::string message = "its name has a line break, and lists have a name a line; rename it";
+  Words embed{"embed", "--model", model, "--output", folder / "out", "--names", folder / "names", "--json", "--images", folder / "tree"};
+  const Outcome o = run(embed);
+  CHECK(Json::parse(o.out)["skipped"] == 1);
+  CHECK_THAT(o.err, Contains("skipped " + (folder / "tree/a\nb.png") + ": " + message));
+  CHECK(lines_of(folder / "names") == Words{folder / "tree/0.png"});
+  embed.back() = folder / "tree/a\nb.png";
+  CHECK_THAT(run(embed).err, Contains("error: the picture cannot be listed; ") && Contains(message));
+  CHECK(json_of({"index", "--model", model, "--index", folder / "index", folder / "tree", "--json"})["skipped"] == 1);
+  CHECK(lines_of(folder / "index/names.txt") == Words{folder / "tree/0.png"});
+}
+
 TEST_CASE("rank and classify leave out what cannot be read, say so and go on", "[program]") {
   const TemporaryFolder folder;
   const std::string& model = trained_model().model;

@@ -15,7 +15,8 @@ namespace twinlens {
 using TakeFeatures = std::function<bool(const Tensor& features, const std::vector<std::string>& names)>;
 
 // Embeds all that the stream gives. What cannot be used goes to `skip`: a picture that was found in a folder or a tar, the rest of a tar
-// that is damaged. A picture that was given by its own path is a FileError. Memory is that of options.batch_size pictures.
+// that is damaged, a picture whose name has a line break, since names are listed a line each. A picture that was given by its own path is
+// a FileError. Memory is that of options.batch_size pictures.
 void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions& options, const TakeFeatures& take,
                   const std::function<void(const SkippedSample&)>& skip);
 

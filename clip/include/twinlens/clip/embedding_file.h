@@ -19,8 +19,8 @@ using Metadata = std::map<std::string, std::string>;
 Metadata decoding_metadata(const EmbedOptions& options);
 bool decode_as(EmbedOptions& options, const Metadata& metadata, const std::string& path);
 
-// Writes it row by row. Rows lie in an unnamed file in the folder of `path` until finish() knows their number; then the file is written
-// atomically.
+// Writes it row by row, in the place of a file that is there. Throws FileError at once where no file can be made. Rows lie in an unnamed
+// file in the folder of `path` until finish() knows their number; then the file is written atomically.
 class EmbeddingWriter {
  public:
   explicit EmbeddingWriter(std::string path, Metadata metadata = {});

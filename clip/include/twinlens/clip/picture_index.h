@@ -3,7 +3,7 @@
 //
 //   index.json               what made it: model, count, embed dim, and a probe, the features of one text, by which another model is known
 //   embeddings.safetensors   `embeddings` (N, E) f32, and how the pictures were decoded (embedding_file.h)
-//   names.txt                a name a line, in the order of the rows
+//   names.txt                a name a line, in the order of the rows; pictures whose names have line breaks are skipped
 
 #include <string>
 #include <vector>

@@ -11,7 +11,7 @@
 namespace twinlens {
 
 // Replaces or creates `path` with these bytes: temporary file, fsync, rename, fsync of the folder. Of a symbolic link to a file that is
-// there, the file is replaced; what is no file (a device, a pipe) is refused.
+// there, the file is replaced; what is no file (a folder, a device, a pipe) is refused.
 void atomic_write(const std::string& path, std::string_view bytes);
 
 // The same for a file that is written piece by piece. Not thread-safe.
