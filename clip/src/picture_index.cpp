@@ -33,9 +33,11 @@ struct Facts {
 };
 
 Facts facts_of(const std::string& folder) {
-  std::error_code ignored;
-  if (!fs::exists(within(folder, kFacts), ignored))
+  std::error_code error;
+  if (!fs::exists(within(folder, kFacts), error)) {
+    if (error) throw FileError("the index cannot be read: " + error.message() + "; " + folder + "; check the path and its permissions");
     throw FileError("not an index: index.json is missing; " + folder + "; make it by twinlens index");
+  }
   try {
     const Json json = Json::parse(read_file(within(folder, kFacts)));
     return {json.value("model", "unknown"), json.value("count", std::int64_t{-1}), json.value("probe", std::vector<float>())};

@@ -71,7 +71,7 @@ Json description_of(const InfoFlags& flags, const ModelConfig& config, const std
 
 int info(const InfoFlags& flags) {
   std::optional<ModelSource> source;
-  if (!weights_file(flags.model).empty() && !builtin_model_config(flags.model)) source = find_source(flags.model, "MODEL");
+  if (!builtin_model_config(flags.model) && !weights_file(flags.model).empty()) source = find_source(flags.model, "MODEL");
   const ModelConfig config = source.has_value() ? source->config : find_model_config(flags.model, "MODEL");
   const Json out = description_of(flags, config, source);
   if (flags.json) {

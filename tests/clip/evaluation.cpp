@@ -11,10 +11,12 @@
 #include "clip/src/run_report.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
+#include "tests/support/without_permission.h"
 
 #include "twinlens/clip/linear_probe.h"
 #include "twinlens/clip/metrics.h"
 #include "twinlens/clip/picture_index.h"
+#include "twinlens/clip/pretrained.h"
 #include "twinlens/clip/seen_words.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
@@ -121,6 +123,26 @@ TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
   std::set<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(folder / "index")) names.insert(entry.path().filename().string());
   CHECK(names == std::set<std::string>{"embeddings.safetensors", "index.json", "names.txt"});
+}
+
+TEST_CASE("what may not be looked at is not said to be missing", "[eval]") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directories(folder / "closed/index");
+  write_text(folder / "model.json", toy_vit_json());
+  const Clip model(find_model_config(folder / "model.json"), 1);
+  const auto tokenizer = tokenizer_of(model.config);
+  CHECK_THROWS_WITH(PictureIndex(folder / "closed/index", model, *tokenizer), Catch::Contains("not an index: index.json is missing"));
+  CHECK_THROWS_WITH(find_model_config(folder / "closed/index"), Catch::Contains("unknown model"));
+  const WithoutPermission closed(folder / "closed");
+  if (!closed.holds()) {
+    WARN("skipped: no user without permissions");
+    return;
+  }
+  const std::string path = folder / "closed/index";
+  CHECK_THROWS_WITH(PictureIndex(path, model, *tokenizer), Catch::Contains("the index cannot be read: Permission denied; " + path));
+  CHECK_THROWS_WITH(find_model_config(path), Catch::Contains("model cannot be looked at: Permission denied; " + path));
+  CHECK_THROWS_WITH(find_source(path), Catch::Contains("model cannot be looked at: Permission denied; " + path));
+  CHECK(find_model_config("RN50").vision.is_resnet());
 }
 
 TEST_CASE("the validation loss does not hang on the order of the data", "[eval]") {

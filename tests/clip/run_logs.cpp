@@ -15,6 +15,7 @@
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/toy_training.h"
+#include "tests/support/without_permission.h"
 
 #include "twinlens/clip/report.h"
 #include "twinlens/clip/trainer.h"
@@ -171,6 +172,19 @@ TEST_CASE("the page is there while the run goes on, and says how the data does",
   CHECK_THAT(read_file(folder / "logs/run/skipped.tsv"), Contains("00.png\t"));
   o.report_to = "wandb";
   CHECK_THROWS_WITH(train(o), Contains("'wandb' is not there; --report-to"));
+}
+
+TEST_CASE("a folder of runs that may not be looked into is an error with its name", "[logs]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.logs = folder / "closed";
+  fs::create_directories(o.logs);
+  const WithoutPermission closed(o.logs);
+  if (!closed.holds()) {
+    WARN("skipped: no user without permissions");
+    return;
+  }
+  CHECK_THROWS_WITH(train(o), Contains("run folder cannot be looked at: Permission denied; " + o.logs + "/" + o.name + "; choose another"));
 }
 
 TEST_CASE("the page is UTF-8 whatever the names and captions are", "[logs]") {
