@@ -51,6 +51,27 @@ const std::string& existing(const std::string& folder) {
   return folder;
 }
 
+bool is_index(const std::string& folder) {
+  try {
+    const Facts facts = facts_of(folder);
+    return facts.count >= 0 && !facts.probe.empty();
+  } catch (const FileError&) {
+    return false;
+  }
+}
+
+// An index takes the place of an index, whole or damaged, and comes into an empty folder, not among other files.
+void check_place(const std::string& folder) {
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name.starts_with('.') || name.starts_with(kFacts) || name.starts_with(kFeatures) || name.starts_with(kNames)) continue;
+    if (is_index(folder)) return;
+    throw ConfigError("the folder is no index and holds other files, such as '" + name + "'; --index, --output " + folder +
+                      "; name a new or empty folder, or an index to replace");
+  }
+}
+
 // A folder for files that are not done, which goes with them.
 struct NewFiles {
   std::string path;
@@ -73,6 +94,7 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
                         const std::vector<std::string>& sources, const std::string& folder, const EmbedOptions& options,
                         const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip) {
   std::error_code error;
+  check_place(folder);
   fs::create_directories(folder, error);
   if (error) throw FileError("folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
   EmbedOptions unit = options;

@@ -40,7 +40,7 @@ int index(const IndexFlags& flags) {
 Action add_index(CLI::App& app) {
   auto flags = std::make_shared<IndexFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
-  app.add_option("--index,--output", flags->index, "Folder of the index; it is made, or replaced")->required();
+  app.add_option("--index,--output", flags->index, "Folder of the index; it is made, or, where it is an index, replaced")->required();
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
   app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
       ->capture_default_str()

@@ -125,6 +125,35 @@ TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
   CHECK(names == std::set<std::string>{"embeddings.safetensors", "index.json", "names.txt"});
 }
 
+TEST_CASE("an index does not come among other files", "[eval]") {
+  const TemporaryFolder folder;
+  write_toy_folder(folder / "data", toy_pairs(2));
+  write_text(folder / "model.json", toy_vit_json());
+  const Clip model(find_model_config(folder / "model.json"), 1);
+  const auto tokenizer = tokenizer_of(model.config);
+  const auto build = [&](const std::string& to) {
+    return build_index(
+               model, *tokenizer, "model", {folder / "data"}, folder / to, {}, [] { return false; }, [](const SkippedSample&) {})
+        .count;
+  };
+  const std::string message = "the folder is no index and holds other files, such as '";
+  CHECK_THROWS_WITH(build("data"), Catch::Contains(message) && Catch::Contains("'; --index, --output " + (folder / "data")));
+  std::filesystem::create_directories(folder / "site");
+  write_text(folder / "site/index.json", "{}");
+  write_text(folder / "site/page.html", "x");
+  CHECK_THROWS_WITH(build("site"), Catch::Contains(message + "page.html'"));
+  CHECK(std::filesystem::file_size(folder / "site/index.json") == 2);
+  // Into an empty folder, over an index, over one that is damaged, and over one with a note of its owner.
+  std::filesystem::create_directories(folder / "empty");
+  write_text(folder / "empty/.hidden", "x");
+  CHECK(build("empty") == 2);
+  CHECK(build("empty") == 2);
+  write_text(folder / "empty/index.json", "{");
+  CHECK(build("empty") == 2);
+  write_text(folder / "empty/notes.txt", "x");
+  CHECK(build("empty") == 2);
+}
+
 TEST_CASE("what may not be looked at is not said to be missing", "[eval]") {
   const TemporaryFolder folder;
   std::filesystem::create_directories(folder / "closed/index");
