@@ -54,6 +54,23 @@ bool sync_folder(const std::string& folder) {
   return done;
 }
 
+// A pipe has no size: it is read to its end.
+std::string read_pipe(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail_with_errno("cannot open the file", path);
+  std::string bytes;
+  char block[1 << 16];
+  ssize_t got = 0;
+  while ((got = ::read(descriptor, block, sizeof block)) > 0 || (got < 0 && errno == EINTR)) {
+    if (got > 0) bytes.append(block, static_cast<std::size_t>(got));
+  }
+  const int error = errno;
+  ::close(descriptor);
+  errno = error;
+  if (got < 0) fail_with_errno("cannot read the file", path);
+  return bytes;
+}
+
 }  // namespace
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
@@ -118,6 +135,10 @@ InputFile::InputFile(std::string path) : path_(std::move(path)), descriptor_(::o
     ::close(descriptor_);
     errno = error;
     fail_with_errno("cannot open the file", path_);
+  }
+  if (S_ISFIFO(status.st_mode)) {
+    ::close(descriptor_);
+    throw FileError("a pipe, which cannot be read in any order; '" + path_ + "'; write it to a file, and give that");
   }
   size_ = static_cast<std::uint64_t>(status.st_size);
   modified_ = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
@@ -192,6 +213,8 @@ void replace_folder(const std::string& from, const std::string& to) {
 }
 
 std::string read_file(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) return read_pipe(path);
   const InputFile file(path);
   std::string bytes(static_cast<std::size_t>(file.size()), '\0');
   file.read_at(0, bytes.data(), bytes.size());

@@ -50,12 +50,13 @@ EvalData embedded(const EvalFlags& flags, const LoadedModel& m, const std::strin
   return d;
 }
 
-// --seen-words: the captions of a dataset, or the lines of any other file.
+// --seen-words: the captions of a dataset, or the lines of a text file or a pipe.
 std::optional<SeenWords> seen_words(const EvalFlags& flags) {
   if (flags.seen_words.empty()) return {};
   SeenWords words;
   const std::string ending = std::filesystem::path(flags.seen_words).extension().string();
-  if (ending == ".txt") {
+  std::error_code ignored;
+  if (ending == ".txt" || std::filesystem::is_fifo(flags.seen_words, ignored)) {
     for (const std::string& line : read_lines(flags.seen_words)) words.add(line);
   } else {
     const auto data = open_dataset(flags.seen_words, data_options(flags));
@@ -116,7 +117,8 @@ Action add_eval(CLI::App& app) {
   app.add_option("--csv-separator", flags->csv_separator, "Sniffed when not given");
   app.add_option("--csv-img-key", flags->csv_img_key, "Column of image paths");
   app.add_option("--csv-caption-key", flags->csv_caption_key, "Column of captions");
-  app.add_option("--classes", flags->classes, "zeroshot, linear-probe, knn: file with one class a line, two at least; default: the labels of the data");
+  app.add_option("--classes", flags->classes,
+                 "zeroshot, linear-probe, knn: file with one class a line, two at least; default: the labels of the data");
   app.add_option("--label", flags->label, "zeroshot, linear-probe, knn: metadata field that holds the label")->capture_default_str();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file")->capture_default_str();
   app.add_option("--seen-words", flags->seen_words,

@@ -3,8 +3,10 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <thread>
 
 #include "tests/support/temporary_folder.h"
 
@@ -60,6 +62,18 @@ TEST_CASE("a link's file is replaced, and what is no file is refused") {
   std::filesystem::create_symlink("/dev/null", folder / "null");
   CHECK_THROWS_WITH(atomic_write(folder / "null", "x"), Catch::Contains("'/dev/null'"));
   CHECK(std::filesystem::is_character_file("/dev/null"));
+}
+
+TEST_CASE("a pipe is read to its end, and not in any order") {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe", text(200'000, 'x');
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  std::thread writer([&] { std::ofstream(pipe) << text; });
+  CHECK(read_file(pipe) == text);
+  writer.join();
+  writer = std::thread([&] { std::ofstream(pipe).flush(); });
+  CHECK_THROWS_WITH(InputFile(pipe), Catch::Contains("a pipe, which cannot be read in any order; '" + pipe + "'; write it to a file"));
+  writer.join();
 }
 
 TEST_CASE("a file that is not committed was never there") {

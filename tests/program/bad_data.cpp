@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sys/wait.h>
 
 #include "tests/program/program.h"
 #include "tests/support/temporary_folder.h"
@@ -216,6 +218,53 @@ TEST_CASE("a byte order mark and lines of blanks are no part of names", "[progra
                  folder / "./" + fs::path(out).filename().string()},
                 {"one file; --output, --names"});
   CHECK(read_file(names) == "red disc\n");
+}
+
+TEST_CASE("lists, texts and pictures may come through a pipe, as <(...) makes them; tables cannot", "[program]") {
+  const TemporaryFolder folder;
+  const std::string &model = trained_model().model, in = "/dev/stdin";
+  write_text(folder / "classes.txt", "red disc\nblue square\n");
+  write_text(folder / "templates.txt", "a {}\n");
+  write_text(folder / "table.csv", "filepath,title\nx.png,a disc\n");
+  // Output and messages of `cat FILE | twinlens WORDS`.
+  const auto piped = [&](const std::string& file, const Words& words) {
+    std::string command = "cat '" + file + "' | " + TWINLENS_PROGRAM;
+    for (const std::string& word : words) command += " '" + word + "'";
+    write_text(folder / "script", command + " >" + (folder / "out") + " 2>" + (folder / "err"));
+    const int status = std::system(("sh " + (folder / "script")).c_str());
+    return Outcome{WEXITSTATUS(status), read_file(folder / "out"), read_file(folder / "err")};
+  };
+  // Words with FILE in them, which give the same through a pipe.
+  const auto check_same = [&](const std::string& file, Words words) {
+    words.emplace_back("--json");
+    const auto at = std::find(words.begin(), words.end(), "FILE");
+    REQUIRE(at != words.end());
+    *at = file;
+    const auto expected = json_of(words);
+    *at = in;
+    const Outcome o = piped(file, words);
+    INFO(o.err);
+    REQUIRE(o.status == 0);
+    auto got = nlohmann::json::parse(o.out);
+    if (got.contains("results")) {
+      for (auto& result : got["results"]) {
+        if (result["image"] == in) result["image"] = file;
+      }
+    }
+    CHECK(got == expected);
+  };
+  const std::string classes = folder / "classes.txt", out = folder / "made";
+  check_same(classes, {"classify", "--model", model, "--classes", "FILE", picture(0)});
+  check_same(folder / "templates.txt", {"classify", "--model", model, "--classes", classes, "--templates", "FILE", picture(0)});
+  check_same(picture(0), {"classify", "--model", model, "--classes", classes, "FILE"});
+  check_same(picture(0), {"preprocess", "--model", model, "--output", out, "FILE"});
+  check_same(classes, {"embed", "--model", model, "--output", out, "--texts", "FILE"});
+  check_same(picture(0), {"embed", "--model", model, "--output", out, "--images", "FILE"});
+  check_same(classes, {"eval", "--model", model, "--data", trained_model().data, "--seen-words", "FILE"});
+  check_same(classes, {"tokenize", "--vocab-size", "515", "--output", folder / "vocabulary", "--train", "FILE"});
+  const Outcome table = piped(folder / "table.csv", {"eval", "--model", model, "--dataset-type", "csv", "--data", in});
+  CHECK(table.status == 1);
+  CHECK_THAT(table.err, Contains("error: a pipe, which cannot be read in any order; '/dev/stdin'; write it to a file, and give that"));
 }
 
 TEST_CASE("a config with numbers that no model has: key, value and file are named", "[program]") {

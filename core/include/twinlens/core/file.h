@@ -77,7 +77,7 @@ void rename_synced(const std::string& from, const std::string& to);
 // removed.
 void replace_folder(const std::string& from, const std::string& to);
 
-// All bytes of a file.
+// All bytes of a file, or of a pipe until its end.
 std::string read_file(const std::string& path);
 
 }  // namespace twinlens
