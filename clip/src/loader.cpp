@@ -110,11 +110,14 @@ struct Loader::Work {
 
   // Throws when more than --max-skipped of the data is bad.
   void check_skipped() const {
-    const auto bad = static_cast<std::int64_t>(skipped_before.size() + reported.size());
-    const auto total = data->size() + static_cast<std::int64_t>(data->skipped().size());
+    const auto is_bad = [](const SkippedSample& sample) { return !sample.by_rule; };
+    const auto count = [&](const std::vector<SkippedSample>& all) { return std::count_if(all.begin(), all.end(), is_bad); };
+    const std::int64_t bad = static_cast<std::int64_t>(skipped_before.size()) + count(reported);
+    const std::int64_t total = data->size() + count(data->skipped());
     if (static_cast<double>(bad) <= options.max_skipped * static_cast<double>(total)) return;
     // (Those of an earlier part of the run are in its skipped.tsv only.)
-    const std::string first = reported.empty() ? "see skipped.tsv" : "first: " + reported.front().key + ": " + reported.front().reason;
+    const auto worst = std::find_if(reported.begin(), reported.end(), is_bad);
+    const std::string first = worst == reported.end() ? "see skipped.tsv" : "first: " + worst->key + ": " + worst->reason;
     throw FileError("loader: " + std::to_string(bad) + " of " + std::to_string(total) +
                     " samples cannot be used, more than --max-skipped allows; " + first + "; mend the data or raise --max-skipped");
   }

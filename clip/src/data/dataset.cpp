@@ -74,7 +74,7 @@ std::int64_t IndexedDataset::caption_id(std::int64_t i) const { return caption_i
 bool IndexedDataset::add_sample(const std::string& key, const std::string& caption) {
   std::string text = trimmed(caption);
   if (text.empty()) {
-    skip(key, "the caption is empty");
+    skip({key, "the caption is empty"});
     return false;
   }
   note_source(key + "\n" + text);

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "twinlens/clip/dataset.h"
@@ -20,7 +21,7 @@ class IndexedDataset : public Dataset {
  protected:
   // Adds a sample with this caption; false (and noted as skipped) when the caption is empty.
   bool add_sample(const std::string& key, const std::string& caption);
-  void skip(const std::string& key, const std::string& reason) { skipped_.push_back({key, reason}); }
+  void skip(SkippedSample sample) { skipped_.push_back(std::move(sample)); }
   // Mixes a fact about the source (its size) into the fingerprint.
   void note_source(const std::string& fact);
 

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <set>
 
 #include "clip/src/data/dataset_base.h"
 #include "clip/src/data/file_names.h"
+#include "clip/src/data/folder_walk.h"
 
 #include "twinlens/clip/templates.h"
 #include "twinlens/core/file.h"
@@ -22,24 +22,17 @@ class FolderDataset final : public IndexedDataset {
  public:
   FolderDataset(const std::string& root, const DatasetOptions& options) : root_(fs::path(root).lexically_normal()) {
     if (!root_.has_filename() && root_.has_parent_path()) root_ = root_.parent_path();  // (a slash at the end)
-    std::error_code error;
-    std::vector<fs::path> pictures, broken, foreign;
-    constexpr auto follow = fs::directory_options::follow_directory_symlink;
-    for (fs::recursive_directory_iterator it(root_, follow, error), end; !error && it != end; it.increment(error)) {
-      std::error_code unreadable;
-      if (it->is_directory(unreadable)) {
-        if (is_of_mac(it->path().string()) || (it->is_symlink(unreadable) && leads_back(it->path()))) it.disable_recursion_pending();
-        continue;
+    std::vector<fs::path> pictures;
+    FolderWalk walk(root_.string());
+    for (WalkedFile file; walk.next(file);) {
+      if (!file.problem.empty()) {
+        skip({fs::path(file.path).lexically_relative(root_).string(), file.problem, file.by_rule});
+      } else if (ends_like(file.path, {".txt"})) {
+        note_text(file.path);
+      } else if (is_picture(file.path)) {
+        pictures.emplace_back(file.path);
       }
-      if (is_of_mac(it->path().string())) continue;
-      if (is_foreign_picture(it->path().string())) foreign.push_back(it->path());
-      if (is_picture(it->path().string())) (it->is_regular_file(unreadable) ? pictures : broken).push_back(it->path());
-      if (ends_like(it->path().string(), {".txt"})) note_text(it->path());
     }
-    if (error) throw FileError("folder cannot be read: " + error.message() + "; " + root + "; check the path and its permissions");
-    for (const fs::path& picture : broken) skip(picture.lexically_relative(root_).string(), "not a file (a link that leads nowhere?)");
-    for (const fs::path& picture : foreign) skip(picture.lexically_relative(root_).string(), kForeign);
-    std::sort(pictures.begin(), pictures.end());
     has_texts_ = std::any_of(pictures.begin(), pictures.end(), [&](const fs::path& picture) { return texts_.count(stem_of(picture)) > 0; });
     for (const fs::path& picture : pictures) add(picture, options);
     if (size() == 0) {
@@ -62,24 +55,16 @@ class FolderDataset final : public IndexedDataset {
     if (!is_new && text.extension() == ".txt") it->second = text;
   }
 
-  // Whether a link is to a folder that it lies in, or to one that another link has led to.
-  bool leads_back(const fs::path& link) {
-    std::error_code unreadable;
-    const fs::path target = fs::canonical(link, unreadable), place = fs::canonical(link.parent_path(), unreadable);
-    return unreadable || std::mismatch(target.begin(), target.end(), place.begin(), place.end()).first == target.end() ||
-           !linked_.insert(target.string()).second;
-  }
-
   void add(const fs::path& picture, const DatasetOptions& options) {
     const std::string name = picture.lexically_relative(root_).string();  // (fs::relative would follow links)
     note_source(std::to_string(fs::file_size(picture)));
     std::string caption;
     if (has_texts_) {
       const auto text = texts_.find(stem_of(picture));
-      if (text == texts_.end()) return skip(name, "no caption (" + picture.stem().string() + ".txt)");
+      if (text == texts_.end()) return skip({name, "no caption (" + picture.stem().string() + ".txt)"});
       caption = read_file(text->second.string());
     } else {
-      if (picture.parent_path() == root_) return skip(name, "no caption: neither a .txt beside it nor a class folder around it");
+      if (picture.parent_path() == root_) return skip({name, "no caption: neither a .txt beside it nor a class folder around it"});
       std::string label = picture.parent_path().filename().string();
       std::replace(label.begin(), label.end(), '_', ' ');
       caption = fill_template(options.class_caption, label);
@@ -92,7 +77,6 @@ class FolderDataset final : public IndexedDataset {
   bool has_texts_ = false;
   std::map<std::string, fs::path> texts_;  // by path without extension
   std::vector<fs::path> paths_;
-  std::set<std::string> linked_;  // folders
 };
 
 }  // namespace

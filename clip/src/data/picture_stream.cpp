@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "clip/src/data/file_names.h"
+#include "clip/src/data/folder_walk.h"
 
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -34,28 +35,8 @@ struct PictureStream::Tar {
   }
 };
 
-PictureStream::PictureStream(std::vector<std::string> sources) {
-  for (auto it = sources.rbegin(); it != sources.rend(); ++it) left_.push_back({*it, true});
-}
+PictureStream::PictureStream(std::vector<std::string> sources) : left_(std::move(sources)) { std::reverse(left_.begin(), left_.end()); }
 PictureStream::~PictureStream() = default;
-
-void PictureStream::open(const std::string& path) {
-  std::error_code error;
-  if (fs::is_directory(path, error)) {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(path, error)) names.push_back(entry.path().string());
-    if (error) throw FileError("the folder cannot be read: " + error.message() + "; " + path + "; check its permissions");
-    std::sort(names.begin(), names.end(), std::greater<>());
-    for (const std::string& name : names) {
-      // Links to folders could lead round in a circle.
-      const bool is_link = fs::is_symlink(name, error), is_folder = fs::is_directory(name, error);
-      if (is_of_mac(name)) continue;
-      if (is_folder ? !is_link : is_picture(name) || is_foreign_picture(name) || is_tar(name)) left_.push_back({name, false});
-    }
-  } else {
-    tar_ = std::make_unique<Tar>(path);
-  }
-}
 
 bool PictureStream::next_of_tar(EncodedPicture& picture) {
   archive_entry* entry = nullptr;
@@ -91,30 +72,46 @@ bool PictureStream::next_of_tar(EncodedPicture& picture) {
   }
 }
 
+// False when the folder is at its end, or has come to a tar.
+bool PictureStream::next_of_folder(EncodedPicture& picture) {
+  for (WalkedFile file; folder_->next(file);) {
+    picture = {file.path, {}, false, file.problem};
+    if (!file.problem.empty()) return true;
+    try {
+      if (is_tar(file.path)) {
+        tar_ = std::make_unique<Tar>(file.path);
+        return false;
+      }
+      if (!is_picture(file.path)) continue;
+      picture.bytes = read_file(file.path);
+    } catch (const FileError& e) {
+      picture.damage = e.what();
+    }
+    return true;
+  }
+  folder_.reset();
+  return false;
+}
+
 bool PictureStream::next(EncodedPicture& picture) {
   while (true) {
     if (tar_ != nullptr && next_of_tar(picture)) return true;
-    if (left_.empty()) return false;
-    const Entry entry = left_.back();
-    left_.pop_back();
-    std::error_code ignored;
-    if (fs::is_directory(entry.path, ignored) || is_tar(entry.path)) {
-      open(entry.path);
+    if (folder_ != nullptr) {
+      if (next_of_folder(picture)) return true;
       continue;
     }
-    if (!entry.named && !fs::is_regular_file(entry.path, ignored)) {
-      picture = {entry.path, {}, false, "not a file"};  // (a pipe would be waited for)
-    } else if (!entry.named && is_foreign_picture(entry.path)) {
-      picture = {entry.path, {}, false, kForeign};
+    if (left_.empty()) return false;
+    const std::string path = std::move(left_.back());
+    left_.pop_back();
+    std::error_code ignored;
+    if (fs::is_directory(path, ignored)) {
+      folder_ = std::make_unique<FolderWalk>(path);
+    } else if (is_tar(path)) {
+      tar_ = std::make_unique<Tar>(path);
     } else {
-      try {
-        picture = {entry.path, read_file(entry.path), entry.named};
-      } catch (const FileError& e) {
-        if (entry.named) throw;
-        picture = {entry.path, {}, false, e.what()};
-      }
+      picture = {path, read_file(path), true};
+      return true;
     }
-    return true;
   }
 }
 

@@ -16,6 +16,8 @@ namespace twinlens {
 struct SkippedSample {
   std::string key;     // as in Dataset::key
   std::string reason;  // one line
+  // It is left out by a rule (a link that leads back, ...): --max-skipped, which asks how much of the data is bad, does not count it.
+  bool by_rule = false;
 };
 
 // Samples [begin, begin + count) come from one `::` part of the spec and are seen `weight` times an epoch.

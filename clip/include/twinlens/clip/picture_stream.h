@@ -8,19 +8,21 @@
 
 namespace twinlens {
 
+class FolderWalk;
+
 struct EncodedPicture {
   std::string name;    // path of the file, or "shard.tar:member"
   std::string bytes;   // of the file, whole
   bool named = false;  // it was given by its own path, not found in a folder or a tar
-  // Not empty: why there are no bytes. Of a tar that is damaged, of which this is the rest and `name` its path; or of a file in a format
-  // that is not read, or that is none (a pipe).
+  // Not empty: why there are no bytes. Of a tar that is damaged, of which this is the rest and `name` its path; of a file in a format that
+  // is not read, or that is none (a pipe); or of a folder that cannot be read, or is not followed.
   std::string damage = {};
 };
 
-// Goes through the sources in order. A folder is walked with all that lies beneath it, names in order of their bytes; a tar (.tar, .tar.gz,
-// .tgz, .tar.zst, ...) is read from its front. There, files count whose names end like a picture's (.jpg .jpeg .png .webp .bmp .gif); a
-// source that is a file itself always counts. A tar that is damaged gives its pictures before the damage, then one entry that says so.
-// Memory: one picture and the names in one folder. One thread at a time.
+// Goes through the sources in order. A folder is walked with all that lies beneath it, names in order of their bytes, links followed (but
+// not around in a circle); a tar (.tar, .tar.gz, .tgz, .tar.zst, ...) is read from its front. There, files count whose names end like a
+// picture's (.jpg .jpeg .png .webp .bmp .gif); a source that is a file itself always counts. A tar that is damaged gives its pictures
+// before the damage, then one entry that says so. Memory: one picture and the names in the folders on the way. One thread at a time.
 class PictureStream {
  public:
   explicit PictureStream(std::vector<std::string> sources);
@@ -34,14 +36,11 @@ class PictureStream {
  private:
   struct Tar;
   bool next_of_tar(EncodedPicture& picture);
-  void open(const std::string& path);  // a folder or a tar
+  bool next_of_folder(EncodedPicture& picture);
 
-  struct Entry {
-    std::string path;
-    bool named;
-  };
-  std::vector<Entry> left_;  // the next one last
-  std::unique_ptr<Tar> tar_;
+  std::vector<std::string> left_;  // the next one last
+  std::unique_ptr<FolderWalk> folder_;
+  std::unique_ptr<Tar> tar_;  // a source, or in the folder
 };
 
 }  // namespace twinlens
