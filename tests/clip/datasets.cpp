@@ -311,6 +311,35 @@ TEST_CASE("one walk through a folder: links are followed and end, what is left o
                                          "a link within a linked folder, to a folder that another one there has led to, is not followed"});
 }
 
+TEST_CASE("hidden files and folders are no pictures and no classes", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(2);
+  const std::string root = folder / ".hidden root";  // (named by the user: that is meant)
+  for (const char* name : {"/cat", "/dog", "/cat/.ipynb_checkpoints", "/.git"}) std::filesystem::create_directories(root + name);
+  write_text(root + "/cat/1.png", pairs[0].png);
+  write_text(root + "/dog/2.png", pairs[1].png);
+  for (const char* name : {"/cat/.ipynb_checkpoints/1-checkpoint.png", "/.git/x.png", "/dog/.thumb.png"}) write_text(root + name, "no");
+  write_text(root + "/dog/.2.txt", "no caption");
+  const auto data = open_dataset(root);
+  REQUIRE(data->size() == 2);
+  CHECK(data->has_classes());
+  CHECK(data->key(1) == "dog/2.png");
+  std::set<std::string> skipped;
+  for (const SkippedSample& s : data->skipped()) {
+    skipped.insert(s.key);
+    CHECK(s.by_rule);
+    CHECK_THAT(s.reason, Contains("hidden"));
+  }
+  CHECK(skipped == std::set<std::string>{".git", "cat/.ipynb_checkpoints", "dog/.thumb.png"});
+  write_tar(folder / "a.tar", {{"./a/1.png", pairs[0].png}, {"./a/.old/1.png", pairs[0].png}, {"../.2.png", pairs[0].png}});
+  PictureStream stream({folder / "a.tar"});
+  std::vector<std::string> left_out;
+  int count = 0;
+  for (EncodedPicture p; stream.next(p);) p.damage.empty() ? void(++count) : left_out.push_back(p.name);
+  CHECK(count == 1);
+  CHECK(left_out == std::vector<std::string>{(folder / "a.tar") + ":./a/.old/1.png", (folder / "a.tar") + ":../.2.png"});
+}
+
 TEST_CASE("the built-in emoji shards", "[data]") {
   const std::string path = std::string(TWINLENS_SOURCE_DIR) + "/examples/data/emoji/twitter-val-000.tar.gz";
   const auto data = open_dataset(path);

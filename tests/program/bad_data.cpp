@@ -110,6 +110,19 @@ TEST_CASE("a text that belongs to no picture leaves a folder of class folders wh
   CHECK(upper.status == 0);
 }
 
+TEST_CASE("what is left out by a rule is listed and does not count as bad data", "[program]") {
+  const TemporaryFolder folder;
+  write_toy_folder(folder / "data", toy_pairs(8));
+  fs::create_directories(folder / "data/.git");
+  fs::create_directory_symlink(folder / "data", folder / "data/around");
+  const Outcome o = run(train(folder, folder / "data", {"--model", vit(), "--max-skipped", "0"}));
+  INFO(o.err);
+  CHECK(o.status == 0);
+  CHECK_THAT(o.err, Contains("8 pairs"));
+  CHECK(read_file(folder / "logs/run/skipped.tsv") ==
+        ".git\thidden (its name begins with a dot)\naround\ta link to a folder that it lies in is not followed\n");
+}
+
 TEST_CASE("a picture that is a link goes by its own name", "[program]") {
   const TemporaryFolder folder;
   write_toy_folder(folder / "data", toy_pairs(8));

@@ -25,6 +25,17 @@ inline bool is_of_mac(const std::string& path) {
   return path.compare(slash == std::string::npos ? 0 : slash + 1, 2, "._") == 0 || path.find("__MACOSX/") != std::string::npos ||
          path.ends_with("__MACOSX");
 }
+// A file or a folder on a path within a folder or a tar whose name begins with a dot: .git, .ipynb_checkpoints, ...
+inline bool is_hidden(const std::string& path) {
+  for (std::size_t begin = 0; begin < path.size();) {
+    const std::size_t end = std::min(path.find('/', begin), path.size());
+    const std::string name = path.substr(begin, end - begin);
+    if (name.starts_with('.') && name != "." && name != "..") return true;
+    begin = end + 1;
+  }
+  return false;
+}
+inline constexpr const char* kHidden = "hidden (its name begins with a dot)";
 // (Shards of a dataset may be packed with gzip or zstd only; with another packing they are refused when they are opened.)
 inline bool is_tar(const std::string& name) {
   return ends_like(name, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".tar.bz2"});

@@ -56,16 +56,22 @@ void FolderWalk::enter(WalkedFile& folder, bool is_link) {
   for (fs::directory_iterator it(folder.path, error), end; !error && it != end; it.increment(error)) {
     const std::string path = it->path().string();
     if (is_of_mac(path)) continue;
+    const bool hidden = is_hidden(it->path().filename().string());
     Entry entry{{path, {}}, it->is_symlink(unreadable)};
     entry.file.is_folder = it->is_directory(unreadable);
     if (!entry.file.is_folder) {
       const bool is_text = ends_like(path, {".txt"});
       if (!is_picture(path) && !is_foreign_picture(path) && !is_tar(path) && !is_text) continue;
+      if (is_text && hidden) continue;
       if (!is_text && !it->is_regular_file(unreadable)) {
         entry.file.problem = kNoFile;  // (a pipe would be waited for)
       } else if (is_foreign_picture(path)) {
         entry.file.problem = kForeign;
       }
+    }
+    if (hidden) {
+      entry.file.problem = kHidden;
+      entry.file.by_rule = true;
     }
     level.left.push_back(std::move(entry));
   }

@@ -19,8 +19,8 @@ struct WalkedFile {
 // Pictures (of formats that are not read, too, with that as their problem), tars and .txt files, in the order of the bytes of their names,
 // a folder's where its name stands. Links are followed, so that a folder may come several times, by several names. Not followed are a link
 // to a folder that lies around it, which would never end, and, of the links within a linked folder, further ones to the same place: folders
-// with links to each other would come in every order. What macOS keeps beside files is passed over.
-// Memory: the names in the folders on the way.
+// with links to each other would come in every order. What is hidden is not looked at (but told of), and what macOS keeps beside files is
+// passed over. Memory: the names in the folders on the way.
 class FolderWalk {
  public:
   // Throws FileError when the folder itself cannot be read; others are left out.

@@ -56,11 +56,11 @@ bool PictureStream::next_of_tar(EncodedPicture& picture) {
     const char* utf8 = archive_entry_pathname_utf8(entry);
     const std::string member = utf8 != nullptr ? utf8 : archive_entry_pathname(entry);
     if (archive_entry_filetype(entry) != AE_IFREG || is_of_mac(member)) continue;
-    if (is_foreign_picture(member)) {
-      picture = {tar_->path + ":" + member, {}, false, kForeign};
+    if (!is_picture(member) && !is_foreign_picture(member)) continue;
+    if (is_hidden(member) || is_foreign_picture(member)) {
+      picture = {tar_->path + ":" + member, {}, false, is_hidden(member) ? kHidden : kForeign};
       return true;
     }
-    if (!is_picture(member)) continue;
     picture = {tar_->path + ":" + member, {}, false};
     // By pieces: the size in the header is only a claim.
     char block[1 << 16];
