@@ -23,7 +23,9 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--csv-separator", o.csv_separator, "Sniffed when not given")->group(group);
   app.add_option("--csv-img-key", o.csv_img_key, "Column of image paths (filepath and common aliases)")->group(group);
   app.add_option("--csv-caption-key", o.csv_caption_key, "Column of captions (title and common aliases)")->group(group);
-  app.add_option("--image-key", o.image_key, "Shards: extensions of pictures, best first")->group(group)->capture_default_str();
+  app.add_option("--image-key", o.image_key, "Shards: extensions of pictures, best first; jpg or jpeg also takes jpe and jfif")
+      ->group(group)
+      ->capture_default_str();
   app.add_option("--text-key", o.text_key, "Shards: extensions of captions, best first")->group(group)->capture_default_str();
   app.add_option("--json-text-key", o.json_text_key,
                  "Shards: captions from these fields of the .json member instead, best first ('a;b'); a list gives several")

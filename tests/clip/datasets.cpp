@@ -311,6 +311,27 @@ TEST_CASE("one walk through a folder: links are followed and end, what is left o
                                          "a link within a linked folder, to a folder that another one there has led to, is not followed"});
 }
 
+TEST_CASE("the other names of JPEG files", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(2);
+  std::filesystem::create_directory(folder / "flat");
+  write_text(folder / "flat/00.jfif", pairs[0].png);
+  write_text(folder / "flat/01.JPE", pairs[1].png);
+  for (const ToyPair& pair : pairs) write_text(folder / ("flat/" + pair.name + ".txt"), pair.caption);
+  check_holds(*open_dataset(folder / "flat"), pairs);
+  write_tar(
+      folder / "a.tar",
+      {{"0.jfif", pairs[0].png}, {"0.txt", pairs[0].caption}, {"1.jpe", "not this"}, {"1.jpg", pairs[1].png}, {"1.txt", pairs[1].caption}});
+  check_holds(*open_dataset(folder / "a.tar"), pairs);
+  PictureStream stream({folder / "a.tar", folder / "flat"});
+  int count = 0;
+  for (EncodedPicture p; stream.next(p);) ++count;
+  CHECK(count == 5);
+  DatasetOptions options;
+  options.image_key = "png";
+  CHECK_THROWS_WITH(open_dataset(folder / "a.tar", options), Contains("no picture (png)"));
+}
+
 TEST_CASE("hidden files and folders are no pictures and no classes", "[data]") {
   const TemporaryFolder folder;
   const auto pairs = toy_pairs(2);

@@ -1,5 +1,6 @@
 #include "clip/src/data/captions.h"
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -35,6 +36,10 @@ CaptionRules::CaptionRules(const DatasetOptions& o)
     : image_keys_(split_keys(o.image_key)), json_keys_(split_keys(o.json_text_key)), weights_(o.json_text_key_probs), policy_(o.captions) {
   source_keys_ = json_keys_.empty() ? split_keys(o.text_key) : std::vector<std::string>{"json"};
   if (image_keys_.empty()) throw ConfigError("no extension for pictures; --image-key; give 'jpg;png;jpeg;webp'");
+  picture_keys_ = image_keys_;
+  if (std::any_of(image_keys_.begin(), image_keys_.end(), [](const std::string& key) { return key == "jpg" || key == "jpeg"; })) {
+    picture_keys_.insert(picture_keys_.end(), {"jpe", "jfif"});
+  }
   if (source_keys_.empty()) throw ConfigError("no extension for captions; --text-key; give 'txt'");
   if (json_keys_.size() > 200) throw ConfigError("more than 200 keys; --json-text-key; give fewer");
   if (policy_ != "first" && policy_ != "random" && policy_ != "all") {
@@ -97,7 +102,7 @@ std::size_t CaptionRules::pick(const std::uint8_t* keys, std::size_t count, std:
 }
 
 std::uint64_t CaptionRules::digest() const {
-  std::uint64_t h = 2;  // of the rules' own version
+  std::uint64_t h = 3;  // of the rules' own version
   for (const auto* keys : {&image_keys_, &source_keys_, &json_keys_}) {
     for (const std::string& key : *keys) h = mix(h, hash_bytes(key.data(), key.size()));
     h = mix(h, keys->size());

@@ -23,6 +23,8 @@ class CaptionRules {
   explicit CaptionRules(const DatasetOptions& options);
 
   const std::vector<std::string>& image_keys() const { return image_keys_; }
+  // Extensions of pictures, best first: those, and the other names that JPEG files have.
+  const std::vector<std::string>& picture_keys() const { return picture_keys_; }
   // Extensions that may hold the captions, best first: those of --text-key, or json when --json-text-key is given.
   const std::vector<std::string>& source_keys() const { return source_keys_; }
   // The captions in the bytes of such a member, in the order of the keys; a JSON list gives its texts one by one. What is not text or
@@ -36,7 +38,7 @@ class CaptionRules {
   std::uint64_t digest() const;
 
  private:
-  std::vector<std::string> image_keys_, source_keys_, json_keys_;
+  std::vector<std::string> image_keys_, picture_keys_, source_keys_, json_keys_;
   std::vector<double> weights_;  // by JSON key; empty: equal
   std::string policy_;
 };

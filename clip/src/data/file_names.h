@@ -13,7 +13,9 @@ inline bool ends_like(std::string name, std::initializer_list<const char*> endin
   return std::any_of(endings.begin(), endings.end(), [&](const char* ending) { return name.ends_with(ending) && name != ending; });
 }
 
-inline bool is_picture(const std::string& name) { return ends_like(name, {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}); }
+inline bool is_picture(const std::string& name) {
+  return ends_like(name, {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"});
+}
 // Pictures that this program does not read: a user should hear of them.
 inline bool is_foreign_picture(const std::string& name) {
   return ends_like(name, {".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl"});

@@ -169,7 +169,7 @@ class TarPass {
     const Sample sample = std::exchange(sample_, {});
     if (sample.parts.empty()) return;
     const Part* image = nullptr;
-    for (const std::string& key : rules_.image_keys()) {
+    for (const std::string& key : rules_.picture_keys()) {
       const auto it = sample.parts.find(key);
       if (it != sample.parts.end() && (image == nullptr || image->member.size == 0)) image = &it->second;
     }

@@ -71,7 +71,7 @@ struct DatasetOptions {
   std::string csv_caption_key;
   std::string class_caption = "a photo of a {}";  // caption of a picture in a class folder
   // webdataset; lists are separated by `;`, best first
-  std::string image_key = "jpg;png;jpeg;webp";
+  std::string image_key = "jpg;png;jpeg;webp";  // with jpg or jpeg also jpe and jfif, last
   std::string text_key = "txt";
   std::string json_text_key;                // fields of the .json member, instead of text_key; a list gives several captions
   std::vector<double> json_text_key_probs;  // weights of these keys; captions are then drawn by them
