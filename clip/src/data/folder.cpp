@@ -36,8 +36,8 @@ class FolderDataset final : public IndexedDataset {
     has_texts_ = std::any_of(pictures.begin(), pictures.end(), [&](const fs::path& picture) { return texts_.count(stem_of(picture)) > 0; });
     for (const fs::path& picture : pictures) add(picture, options);
     if (size() == 0) {
-      throw FileError("no pictures with captions; " + root + " has " + std::to_string(pictures.size()) +
-                      " pictures; put NAME.txt beside NAME.png, or pictures into one folder per class");
+      throw FileError("no pictures with captions; " + root + " has " + std::to_string(pictures.size()) + " pictures" + first_skipped() +
+                      "; put NAME.txt beside NAME.png, or pictures into one folder per class");
     }
   }
 
@@ -49,6 +49,10 @@ class FolderDataset final : public IndexedDataset {
   }
 
  private:
+  std::string first_skipped() const {
+    if (skipped().empty()) return {};
+    return " (" + std::to_string(skipped().size()) + " left out, first: " + skipped()[0].key + ": " + skipped()[0].reason + ")";
+  }
   static std::string stem_of(fs::path file) { return file.replace_extension().string(); }
   void note_text(const fs::path& text) {
     const auto [it, is_new] = texts_.try_emplace(stem_of(text), text);
@@ -57,12 +61,17 @@ class FolderDataset final : public IndexedDataset {
 
   void add(const fs::path& picture, const DatasetOptions& options) {
     const std::string name = picture.lexically_relative(root_).string();  // (fs::relative would follow links)
-    note_source(std::to_string(fs::file_size(picture)));
+    std::error_code unreadable;
+    note_source(std::to_string(fs::file_size(picture, unreadable)));
     std::string caption;
     if (has_texts_) {
       const auto text = texts_.find(stem_of(picture));
       if (text == texts_.end()) return skip({name, "no caption (" + picture.stem().string() + ".txt)"});
-      caption = read_file(text->second.string());
+      try {
+        caption = read_file(text->second.string());
+      } catch (const FileError& e) {
+        return skip({name, "the caption cannot be read: " + std::string(e.what())});
+      }
     } else {
       if (picture.parent_path() == root_) return skip({name, "no caption: neither a .txt beside it nor a class folder around it"});
       std::string label = picture.parent_path().filename().string();
