@@ -3,6 +3,7 @@
 #include <set>
 #include <utility>
 
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -47,7 +48,7 @@ void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& li
   bool more = true, first = true;
   while (more) {
     more = static_cast<bool>(std::getline(lines, line));
-    if (std::exchange(first, false) && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // the byte order mark of UTF-8
+    if (std::exchange(first, false)) line.erase(0, line.size() - without_byte_order_mark(line).size());
     if (more && line.ends_with('\r')) line.pop_back();
     if (more && !line.empty()) batch.push_back(line);
     if (batch.empty() || (more && batch.size() < static_cast<std::size_t>(options.batch_size))) continue;

@@ -12,6 +12,7 @@
 #include "examples/twinlens/number_checks.h"
 
 #include "twinlens/clip/precision.h"
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
@@ -110,7 +111,10 @@ std::vector<std::string> read_lines(const std::string& path) {
   std::vector<std::string> lines;
   std::string line;
   for (bool first = true; std::getline(file, line); first = false) {
-    if (first && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // the byte order mark of UTF-8
+    if (first) line.erase(0, line.size() - without_byte_order_mark(line).size());
+    if (const std::string problem = encoding_problem(line); !problem.empty()) {
+      throw ConfigError("cannot be read; " + path + " is " + problem);
+    }
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
   }

@@ -278,6 +278,44 @@ TEST_CASE("the other names of JPEG files", "[data]") {
   CHECK_THROWS_WITH(open_dataset(folder / "a.tar", options), Contains("no picture (png)"));
 }
 
+TEST_CASE("captions with a byte order mark, and in other encodings, by every way", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(4);
+  const std::string mark = "\xEF\xBB\xBF", marked = "caf\xC3\xA9", latin = "caf\xE9",
+                    utf16 = std::string(
+                        "\xFF\xFE"
+                        "c\0a\0f\0",
+                        8);
+  const std::vector<std::string> texts{mark + marked, latin, utf16, utf16.substr(2)};
+  Members members;
+  std::filesystem::create_directory(folder / "flat");
+  std::string table = mark + "filepath,title\n";
+  for (std::size_t i = 0; i < 4; ++i) {
+    write_text(folder / ("flat/" + pairs[i].name + ".png"), pairs[i].png);
+    write_text(folder / ("flat/" + pairs[i].name + ".txt"), texts[i]);
+    members.emplace_back(pairs[i].name + ".png", pairs[i].png);
+    members.emplace_back(pairs[i].name + ".txt", texts[i]);
+    members.emplace_back(pairs[i].name + ".json", R"({"caption": ")" + texts[i] + "\"}");
+    if (i < 2) table += "flat/" + pairs[i].name + ".png," + (i == 0 ? marked : latin) + "\n";
+  }
+  write_tar(folder / "a.tar", members);
+  write_text(folder / "a.csv", table);
+  DatasetOptions json;
+  json.json_text_key = "caption";
+  for (const auto& [name, options] : {std::pair<std::string, DatasetOptions>{"flat", {}}, {"a.tar", {}}, {"a.csv", {}}, {"a.tar", json}}) {
+    INFO(name << options.json_text_key);
+    const auto data = open_dataset(folder / name, options);
+    REQUIRE(data->size() == 1);
+    CHECK(data->caption(0) == marked);
+    const auto& skipped = data->skipped();
+    REQUIRE(skipped.size() == (name == "a.csv" ? 1 : 3));
+    CHECK_THAT(skipped[0].reason, Contains("is not UTF-8; byte ") && Contains(" is 0xE9; ") && Contains("iconv -f latin1 -t utf-8"));
+    if (skipped.size() == 1 || !options.json_text_key.empty()) continue;
+    CHECK_THAT(skipped[1].reason, Contains("is UTF-16, not UTF-8; iconv -f utf-16 -t utf-8"));
+    CHECK_THAT(skipped[2].reason, Contains("is UTF-16, not UTF-8; iconv -f utf-16le -t utf-8"));
+  }
+}
+
 TEST_CASE("the built-in emoji shards", "[data]") {
   const std::string path = std::string(TWINLENS_SOURCE_DIR) + "/examples/data/emoji/twitter-val-000.tar.gz";
   const auto data = open_dataset(path);

@@ -6,6 +6,7 @@
 
 #include "clip/src/data/dataset_base.h"
 
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/philox.h"
 
@@ -15,7 +16,7 @@ namespace {
 constexpr std::size_t kMostCaptions = 256;
 
 void add(std::vector<Caption>& out, const std::string& text, std::size_t key) {
-  std::string clean = trimmed(text);
+  std::string clean = trimmed(std::string(without_byte_order_mark(text)));
   if (!clean.empty() && out.size() < kMostCaptions) out.push_back({std::move(clean), static_cast<std::uint8_t>(key)});
 }
 

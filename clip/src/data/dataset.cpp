@@ -6,6 +6,7 @@
 #include "clip/src/data/dataset_base.h"
 #include "clip/src/data/file_names.h"
 
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -72,9 +73,13 @@ std::string trimmed(const std::string& text) {
 std::int64_t IndexedDataset::caption_id(std::int64_t i) const { return caption_id_of(*captions_.at(static_cast<std::size_t>(i))); }
 
 bool IndexedDataset::add_sample(const std::string& key, const std::string& caption) {
-  std::string text = trimmed(caption);
+  std::string text = trimmed(std::string(without_byte_order_mark(caption)));
   if (text.empty()) {
     skip({key, "the caption is empty"});
+    return false;
+  }
+  if (const std::string problem = encoding_problem(text); !problem.empty()) {
+    skip({key, "the caption is " + problem});
     return false;
   }
   note_source(key + "\n" + text);

@@ -19,7 +19,7 @@ class IndexedDataset : public Dataset {
   std::string fingerprint() const override;
 
  protected:
-  // Adds a sample with this caption; false (and noted as skipped) when the caption is empty.
+  // Adds a sample with this caption; false (and noted as skipped) when the caption is empty or not UTF-8.
   bool add_sample(const std::string& key, const std::string& caption);
   void skip(SkippedSample sample) { skipped_.push_back(std::move(sample)); }
   // Mixes a fact about the source (its size) into the fingerprint.

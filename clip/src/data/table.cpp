@@ -6,6 +6,7 @@
 #include "clip/src/data/captions.h"
 #include "clip/src/data/dataset_base.h"
 
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
@@ -128,7 +129,7 @@ class TableDataset final : public Dataset {
       : file_(path), name_(fs::path(path).filename().string()), folder_(fs::path(path).parent_path()) {
     RowReader rows(file_);
     separator_ = sniff(rows.start(), options.csv_separator);
-    if (rows.start().substr(0, 3) == "\xEF\xBB\xBF") rows.skip(3);
+    rows.skip(rows.start().size() - without_byte_order_mark(rows.start()).size());
     rows.next(header_, separator_);
     image_ = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"}, "image paths",
                     "--csv-img-key", path);
@@ -183,6 +184,8 @@ class TableDataset final : public Dataset {
       skipped_.push_back({key, "the image path is empty"});
     } else if (const std::string text = trimmed(row[caption_]); text.empty()) {
       skipped_.push_back({key, "the caption is empty"});
+    } else if (const std::string problem = encoding_problem(text); !problem.empty()) {
+      skipped_.push_back({key, "the caption is " + problem});
     } else {
       note(row[image_] + "\n" + text);
       places_.push_back({begin, caption_id_of(text), bytes, number});

@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -181,9 +182,12 @@ class TarPass {
       const auto it = sample.parts.find(key);
       if (it == sample.parts.end()) continue;
       const Part& text = it->second;
-      const std::vector<Caption> captions = text.problem.empty() ? rules_.read(text.bytes) : std::vector<Caption>{};
+      const std::string encoding = encoding_problem(text.bytes);
+      std::vector<Caption> captions;
+      if (text.problem.empty() && encoding.empty()) captions = rules_.read(text.bytes);
       if (captions.empty()) {
         problem = !text.problem.empty() ? "the caption's member " + text.problem
+                  : !encoding.empty()   ? "the caption is " + encoding
                   : key == "json"       ? "no caption in its .json under the keys of --json-text-key"
                                         : "the caption is empty";
         continue;

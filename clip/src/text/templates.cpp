@@ -4,6 +4,7 @@
 
 #include "clip/src/embedded.h"
 
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
 
@@ -13,7 +14,7 @@ namespace {
 std::vector<std::string> parse(std::string_view text, const std::string& where) {
   std::vector<std::string> out;
   int number = 0;
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // the byte order mark of UTF-8
+  text = without_byte_order_mark(text);
   while (!text.empty()) {
     const std::size_t end = text.find('\n');
     std::string_view line = text.substr(0, end);

@@ -1,0 +1,15 @@
+#pragma once
+// Text files as people have them: with a byte order mark, or in another encoding than UTF-8.
+
+#include <string>
+#include <string_view>
+
+namespace twinlens {
+
+// The text without the byte order mark of UTF-8 that it may begin with.
+std::string_view without_byte_order_mark(std::string_view text);
+
+// "UTF-16, not UTF-8; ..." or "not UTF-8; ...", with the remedy. Empty for text in UTF-8.
+std::string encoding_problem(std::string_view text);
+
+}  // namespace twinlens

@@ -1,0 +1,34 @@
+#include "twinlens/clip/text_encoding.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "clip/src/text/unicode.h"
+
+namespace twinlens {
+namespace {
+
+std::string utf16(const char* name) { return std::string("UTF-16, not UTF-8; iconv -f ") + name + " -t utf-8 FILE > NEW makes it UTF-8"; }
+
+}  // namespace
+
+std::string_view without_byte_order_mark(std::string_view text) {
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  return text;
+}
+
+std::string encoding_problem(std::string_view text) {
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) return utf16("utf-16");
+  // Without a mark: every second byte of what is mostly Latin is zero.
+  const auto zeros = std::count(text.begin(), text.end(), '\0');
+  if (zeros > 0 && zeros * 3 > static_cast<std::ptrdiff_t>(text.size())) return utf16(text[0] == '\0' ? "utf-16be" : "utf-16le");
+  const std::string valid = valid_utf8(text);
+  const std::size_t same =
+      static_cast<std::size_t>(std::mismatch(text.begin(), text.end(), valid.begin(), valid.end()).first - text.begin());
+  if (same == text.size()) return {};
+  char where[64];
+  std::snprintf(where, sizeof where, "byte %zu is 0x%02X", same + 1, static_cast<unsigned>(static_cast<unsigned char>(text[same])));
+  return std::string("not UTF-8; ") + where + "; where it is Latin-1, iconv -f latin1 -t utf-8 FILE > NEW makes it UTF-8";
+}
+
+}  // namespace twinlens
