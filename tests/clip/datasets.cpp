@@ -202,7 +202,10 @@ TEST_CASE("CSV: quoted line breaks and quotes, bad rows, missing columns and pic
   REQUIRE(more->skipped().size() == 1);
   CHECK_THAT(more->skipped()[0].reason, Contains("the row has 3 columns, the header 2; put quotes around"));
   write_text(folder / "open.csv", "filepath,title\nx.png,fine\nx.png,\"unclosed\nx.png,lost\n");
-  CHECK_THROWS_WITH(open_dataset(folder / "open.csv"), Contains("a quote is not closed") && Contains("in the row at byte 26"));
+  const auto open = open_dataset(folder / "open.csv");
+  CHECK(open->size() == 2);
+  REQUIRE(open->skipped().size() == 1);
+  CHECK_THAT(open->skipped()[0].reason, Contains("a quote is not closed in its row; it opens in line 3: close it"));
   write_text(folder / "b.csv", "pic,words\nx.png,y\n");
   CHECK_THROWS_WITH(open_dataset(folder / "b.csv"), Contains("no column 'filepath'") && Contains("has the columns pic, words"));
 }

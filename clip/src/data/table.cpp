@@ -1,10 +1,11 @@
-// CSV and TSV by RFC 4180: quotes may hold separators and line breaks, "" is a quote. The text stays on the disk.
+// CSV and TSV. The text stays on the disk.
 
 #include <algorithm>
 #include <filesystem>
 
 #include "clip/src/data/captions.h"
 #include "clip/src/data/dataset_base.h"
+#include "clip/src/data/table_rows.h"
 
 #include "twinlens/clip/text_encoding.h"
 #include "twinlens/core/file.h"
@@ -14,79 +15,6 @@ namespace twinlens {
 namespace {
 
 namespace fs = std::filesystem;
-using Row = std::vector<std::string>;
-
-constexpr std::size_t kLongestRow = std::size_t{1} << 20;
-
-// The row that begins at `at`, which moves behind it. False when the text ends first (and more of the file may follow), `quoted` when it
-// ends within quotes.
-bool read_row(std::string_view text, std::size_t& at, char separator, Row& row, bool& quoted) {
-  row.assign(1, {});
-  quoted = false;
-  for (std::size_t i = at; i < text.size();) {
-    const char c = text[i++];
-    if (quoted) {
-      if (c != '"') {
-        row.back() += c;
-      } else if (i < text.size() && text[i] == '"') {
-        row.back() += text[i++];
-      } else {
-        quoted = false;
-      }
-    } else if (c == '"' && row.back().empty()) {
-      quoted = true;
-    } else if (c == separator) {
-      row.emplace_back();
-    } else if (c == '\n') {
-      at = i;
-      return true;
-    } else if (c != '\r') {
-      row.back() += c;
-    }
-  }
-  return false;
-}
-
-// Rows of a file in order, a piece of it in memory at a time.
-class RowReader {
- public:
-  explicit RowReader(const InputFile& file) : file_(file) { fill(); }
-  std::string_view start() const { return window_; }
-  void skip(std::size_t bytes) { at_ += bytes; }
-  // Where the next row begins.
-  std::uint64_t position() const { return window_begin_ + at_; }
-  bool next(Row& row, char separator) {
-    if (position() >= file_.size()) return false;
-    bool quoted = false;
-    if (read_row(window_, at_, separator, row, quoted)) return true;
-    fill();
-    if (read_row(window_, at_, separator, row, quoted)) return true;
-    if (window_begin_ + window_.size() < file_.size()) {
-      throw FileError("a row is longer than " + std::to_string(kLongestRow) + " bytes; " + file_.path() + " at byte " +
-                      std::to_string(position()) + "; close the quote, or shorten it");
-    }
-    if (quoted) {
-      throw FileError("a quote is not closed; " + file_.path() + " in the row at byte " + std::to_string(position()) +
-                      "; close it, or write \"\" for a quote within quotes");
-    }
-    at_ = window_.size();  // the last row, without a line break
-    return true;
-  }
-
- private:
-  // Moves the window to the next row.
-  void fill() {
-    window_begin_ += at_;
-    at_ = 0;
-    window_.resize(static_cast<std::size_t>(std::min<std::uint64_t>(kLongestRow, file_.size() - window_begin_)));
-    file_.read_at(window_begin_, window_.data(), window_.size());
-  }
-
-  const InputFile& file_;
-  std::string window_;
-  std::uint64_t window_begin_ = 0;
-  std::size_t at_ = 0;
-};
 
 char sniff(std::string_view text, const std::string& given) {
   if (given == "\\t" || given == "tab") return '\t';
@@ -106,7 +34,7 @@ char sniff(std::string_view text, const std::string& given) {
   return best;
 }
 
-std::size_t column(const Row& header, const std::string& wanted, std::initializer_list<const char*> aliases, const char* what,
+std::size_t column(const TableRow& header, const std::string& wanted, std::initializer_list<const char*> aliases, const char* what,
                    const char* flag, const std::string& path) {
   const auto find = [&](const std::string& name) { return std::find(header.begin(), header.end(), name); };
   if (!wanted.empty()) {
@@ -130,15 +58,25 @@ class TableDataset final : public Dataset {
     RowReader rows(file_);
     separator_ = sniff(rows.start(), options.csv_separator);
     rows.skip(rows.start().size() - without_byte_order_mark(rows.start()).size());
-    rows.next(header_, separator_);
+    std::string problem;
+    rows.next(header_, separator_, problem);
+    if (!problem.empty()) throw FileError("the header cannot be read: " + problem + "; " + path);
     image_ = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"}, "image paths",
                     "--csv-img-key", path);
     caption_ = column(header_, options.csv_caption_key, {"title", "caption", "text", "description"}, "captions", "--csv-caption-key", path);
     note(name_ + std::to_string(file_.size()));
-    Row row;
+    TableRow row;
+    rows.expect(image_, std::max(image_, caption_) + 1, [this](const std::string& picture) {
+      std::error_code ignored;
+      return fs::is_regular_file(folder_ / picture, ignored);
+    });
     std::uint64_t begin = rows.position();
-    for (std::uint32_t number = 2; rows.next(row, separator_); ++number, begin = rows.position()) {
-      add(row, begin, static_cast<std::uint32_t>(rows.position() - begin), number);
+    for (std::uint32_t number = 2; rows.next(row, separator_, problem); ++number, begin = rows.position()) {
+      if (problem.empty()) {
+        add(row, begin, static_cast<std::uint32_t>(rows.position() - begin), number);
+      } else {
+        skipped_.push_back({label(number), problem});
+      }
     }
     if (places_.empty()) {
       const std::string none = skipped_.empty() ? "it has no row below its header"
@@ -158,7 +96,7 @@ class TableDataset final : public Dataset {
     const auto it = std::find(header_.begin(), header_.end(), name);
     const auto which = static_cast<std::size_t>(it - header_.begin());
     if (it == header_.end()) return {};
-    const Row cells = row(i);
+    const TableRow cells = row(i);
     return which < cells.size() ? cells[which] : std::string();
   }
   const std::vector<SkippedSample>& skipped() const override { return skipped_; }
@@ -171,7 +109,7 @@ class TableDataset final : public Dataset {
     std::uint32_t bytes = 0, number = 0;
   };
 
-  void add(const Row& row, std::uint64_t begin, std::uint32_t bytes, std::uint32_t number) {
+  void add(const TableRow& row, std::uint64_t begin, std::uint32_t bytes, std::uint32_t number) {
     if (row.size() == 1 && row[0].empty()) return;
     const std::string key = label(number);
     if (row.size() <= std::max(image_, caption_)) {
@@ -204,14 +142,15 @@ class TableDataset final : public Dataset {
   void note(const std::string& fact) { hash_ = hash_bytes(fact.data(), fact.size(), hash_); }
   std::string label(std::uint32_t number) const { return name_ + ":" + std::to_string(number); }
   const Place& at(std::int64_t i) const { return places_.at(static_cast<std::size_t>(i)); }
-  Row row(std::int64_t i) const {
+  TableRow row(std::int64_t i) const {
     const Place& place = at(i);
     std::string text(place.bytes, '\0');
     file_.read_at(place.begin, text.data(), text.size());
     std::size_t begin = 0;
     bool quoted = false;
-    Row cells;
-    read_row(text, begin, separator_, cells, quoted);
+    TableRow cells;
+    std::vector<QuotedLines> lines;
+    read_row(text, begin, separator_, cells, quoted, lines);
     if (cells.size() <= std::max(image_, caption_)) {
       throw FileError("a row is not what it was; " + key(i) + "; the table was changed while it was in use: start again");
     }
@@ -222,7 +161,7 @@ class TableDataset final : public Dataset {
   std::string name_;
   fs::path folder_;
   char separator_ = ',';
-  Row header_;
+  TableRow header_;
   std::size_t image_ = 0, caption_ = 0;
   std::vector<Place> places_;
   std::vector<SkippedSample> skipped_;

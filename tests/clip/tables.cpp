@@ -1,0 +1,76 @@
+// CSV and TSV files that are nearly right: what is used of them, what is said of the rest.
+
+#include <catch2/catch.hpp>
+
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
+
+#include "twinlens/clip/dataset.h"
+
+namespace twinlens::test {
+namespace {
+
+using Catch::Contains;
+using Words = std::vector<std::string>;
+
+// A folder with a picture, and tables beside it.
+struct Tables {
+  TemporaryFolder folder;
+  Tables() { write_text(folder / "a.png", toy_pairs(1)[0].png); }
+  std::shared_ptr<const Dataset> open(const std::string& name, const std::string& text, const DatasetOptions& options = {}) const {
+    write_text(folder / name, text);
+    return open_dataset(folder / name, options);
+  }
+};
+
+Words captions_of(const Dataset& data) {
+  Words out;
+  for (std::int64_t i = 0; i < data.size(); ++i) out.push_back(data.caption(i));
+  return out;
+}
+Words skipped_of(const Dataset& data) {
+  Words out;
+  for (const SkippedSample& s : data.skipped()) out.push_back(s.key + ": " + s.reason.substr(0, s.reason.rfind(": ")));
+  return out;
+}
+
+TEST_CASE("a quote that begins a cell as text costs its own line alone", "[data]") {
+  const Tables tables;
+  const auto data = tables.open("a.tsv",
+                                "filepath\ttitle\n"
+                                "a.png\tplain\n"
+                                "a.png\t\"Hello World is a film\n"  // up to a quote in the middle of a cell
+                                "a.png\tnot lost\n"
+                                "a.png\tsays \"hi\" to all\n"
+                                "a.png\t\"two\nlines\"\r\n"  // as pandas and csv.writer write them: lines, tabs and quotes within
+                                "a.png\t\"tab\there \"\"and\"\" there\nb.png is no row\"\n"
+                                "a.png\ta 5\" pipe\n"
+                                "a.png\t\"to the end of a cell\n"
+                                "a.png\tsize 6\"\n"
+                                "a.png\t\"to the end of the file\n"
+                                "a.png\tlast");
+  CHECK(captions_of(*data) == Words{"plain", "not lost", "says \"hi\" to all", "two\nlines", "tab\there \"and\" there\nb.png is no row",
+                                    "a 5\" pipe", "size 6\"", "last"});
+  const std::string open = "a quote is not closed in its row; it opens in line ";
+  CHECK(skipped_of(*data) == Words{"a.tsv:3: " + open + "3", "a.tsv:9: " + open + "11", "a.tsv:11: " + open + "13"});
+  CHECK_THAT(data->skipped()[0].reason, Contains("close it, or put the whole cell in quotes and write \"\" for each quote in it"));
+
+  const auto turned = tables.open("b.tsv", "title\timage\n\"swallows\ta.png\nit all\"\ta.png\n\"fine\nhere\"\ta.png\n");
+  CHECK(captions_of(*turned) == Words{"it all\"", "fine\nhere"});
+  CHECK(skipped_of(*turned) == Words{"b.tsv:2: " + open + "2"});
+}
+
+TEST_CASE("a row that is too long is left out, with its line", "[data]") {
+  const Tables tables;
+  const std::string much(1'500'000, 'x');
+  const auto data =
+      tables.open("a.csv", "filepath,title\na.png,\"one\ntwo\"\na.png," + much + "\na.png,three\na.png,\"" + much + "\"\na.png,four\n");
+  CHECK(captions_of(*data) == Words{"one\ntwo", "three", "four"});
+  CHECK(skipped_of(*data) == Words{"a.csv:3: the row is longer than 1048576 bytes; it begins in line 4",
+                                   "a.csv:5: the row is longer than 1048576 bytes behind a quote; it opens in line 6"});
+  CHECK_THROWS_WITH(tables.open("b.csv", "filepath,title\na.png," + much),
+                    Contains("no samples: its 1 rows cannot be used, first: b.csv:2: the row is longer"));
+}
+
+}  // namespace
+}  // namespace twinlens::test
