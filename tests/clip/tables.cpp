@@ -72,5 +72,36 @@ TEST_CASE("a row that is too long is left out, with its line", "[data]") {
                     Contains("no samples: its 1 rows cannot be used, first: b.csv:2: the row is longer"));
 }
 
+TEST_CASE("files that are no tables as they are: what they are, and what makes them so", "[data]") {
+  const Tables tables;
+  const std::string plain = "filepath,title\na.png,a cat\n";
+  CHECK_THROWS_WITH(tables.open("a.csv", ""), Contains("the table is empty; ") && Contains("a.csv") && Contains("filepath,title"));
+  CHECK_THROWS_WITH(tables.open("a.csv", "\xEF\xBB\xBF\r\n \n"), Contains("the table is empty; "));
+  std::string wide = "\xFF\xFE", cr = plain;
+  for (const char c : plain) wide += std::string(1, c) + '\0';
+  for (char& c : cr) c = c == '\n' ? '\r' : c;
+  CHECK_THROWS_WITH(tables.open("a.csv", wide), Contains("a.csv is UTF-16, not UTF-8; iconv -f utf-16 -t utf-8"));
+  CHECK_THROWS_WITH(tables.open("a.csv", wide.substr(2)), Contains("a.csv is UTF-16, not UTF-8; iconv -f utf-16le -t utf-8"));
+  CHECK_THROWS_WITH(tables.open("a.csv", cr), Contains("the lines of the table end in CR alone; ") && Contains("tr '\\r' '\\n'"));
+  // Blank lines before the header are nothing, as for pandas.
+  CHECK(captions_of(*tables.open("a.csv", "\r\n\n" + plain)) == Words{"a cat"});
+}
+
+TEST_CASE("columns that are nearly those that are looked for are named", "[data]") {
+  const Tables tables;
+  CHECK_THROWS_WITH(
+      tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n"),
+      Contains("no column 'filepath'") && Contains("has the columns id, FilePath, ' title'; did you mean --csv-img-key 'FilePath'?"));
+  DatasetOptions options;
+  options.csv_img_key = "FilePath";
+  CHECK_THROWS_WITH(tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options),
+                    Contains("did you mean --csv-caption-key ' title'?"));
+  options.csv_caption_key = "titel";
+  CHECK_THROWS_WITH(tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options),
+                    Contains("did you mean --csv-caption-key ' title'?"));
+  options.csv_caption_key = " title";
+  CHECK(captions_of(*tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options)) == Words{"a cat"});
+}
+
 }  // namespace
 }  // namespace twinlens::test

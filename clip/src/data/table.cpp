@@ -1,12 +1,14 @@
 // CSV and TSV. The text stays on the disk.
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 
 #include "clip/src/data/captions.h"
 #include "clip/src/data/dataset_base.h"
 #include "clip/src/data/table_rows.h"
 
+#include "twinlens/clip/nearest_name.h"
 #include "twinlens/clip/text_encoding.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -21,6 +23,7 @@ char sniff(std::string_view text, const std::string& given) {
   if (given.size() > 1)
     throw ConfigError("'" + given + "' is not one character; --csv-separator; give one, or tab, or leave it out to have it found");
   if (!given.empty()) return given[0];
+  text.remove_prefix(std::min(text.find_first_not_of("\r\n"), text.size()));
   const std::string_view header = text.substr(0, text.find('\n'));
   char best = ',';
   std::ptrdiff_t most = 0;
@@ -34,6 +37,12 @@ char sniff(std::string_view text, const std::string& given) {
   return best;
 }
 
+std::string plain_name(const std::string& name) {
+  std::string out = trimmed(name);
+  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return out;
+}
+
 std::size_t column(const TableRow& header, const std::string& wanted, std::initializer_list<const char*> aliases, const char* what,
                    const char* flag, const std::string& path) {
   const auto find = [&](const std::string& name) { return std::find(header.begin(), header.end(), name); };
@@ -44,10 +53,27 @@ std::size_t column(const TableRow& header, const std::string& wanted, std::initi
       if (const auto it = find(alias); it != header.end()) return static_cast<std::size_t>(it - header.begin());
     }
   }
-  std::string found;
-  for (const std::string& name : header) found += (found.empty() ? "" : ", ") + name;
+  std::string found, near;
+  for (const std::string& name : header) {
+    found += (found.empty() ? "" : ", ") + (trimmed(name) == name ? name : "'" + name + "'");
+    const bool is_meant = !wanted.empty() ? plain_name(name) == plain_name(wanted)
+                                          : std::find(aliases.begin(), aliases.end(), plain_name(name)) != aliases.end();
+    if (is_meant && near.empty()) near = name;
+  }
+  if (near.empty() && !wanted.empty()) near = nearest_name(wanted, header);
   throw ConfigError("no column '" + (wanted.empty() ? std::string(*aliases.begin()) : wanted) + "' for the " + what + "; " + path +
-                    " has the columns " + found + "; name one with " + flag);
+                    " has the columns " + found + "; " +
+                    (near.empty() ? "name one with " + std::string(flag) : "did you mean " + std::string(flag) + " '" + near + "'?"));
+}
+
+// Files that are no tables as they are, and what makes them so.
+void check_form(const InputFile& file, std::string_view start) {
+  if (start.find_first_not_of(" \t\r\n") == std::string_view::npos)
+    throw FileError("the table is empty; " + file.path() + "; give it a header, as filepath,title, and a row for each picture");
+  const std::string encoding = encoding_problem(start.substr(0, 4096));
+  if (encoding.starts_with("UTF-16")) throw FileError("the table cannot be read; " + file.path() + " is " + encoding);
+  if (start.find('\n') == std::string_view::npos && trimmed(std::string(start)).find('\r') != std::string::npos)
+    throw FileError("the lines of the table end in CR alone; " + file.path() + "; tr '\\r' '\\n' < FILE > NEW makes it readable");
 }
 
 // Where every row stands and what its caption's id is: 24 bytes a row. Rows are read again when they are asked for.
@@ -56,10 +82,13 @@ class TableDataset final : public Dataset {
   TableDataset(const std::string& path, const DatasetOptions& options)
       : file_(path), name_(fs::path(path).filename().string()), folder_(fs::path(path).parent_path()) {
     RowReader rows(file_);
-    separator_ = sniff(rows.start(), options.csv_separator);
     rows.skip(rows.start().size() - without_byte_order_mark(rows.start()).size());
+    check_form(file_, rows.start());
+    separator_ = sniff(rows.start(), options.csv_separator);
     std::string problem;
-    rows.next(header_, separator_, problem);
+    do {
+      rows.next(header_, separator_, problem);
+    } while (problem.empty() && header_.size() == 1 && trimmed(header_[0]).empty() && rows.position() < file_.size());
     if (!problem.empty()) throw FileError("the header cannot be read: " + problem + "; " + path);
     image_ = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"}, "image paths",
                     "--csv-img-key", path);
