@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "clip/src/json_text.h"
+#include "clip/src/run_lock.h"
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
@@ -97,6 +98,7 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
   check_place(folder);
   fs::create_directories(folder, error);
   if (error) throw FileError("folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
+  const RunLock lock(folder, "is making an index in this folder", "choose another --index");
   EmbedOptions unit = options;
   unit.normalize = true;
   IndexResult result;

@@ -2,7 +2,6 @@
 
 #include <cerrno>
 #include <fcntl.h>
-#include <string>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -10,10 +9,11 @@
 
 namespace twinlens {
 
-RunLock::RunLock(const std::filesystem::path& folder) : file_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+RunLock::RunLock(const std::filesystem::path& folder, const std::string& does, const std::string& remedy)
+    : file_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
   if (file_ < 0 || flock(file_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
   close(file_);
-  throw ConfigError("another process is training in this run folder; " + folder.string() + "; wait for it, or choose another --name");
+  throw ConfigError("another process " + does + "; " + folder.string() + "; wait for it, or " + remedy);
 }
 
 RunLock::~RunLock() {

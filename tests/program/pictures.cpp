@@ -2,10 +2,13 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <fcntl.h>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/program/program.h"
 #include "tests/support/archive_files.h"
@@ -241,6 +244,22 @@ TEST_CASE("index and search", "[program]") {
   const Outcome other = run({"search", "--model", folder / "other", "--index", folder / "index", "x"});
   CHECK(other.status == 1);
   CHECK_THAT(other.err, Contains("the index was made by another model (" + model + ")"));
+}
+
+TEST_CASE("a second index into the same folder at the same time is refused", "[program]") {
+  const TemporaryFolder folder;
+  const Words words{"index", "--model", trained_model().model, "--index", folder / "index", picture(0)};
+  REQUIRE(run(words).status == 0);
+  const std::string before = read_file(folder / "index/embeddings.safetensors");
+  const int first = ::open((folder / "index").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  REQUIRE(::flock(first, LOCK_EX | LOCK_NB) == 0);
+  const Outcome second = run(words);
+  ::close(first);
+  CHECK(second.status == 1);
+  CHECK(second.err ==
+        "error: another process is making an index in this folder; " + (folder / "index") + "; wait for it, or choose another --index\n");
+  CHECK(read_file(folder / "index/embeddings.safetensors") == before);
+  CHECK(run(words).status == 0);
 }
 
 // Pictures whose features depend on how they are decoded: odd.jpg is three times the size of the model's input and lies on its side.

@@ -20,7 +20,8 @@ struct IndexResult {
 
 // Embeds the pictures of `sources` (PictureStream) into `folder`, which is made when it is missing; an index that is there is replaced when
 // the new one is whole. `stop` is asked after each batch: what there is until then becomes the index where there was none, and is dropped
-// otherwise. Throws FileError when there is no usable picture, ConfigError for a folder that is no index and holds other files.
+// otherwise. Throws FileError when there is no usable picture, ConfigError for a folder that is no index and holds other files, and while
+// another process makes an index there.
 IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
                         const std::vector<std::string>& sources, const std::string& folder, const EmbedOptions& options,
                         const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip);
