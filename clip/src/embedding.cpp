@@ -147,7 +147,7 @@ Tensor embed_image_files(const Clip& model, const std::vector<std::string>& path
     const std::vector<std::string> names(paths.begin() + static_cast<std::ptrdiff_t>(begin),
                                          paths.begin() + static_cast<std::ptrdiff_t>(end));
     std::vector<std::string> bytes;
-    for (const std::string& name : names) bytes.push_back(read_file(name));
+    for (const std::string& name : names) bytes.push_back(read_file_or_pipe(name));
     const LoadedPictures pictures = load_pictures(model, bytes, names, options);
     if (!pictures.skipped.empty()) throw FileError(pictures.skipped.front().reason);
     parts.push_back(embed_pictures(model, pictures.pixels, options));

@@ -43,6 +43,13 @@ const char* remedy(int error) {
   throw FileError(what + ": " + std::strerror(error) + "; '" + path + "'" + suffix + "; " + remedy(error));
 }
 
+[[noreturn]] void refuse_other(const std::string& path) {
+  throw FileError("not a file but a device, a pipe or a socket; '" + path + "'; give the name of a file");
+}
+
+// For reading. (A pipe would have open() wait for who writes into it.)
+int open_now(const std::string& path) { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+
 // A rename is on the disk once its folder is. File systems that cannot sync a folder say EINVAL; then there is nothing more to do.
 bool sync_folder(const std::string& folder) {
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -80,7 +87,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   }
   // Renaming would put a file in its place: /dev/null would be one for everybody.
   if (const auto there = std::filesystem::status(path_, error); std::filesystem::is_other(there)) {
-    throw FileError("not a file but a device, a pipe or a socket; '" + path_ + "'; give the name of a file");
+    refuse_other(path_);
   } else if (std::filesystem::is_directory(there)) {
     throw FileError("not a file but a folder; '" + path_ + "'; give the name of a file");
   }
@@ -126,20 +133,17 @@ void atomic_write(const std::string& path, std::string_view bytes) {
   file.commit();
 }
 
-InputFile::InputFile(std::string path) : path_(std::move(path)), descriptor_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) {
+InputFile::InputFile(std::string path) : path_(std::move(path)), descriptor_(open_now(path_)) {
   if (descriptor_ < 0) fail_with_errno("cannot open the file", path_);
   struct stat status {};
   int error = ::fstat(descriptor_, &status) != 0 ? errno : 0;
   if (error == 0 && S_ISDIR(status.st_mode)) error = EISDIR;
+  if (error != 0 || !S_ISREG(status.st_mode)) ::close(descriptor_);
   if (error != 0) {
-    ::close(descriptor_);
     errno = error;
     fail_with_errno("cannot open the file", path_);
   }
-  if (S_ISFIFO(status.st_mode)) {
-    ::close(descriptor_);
-    throw FileError("a pipe, which cannot be read in any order; '" + path_ + "'; write it to a file, and give that");
-  }
+  if (!S_ISREG(status.st_mode)) refuse_other(path_);
   size_ = static_cast<std::uint64_t>(status.st_size);
   modified_ = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
 }
@@ -172,7 +176,7 @@ void InputFile::will_need(std::uint64_t offset, std::uint64_t count) const {
 }
 
 MappedFile::MappedFile(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = open_now(path);
   if (descriptor < 0) fail_with_errno("cannot open the file", path);
   struct stat status {};
   int error = ::fstat(descriptor, &status) != 0 ? errno : 0;
@@ -213,12 +217,15 @@ void replace_folder(const std::string& from, const std::string& to) {
 }
 
 std::string read_file(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode)) return read_pipe(path);
   const InputFile file(path);
   std::string bytes(static_cast<std::size_t>(file.size()), '\0');
   file.read_at(0, bytes.data(), bytes.size());
   return bytes;
+}
+
+std::string read_file_or_pipe(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISFIFO(status.st_mode) ? read_pipe(path) : read_file(path);
 }
 
 }  // namespace twinlens

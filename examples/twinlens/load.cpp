@@ -66,7 +66,7 @@ EmbeddedFiles embed_usable_files(const Clip& model, const std::vector<std::strin
   };
   for (const std::string& path : paths) {
     try {
-      bytes.push_back(read_file(path));
+      bytes.push_back(read_file_or_pipe(path));
       names.push_back(path);
     } catch (const FileError& e) {
       skip(path, e.what());

@@ -1,6 +1,9 @@
 // CSV and TSV files that are nearly right: what is used of them, what is said of the rest.
 
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
@@ -101,6 +104,24 @@ TEST_CASE("columns that are nearly those that are looked for are named", "[data]
                     Contains("did you mean --csv-caption-key ' title'?"));
   options.csv_caption_key = " title";
   CHECK(captions_of(*tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options)) == Words{"a cat"});
+}
+
+TEST_CASE("a pipe in place of a picture or a caption is a bad sample", "[data]") {
+  const Tables tables;
+  REQUIRE(::mkfifo((tables.folder / "pipe.png").c_str(), 0600) == 0);
+  std::filesystem::create_directory(tables.folder / "flat");
+  for (const char* name : {"0", "1"})
+    std::filesystem::copy(tables.folder / "a.png", tables.folder / ("flat/" + std::string(name) + ".png"));
+  write_text(tables.folder / "flat/0.txt", "a caption");
+  REQUIRE(::mkfifo((tables.folder / "flat/1.txt").c_str(), 0600) == 0);
+  ::alarm(20);  // (what hangs would hang for ever)
+  const auto data = tables.open("a.csv", "filepath,title\na.png,a cat\npipe.png,a pipe\n");
+  CHECK_THROWS_WITH(data->image_bytes(1), Contains("not a file but a device, a pipe") && Contains("pipe.png"));
+  const auto flat = open_dataset(tables.folder / "flat");
+  ::alarm(0);
+  CHECK(captions_of(*flat) == Words{"a caption"});
+  REQUIRE(flat->skipped().size() == 1);
+  CHECK_THAT(flat->skipped()[0].reason, Contains("the caption cannot be read: not a file but") && Contains("1.txt"));
 }
 
 }  // namespace

@@ -280,7 +280,7 @@ TEST_CASE("lists, texts and pictures may come through a pipe, as <(...) makes th
   check_same(classes, {"tokenize", "--vocab-size", "515", "--output", folder / "vocabulary", "--train", "FILE"});
   const Outcome table = piped(folder / "table.csv", {"eval", "--model", model, "--dataset-type", "csv", "--data", in});
   CHECK(table.status == 1);
-  CHECK_THAT(table.err, Contains("error: a pipe, which cannot be read in any order; '/dev/stdin'; write it to a file, and give that"));
+  CHECK_THAT(table.err, Contains("error: not a file but a device, a pipe or a socket; '/dev/stdin'; give the name of a file"));
 }
 
 TEST_CASE("a config with numbers that no model has: key, value and file are named", "[program]") {

@@ -109,7 +109,7 @@ bool PictureStream::next(EncodedPicture& picture) {
     } else if (is_tar(path)) {
       tar_ = std::make_unique<Tar>(path);
     } else {
-      picture = {path, read_file(path), true};
+      picture = {path, read_file_or_pipe(path), true};
       return true;
     }
   }

@@ -58,7 +58,7 @@ Image decode_image(std::string_view bytes, std::string_view source, const Decode
   return options.exif_orientation ? upright(std::move(image), exif_orientation(bytes)) : image;
 }
 
-Image read_image(const std::string& path, const DecodeOptions& options) { return decode_image(read_file(path), path, options); }
+Image read_image(const std::string& path, const DecodeOptions& options) { return decode_image(read_file_or_pipe(path), path, options); }
 
 std::string image_formats() {
   std::string out;

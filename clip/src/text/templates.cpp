@@ -42,7 +42,7 @@ std::vector<std::string> load_templates(const std::string& name) {
   std::error_code unreadable;
   if (!std::filesystem::exists(name, unreadable) && !unreadable)
     throw FileError("no such template preset or file; '" + name + "'; use openai, simple, photo, none or a file with one template a line");
-  return parse(read_file(name), name);
+  return parse(read_file_or_pipe(name), name);
 }
 
 std::string fill_template(std::string_view text, std::string_view class_name) {

@@ -33,7 +33,7 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
-// A file open for reading anywhere in it, from any number of threads.
+// A file open for reading anywhere in it, from any number of threads. What is no file (a pipe, a device) is refused, and not waited for.
 class InputFile {
  public:
   explicit InputFile(std::string path);
@@ -77,7 +77,9 @@ void rename_synced(const std::string& from, const std::string& to);
 // removed.
 void replace_folder(const std::string& from, const std::string& to);
 
-// All bytes of a file, or of a pipe until its end.
+// All bytes of a file.
 std::string read_file(const std::string& path);
+// The same of what a person named, which may be a pipe, as <(...) makes them: it is read to its end, whoever writes into it.
+std::string read_file_or_pipe(const std::string& path);
 
 }  // namespace twinlens
