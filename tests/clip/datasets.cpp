@@ -319,6 +319,34 @@ TEST_CASE("captions with a byte order mark, and in other encodings, by every way
   }
 }
 
+TEST_CASE("shards that are nearly ones: what is read, and what makes them so", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(2);
+  Members apart;
+  for (const ToyPair& pair : pairs) apart.emplace_back(pair.name + ".png", pair.png);
+  for (const ToyPair& pair : pairs) apart.emplace_back(pair.name + ".txt", pair.caption);
+  write_tar(folder / "a.tar", apart);
+  CHECK_THROWS_WITH(open_dataset(folder / "a.tar"),
+                    Contains("no samples; ") && Contains("(2 cannot be used, first: a.tar:00: its picture and its "
+                                                         "caption do not lie next to each other; pack the tar anew with tar --sort=name)"));
+  write_tar(folder / "b.tar", members_of(pairs, 0, 2));
+  pack(folder / "b.tar", folder / "b.tar.xz", archive_write_add_filter_xz);
+  pack(folder / "b.tar", folder / "b.tar.bz2", archive_write_add_filter_bzip2);
+  write_archive(folder / "c.tar", apart, archive_write_set_format_zip);  // (a zip by another name)
+  const std::string read = ", and plain tars, .tar.gz and .tar.zst are read; ";
+  CHECK_THROWS_WITH(open_dataset((folder / "b.tar") + "::" + (folder / "b.tar.xz")),
+                    Contains("packed by xz" + read + (folder / "b.tar.xz") + "; xz -dc FILE | zstd > NEW.tar.zst"));
+  CHECK_THROWS_WITH(open_dataset(folder / "b.tar.bz2"), Contains("packed by bzip2" + read) && Contains("bzip2 -dc FILE"));
+  CHECK_THROWS_WITH(open_dataset(folder / "c.tar"), Contains("packed by zip" + read) && Contains("tar --sort=name"));
+  std::filesystem::rename(folder / "c.tar", folder / "c.zip");
+  CHECK_THROWS_WITH(open_dataset(folder / "c.zip"), Contains("archives of this kind are not read; ") && Contains("tar --sort=name"));
+  PictureStream pictures({folder / "b.tar.xz", folder / "c.zip"});  // which reads all packings of a tar
+  EncodedPicture picture;
+  CHECK(pictures.next(picture));
+  CHECK(pictures.next(picture));
+  CHECK_THROWS_WITH(pictures.next(picture), Contains("archives of this kind are not read; ") && Contains("c.zip"));
+}
+
 TEST_CASE("the built-in emoji shards", "[data]") {
   const std::string path = std::string(TWINLENS_SOURCE_DIR) + "/examples/data/emoji/twitter-val-000.tar.gz";
   const auto data = open_dataset(path);

@@ -105,6 +105,8 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
       type = "webdataset";
     } else if (!fs::exists(paths[0], ignored)) {
       throw FileError("data does not exist; " + paths[0] + "; check --train-data, --val-data or --data");
+    } else if (is_foreign_archive(paths[0])) {
+      throw ConfigError("archives of this kind are not read; " + paths[0] + "; " + kForeignArchive);
     } else {
       throw ConfigError("cannot tell what kind of data this is; " + paths[0] +
                         "; use .tar shards, .csv, .tsv or a folder, or say --dataset-type");

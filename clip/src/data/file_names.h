@@ -38,9 +38,11 @@ inline bool is_hidden(const std::string& path) {
   return false;
 }
 inline constexpr const char* kHidden = "hidden (its name begins with a dot)";
-// (Shards of a dataset may be packed with gzip or zstd only; with another packing they are refused when they are opened.)
+// (Shards of a dataset may be packed by gzip or zstd only; those of another packing are refused when they are opened.)
 inline bool is_tar(const std::string& name) {
-  return ends_like(name, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".tar.bz2"});
+  return ends_like(name, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"});
 }
+inline bool is_foreign_archive(const std::string& name) { return ends_like(name, {".zip", ".7z", ".rar"}); }
+inline constexpr const char* kForeignArchive = "unpack it and give the folder, or a tar of it: tar --sort=name -C FOLDER -cf NEW.tar .";
 
 }  // namespace twinlens

@@ -108,6 +108,8 @@ bool PictureStream::next(EncodedPicture& picture) {
       folder_ = std::make_unique<FolderWalk>(path);
     } else if (is_tar(path)) {
       tar_ = std::make_unique<Tar>(path);
+    } else if (is_foreign_archive(path) && fs::exists(path, ignored)) {
+      throw FileError("archives of this kind are not read; " + path + "; " + kForeignArchive);
     } else {
       picture = {path, read_file_or_pipe(path), true};
       return true;

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <map>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 
 #include "twinlens/clip/text_encoding.h"
@@ -68,6 +69,7 @@ class TarPass {
                                  [&](const auto& part) { return part.second.member.offset + part.second.member.size > whole_; });
     at_damage_ = damaged();
     if (!damaged() || !cut) close_sample();
+    for (const auto& [key, reason] : skipped_) builder_.skip(key, reason);
     if (damaged()) {
       const std::string where =
           builder_.samples() == 0 ? "before its first sample" : "after " + std::to_string(builder_.samples()) + " samples";
@@ -162,7 +164,15 @@ class TarPass {
   }
 
   void skip(const std::string& key, const std::string& reason) {
-    if (!at_damage_) builder_.skip(key, reason);  // (what is missing may lie behind the damage, which is one skipped sample)
+    if (!at_damage_) skipped_.emplace_back(key, reason);  // (what is missing may lie behind the damage, which is one skipped sample)
+  }
+  // A picture without a caption or a caption without a picture; two of one key are one sample, whose parts lie apart.
+  void skip_half(const std::string& key, bool has_picture, const std::string& reason) {
+    const auto [it, is_new] = halves_.try_emplace(hash_bytes(key.data(), key.size()), Half{skipped_.size(), has_picture});
+    if (is_new || it->second.has_picture == has_picture || at_damage_) return skip(key, reason);
+    skipped_[it->second.skipped].second =
+        "its picture and its caption do not lie next to each other; pack the tar anew with tar --sort=name";
+    halves_.erase(it);
   }
 
   // The sample is complete: adds it, or says why not.
@@ -174,10 +184,16 @@ class TarPass {
       const auto it = sample.parts.find(key);
       if (it != sample.parts.end() && (image == nullptr || image->member.size == 0)) image = &it->second;
     }
-    if (image == nullptr) return skip(sample.key, "no picture (" + listed(rules_.image_keys()) + ")");
+    if (image == nullptr) {
+      const auto& sources = rules_.source_keys();
+      const bool has_caption =
+          std::any_of(sources.begin(), sources.end(), [&](const std::string& key) { return sample.parts.count(key) > 0; });
+      const std::string reason = "no picture (" + listed(rules_.image_keys()) + ")";
+      return has_caption ? skip_half(sample.key, false, reason) : skip(sample.key, reason);
+    }
     if (!image->problem.empty()) return skip(sample.key, "the picture " + image->problem);
     if (image->member.size == 0) return skip(sample.key, "the picture is empty (0 bytes)");
-    std::string problem = "no caption (" + listed(rules_.source_keys()) + ")";
+    std::string problem;
     for (const std::string& key : rules_.source_keys()) {
       const auto it = sample.parts.find(key);
       if (it == sample.parts.end()) continue;
@@ -197,6 +213,7 @@ class TarPass {
                    text.bytes);
       return;
     }
+    if (problem.empty()) return skip_half(sample.key, true, "no caption (" + listed(rules_.source_keys()) + ")");
     skip(sample.key, problem);
   }
 
@@ -208,6 +225,12 @@ class TarPass {
   bool at_damage_ = false;
   archive* reader_ = nullptr;
   Sample sample_;
+  struct Half {
+    std::size_t skipped = 0;  // which of skipped_
+    bool has_picture = false;
+  };
+  std::vector<std::pair<std::string, std::string>> skipped_;  // key, reason
+  std::unordered_map<std::uint64_t, Half> halves_;            // by the hash of the key
   std::uint64_t reached_ = 0, stream_size_ = 0;
   std::uint64_t whole_ = 0;  // up to where the bytes are known to be there
 };
@@ -264,6 +287,27 @@ bool is_compressed(const InputFile& file) {
   std::array<unsigned char, 4> magic{};
   file.read_at(0, magic.data(), std::min<std::size_t>(magic.size(), static_cast<std::size_t>(file.size())));
   return (magic[0] == 0x1F && magic[1] == 0x8B) || magic == std::array<unsigned char, 4>{0x28, 0xB5, 0x2F, 0xFD};
+}
+
+void refuse_foreign_packing(const InputFile& file) {
+  struct Packing {
+    std::size_t at;  // (a plain tar begins with a name, which may be anything short)
+    std::string_view magic;
+    const char *name, *remedy;
+  };
+  constexpr const char* kTarOfFolder = "unpack it into a folder, and tar --sort=name -C FOLDER -cf NEW.tar . makes a shard";
+  const std::array<Packing, 5> packings{{{0, "\xFD\x37zXZ", "xz", "xz -dc FILE | zstd > NEW.tar.zst makes one"},
+                                         {4, "1AY&SY", "bzip2", "bzip2 -dc FILE | zstd > NEW.tar.zst makes one"},
+                                         {0, "\x04\x22\x4D\x18", "lz4", "lz4 -dc FILE | zstd > NEW.tar.zst makes one"},
+                                         {0, "PK\x03\x04", "zip", kTarOfFolder},
+                                         {0, "7z\xBC\xAF\x27\x1C", "7z", kTarOfFolder}}};
+  std::string start(std::min<std::size_t>(10, static_cast<std::size_t>(file.size())), '\0');
+  file.read_at(0, start.data(), start.size());
+  for (const Packing& p : packings) {
+    if (start.size() < p.at || !std::string_view(start).substr(p.at).starts_with(p.magic)) continue;
+    throw FileError(std::string("a shard is packed by ") + p.name + ", and plain tars, .tar.gz and .tar.zst are read; " + file.path() +
+                    "; " + p.remedy);
+  }
 }
 
 std::string index_tar(const std::string& path, const CaptionRules& rules, const std::string& damage) {

@@ -12,6 +12,9 @@ namespace twinlens {
 // gzip or zstd, by the first bytes.
 bool is_compressed(const InputFile& file);
 
+// Throws FileError, with what makes it a shard that is read, for a file that is packed by xz, bzip2 or lz4, or a zip or 7z.
+void refuse_foreign_packing(const InputFile& file);
+
 // One pass over the tar at `path` (ustar, pax, GNU names; gzip and zstd streams). Members that make no sample are listed with their reason.
 // Of a tar that is cut short, damaged or no tar, the samples before the damage are there; the rest is one skipped sample without a key, the
 // last of them. `damage`: what is known to be wrong already, behind the end of the file. Throws FileError when the file cannot be opened.

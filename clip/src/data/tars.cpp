@@ -165,6 +165,7 @@ class TarDataset final : public Dataset {
     std::uint64_t bytes = 0;
     for (const std::string& path : paths_) {
       const InputFile file(path);
+      refuse_foreign_packing(file);
       compressed_.push_back(is_compressed(file));
       if (compressed_.back()) bytes += file.size();
     }
