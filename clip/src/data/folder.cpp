@@ -25,6 +25,7 @@ class FolderDataset final : public IndexedDataset {
     std::vector<fs::path> pictures;
     FolderWalk walk(root_.string());
     for (WalkedFile file; walk.next(file);) {
+      if (is_tar(file.path) && !file.is_folder) continue;
       if (!file.problem.empty()) {
         skip({fs::path(file.path).lexically_relative(root_).string(), file.problem, file.by_rule});
       } else if (ends_like(file.path, {".txt"})) {
