@@ -33,7 +33,7 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
-// A file open for reading anywhere in it, from any number of threads. What is no file (a pipe, a device) is refused, and not waited for.
+// A file open for reading anywhere in it, from any number of threads.
 class InputFile {
  public:
   explicit InputFile(std::string path);
