@@ -112,9 +112,6 @@ std::vector<std::string> read_lines(const std::string& path) {
   std::string line;
   for (bool first = true; std::getline(file, line); first = false) {
     if (first) line.erase(0, line.size() - without_byte_order_mark(line).size());
-    if (const std::string problem = encoding_problem(line); !problem.empty()) {
-      throw ConfigError("cannot be read; " + path + " is " + problem);
-    }
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
   }

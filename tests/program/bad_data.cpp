@@ -231,9 +231,6 @@ TEST_CASE("a byte order mark and lines of blanks are no part of names", "[progra
                  folder / "./" + fs::path(out).filename().string()},
                 {"one file; --output, --names"});
   CHECK(read_file(names) == "red disc\n");
-  write_text(folder / "classes.txt", "red disc\ncaf\xE9\n");
-  check_refused({"classify", "--model", trained_model().model, "--classes", folder / "classes.txt", picture(0)},
-                {"classes.txt is not UTF-8; byte 4 is 0xE9", "iconv -f latin1 -t utf-8"});
 }
 
 TEST_CASE("lists, texts and pictures may come through a pipe, as <(...) makes them; tables cannot", "[program]") {
