@@ -56,7 +56,7 @@ int classify(const ClassifyFlags& flags) {
 Action add_classify(CLI::App& app) {
   auto flags = std::make_shared<ClassifyFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
-  app.add_option("--classes", flags->classes, "File with one class name a line, each once")->required();
+  app.add_option("--classes", flags->classes, "File with one class name a line")->required();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")
       ->capture_default_str();
   app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(at_least(1));

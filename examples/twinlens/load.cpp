@@ -120,10 +120,14 @@ std::vector<std::string> read_lines(const std::string& path) {
 }
 
 std::vector<std::string> read_classes(const std::string& path) {
-  std::vector<std::string> names = read_lines(path);
+  std::vector<std::string> names;
   std::set<std::string> seen;
-  for (const std::string& name : names) {
-    if (!seen.insert(name).second) throw ConfigError("class '" + name + "' stands more than once; " + path + "; leave one of them");
+  for (std::string& name : read_lines(path)) {
+    if (seen.insert(name).second) {
+      names.push_back(std::move(name));
+    } else {
+      std::fprintf(stderr, "note: class '%s' stands more than once and counts once; %s\n", name.c_str(), path.c_str());
+    }
   }
   return names;
 }

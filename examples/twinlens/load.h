@@ -29,7 +29,8 @@ std::ifstream open_lines(const std::string& path);
 
 // The lines of a text file, empty ones left out. Throws FileError, and ConfigError when none is left.
 std::vector<std::string> read_lines(const std::string& path);
-// The same of class names. Throws ConfigError when one stands twice: its pictures would belong to either.
+// The same of class names. One that stands twice, as some do in the usual list of ImageNet, cannot be told from itself: it counts once,
+// with a note on stderr.
 std::vector<std::string> read_classes(const std::string& path);
 
 // The flags of every subcommand that reads pictures; without those that say how they are decoded where something else says it.
