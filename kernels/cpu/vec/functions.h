@@ -45,9 +45,8 @@ struct Functions {
     TWINLENS_INLINE static V value(V x) { return V::min(x, V(0.0F)) - M::log1p_exp_neg_abs(x); }
     TWINLENS_INLINE static V slope(V x) { return M::sigmoid(-x); }
   };
-  struct Relu {
+  struct Relu {  // (its gradient is no product: gradient.h)
     TWINLENS_INLINE static V value(V x) { return V::max(x, V(0.0F)); }
-    TWINLENS_INLINE static V slope(V y) { return V::select(y.raw > 0.0F, V(1.0F), V(0.0F)); }
   };
 
   // x sigmoid(kx): SiLU for k = 1, OpenAI's quick GELU for k = 1.702.
