@@ -20,7 +20,7 @@ struct ClassifyFlags {
 };
 
 int classify(const ClassifyFlags& flags) {
-  const std::vector<std::string> names = read_classes(flags.classes);
+  const std::vector<std::string> names = read_classes(flags.classes).names;
   const LoadedModel m = load(flags.model, flags.device);
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates));
   EmbedOptions options;

@@ -34,6 +34,7 @@ DatasetOptions data_options(const EvalFlags& flags) {
   options.csv_separator = flags.csv_separator;
   options.csv_img_key = flags.csv_img_key;
   options.csv_caption_key = flags.csv_caption_key;
+  options.text_key = flags.text_key;
   options.captions = "all";  // several captions of one picture are right answers, all of them
   return options;
 }
@@ -67,8 +68,9 @@ std::optional<SeenWords> seen_words(const EvalFlags& flags) {
 
 Json results(EvalFlags flags) {
   if (!flags.classes.empty() && flags.task != "retrieval") {
-    flags.class_names = read_classes(flags.classes);
-    if (flags.class_names.size() < 2) fail_with_one_class(flags, flags.class_names.front(), "--classes " + flags.classes, "add the others");
+    flags.listed = read_classes(flags.classes);
+    if (flags.listed.names.size() < 2)
+      fail_with_one_class(flags, flags.listed.names.front(), "--classes " + flags.classes, "add the others");
   }
   const LoadedModel m = load(flags.model, flags.device);
   const std::optional<SeenWords> seen = seen_words(flags);
@@ -117,9 +119,14 @@ Action add_eval(CLI::App& app) {
   app.add_option("--csv-separator", flags->csv_separator, "Sniffed when not given");
   app.add_option("--csv-img-key", flags->csv_img_key, "Column of image paths");
   app.add_option("--csv-caption-key", flags->csv_caption_key, "Column of captions");
+  app.add_option("--text-key", flags->text_key, "Shards: extensions of captions, best first; cls where they hold labels instead")
+      ->capture_default_str();
   app.add_option("--classes", flags->classes,
                  "zeroshot, linear-probe, knn: file with one class a line, two at least; default: the labels of the data");
-  app.add_option("--label", flags->label, "zeroshot, linear-probe, knn: metadata field that holds the label")->capture_default_str();
+  app.add_option("--label", flags->label,
+                 "zeroshot, linear-probe, knn: metadata field, or the --text-key, that holds the label: a class or the number of its line "
+                 "in --classes, from 0")
+      ->capture_default_str();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file")->capture_default_str();
   app.add_option("--seen-words", flags->seen_words,
                  "retrieval, zeroshot: the training data (as --data) or a .txt of its captions; results are also given apart, with _seen "
@@ -140,7 +147,9 @@ Action add_eval(CLI::App& app) {
   app.add_flag("--json", flags->json, "One flat JSON object");
   app.footer(
       "Examples:\n  twinlens eval --model logs/quickstart/model --data 'shards/{000..003}.tar'\n"
-      "  twinlens eval --model logs/quickstart/model --data pictures/ --task zeroshot --templates openai");
+      "  twinlens eval --model logs/quickstart/model --data pictures/ --task zeroshot --templates openai\n"
+      "  twinlens eval --model logs/quickstart/model --data 'test/{0..3}.tar' --task zeroshot --text-key cls --label cls "
+      "--classes classnames.txt");
   return [flags] { return eval(*flags); };
 }
 

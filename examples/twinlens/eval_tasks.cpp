@@ -1,6 +1,7 @@
 #include "examples/twinlens/eval_tasks.h"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <set>
 
@@ -36,7 +37,17 @@ Json json_of(const Retrieval& r) {
   return out;
 }
 
-// The label of every row, as an index of `names`; those are the classes of --classes, or else all labels in order.
+// The line of --classes that a label counts, or -1.
+std::int64_t line_of(const EvalFlags& flags, const std::string& label) {
+  std::int64_t line = -1;
+  const char* const end = label.data() + label.size();
+  const auto [behind, error] = std::from_chars(label.data(), end, line);
+  const bool is_line = error == std::errc() && behind == end && line >= 0 && line < static_cast<std::int64_t>(flags.listed.of_line.size());
+  return is_line ? line : -1;
+}
+
+// The label of every row, as an index of `names`; those are the classes of --classes, or else all labels in order. Labels are names, or all
+// of them count the lines of --classes.
 std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, std::vector<std::string>& names) {
   std::vector<std::string> labels;
   for (const std::int64_t r : d.rows) {
@@ -45,7 +56,7 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
     if (labels.back().empty())
       throw ConfigError("sample " + d.data->key(sample) + " has no label '" + flags.label + "'; --label; name a metadata field");
   }
-  if (names.empty()) names = flags.class_names;
+  if (names.empty()) names = flags.listed.names;
   if (names.empty()) {
     names = labels;
     std::sort(names.begin(), names.end());
@@ -53,13 +64,17 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
   }
   std::map<std::string, std::int64_t> index;
   for (std::size_t i = 0; i < names.size(); ++i) index.emplace(names[i], static_cast<std::int64_t>(i));
+  const auto is_name = [&](const std::string& label) { return index.count(label) > 0; };
+  const auto other = std::find_if_not(labels.begin(), labels.end(), is_name);
+  const bool counts = std::all_of(labels.begin(), labels.end(), [&](const std::string& label) { return line_of(flags, label) >= 0; });
+  if (other != labels.end() && !counts) {
+    throw ConfigError("label '" + *other + "' is not among the classes; " +
+                      (flags.classes.empty() ? "--train-data; add pictures of it"
+                                             : flags.classes + "; add it, or let every label count the file's lines, from 0"));
+  }
   std::vector<std::int64_t> out;
   for (const std::string& label : labels) {
-    const auto it = index.find(label);
-    if (it == index.end())
-      throw ConfigError("label '" + label + "' is not among the classes; " +
-                        (flags.classes.empty() ? "--train-data; add pictures of it" : flags.classes + "; add it"));
-    out.push_back(it->second);
+    out.push_back(other == labels.end() ? index.at(label) : flags.listed.of_line[static_cast<std::size_t>(line_of(flags, label))]);
   }
   return out;
 }

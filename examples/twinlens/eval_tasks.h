@@ -17,7 +17,8 @@ struct EvalFlags {
   int knn_k = 20;
   PictureFlags pictures;
   bool json = false;
-  std::vector<std::string> class_names = {};  // those of --classes
+  std::string text_key = "txt";
+  ClassNames listed = {};  // those of --classes
 };
 
 // Embedded samples of a dataset; `rows` are those that --where leaves.

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <numeric>
-#include <set>
 
 #include "examples/twinlens/number_checks.h"
 
@@ -119,17 +119,19 @@ std::vector<std::string> read_lines(const std::string& path) {
   return lines;
 }
 
-std::vector<std::string> read_classes(const std::string& path) {
-  std::vector<std::string> names;
-  std::set<std::string> seen;
+ClassNames read_classes(const std::string& path) {
+  ClassNames classes;
+  std::map<std::string, std::int64_t> known;
   for (std::string& name : read_lines(path)) {
-    if (seen.insert(name).second) {
-      names.push_back(std::move(name));
+    const auto [it, is_new] = known.try_emplace(name, static_cast<std::int64_t>(classes.names.size()));
+    classes.of_line.push_back(it->second);
+    if (is_new) {
+      classes.names.push_back(std::move(name));
     } else {
       std::fprintf(stderr, "note: class '%s' stands more than once and counts once; %s\n", name.c_str(), path.c_str());
     }
   }
-  return names;
+  return classes;
 }
 
 nlohmann::ordered_json results_json(const nlohmann::ordered_json& results, std::int64_t skipped) {

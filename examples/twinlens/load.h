@@ -31,7 +31,11 @@ std::ifstream open_lines(const std::string& path);
 std::vector<std::string> read_lines(const std::string& path);
 // The same of class names. One that stands twice, as some do in the usual list of ImageNet, cannot be told from itself: it counts once,
 // with a note on stderr.
-std::vector<std::string> read_classes(const std::string& path);
+struct ClassNames {
+  std::vector<std::string> names;
+  std::vector<std::int64_t> of_line;  // the class of each line, for labels that are numbers of lines, from 0
+};
+ClassNames read_classes(const std::string& path);
 
 // The flags of every subcommand that reads pictures; without those that say how they are decoded where something else says it.
 struct PictureFlags {

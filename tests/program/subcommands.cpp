@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "tests/program/program.h"
+#include "tests/support/archive_files.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 
@@ -294,6 +295,49 @@ TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]")
   const Json swapped =
       json_of({"eval", "--model", model, "--data", folder / "data", "--train-data", folder / "train", "--task", "linear-probe", "--json"});
   CHECK(swapped["linear_probe_top1"].get<double>() == Approx(1.0 / 3));
+}
+
+TEST_CASE("eval --task zeroshot on shards as clip_benchmark has them: labels that count the lines of a file of classes", "[program]") {
+  const TemporaryFolder folder;
+  write_class_folders(folder / "data", 5);
+  const std::vector<std::string> lines{"green", "red", "green", "blue"};  // one stands twice, as in ImageNet's list
+  Members members;
+  for (std::size_t line : {1, 2, 3}) {
+    for (int i = 0; i < 5; ++i) {
+      const std::string key = "s" + std::to_string(line) + std::to_string(i);
+      members.emplace_back(key + ".png", read_file(folder / "data/" + lines[line] + "/" + std::to_string(i) + ".png"));
+      members.emplace_back(key + ".cls", std::to_string(line) + "\n");
+    }
+  }
+  write_tar(folder / "0.tar", members);
+  write_text(folder / "classnames.txt", "green\nred\ngreen\nblue\n");
+  write_text(folder / "templates.txt", "a photo of a {c}.\n");
+  const auto eval = [&](const std::string& data, const std::string& task, const Words& more) {
+    Words words{"eval", "--model", trained_model().model, "--task", task, "--data", data, "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  const Words numbers{"--text-key", "cls", "--label", "cls", "--classes", folder / "classnames.txt"};
+  Words with_templates = numbers;
+  with_templates.insert(with_templates.end(), {"--templates", folder / "templates.txt"});
+  const Json names = json_of(eval(folder / "data", "zeroshot", {})), counted = json_of(eval(folder / "0.tar", "zeroshot", with_templates));
+  CHECK(counted["num_images"] == 15);
+  CHECK(counted["num_texts"] == 3);
+  CHECK(counted["zeroshot_top1"] == names["zeroshot_top1"]);
+  CHECK(counted["zeroshot_mean_per_class_recall"] == names["zeroshot_mean_per_class_recall"]);
+  CHECK(json_of(eval(folder / "0.tar", "linear-probe", numbers))["linear_probe_top1"] == 1.0);
+
+  // A number behind the last line, and names beside numbers.
+  members.emplace_back("s40.png", members[0].second);
+  for (const char* label : {"4", "red"}) {
+    Members wrong = members;
+    wrong.emplace_back("s40.cls", label);
+    write_tar(folder / "1.tar", wrong);
+    const Outcome o = run(eval(folder / "1.tar", "zeroshot", numbers));
+    CHECK(o.status == 1);
+    CHECK_THAT(o.err,
+               Contains("is not among the classes; ") && Contains("classnames.txt; add it, or let every label count the file's lines"));
+  }
 }
 
 TEST_CASE("one class alone is refused, and one that stands twice counts once", "[program]") {

@@ -131,6 +131,8 @@ class TarDataset final : public Dataset {
   }
   std::string field(std::int64_t i, const std::string& name) const override {
     const Place p = at(i);
+    const auto& sources = rules_.source_keys();
+    if (sources.size() == 1 && sources.front() == name) return text_of(p, p.caption);
     const ShardRecord& r = indices_[p.shard]->record(p.sample);
     if (r.json_size == 0) return {};
     const auto json = nlohmann::json::parse(read(p.shard, {r.json, r.json_size}), nullptr, false);

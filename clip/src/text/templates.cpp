@@ -22,11 +22,13 @@ std::vector<std::string> parse(std::string_view text, const std::string& where) 
     ++number;
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
     if (line.find_first_not_of(" \t") == std::string_view::npos || line.front() == '#') continue;
-    if (line.find("{}") == std::string_view::npos) {
+    std::string text_with_place(line);
+    for (std::size_t at = 0; (at = text_with_place.find("{c}", at)) != std::string::npos;) text_with_place.erase(at + 1, 1);
+    if (text_with_place.find("{}") == std::string::npos) {
       throw ConfigError("template '" + std::string(line) + "' has no {}; " + where + ":" + std::to_string(number) +
                         "; write {} where the class name belongs");
     }
-    out.emplace_back(line);
+    out.push_back(std::move(text_with_place));
   }
   if (out.empty()) throw ConfigError("no templates; " + where + "; write one template a line, like: a photo of a {}.");
   return out;

@@ -43,7 +43,8 @@ class Dataset {
   // With --captions random: the caption that `draw`, any number, picks among several, and its id. Otherwise as above.
   virtual std::string drawn_caption(std::int64_t i, std::uint64_t /*draw*/) const { return caption(i); }
   virtual std::int64_t drawn_caption_id(std::int64_t i, std::uint64_t /*draw*/) const { return caption_id(i); }
-  // A field of the sample's metadata (the .json member, a further CSV column, the class folder as "class"); empty when there is none.
+  // A field of the sample's metadata (the .json member, a further CSV column, the class folder as "class", in shards also the caption by
+  // the one extension that --text-key names); empty when there is none.
   virtual std::string field(std::int64_t i, const std::string& name) const = 0;
   // What the index already had to leave out.
   virtual const std::vector<SkippedSample>& skipped() const = 0;

@@ -13,7 +13,8 @@ namespace twinlens {
 //   simple   the 7 that do nearly as well ("itap of a {}.", ...)
 //   photo    "a photo of a {}."
 //   none     "{}"
-// Throws FileError when it is neither, and ConfigError naming file and line when a template has no `{}`.
+// In a file `{c}`, as clip_benchmark writes it, is `{}`. Throws FileError when it is neither, and ConfigError naming file and line when a
+// template has no `{}`.
 std::vector<std::string> load_templates(const std::string& preset_or_file);
 
 // The template with every `{}` replaced.
