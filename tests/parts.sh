@@ -65,19 +65,33 @@ clang_part() {
 
 # (Instrumented code gives gcc false warnings; they are errors in the plain builds.)
 
+# The best instruction set of this machine, and those that it is made of (TWINLENS_ISAS); nothing where scalar is the best.
+best_sets() {
+  local flags
+  flags=" $(grep -m 1 '^flags' /proc/cpuinfo) "
+  case $flags in
+    *" amx_bf16 "*) echo "avx512;avx512bf16;avx512amx" ;;
+    *" avx512_bf16 "*) echo "avx512;avx512bf16" ;;
+    *" avx512bw "*) echo "avx512" ;;
+    *" avx2 "*) echo "avx2" ;;
+  esac
+}
+
 # AddressSanitizer and UndefinedBehaviorSanitizer. Op cases try every compiled set up to the best by themselves, so one run covers scalar
 # and the best one; the other tests are run again on scalar. Middle sets are left to --full.
 address_part() {
-  local sets="avx512;avx512bf16;avx512amx"
+  local sets
+  sets=$(best_sets)
   is_full && sets="avx2;avx512;avx512bf16;avx512amx;neon"
-  configure address -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
+  echo "address: scalar${sets:+ and $sets}"
+  configure address -DTWINLENS_WERROR=OFF -DTWINLENS_UNITY_BUILD=ON -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
     "-DTWINLENS_ISAS=$sets" || return
   build address || return
   local options=(--label-exclude '^(full|house|timed)$')
   is_full && options=(--label-exclude '^(house|timed)$')
   # (The largest losses are for their figures, and go through the code of the smaller ones for an hour.)
   local large='^test_info_nce:65,536 pairs|^test_info_nce:.*for large batches'
-  run_tests address "${options[@]}" --exclude-regex "$large" || return
+  if [[ -n $sets ]]; then run_tests address "${options[@]}" --exclude-regex "$large" || return; fi
   # (Whole models of others, and steps whose memory is measured, take many minutes in scalar code; they have just run on the best set.)
   TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex "$large|^test_(ops|emulated_[a-z]*):|^test_models:parity|^test_clip:the plan.s peak"
 }
@@ -85,7 +99,7 @@ address_part() {
 # ThreadSanitizer over the loader and what else starts threads. libgomp is not instrumented and would be reported: with one OpenMP thread
 # it starts no team.
 thread_part() {
-  configure thread -DTWINLENS_WERROR=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
+  configure thread -DTWINLENS_WERROR=OFF -DTWINLENS_UNITY_BUILD=ON -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
     -DTWINLENS_EMULATED_CARD=OFF -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return
   has_target thread test_clip || {
     echo "skipped: no target test_clip"
