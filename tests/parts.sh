@@ -68,12 +68,13 @@ clang_part() {
 # The best instruction set of this machine, and those that it is made of (TWINLENS_ISAS); nothing where scalar is the best.
 best_sets() {
   local flags
-  flags=" $(grep -m 1 '^flags' /proc/cpuinfo) "
+  flags=" $(grep -m 1 -E '^(flags|Features)' /proc/cpuinfo || true) "
   case $flags in
     *" amx_bf16 "*) echo "avx512;avx512bf16;avx512amx" ;;
     *" avx512_bf16 "*) echo "avx512;avx512bf16" ;;
     *" avx512bw "*) echo "avx512" ;;
     *" avx2 "*) echo "avx2" ;;
+    *" asimd "*) echo "neon" ;;
   esac
 }
 
@@ -91,9 +92,13 @@ address_part() {
   is_full && options=(--label-exclude '^(house|timed)$')
   # (The largest losses are for their figures, and go through the code of the smaller ones for an hour.)
   local large='^test_info_nce:65,536 pairs|^test_info_nce:.*for large batches'
-  if [[ -n $sets ]]; then run_tests address "${options[@]}" --exclude-regex "$large" || return; fi
-  # (Whole models of others, and steps whose memory is measured, take many minutes in scalar code; they have just run on the best set.)
-  TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex "$large|^test_(ops|emulated_[a-z]*):|^test_models:parity|^test_clip:the plan.s peak"
+  local have_run=
+  if [[ -n $sets ]]; then
+    run_tests address "${options[@]}" --exclude-regex "$large" || return
+    have_run='|^test_(ops|emulated_[a-z]*):'
+  fi
+  # (Whole models of others, and steps whose memory is measured, take many minutes in scalar code.)
+  TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex "$large$have_run|^test_models:parity|^test_clip:the plan.s peak"
 }
 
 # ThreadSanitizer over the loader and what else starts threads. libgomp is not instrumented and would be reported: with one OpenMP thread
