@@ -10,7 +10,7 @@
 namespace twinlens::gemm {
 
 // Words (f32, or pairs of bf16) of the depth in one block: a panel of b of 48 columns is then at most 288 KiB, a quarter of a Zen 4
-// core's L2, and c is visited once for the depths that training has mostly (768, 1536, 1600 rows of a weight gradient).
+// core's L2, and c is visited once for the depths that training has mostly (768, 1536; in pairs also 1600 rows of a weight gradient).
 inline constexpr std::int64_t kMaxBlockWords = 1536;
 inline constexpr std::int64_t kMaxBlockThirds = kMaxBlockWords / 3 * 2;  // depths of f32 in thirds (split.h), three words for two of them
 // Rows and columns of c whose panels are packed at one time; multiples of every register tile. Bounds the scratch.

@@ -52,16 +52,31 @@ struct Packer {
                                width * k.words, panels);
       });
     }
-    // Neighbouring lines side by side in a row: a few rows at a time go to all panels, so that a row is read in one run.
-    const std::int64_t at_once = windows == nullptr && lines.line_stride == 1 ? steps.depths * (kRowsAtOnce / steps.words) : k.depths;
+    // Neighbouring lines side by side in a row: a few rows at a time go to all panels, so that a row is read in one run. The next few are
+    // asked for meanwhile: they lie a page and more apart, where no hardware prefetcher follows.
+    const bool in_rows = windows == nullptr && lines.line_stride == 1;
+    const std::int64_t at_once = in_rows ? steps.depths * (kRowsAtOnce / steps.words) : k.depths, panel_count = parts(count, width);
     for (std::int64_t d = 0; d < k.depths; d += at_once) {
       const Block part{k.depth + d, least(at_once, k.depths - d), k.words, k.first, k.last};
-      for (std::int64_t l = 0; l < count; l += width)
+      const std::int64_t next = part.depth + part.depths, ahead = in_rows ? least(at_once, k.depth + k.depths - next) : 0;
+      for (std::int64_t i = 0; i < panel_count; ++i) {
+        prefetch_rows(next + ahead * i / panel_count, next + ahead * (i + 1) / panel_count, line, count);
+        const std::int64_t l = i * width;
         one_panel(part, line + l, least(width, count - l), width, panels + l * k.words + steps.words_before(d) * width);
+      }
     }
   }
 
  private:
+  // Depths [begin, end) of `count` lines that lie side by side.
+  void prefetch_rows(std::int64_t begin, std::int64_t end, std::int64_t line, std::int64_t count) const {
+    const std::int64_t size = size_of(dtype), cache_line = 64;
+    for (std::int64_t d = begin; d < end; ++d) {
+      const char* const row = static_cast<const char*>(lines.base) + (d * lines.depth_stride + line) * size;
+      for (std::int64_t byte = 0; byte < count * size; byte += cache_line) __builtin_prefetch(row + byte, 0, 2);
+    }
+  }
+
   void one_panel(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panel) const {
     if (windows != nullptr) {
       return visit_float(dtype, [&]<class T>(TypeTag<T>) {
