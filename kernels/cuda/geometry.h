@@ -92,9 +92,11 @@ constexpr PlainAttention plain_attention(std::int64_t heads, std::int64_t longes
 }
 
 // Attention on tensor cores: a block for a (sequence, head). Its warps take tiles of 16 own rows (queries; or keys, for their gradients),
-// the other side's two matrices lie in shared memory: whole where they fit, else in chunks, and then `splits` blocks share the own rows.
+// one or two at a time, the other side's two matrices lie in shared memory: whole where they fit, else in chunks, and then `splits` blocks
+// share the own rows.
 struct TensorAttention {
   static constexpr std::int64_t kTile = 16, kMostWarps = 8;
+  int tiles = 1;           // of a warp
   std::int64_t width = 0;  // head dim padded to what kernels are compiled for; 0: too wide
   unsigned warps = 1;
   std::int64_t chunk = 0;  // rows of the other side in shared memory, a multiple of 16
@@ -110,28 +112,58 @@ constexpr std::int64_t tensor_width(std::int64_t head_dim) {
 // Bytes of one row of the other side: two matrices of two-byte elements with 8 elements of padding, so that the 8 rows that ldmatrix
 // reads at once lie in different banks; and two floats.
 constexpr std::int64_t tensor_row_bytes(std::int64_t width) { return 2 * 2 * (width + 8) + 2 * 4; }
-// `typical_own` is the mean length: of packed captions most are far shorter than the longest, and warps without a tile are idle.
-constexpr TensorAttention tensor_attention(std::int64_t typical_own, std::int64_t longest_own, std::int64_t longest_other,
-                                           std::int64_t head_dim, std::int64_t shared_limit) {
-  TensorAttention t;
-  t.width = tensor_width(head_dim);
-  // The number of warps that leaves the fewest without a tile in the last round.
-  const std::int64_t tiles = ceil_div(typical_own, TensorAttention::kTile);
-  std::int64_t fewest = 0;
+// Tiles of a warp. Two share what is read from shared memory, which is slower than the products; their registers are there in heads of 64
+// columns, and short sequences have not enough rows for it: there the time goes into memory anyway.
+constexpr int tensor_tiles(std::int64_t typical_own, std::int64_t head_dim) { return head_dim <= 64 && typical_own > 128 ? 2 : 1; }
+
+// The number of warps that leaves the fewest without a tile in the last round.
+constexpr std::int64_t tensor_warps(std::int64_t tiles) {
+  std::int64_t fewest = 0, best = 1;
   for (std::int64_t warps = tiles < 4 ? (tiles < 1 ? 1 : tiles) : 4; warps <= TensorAttention::kMostWarps; ++warps) {
     const std::int64_t slots = ceil_div(tiles, warps) * warps;
     if (fewest != 0 && slots > fewest) continue;
     fewest = slots;
-    t.warps = static_cast<unsigned>(warps);
+    best = warps;
   }
+  return best;
+}
+// With two tiles a warp takes up to 255 registers, and a multiprocessor has room for kMostWarps in all, in one block or several. The number
+// of warps with which most tiles get done in a time there; of equals the fewest, in more blocks, of which one computes while another's rows
+// come.
+constexpr std::int64_t tensor_warps_of_pairs(std::int64_t tiles, std::int64_t shared_bytes, std::int64_t shared_limit) {
+  constexpr std::int64_t kReserved = 1024;  // bytes that every block takes besides
+  const std::int64_t fit = (shared_limit + kReserved) / (shared_bytes + kReserved), pairs = ceil_div(tiles, 2);
+  std::int64_t best = 1, best_blocks = 0, best_time = 1;
+  for (std::int64_t warps = 1; warps <= TensorAttention::kMostWarps; ++warps) {
+    const std::int64_t most = TensorAttention::kMostWarps / warps, blocks = fit < most ? fit : most;
+    // Tiles that the first warp has in turn: the last pair may be one tile.
+    const std::int64_t time = 2 * ceil_div(pairs, warps) - (tiles % 2 == 1 && (pairs - 1) % warps == 0 ? 1 : 0);
+    if (blocks * best_time <= best_blocks * time) continue;
+    best = warps;
+    best_blocks = blocks;
+    best_time = time;
+  }
+  return best;
+}
+// `typical_own` is the mean length: of packed captions most are far shorter than the longest, and warps without a tile are idle. A warp has
+// `tiles`.
+constexpr TensorAttention tensor_attention(std::int64_t typical_own, std::int64_t longest_own, std::int64_t longest_other,
+                                           std::int64_t head_dim, std::int64_t shared_limit, int tiles = 1) {
+  TensorAttention t;
+  t.tiles = tiles;
+  t.width = tensor_width(head_dim);
   const std::int64_t all = ceil_div(longest_other, 16) * 16, row = tensor_row_bytes(t.width);
   t.chunk = all < 16 ? 16 : all;
-  if (t.chunk * row > shared_limit) {
+  const bool whole = t.chunk * row <= shared_limit;
+  if (!whole) {
     t.chunk = shared_limit / 2 / row / 64 * 64;  // two blocks on a multiprocessor
     if (t.chunk < 64) t.chunk = 64;
-    t.splits = ceil_div(ceil_div(longest_own, TensorAttention::kTile), t.warps);
   }
   t.shared_bytes = t.chunk * row;
+  const std::int64_t own = ceil_div(typical_own, TensorAttention::kTile);
+  const std::int64_t warps = tiles == 1 ? tensor_warps(own) : tensor_warps_of_pairs(own, t.shared_bytes, shared_limit);
+  t.warps = static_cast<unsigned>(warps);
+  if (!whole) t.splits = ceil_div(ceil_div(longest_own, tiles * TensorAttention::kTile), warps);
   return t;
 }
 

@@ -209,4 +209,37 @@ TEST_CASE("tensor attention covers its tiles with few idle warps and fits shared
   CHECK(tensor_width(129) == 0);
 }
 
+TEST_CASE("tensor attention with two tiles a warp keeps to its registers and leaves no row out", "[cuda]") {
+  for (const std::int64_t limit : {48 * 1024, 163 * 1024, 227 * 1024}) {
+    for (const std::int64_t own : {0, 1, 16, 17, 33, 77, 197, 257, 577, 4096}) {
+      for (const std::int64_t other : {0, 1, 50, 257, 577, 4096}) {
+        const TensorAttention t = tensor_attention(own, own, other, 64, limit, 2), one = tensor_attention(own, own, other, 64, limit);
+        CHECK(t.tiles == 2);
+        CHECK(one.tiles == 1);
+        CHECK(t.warps >= 1);
+        CHECK(t.warps <= TensorAttention::kMostWarps);
+        CHECK(t.chunk == one.chunk);
+        CHECK(t.shared_bytes == one.shared_bytes);
+        if (t.chunk >= other) CHECK(t.splits == 1);
+        if (t.chunk < other) CHECK(t.splits * t.warps * 32 >= own);
+        if (own > 0) CHECK(t.warps <= ceil_div(own, 32));
+      }
+    }
+  }
+  const auto warps = [](std::int64_t length, std::int64_t limit) {
+    return tensor_attention(length, length, length, 64, limit * 1024, 2).warps;
+  };
+  CHECK(warps(197, 227) == 4);  // two blocks of four
+  CHECK(warps(257, 227) == 4);
+  CHECK(warps(197, 163) == 4);
+  CHECK(warps(577, 227) == 7);  // one block has all of the shared memory
+  CHECK(warps(577, 163) == 4);
+  // Long sequences of narrow heads have two; whole captions and pictures in 50 parts do not.
+  CHECK(tensor_tiles(197, 64) == 2);
+  CHECK(tensor_tiles(257, 32) == 2);
+  CHECK(tensor_tiles(197, 80) == 1);
+  CHECK(tensor_tiles(77, 64) == 1);
+  CHECK(tensor_tiles(50, 64) == 1);
+}
+
 }  // namespace twinlens::cuda

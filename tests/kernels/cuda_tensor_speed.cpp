@@ -19,8 +19,8 @@ void print(const std::string& name, double time, double flops, double bytes) {
 }
 
 // Self-attention of `sequences` equal lengths in bf16, q, k and v as the thirds of one matrix. Useful operations: two products of T x T x D
-// forwards and five backwards, half of them where it is causal.
-void measure_attention(Stream& stream, std::int64_t sequences, std::int64_t length, std::int64_t heads, bool causal) {
+// forwards and five backwards, half of them where it is causal. `row_tiles` of a warp, or 0: what it has by itself.
+void measure_attention(Stream& stream, std::int64_t sequences, std::int64_t length, std::int64_t heads, bool causal, int row_tiles = 0) {
   constexpr std::int64_t kDim = 64;
   const std::int64_t rows = sequences * length, width = heads * kDim;
   const Block qkv(rows * 3 * width, DType::bf16), dqkv(rows * 3 * width, DType::bf16);
@@ -53,13 +53,15 @@ void measure_attention(Stream& stream, std::int64_t sequences, std::int64_t leng
   p.scale = 0.125F;
   p.scratch = delta.floats();
   p.slots = 1;
+  p.row_tiles = row_tiles;
   const AttentionForward forward{p, y.rows(rows), lse.floats()};
   const AttentionBackward backward{p, y.read_rows(rows), dy.read_rows(rows), lse.floats(), third(dqkv, 0), third(dqkv, 1), third(dqkv, 2)};
 
   const double scores = static_cast<double>(sequences * length * length) * (causal ? 0.5 : 1.0);
   const double product = 2.0 * scores * static_cast<double>(width), element = 2.0 * static_cast<double>(rows * width);
   const std::string name = "attention " + std::to_string(sequences) + " x " + std::to_string(length) + (causal ? " causal" : "") + ", " +
-                           std::to_string(heads) + " heads";
+                           std::to_string(heads) + " heads" +
+                           (row_tiles == 0 ? "" : ", " + std::to_string(16 * row_tiles) + " rows a warp");
   print(name, seconds([&] { run(stream, forward); }), 2.0 * product, 4.0 * element);
   print("  forward and backward", seconds([&] {
           run(stream, forward);
@@ -110,6 +112,13 @@ TEST_CASE("speed of CUDA's attention and products", "[.][cuda][tensor-speed]") {
   measure_attention(stream, 1024, 77, 8, true);
   measure_attention(stream, 256, 197, 12, false);
   measure_attention(stream, 256, 257, 16, false);
+  for (const int row_tiles : {1, 2}) {
+    measure_attention(stream, 1024, 50, 12, false, row_tiles);
+    measure_attention(stream, 1024, 77, 8, true, row_tiles);
+    measure_attention(stream, 256, 197, 12, false, row_tiles);
+    measure_attention(stream, 256, 257, 16, false, row_tiles);
+    measure_attention(stream, 64, 577, 16, false, row_tiles);
+  }
 
   constexpr std::int64_t kRows = 51'200, kWidth = 768, kWide = 3072;  // 1024 pictures of 50 tokens
   Product qkv{"qkv: bias", kRows, 3 * kWidth, kWidth};

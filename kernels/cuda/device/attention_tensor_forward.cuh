@@ -11,24 +11,29 @@ struct Softmax {
   float largest[2] = {minus_infinity(), minus_infinity()}, sum[2] = {0.0F, 0.0F};
 };
 
-// Scores of kGroups x 16 keys to weights, the sums so far rescaled. `scale` is that of the problem times log2(e).
+// Scores of one tile and kGroups x 16 keys, of which the first `live` groups are there, to weights, the sums so far rescaled. `scale` is
+// that of the problem times log2(e).
 template <int kGroups, int kWidth>
-__device__ void weigh(float (&s)[2 * kGroups][4], float scale, Softmax& softmax, float (&out)[kWidth / 8][4]) {
+__device__ __forceinline__ void weigh(float (&s)[2 * kGroups][4], int live, float scale, Softmax& softmax, float (&out)[kWidth / 8][4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float top = softmax.largest[half];
 #pragma unroll
-    for (int n = 0; n < 2 * kGroups; ++n) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+    for (int n = 0; n < 2 * kGroups; ++n) {
+      if (n / 2 < live) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+    }
     top = row_max(top);
     const float shift = top < -3e38F ? 0.0F : top * scale;
     const float factor = exp2_fast(softmax.largest[half] * scale - shift);
     float sum = 0.0F;
 #pragma unroll
     for (int n = 0; n < 2 * kGroups; ++n) {
+      if (n / 2 < live) {
 #pragma unroll
-      for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        s[n][e] = exp2_fast(s[n][e] * scale - shift);
-        sum += s[n][e];
+        for (int e = 2 * half; e < 2 * half + 2; ++e) {
+          s[n][e] = exp2_fast(s[n][e] * scale - shift);
+          sum += s[n][e];
+        }
       }
     }
     softmax.sum[half] = softmax.sum[half] * factor + sum;
@@ -41,30 +46,72 @@ __device__ void weigh(float (&s)[2 * kGroups][4], float scale, Softmax& softmax,
   }
 }
 
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kMostThreads) forward_kernel(AttentionForward a, Cut cut) {
+// The queries of a warp.
+template <int kWidth, int kTiles>
+struct Queries {
+  unsigned q[kTiles][kWidth / 16][4];
+  float out[kTiles][kWidth / 8][4];
+  Softmax softmax[kTiles];
+};
+
+// Tiles [kFirst, kEnd) meet kGroups x 16 keys, in row j of the chunk and behind. All queries see all of these keys if kWhole; else groups
+// from row `end` on are left out, and the tile of queries from `query` on sees what it may of the rest, which begin with `key`.
+template <bool kWhole, int kFirst, int kEnd, int kGroups, class T, int kWidth, int kTiles>
+__device__ __forceinline__ void meet_keys(Queries<kWidth, kTiles>& own, const Others<T, kWidth>& k, const Others<T, kWidth>& v, int j,
+                                          int end, float scale, int query, int key, const Sight& sight) {
+  static_assert(kWhole || kEnd == kFirst + 1);
+  const int live = kWhole ? kGroups : (end - j + 15) / 16;
+  float s[kTiles][2 * kGroups][4];
+#pragma unroll
+  for (int group = 0; group < kGroups; ++group) {
+    if (!kWhole && group >= live) break;
+    dot_tiles<T, kWidth, kFirst, kEnd>(own.q, k, j + 16 * group, s, 2 * group);
+    if (!kWhole && sight.cuts(query, key + 16 * group)) {
+      const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+#pragma unroll
+      for (int n = 2 * group; n < 2 * group + 2; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if (sight.hides(query + g + e / 2 * 8, key + n * 8 + 2 * t + e % 2)) s[kFirst][n][e] = minus_infinity();
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int r = kFirst; r < kEnd; ++r) weigh<kGroups, kWidth>(s[r], live, scale, own.softmax[r], own.out[r]);
+#pragma unroll
+  for (int group = 0; group < kGroups; ++group) {
+    if (!kWhole && group >= live) break;
+    add_tiles<T, kWidth, kFirst, kEnd>(s, 2 * group, v, j + 16 * group, own.out);
+  }
+}
+
+template <class T, int kWidth, int kTiles>
+__global__ void __launch_bounds__(kMostThreads, kLeastBlocks<kWidth, kTiles>) forward_kernel(AttentionForward a, Cut cut) {
   extern __shared__ __align__(16) unsigned char shared[];
-  constexpr int kGroups = 4;
+  constexpr int kGroups = 4, kKeys = 16 * kGroups;
   const AttentionProblem& p = a.problem;
-  std::int64_t head = 0;
-  const Head h = head_of_block(p, cut, head);
-  const Rounds rounds(h.queries, cut);
-  const int d = static_cast<int>(p.head_dim), keys = static_cast<int>(h.keys), queries = static_cast<int>(h.queries);
-  const int offset = keys - queries, lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const Head h = head_of_block(p, cut);
+  const Rounds<kTiles> rounds(h.queries, cut);
+  const int d = static_cast<int>(p.head_dim), keys = static_cast<int>(h.keys), lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const Sight sight{keys, keys - static_cast<int>(h.queries), p.causal};
   const Others<T, kWidth> k{reinterpret_cast<T*>(shared)}, v{k.data + cut.chunk * Others<T, kWidth>::kStride};
   const float scale = p.scale * kLog2e;
   const int round_count = rounds.count();
   int loaded = -1;  // where the chunk in shared memory begins
   for (int round = 0; round < round_count; ++round) {
-    const int tile = rounds.first(round) + rounds.warp, i = tile * kTile, count = most(0, least(kTile, queries - i));
-    // Keys that the last query of the tile sees, and of the last tile of the block.
-    const int seen = count == 0 ? 0 : p.causal ? most(0, least(keys, i + count + offset)) : keys;
-    const int last = least(queries, (rounds.first(round) + rounds.warps) * kTile);
-    const int needed = p.causal ? most(0, least(keys, last + offset)) : keys;
-    unsigned q[kWidth / 16][4];
-    load_own<T, kWidth>(p.q, h.query + i, count, h.column, d, q);
-    float out[kWidth / 8][4] = {};
-    Softmax softmax;
+    const int i = rounds.first(round), needed = sight.seen(0, rounds.end_of_block(round));
+    Queries<kWidth, kTiles> own;
+#pragma unroll
+    for (int r = 0; r < kTiles; ++r) {
+      load_own<T, kWidth>(p.q, h.query + i + r * kTile, rounds.rows(round, r), h.column, d, own.q[r]);
+      own.softmax[r] = Softmax{};
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) own.out[r][n][e] = 0.0F;
+      }
+    }
     for (int begin = 0; begin < needed; begin += cut.chunk) {
       const int here = least(cut.chunk, keys - begin);
       if (loaded != begin) {
@@ -75,42 +122,35 @@ __global__ void __launch_bounds__(kMostThreads) forward_kernel(AttentionForward 
         wait_for_copies();
         __syncthreads();
       }
-      const int end = least(here, seen - begin);
-      for (int j = 0; j < end; j += 16 * kGroups) {
-        float s[2 * kGroups][4];
-#pragma unroll
-        for (int group = 0; group < kGroups; ++group) {
-          float(&low)[4] = s[2 * group], (&high)[4] = s[2 * group + 1];
-#pragma unroll
-          for (int e = 0; e < 4; ++e) low[e] = high[e] = j + 16 * group < end ? 0.0F : minus_infinity();
-          if (j + 16 * group < end) dot_tile<T, kWidth>(q, k, j + 16 * group, low, high);
-        }
-        if (j + 16 * kGroups > here || (p.causal && begin + j + 16 * kGroups - 1 > i + offset)) {
-#pragma unroll
-          for (int n = 0; n < 2 * kGroups; ++n) {
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-              const int key = begin + j + n * 8 + 2 * t + e % 2, query = i + g + e / 2 * 8;
-              if (key >= keys || (p.causal && key > query + offset)) s[n][e] = minus_infinity();
-            }
-          }
-        }
-        weigh<kGroups, kWidth>(s, scale, softmax, out);
-#pragma unroll
-        for (int group = 0; group < kGroups; ++group) {
-          if (j + 16 * group < end) add_tile<T, kWidth>(s[2 * group], s[2 * group + 1], v, j + 16 * group, out);
-        }
+      const int tiles = rounds.rows(round, kTiles - 1) > 0 ? kTiles : 1, first_sees = sight.seen(i, least(1, rounds.rows(round, 0)));
+      const int all = least(here, first_sees - begin);  // keys of the chunk that all queries see
+      int j = 0;
+      if (tiles == kTiles) {
+        for (; j + kKeys <= all; j += kKeys) meet_keys<true, 0, kTiles, kGroups>(own, k, v, j, all, scale, i, begin + j, sight);
+      } else {
+        for (; j + kKeys <= all; j += kKeys) meet_keys<true, 0, 1, kGroups>(own, k, v, j, all, scale, i, begin + j, sight);
       }
+      each_tile<kTiles>([&](auto tile) {
+        constexpr int r = decltype(tile)::value;
+        const int query = i + r * kTile, end = least(here, sight.seen(query, rounds.rows(round, r)) - begin);
+        for (int edge = j; edge < end; edge += kKeys)
+          meet_keys<false, r, r + 1, kGroups>(own, k, v, edge, end, scale, query, begin + edge, sight);
+      });
     }
-    float inverse[2];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float sum = row_sum(softmax.sum[half]);
-      inverse[half] = sum == 0.0F ? 0.0F : 1.0F / sum;
-      if (t == 0 && g + 8 * half < count)
-        a.lse[h.lse + i + g + 8 * half] = sum == 0.0F ? 0.0F : softmax.largest[half] * p.scale + logf(sum);
+    for (int r = 0; r < kTiles; ++r) {
+      const int first = i + r * kTile, count = rounds.rows(round, r);
+      const Softmax& softmax = own.softmax[r];
+      float inverse[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float sum = row_sum(softmax.sum[half]);
+        inverse[half] = sum == 0.0F ? 0.0F : 1.0F / sum;
+        if (t == 0 && g + 8 * half < count)
+          a.lse[h.lse + first + g + 8 * half] = sum == 0.0F ? 0.0F : softmax.largest[half] * p.scale + logf(sum);
+      }
+      store_own<T, kWidth>(own.out[r], inverse[0], inverse[1], a.y, h.query + first, count, h.column, d);
     }
-    store_own<T, kWidth>(out, inverse[0], inverse[1], a.y, h.query + i, count, h.column, d);
   }
 }
 

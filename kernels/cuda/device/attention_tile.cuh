@@ -1,6 +1,8 @@
 #pragma once
-// Tiles of attention on tensor cores: a warp has 16 own rows (queries; or keys, for their gradients) in registers, the rows of the other
-// side lie in shared memory.
+// Tiles of attention on tensor cores: a warp has one or two tiles of 16 own rows (queries; or keys, for their gradients) in registers, the
+// rows of the other side lie in shared memory. What comes from there is the slow part, and two tiles share it.
+
+#include <type_traits>
 
 #include "kernels/cuda/device/attention_head.cuh"
 #include "kernels/cuda/device/instructions.cuh"
@@ -12,6 +14,10 @@ inline constexpr unsigned kAll = 0xFFFFFFFFU;
 inline constexpr float kLog2e = 1.4426950408889634F;
 inline constexpr int kTile = static_cast<int>(TensorAttention::kTile);
 inline constexpr int kMostThreads = static_cast<int>(TensorAttention::kMostWarps) * kWarp;
+// Blocks that a multiprocessor has registers for: with one tile of 64 columns threads keep to 128 (some spill, outside of the loops over
+// the other side's rows but for four of the keys' kernel), so that two blocks share it: alone, a block does nothing while its rows come.
+template <int kWidth, int kTiles>
+inline constexpr int kLeastBlocks = kWidth == 64 && kTiles == 1 ? 2 : 1;
 
 __device__ inline float minus_infinity() { return -__int_as_float(0x7F800000); }
 __device__ inline int least(int a, int b) { return a < b ? a : b; }
@@ -96,61 +102,101 @@ struct Others {
   }
 };
 
-// sums (16 own rows, 16 rows of the other side) = own times the other's rows.
-template <class T, int kWidth>
-__device__ void dot_tile(const unsigned (&own)[kWidth / 16][4], const Others<T, kWidth>& other, int row, float (&low)[4],
-                         float (&high)[4]) {
+// Calls f(integral constant: tile) for each tile of a warp.
+template <int kTiles, class F>
+__device__ __forceinline__ void each_tile(F&& f) {
+  static_assert(kTiles == 1 || kTiles == 2);
+  f(std::integral_constant<int, 0>{});
+  if constexpr (kTiles == 2) f(std::integral_constant<int, 1>{});
+}
+
+// For tiles [kFirst, kEnd): sums n and n + 1 (16 own rows, 16 rows of the other side) = own times the other's rows from `row` on.
+template <class T, int kWidth, int kFirst, int kEnd, int kTiles, int kSums>
+__device__ __forceinline__ void dot_tiles(const unsigned (&own)[kTiles][kWidth / 16][4], const Others<T, kWidth>& other, int row,
+                                          float (&sums)[kTiles][kSums][4], int n) {
+#pragma unroll
+  for (int r = kFirst; r < kEnd; ++r) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sums[r][n][e] = sums[r][n + 1][e] = 0.0F;
+  }
 #pragma unroll
   for (int step = 0; step < kWidth / 16; ++step) {
     unsigned b[4];
     other.rows(row, step, b);
-    mma<T>(low, own[step], b[0], b[1]);
-    mma<T>(high, own[step], b[2], b[3]);
+#pragma unroll
+    for (int r = kFirst; r < kEnd; ++r) {
+      mma<T>(sums[r][n], own[r][step], b[0], b[1]);
+      mma<T>(sums[r][n + 1], own[r][step], b[2], b[3]);
+    }
   }
 }
 
-// sums (16 own rows, columns) += weights (16 own rows, 16 rows of the other side) times these rows.
-template <class T, int kWidth>
-__device__ void add_tile(const float (&low)[4], const float (&high)[4], const Others<T, kWidth>& other, int row,
-                         float (&sums)[kWidth / 8][4]) {
-  const unsigned weights[4] = {pack_pair<T>(low[0], low[1]), pack_pair<T>(low[2], low[3]), pack_pair<T>(high[0], high[1]),
-                               pack_pair<T>(high[2], high[3])};
+// For tiles [kFirst, kEnd): sums (16 own rows, columns) += weights n and n + 1 (16 own rows, 16 rows of the other side) times the other's
+// rows from `row` on.
+template <class T, int kWidth, int kFirst, int kEnd, int kTiles, int kWeights>
+__device__ __forceinline__ void add_tiles(const float (&weights)[kTiles][kWeights][4], int n, const Others<T, kWidth>& other, int row,
+                                          float (&sums)[kTiles][kWidth / 8][4]) {
+  unsigned a[kTiles][4];
+#pragma unroll
+  for (int r = kFirst; r < kEnd; ++r) {
+#pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      const float(&pair)[4] = weights[r][n + part / 2];
+      a[r][part] = pack_pair<T>(pair[part % 2 * 2], pair[part % 2 * 2 + 1]);
+    }
+  }
 #pragma unroll
   for (int step = 0; step < kWidth / 16; ++step) {
     unsigned b[4];
     other.columns(row, step, b);
-    mma<T>(sums[2 * step], weights, b[0], b[1]);
-    mma<T>(sums[2 * step + 1], weights, b[2], b[3]);
+#pragma unroll
+    for (int r = kFirst; r < kEnd; ++r) {
+      mma<T>(sums[r][2 * step], a[r], b[0], b[1]);
+      mma<T>(sums[r][2 * step + 1], a[r], b[2], b[3]);
+    }
   }
 }
 
-struct Cut {
-  int chunk;
-  std::int64_t splits;
+// Which keys a query of the sequence sees.
+struct Sight {
+  int keys, offset;
+  bool causal;
+  // Keys that some of `count` queries from `query` on see.
+  __device__ int seen(int query, int count) const { return count <= 0 ? 0 : causal ? most(0, least(keys, query + count + offset)) : keys; }
+  // Whether some query of the tile from `query` on does not see some key of the 16 from `key` on.
+  __device__ bool cuts(int query, int key) const { return key + 16 > keys || (causal && key + 15 > query + offset); }
+  __device__ bool hides(int query, int key) const { return key >= keys || (causal && key > query + offset); }
 };
 
-// Which own tiles the warps of a block take, a round at a time; all warps of a block go through the same rounds.
+struct Cut {
+  int chunk, splits;
+};
+
+// Which own rows the warps of a block take, a round at a time; all warps of a block go through the same rounds.
+template <int kTiles>
 struct Rounds {
-  std::int64_t split, splits;
-  int warps, warp, tiles;
-  __device__ Rounds(std::int64_t own_rows, const Cut& cut)
-      : split(blockIdx.x % cut.splits),
-        splits(cut.splits),
-        warps(static_cast<int>(blockDim.x) / kWarp),
-        warp(static_cast<int>(threadIdx.x) / kWarp),
-        tiles(static_cast<int>((own_rows + kTile - 1) / kTile)) {}
-  __device__ int first(std::int64_t round) const { return static_cast<int>((round * splits + split) * warps); }  // tile of warp 0
+  static constexpr int kRows = kTiles * kTile;  // of a warp
+  int own_rows, split, step;                    // from round to round, all blocks of a head together
+  __device__ Rounds(std::int64_t own, const Cut& cut)
+      : own_rows(static_cast<int>(own)),
+        split(static_cast<int>(blockIdx.x % static_cast<unsigned>(cut.splits))),
+        step(cut.splits * block_rows()) {}
+  __device__ static int block_rows() { return static_cast<int>(blockDim.x) / kWarp * kRows; }
+  // The warp's first row, which may lie behind the last, and its rows in a tile.
+  __device__ int first(int round) const { return round * step + split * block_rows() + static_cast<int>(threadIdx.x) / kWarp * kRows; }
+  __device__ int rows(int round, int tile) const { return most(0, least(kTile, own_rows - first(round) - tile * kTile)); }
+  // Behind the last row of the block.
+  __device__ int end_of_block(int round) const { return least(own_rows, round * step + (split + 1) * block_rows()); }
   __device__ int count() const {
-    std::int64_t n = 0;
-    while (first(n) < tiles) ++n;
-    return static_cast<int>(n);
+    int n = 0;
+    while (n * step + split * block_rows() < own_rows) ++n;
+    return n;
   }
 };
 
-__device__ inline Head head_of_block(const AttentionProblem& p, const Cut& cut, std::int64_t& head) {
-  const std::int64_t item = blockIdx.x / cut.splits;
-  head = item % p.heads;
-  return head_of(p, item / p.heads, head);
+__device__ inline Head head_of_block(const AttentionProblem& p, const Cut& cut) {
+  const std::int64_t item = blockIdx.x / static_cast<unsigned>(cut.splits);
+  return head_of(p, item / p.heads, item % p.heads);
 }
 
 }  // namespace twinlens::cuda::tensor

@@ -33,6 +33,9 @@ struct AttentionProblem {
   float scale;
   float* scratch;      // slots * scratch_floats(args); on CUDA cuda_scratch_floats(args)
   std::int64_t slots;  // threads that may work at once
+  // For studies on CUDA: tiles of 16 rows, 1 or 2, that a warp has in heads of up to 64 columns on tensor cores; 0: what suits the lengths
+  // (kernels/cuda/geometry.h). Results are equal to the bit.
+  int row_tiles = 0;
 };
 
 struct AttentionForward {

@@ -11,6 +11,7 @@
 
 #define __global__
 #define __device__
+#define __forceinline__ inline __attribute__((always_inline))
 #define __host__
 #define __shared__ static  // of all threads of a block; blocks run one after another
 
