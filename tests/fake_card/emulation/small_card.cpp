@@ -106,7 +106,7 @@ TEST_CASE("attention has the same bits with 16 and 32 rows a warp", "[op]") {
     const std::array<const char*, 6> names{"y", "lse", "delta", "dq", "dk", "dv"};
     for (std::size_t i = 0; i < one.size(); ++i) {
       INFO(names[i]);
-      CHECK(one[i] == two[i]);
+      CHECK((one[i] == two[i]));
     }
   };
   for (const Attended& x : cases) check(x);
