@@ -22,17 +22,21 @@ const Function kFunctions[] = {
     {"minimum", minimum, [](double a, double b) { return std::min(a, b); }},
 };
 
-// The element of x that broadcasting puts at `index` of `shape`.
-double broadcast_at(const Array& x, const Shape& shape, std::int64_t index) {
-  std::int64_t at = 0, stride = 1;
-  for (int d = 1; d <= shape.rank(); ++d) {
-    const std::int64_t i = index % shape[-d];
-    index /= shape[-d];
-    if (d > x.shape.rank()) continue;
-    at += (x.shape[-d] == 1 ? 0 : i) * stride;
-    stride *= x.shape[-d];
+// x as broadcasting gives it `shape`. Leading dimensions that x lacks, or that are 1, repeat what lies behind them.
+Array broadcast(const Array& x, const Shape& shape) {
+  Array y = x;
+  std::int64_t inner = 1;  // elements of y behind dimension -d
+  for (int d = 1; d <= shape.rank(); inner *= shape[-d], ++d) {
+    const std::int64_t has = d <= x.shape.rank() ? x.shape[-d] : 1;
+    if (has == shape[-d]) continue;
+    std::vector<double> repeated;
+    for (auto at = y.v.begin(); at != y.v.end(); at += inner) {
+      for (std::int64_t i = 0; i < shape[-d]; ++i) repeated.insert(repeated.end(), at, at + inner);
+    }
+    y.v = std::move(repeated);
   }
-  return x[at];
+  y.shape = shape;
+  return y;
 }
 
 OpCase make(const Function& f, const Shape& a, const Shape& b) {
@@ -44,9 +48,8 @@ OpCase make(const Function& f, const Shape& a, const Shape& b) {
   c.call = [call = f.call](const std::vector<Tensor>& in) { return call(in[0], in[1]); };
   c.reference = [reference = f.reference](const std::vector<Array>& in) {
     Array y(broadcast_shape("reference", in[0].shape, in[1].shape));
-    for (std::int64_t i = 0; i < y.shape.count(); ++i) {
-      y[i] = reference(broadcast_at(in[0], y.shape, i), broadcast_at(in[1], y.shape, i));
-    }
+    const Array left = broadcast(in[0], y.shape), right = broadcast(in[1], y.shape);
+    for (std::int64_t i = 0; i < y.shape.count(); ++i) y[i] = reference(left[i], right[i]);
     return y;
   };
   return c;

@@ -21,6 +21,14 @@ double logit(const Array& u, const Array& v, std::int64_t i, std::int64_t j, dou
   return std::exp(scale) * sum;
 }
 
+Array logits_of(const Pairs& p, const std::vector<Array>& in) {
+  Array all({p.n, p.columns});
+  for (std::int64_t i = 0; i < p.n; ++i) {
+    for (std::int64_t j = 0; j < p.columns; ++j) all[i * p.columns + j] = logit(in[0], in[1], i, j, in[2][0]);
+  }
+  return all;
+}
+
 // The loss of one row or column against the targets: log-sum-exp relative to the own pair, so that a tiny one keeps its digits.
 // others(k): logit minus own logit, or -inf where it does not count.
 template <class F>
@@ -32,16 +40,18 @@ double against_own(std::int64_t count, std::int64_t own, F&& others) {
 }
 
 Array info_nce_reference(const Pairs& p, const std::vector<Array>& in) {
-  const double out = -std::numeric_limits<double>::infinity(), t = in[2][0];
+  const double out = -std::numeric_limits<double>::infinity();
+  const Array logits = logits_of(p, in);
   const auto counts = [&](std::int64_t i, std::int64_t j) {
     return p.ids.empty() || i + p.offset == j || p.ids[static_cast<std::size_t>(i + p.offset)] != p.ids[static_cast<std::size_t>(j)];
   };
   double total = 0.0;
+  const auto at = [&](std::int64_t i, std::int64_t j) { return logits[i * p.columns + j]; };
   for (std::int64_t i = 0; i < p.n; ++i) {
-    const double own = logit(in[0], in[1], i, i + p.offset, t);
-    total += against_own(p.columns, i + p.offset, [&](std::int64_t j) { return counts(i, j) ? logit(in[0], in[1], i, j, t) - own : out; });
-    total +=
-        against_own(p.n, i, [&](std::int64_t k) { return counts(k, i + p.offset) ? logit(in[0], in[1], k, i + p.offset, t) - own : out; });
+    const std::int64_t mate = i + p.offset;
+    const double own = at(i, mate);
+    total += against_own(p.columns, mate, [&](std::int64_t j) { return counts(i, j) ? at(i, j) - own : out; });
+    total += against_own(p.n, i, [&](std::int64_t k) { return counts(k, mate) ? at(k, mate) - own : out; });
   }
   return Array({}, p.n > 0 ? total / (2.0 * static_cast<double>(p.n)) : 0.0);
 }

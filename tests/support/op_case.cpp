@@ -62,7 +62,12 @@ std::vector<Array> reference_inputs(const OpCase& c, DType float_dtype) {
   return out;
 }
 
-Array upstream_gradient(const Shape& shape) { return random_input(shape, "upstream").values; }
+// (Drawing it takes longer than most ops do: it is kept while the shape is asked for again.)
+const Array& upstream_gradient(const Shape& shape) {
+  static Array last;
+  if (last.v.empty() || !(last.shape == shape)) last = random_input(shape, "upstream").values;
+  return last;
+}
 
 Tensor as_tensor(const Array& a, Device device) { return from_vector(std::vector<float>(a.v.begin(), a.v.end()), a.shape).to(device); }
 
@@ -113,7 +118,7 @@ void check_against_reference(const OpCase& c, Expected& expected, DType float_dt
   REQUIRE(r.y.shape() == want.shape);
   CHECK(relative_error(r.y.to_vector(), want.v, c.absolute) <= (low ? c.bf16_tolerance : c.tolerance));
   if (!r.y.requires_grad() || want.v.empty()) return;
-  const Array dy = upstream_gradient(want.shape);
+  const Array& dy = upstream_gradient(want.shape);
   backward(r.y, as_tensor(dy, device).to(r.y.dtype()));
   Array dy_seen = dy;
   if (r.y.dtype() != DType::f32) {
