@@ -86,10 +86,10 @@ address_part() {
   is_full && sets="avx2;avx512;avx512bf16;avx512amx;neon"
   echo "address: scalar${sets:+ and $sets}"
   configure address -DTWINLENS_WERROR=OFF -DTWINLENS_UNITY_BUILD=ON -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1" -DTWINLENS_SANITIZE=address,undefined -DTWINLENS_CUDA=OFF \
-    "-DTWINLENS_ISAS=$sets" || return
+    "-DTWINLENS_ISAS=$sets" -DTWINLENS_BUILD_BENCH=OFF || return
   build address || return
-  local options=(--label-exclude '^(full|house|timed)$')
-  is_full && options=(--label-exclude '^(house|timed)$')
+  local options=(--label-exclude '^(full|timed)$')
+  is_full && options=(--label-exclude '^timed$')
   # (The largest losses are for their figures, and go through the code of the smaller ones for an hour.)
   local large='^test_info_nce:65,536 pairs|^test_info_nce:.*for large batches'
   local have_run=
