@@ -11,6 +11,7 @@
 #include "twinlens/clip/dataset.h"
 #include "twinlens/clip/picture_stream.h"
 #include "twinlens/core/file.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens::test {
 namespace {
@@ -94,6 +95,34 @@ TEST_CASE("members of a tar that make no sample", "[data]") {
   for (const SkippedSample& s : data->skipped()) skipped.push_back(s.key + ": " + s.reason);
   CHECK(skipped == std::vector<std::string>{"a.tar:x.y/two: no picture (jpg, png, jpeg or webp)", "a.tar:x.y/three: no caption (txt)",
                                             "a.tar:x.y/four: the caption is empty", "a.tar:x.y/five: no picture (jpg, png, jpeg or webp)"});
+}
+
+TEST_CASE("shards without captions: the error lists what is there and names the flags for it", "[data]") {
+  const TemporaryFolder folder;
+  const std::string png = toy_pairs(1)[0].png;
+  const auto refused = [&](const Members& members, const std::string& json_text_key = {}) {
+    write_tar(folder / "a.tar", members);
+    DatasetOptions options;
+    options.json_text_key = json_text_key;
+    std::string message;
+    try {
+      open_dataset(folder / "a.tar", options);
+    } catch (const FileError& e) {
+      message = e.what();
+    }
+    return message;
+  };
+  CHECK_THAT(refused({{"0.cls", "3"}, {"0.webp", png}, {"1.cls", "0"}, {"1.webp", png}}),
+             Contains("(2 cannot be used, first: a.tar:0: no caption (txt) among cls and webp); labels in .cls members are for eval --task "
+                      "zeroshot --text-key cls --label cls --classes classnames.txt; captions of another extension"));
+  CHECK_THAT(refused({{"0.caption", "a disc"}, {"0.json", "{}"}, {"0.png", png}}),
+             Contains("no caption (txt) among caption, json and png); name the extension of the captions by --text-key, or the fields"));
+  CHECK_THAT(refused({{"0.png", png}, {"0.txt", "a disc"}}, "caption"),
+             Contains("no caption (json) among png and txt); --json-text-key reads .json members alone; leave it out"));
+  CHECK_THAT(refused({{"0.png", png}}), Contains("no caption (txt)); a sample is KEY.jpg"));
+  Members many{{"0.png", png}};
+  for (char c = 'a'; c < 'm'; ++c) many.emplace_back(std::string("0.") + c, "x");
+  CHECK_THAT(refused(many), Contains("among a, b, c, d, e, f, g, h and 5 more)"));
 }
 
 TEST_CASE("brace ranges, :: and gzip", "[data]") {

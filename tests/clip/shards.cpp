@@ -265,7 +265,7 @@ TEST_CASE("other extensions, and captions from .json: one or several, by every p
   CHECK(first->drawn_caption(0, 12345) == "zero long");
   REQUIRE(first->skipped().size() == 3);
   CHECK(first->skipped()[0].reason == "no caption in its .json under the keys of --json-text-key");
-  CHECK(first->skipped()[2].reason == "no caption (json)");
+  CHECK(first->skipped()[2].reason == "no caption (json) among png and txt");
 
   o.captions = "random";
   const auto random = open_dataset(folder / "a.tar", o);

@@ -327,6 +327,14 @@ TEST_CASE("eval --task zeroshot on shards as clip_benchmark has them: labels tha
   CHECK(counted["zeroshot_mean_per_class_recall"] == names["zeroshot_mean_per_class_recall"]);
   CHECK(json_of(eval(folder / "0.tar", "linear-probe", numbers))["linear_probe_top1"] == 1.0);
 
+  // Who does not know these flags is told.
+  const Outcome untold = run(eval(folder / "0.tar", "zeroshot", {}));
+  CHECK(untold.status == 1);
+  CHECK_THAT(untold.err, Contains("no caption (txt) among cls and png") && Contains("--text-key cls --label cls --classes classnames.txt"));
+  const Outcome half_told = run(eval(folder / "0.tar", "zeroshot", {"--text-key", "cls"}));
+  CHECK(half_told.status == 1);
+  CHECK_THAT(half_told.err, Contains("has no label 'class'; --label; name a metadata field, or the --text-key: cls"));
+
   // A number behind the last line, and names beside numbers.
   members.emplace_back("s40.png", members[0].second);
   for (const char* label : {"4", "red"}) {

@@ -45,10 +45,21 @@ std::string name_of(archive_entry* entry) {
   return {};
 }
 
-std::string listed(const std::vector<std::string>& words) {
+std::string listed(const std::vector<std::string>& words, const char* last = " or ") {
   std::string out;
-  for (std::size_t i = 0; i < words.size(); ++i) out += (i == 0 ? "" : i + 1 == words.size() ? " or " : ", ") + words[i];
+  for (std::size_t i = 0; i < words.size(); ++i) out += (i == 0 ? "" : i + 1 == words.size() ? last : ", ") + words[i];
   return out;
+}
+
+// " among cls and jpg": where more than the picture is there, some of it may be what is looked for by another name.
+std::string among(const std::map<std::string, Part>& parts) {
+  constexpr std::size_t kMost = 8;
+  std::vector<std::string> words;
+  for (const auto& [extension, part] : parts) {
+    if (words.size() < kMost) words.push_back(extension);
+  }
+  if (parts.size() > kMost) words.push_back(std::to_string(parts.size() - kMost) + " more");
+  return parts.size() < 2 ? "" : " among " + listed(words, " and ");
 }
 
 class TarPass {
@@ -213,7 +224,8 @@ class TarPass {
                    text.bytes);
       return;
     }
-    if (problem.empty()) return skip_half(sample.key, true, "no caption (" + listed(rules_.source_keys()) + ")");
+    if (problem.empty())
+      return skip_half(sample.key, true, std::string(kNoCaption) + listed(rules_.source_keys()) + ")" + among(sample.parts));
     skip(sample.key, problem);
   }
 

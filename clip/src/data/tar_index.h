@@ -9,6 +9,10 @@
 
 namespace twinlens {
 
+// How the reason of a sample begins that has a picture and no caption. Where it has other members, too, their extensions follow, behind
+// " among ".
+inline constexpr const char* kNoCaption = "no caption (";
+
 // gzip or zstd, by the first bytes.
 bool is_compressed(const InputFile& file);
 

@@ -73,6 +73,20 @@ class Unpacked {
   std::string path_, damage_;
 };
 
+// What makes samples of shards that have none, by the reason of the first that cannot be used.
+std::string remedy(const std::string& reason, const DatasetOptions& options) {
+  const std::size_t members = reason.find(" among ");
+  if (!reason.starts_with(kNoCaption) || members == std::string::npos)
+    return "a sample is KEY.jpg (png, jpeg, webp) and KEY.txt, next to each other";
+  if (!options.json_text_key.empty())
+    return "--json-text-key reads .json members alone; leave it out, and name the extension of the captions by --text-key";
+  const bool has_labels = reason.find(" cls ", members) != std::string::npos || reason.find(" cls,", members) != std::string::npos;
+  return has_labels
+             ? "labels in .cls members are for eval --task zeroshot --text-key cls --label cls --classes classnames.txt; captions of "
+               "another extension are named by --text-key"
+             : "name the extension of the captions by --text-key, or the fields of .json members that hold them by --json-text-key";
+}
+
 class TarDataset final : public Dataset {
  public:
   TarDataset(const std::vector<SpecPart>& parts, const DatasetOptions& options) : rules_(options) {
@@ -97,8 +111,7 @@ class TarDataset final : public Dataset {
       const std::string skipped = skipped_.empty() ? ""
                                                    : " (" + std::to_string(skipped_.size()) + " cannot be used, first: " + skipped_[0].key +
                                                          ": " + skipped_[0].reason + ")";
-      throw FileError("no samples; " + paths_.front() + skipped +
-                      "; a sample is KEY.jpg (png, jpeg, webp) and KEY.txt, next to each other");
+      throw FileError("no samples; " + paths_.front() + skipped + "; " + remedy(skipped_.empty() ? "" : skipped_[0].reason, options));
     }
   }
 
