@@ -41,15 +41,16 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
   }
 }
 
-void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const EmbedOptions& options,
+void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const std::string& name, const EmbedOptions& options,
                  const TakeFeatures& take) {
   std::vector<std::string> batch;
   std::string line;
-  bool more = true, first = true;
-  while (more) {
+  bool more = true;
+  for (std::int64_t number = 1; more; ++number) {
     more = static_cast<bool>(std::getline(lines, line));
-    if (std::exchange(first, false)) line.erase(0, line.size() - without_byte_order_mark(line).size());
+    if (number == 1) line.erase(0, line.size() - without_byte_order_mark(line).size());
     if (more && line.ends_with('\r')) line.pop_back();
+    if (more) require_utf8(line, name, number);
     if (more && !line.empty()) batch.push_back(line);
     if (batch.empty() || (more && batch.size() < static_cast<std::size_t>(options.batch_size))) continue;
     if (!take(embed_texts(model, tokenizer, batch, options), batch)) return;

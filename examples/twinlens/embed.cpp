@@ -42,7 +42,7 @@ Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptio
   };
   if (!flags.texts.empty()) {
     std::ifstream lines = open_lines(flags.texts);
-    embed_lines(*m.clip, *m.tokenizer, lines, options, take);
+    embed_lines(*m.clip, *m.tokenizer, lines, flags.texts, options, take);
   } else {
     PictureStream pictures(flags.images);
     embed_stream(*m.clip, pictures, options, take, [&](const SkippedSample& s) {

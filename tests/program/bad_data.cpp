@@ -233,6 +233,33 @@ TEST_CASE("a byte order mark and lines of blanks are no part of names", "[progra
   CHECK(read_file(names) == "red disc\n");
 }
 
+TEST_CASE("lists in other encodings than UTF-8 are refused: file, line and remedy are named", "[program]") {
+  const TemporaryFolder folder;
+  const std::string &model = trained_model().model, list = folder / "list.txt", classes = folder / "classes.txt", out = folder / "out";
+  write_text(classes, "red disc\nblue square\n");
+  const std::vector<Words> readers{{"classify", "--model", model, "--classes", list, picture(0)},
+                                   {"classify", "--model", model, "--classes", classes, "--templates", list, picture(0)},
+                                   {"eval", "--model", model, "--data", trained_model().data, "--seen-words", list},
+                                   {"embed", "--model", model, "--output", out, "--texts", list}};
+  for (const Words& reader : readers) {
+    write_text(list, "\xEF\xBB\xBFred {}\r\n\r\ncaf\xE9 {}\r\n");
+    check_refused(reader, {"error: the list cannot be read; " + list +
+                           ", line 3 is not UTF-8; byte 4 is 0xE9; where it is Latin-1, iconv -f "
+                           "latin1 -t utf-8 FILE > NEW makes it UTF-8"});
+    write_text(list, std::string("\xFF\xFEr\0"
+                                 "e\0"
+                                 "d\0 \0{\0}\0\n\0",
+                                 16));
+    check_refused(reader, {list + ", line 1 is UTF-16, not UTF-8; iconv -f utf-16 -t utf-8"});
+    write_text(list, "caf\xC3\xA9 {}\nred {}\n");
+    CHECK(run(reader).status == 0);
+  }
+  fs::remove(out);
+  write_text(list, "red\ncaf\xE9\n");
+  check_refused(readers.back(), {"line 2 is not UTF-8"});
+  CHECK_FALSE(fs::exists(out));
+}
+
 TEST_CASE("lists, texts and pictures may come through a pipe, as <(...) makes them; tables cannot", "[program]") {
   const TemporaryFolder folder;
   const std::string &model = trained_model().model, in = "/dev/stdin";

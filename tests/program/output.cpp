@@ -62,15 +62,15 @@ TEST_CASE("names that are not UTF-8 come out of --json as U+FFFD", "[program]") 
   fs::create_directories(folder / bad);
   const std::string image = folder / (bad + "/" + bad + ".png");
   fs::copy(picture(0), image);
-  write_text(folder / "classes.txt", bad + "\nother\n");
+  const std::string classes = folder / (bad + "/classes.txt");
+  write_text(classes, "red\nother\n");  // (what a list holds is UTF-8, or refused)
   const auto ends_with = [](const Json& value, const std::string& end) {
     const auto text = value.get<std::string>();
     return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
   };
 
-  const Json classified = json_of({"classify", "--model", model, "--classes", folder / "classes.txt", "--top", "2", image, "--json"});
+  const Json classified = json_of({"classify", "--model", model, "--classes", classes, image, "--json"});
   CHECK(ends_with(classified["results"][0]["image"], "/" + name + "/" + name + ".png"));
-  CHECK((classified["results"][0]["label"] == name || classified["results"][1]["label"] == name));
   const Json ranked = json_of({"rank", "--model", model, "--text", bad, image, "--json"});
   CHECK(ranked["results"][0]["text"] == name);
   const std::string index = folder / (bad + "/index");
@@ -84,7 +84,7 @@ TEST_CASE("names that are not UTF-8 come out of --json as U+FFFD", "[program]") 
   const Json trained = json_of({"train", "--train-data", trained_model().data, "--model", trained_model().folder + "/vit.json", "--epochs",
                                 "1", "--batch-size", "8", "--logs", folder.path(), "--name", bad + "-run", "--json"});
   CHECK(ends_with(trained["run_folder"], name + "-run"));
-  json_of({"eval", "--model", model, "--data", trained_model().data, "--seen-words", folder / "classes.txt", "--json"});
+  json_of({"eval", "--model", model, "--data", trained_model().data, "--seen-words", classes, "--json"});
 }
 
 TEST_CASE("the first SIGTERM ends a subcommand that has nothing to save", "[program]") {

@@ -21,6 +21,7 @@ std::vector<std::string> parse(std::string_view text, const std::string& where) 
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     ++number;
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+    require_utf8(line, where, number);
     if (line.find_first_not_of(" \t") == std::string_view::npos || line.front() == '#') continue;
     std::string text_with_place(line);
     for (std::size_t at = 0; (at = text_with_place.find("{c}", at)) != std::string::npos;) text_with_place.erase(at + 1, 1);

@@ -5,6 +5,8 @@
 
 #include "clip/src/text/unicode.h"
 
+#include "twinlens/kernels/error.h"
+
 namespace twinlens {
 namespace {
 
@@ -29,6 +31,11 @@ std::string encoding_problem(std::string_view text) {
   char where[64];
   std::snprintf(where, sizeof where, "byte %zu is 0x%02X", same + 1, static_cast<unsigned>(static_cast<unsigned char>(text[same])));
   return std::string("not UTF-8; ") + where + "; where it is Latin-1, iconv -f latin1 -t utf-8 FILE > NEW makes it UTF-8";
+}
+
+void require_utf8(std::string_view line, const std::string& file, std::int64_t number) {
+  if (const std::string problem = encoding_problem(line); !problem.empty())
+    throw FileError("the list cannot be read; " + file + ", line " + std::to_string(number) + " is " + problem);
 }
 
 }  // namespace twinlens

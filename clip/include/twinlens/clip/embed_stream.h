@@ -20,7 +20,9 @@ using TakeFeatures = std::function<bool(const Tensor& features, const std::vecto
 void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions& options, const TakeFeatures& take,
                   const std::function<void(const SkippedSample&)>& skip);
 
-// The same for lines of text, empty ones left out; the names are the lines.
-void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const EmbedOptions& options, const TakeFeatures& take);
+// The same for lines of text, empty ones left out; the names are the lines. One that is not in UTF-8 is a FileError that names it as a line
+// of `name`.
+void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const std::string& name, const EmbedOptions& options,
+                 const TakeFeatures& take);
 
 }  // namespace twinlens

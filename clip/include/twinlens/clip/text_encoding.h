@@ -1,6 +1,7 @@
 #pragma once
 // Text files as people have them: with a byte order mark, or in another encoding than UTF-8.
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -11,5 +12,9 @@ std::string_view without_byte_order_mark(std::string_view text);
 
 // "UTF-16, not UTF-8; ..." or "not UTF-8; ...", with the remedy. Empty for text in UTF-8.
 std::string encoding_problem(std::string_view text);
+
+// Throws FileError, with the remedy, for line `number` (from 1) of a list when it is not in UTF-8. Lists, unlike captions, go line by line
+// with something else, so that none of theirs is left out.
+void require_utf8(std::string_view line, const std::string& file, std::int64_t number);
 
 }  // namespace twinlens
