@@ -40,9 +40,20 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   return names;
 }
 
+// "--top: must be a whole number from ..." of what CLI11 could not convert, which are the numbers that fit into 64 bits and not into the
+// flag's.
+std::string conversion_message(const std::string& message) {
+  const std::string begin = "Could not convert: ";
+  const auto equals = message.find(" = ");
+  if (!message.starts_with(begin) || equals == std::string::npos) return message;
+  const std::string flag = message.substr(begin.size(), equals - begin.size()), value = message.substr(equals + 3);
+  if (!is_whole_number<std::int64_t>(value)) return message;
+  return flag + ": must be " + whole_number_rule<int>() + ", not " + value;
+}
+
 // Names the flag that was not understood and the nearest known one.
 int wrong_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& words) {
-  std::string message = error.what();
+  std::string message = conversion_message(error.what());
   const std::vector<std::string> flags = flags_of(app);
   for (const std::string& word : words) {
     const std::string flag = word.substr(0, word.find('='));
@@ -75,7 +86,7 @@ int run_program(int argc, char** argv) {
   const auto add = [&](const char* name, const char* description, Action (*make)(CLI::App&)) {
     CLI::App* app = program.add_subcommand(name, description);
     actions[app] = make(*app);
-    refuse_infinite_numbers(*app);
+    refuse_unreadable_numbers(*app);
     return app;
   };
   stoppable.insert(add("train", "Train or fine-tune a model on image-text pairs", add_train));

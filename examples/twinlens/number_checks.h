@@ -2,11 +2,16 @@
 // Checks of numbers on a command line. None of them takes nan or an infinity. Header only: bench/step has them, too.
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <limits>
 #include <string>
+#include <string_view>
+#include <system_error>
 
 namespace twinlens::program {
 
@@ -55,10 +60,38 @@ inline CLI::Validator within_above(double low, double high) {
                       [low, high](double x) { return x > low && x <= high; });
 }
 
-// Every flag with a fraction, whatever else is asked of it.
-inline void refuse_infinite_numbers(CLI::App& app) {
+template <class T>
+std::string whole_number_rule() {
+  return "a whole number from " + std::to_string(std::numeric_limits<T>::min()) + " to " + std::to_string(std::numeric_limits<T>::max());
+}
+
+template <class T>
+bool is_whole_number(std::string_view text) {
+  T value{};
+  const char* const end = text.data() + text.size();
+  const auto [behind, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && behind == end;
+}
+
+// Digits, of a number that fits into `T`. CLI11 takes the nearest one that fits for one that does not, the largest for -1 where there is no
+// sign, and 8 for 010.
+template <class T>
+CLI::Validator whole_number() {
+  const auto check = [](std::string& text) -> std::string {
+    const bool is_octal = text.size() > 1 && text.starts_with('0');
+    if (is_whole_number<T>(text) && !is_octal) return {};
+    return "must be " + whole_number_rule<T>() + (is_octal ? " without a 0 before it" : "") + ", not " + text;
+  };
+  return {check, ""};
+}
+
+// Every flag with a number, whatever else is asked of it.
+inline void refuse_unreadable_numbers(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
-    if (option->get_type_name().rfind("FLOAT", 0) == 0) option->check(number_check("a finite number", "", [](double) { return true; }));
+    const std::string type = option->get_type_name();
+    if (type.rfind("FLOAT", 0) == 0) option->check(number_check("a finite number", "", [](double) { return true; }));
+    if (type.rfind("INT", 0) == 0) option->check(whole_number<std::int64_t>());
+    if (type.rfind("UINT", 0) == 0) option->check(whole_number<std::uint64_t>());
   }
 }
 

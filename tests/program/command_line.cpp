@@ -65,6 +65,23 @@ TEST_CASE("numbers of the other subcommands that make no sense are refused", "[p
   check_refused({"tokenize"}, {"--context-length", {"1"}, "from 2 to 1048576"});
 }
 
+TEST_CASE("whole numbers are taken as they are written or refused: none is cut, wrapped or read as octal", "[program]") {
+  const std::string range = "a whole number from -9223372036854775808 to 9223372036854775807";
+  for (const char* flag : {"--batch-size", "--epochs", "--accum-freq", "--max-chunk", "--warmup", "--shuffle-buffer", "--keep-last",
+                           "--save-every-steps", "--log-every-n-steps", "--max-image-pixels", "--memory-limit"}) {
+    check_refused({"train", "--train-data", "x"}, {flag, {"99999999999999999999"}, range.c_str()});
+  }
+  check_refused({"train", "--train-data", "x"}, {"--epochs", {"1e9"}, range.c_str()});
+  const std::string without_zero = range + " without a 0 before it";
+  check_refused({"train", "--train-data", "x"}, {"--batch-size", {"010"}, without_zero.c_str()});
+  for (const char* seed : {"-1", "18446744073709551616"})
+    check_refused({"train", "--train-data", "x"}, {"--seed", {seed}, "a whole number from 0 to 18446744073709551615"});
+  const char* const small = "a whole number from -2147483648 to 2147483647";
+  check_refused({"train", "--train-data", "x"}, {"--force-image-size", {"3000000000"}, small});
+  check_refused({"rank", "--model", "x", "--text", "x", "x.png"}, {"--top", {"3000000000"}, small});
+  check_refused({"eval", "--model", "x", "--data", "x"}, {"--batch-size", {"3000000000"}, small});
+}
+
 TEST_CASE("the flag --help-all is the program's alone", "[program]") {
   CHECK_THAT(run({"--help"}).out, Contains("--help-all"));
   CHECK_THAT(run({"--help-all"}).out, Contains("--train-data") && Contains("--knn-k"));
