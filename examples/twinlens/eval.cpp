@@ -34,7 +34,9 @@ DatasetOptions data_options(const EvalFlags& flags) {
   options.csv_separator = flags.csv_separator;
   options.csv_img_key = flags.csv_img_key;
   options.csv_caption_key = flags.csv_caption_key;
+  options.image_key = flags.image_key;
   options.text_key = flags.text_key;
+  options.json_text_key = flags.json_text_key;
   options.captions = "all";  // several captions of one picture are right answers, all of them
   return options;
 }
@@ -119,8 +121,12 @@ Action add_eval(CLI::App& app) {
   app.add_option("--csv-separator", flags->csv_separator, "Sniffed when not given");
   app.add_option("--csv-img-key", flags->csv_img_key, "Column of image paths");
   app.add_option("--csv-caption-key", flags->csv_caption_key, "Column of captions");
+  app.add_option("--image-key", flags->image_key, "Shards: extensions of pictures, best first; jpg or jpeg also takes jpe and jfif")
+      ->capture_default_str();
   app.add_option("--text-key", flags->text_key, "Shards: extensions of captions, best first; cls where they hold labels instead")
       ->capture_default_str();
+  app.add_option("--json-text-key", flags->json_text_key,
+                 "Shards: captions from these fields of the .json member instead, as for train; all captions of a picture are right");
   app.add_option("--classes", flags->classes,
                  "zeroshot, linear-probe, knn: file with one class a line, two at least; default: the labels of the data");
   app.add_option("--label", flags->label,

@@ -17,7 +17,7 @@ struct EvalFlags {
   int knn_k = 20;
   PictureFlags pictures;
   bool json = false;
-  std::string text_key = "txt";
+  std::string text_key = "txt", image_key = "jpg;png;jpeg;webp", json_text_key = {};
   ClassNames listed = {};  // those of --classes
 };
 

@@ -250,6 +250,26 @@ TEST_CASE("eval --task retrieval, apart by words seen in training", "[program]")
   CHECK(same["image_to_text_R@1_unseen"].is_null());
 }
 
+TEST_CASE("eval reads shards by the keys that train has", "[program]") {
+  const TemporaryFolder folder;
+  Members members;
+  for (int i = 0; i < 6; ++i) {
+    const std::string key = std::to_string(i), caption = "caption " + key;
+    members.emplace_back(key + ".jpg", "this is no picture");
+    members.emplace_back(key + ".json", R"({"caption": ")" + caption + R"(", "more": [")" + caption + R"( again"]})");
+    members.emplace_back(key + ".view.png", read_file(picture(i)));
+    members.emplace_back(key + ".txt", "the same for all");
+  }
+  write_tar(folder / "a.tar", members);
+  const Words plain{"eval", "--model", trained_model().model, "--data", folder / "a.tar", "--json", "--image-key", "view.png"};
+  CHECK(json_of(plain)["num_texts"] == 1);
+  Words json = plain;
+  json.insert(json.end(), {"--json-text-key", "caption;more"});
+  const Json out = json_of(json);
+  CHECK(out["num_images"] == 6);
+  CHECK(out["num_texts"] == 12);
+}
+
 TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]") {
   const TemporaryFolder folder;
   write_class_folders(folder / "data", 10);
