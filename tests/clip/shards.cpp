@@ -390,8 +390,19 @@ TEST_CASE("tables: a quote that is never closed, pictures that are nowhere", "[d
   REQUIRE(data->skipped().size() == 1);
   CHECK_THAT(data->skipped()[0].reason, Contains("the row is longer than") && Contains("line 3: close it"));
   write_text(folder / "b.csv", "filepath,title\nno/1.png,a\nno/2.png,b\n");
-  CHECK_THROWS_WITH(open_dataset(folder / "b.csv"),
-                    Contains("none of the first 2 pictures exists") && Contains("no/1.png") && Contains("relative to the folder"));
+  const std::string said = "none of the first 2 pictures exists; " + (folder / "b.csv") + ", column 'filepath', begins with ";
+  CHECK_THROWS_WITH(
+      open_dataset(folder / "b.csv"),
+      Contains(said + "'no/1.png', looked for as " + (folder / "no/1.png") + "; paths are relative to the folder of the table") &&
+          Contains("put the table where they begin, write whole paths, or name another column with --csv-img-key"));
+  // Paths as seen from where the program was started.
+  fs::create_directory(folder / "tables");
+  write_text(folder / "tables/b.csv", "filepath,title\nx.png,a\n");
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  CHECK_THROWS_WITH(open_dataset("tables/b.csv"), Contains("'x.png', looked for as ") && Contains("tables/x.png; paths are relative") &&
+                                                      Contains("these are so to the current folder, so put the table here, or write"));
+  fs::current_path(before);
 }
 
 }  // namespace

@@ -165,8 +165,13 @@ class TableDataset final : public Dataset {
     for (std::int64_t i = 0; i < some; ++i) {
       if (fs::exists(folder_ / row(i)[image_], ignored)) return;
     }
-    throw FileError("none of the first " + std::to_string(some) + " pictures exists; " + path + " names " +
-                    (folder_ / row(0)[image_]).string() + "; paths are relative to the folder of the table");
+    const std::string named = row(0)[image_];
+    const bool is_here = fs::exists(named, ignored);
+    throw FileError("none of the first " + std::to_string(some) + " pictures exists; " + path + ", column '" + header_[image_] +
+                    "', begins with '" + named + "', looked for as " + fs::absolute(folder_ / named, ignored).string() +
+                    "; paths are relative to the folder of the table: " +
+                    (is_here ? "these are so to the current folder, so put the table here, or" : "put the table where they begin,") +
+                    " write whole paths, or name another column with --csv-img-key");
   }
   void note(const std::string& fact) { hash_ = hash_bytes(fact.data(), fact.size(), hash_); }
   std::string label(std::uint32_t number) const { return name_ + ":" + std::to_string(number); }
