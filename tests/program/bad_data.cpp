@@ -302,9 +302,12 @@ TEST_CASE("lists, texts and pictures may come through a pipe, as <(...) makes th
   check_same(picture(0), {"embed", "--model", model, "--output", out, "--images", "FILE"});
   check_same(classes, {"eval", "--model", model, "--data", trained_model().data, "--seen-words", "FILE"});
   check_same(classes, {"tokenize", "--vocab-size", "515", "--output", folder / "vocabulary", "--train", "FILE"});
-  const Outcome table = piped(folder / "table.csv", {"eval", "--model", model, "--dataset-type", "csv", "--data", in});
-  CHECK(table.status == 1);
-  CHECK_THAT(table.err, Contains("error: not a file but a device, a pipe or a socket; '/dev/stdin'; give the name of a file"));
+  for (const char* type : {"auto", "csv", "webdataset", "folder"}) {
+    const Outcome table = piped(folder / "table.csv", {"eval", "--model", model, "--dataset-type", type, "--data", in});
+    CHECK(table.status == 1);
+    CHECK_THAT(table.err, Contains("error: data cannot come through a pipe or a device, as it is read more than once; /dev/stdin; write "
+                                   "it to a file"));
+  }
 }
 
 TEST_CASE("a config with numbers that no model has: key, value and file are named", "[program]") {

@@ -95,8 +95,12 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
   const std::vector<SpecPart> parts = parts_of(spec, options.upsampling);
   const std::vector<std::string>& paths = parts[0].paths;
   std::string type = options.type;
+  std::error_code ignored;
+  if (fs::is_other(fs::status(paths[0], ignored))) {
+    throw FileError("data cannot come through a pipe or a device, as it is read more than once; " + paths[0] +
+                    "; write it to a file (.tar, .csv, .tsv) and give that");
+  }
   if (type == "auto") {
-    std::error_code ignored;
     if (fs::is_directory(paths[0], ignored)) {
       type = "folder";
     } else if (ends_like(paths[0], {".csv", ".tsv"})) {
