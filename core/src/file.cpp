@@ -43,12 +43,23 @@ const char* remedy(int error) {
   throw FileError(what + ": " + std::strerror(error) + "; '" + path + "'" + suffix + "; " + remedy(error));
 }
 
-[[noreturn]] void refuse_other(const std::string& path) {
-  throw FileError("not a file but a device, a pipe or a socket; '" + path + "'; give the name of a file");
+[[noreturn]] void refuse_other(const std::string& path, const char* advice = "") {
+  throw FileError("not a file but a device, a pipe or a socket; '" + path + "'; give the name of a file" + advice);
 }
 
 // For reading. (A pipe would have open() wait for who writes into it.)
 int open_now(const std::string& path) { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+
+// Of what was opened for reading anywhere in it; closed and refused where that is no file.
+struct stat status_of_file(int descriptor, const std::string& path, const char* failure) {
+  struct stat status {};
+  const int error = ::fstat(descriptor, &status) != 0 ? errno : 0;
+  if (error == 0 && S_ISREG(status.st_mode)) return status;
+  ::close(descriptor);
+  if (error == 0 && !S_ISDIR(status.st_mode)) refuse_other(path, ", and write what comes through a pipe to one first");
+  errno = error == 0 ? EISDIR : error;
+  fail_with_errno(failure, path);
+}
 
 // A rename is on the disk once its folder is. File systems that cannot sync a folder say EINVAL; then there is nothing more to do.
 bool sync_folder(const std::string& folder) {
@@ -135,15 +146,7 @@ void atomic_write(const std::string& path, std::string_view bytes) {
 
 InputFile::InputFile(std::string path) : path_(std::move(path)), descriptor_(open_now(path_)) {
   if (descriptor_ < 0) fail_with_errno("cannot open the file", path_);
-  struct stat status {};
-  int error = ::fstat(descriptor_, &status) != 0 ? errno : 0;
-  if (error == 0 && S_ISDIR(status.st_mode)) error = EISDIR;
-  if (error != 0 || !S_ISREG(status.st_mode)) ::close(descriptor_);
-  if (error != 0) {
-    errno = error;
-    fail_with_errno("cannot open the file", path_);
-  }
-  if (!S_ISREG(status.st_mode)) refuse_other(path_);
+  const struct stat status = status_of_file(descriptor_, path_, "cannot open the file");
   size_ = static_cast<std::uint64_t>(status.st_size);
   modified_ = std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
 }
@@ -178,10 +181,9 @@ void InputFile::will_need(std::uint64_t offset, std::uint64_t count) const {
 MappedFile::MappedFile(const std::string& path) {
   const int descriptor = open_now(path);
   if (descriptor < 0) fail_with_errno("cannot open the file", path);
-  struct stat status {};
-  int error = ::fstat(descriptor, &status) != 0 ? errno : 0;
-  if (error == 0 && !S_ISREG(status.st_mode)) error = EISDIR;
-  if (error == 0 && status.st_size > 0) {
+  const struct stat status = status_of_file(descriptor, path, "cannot map the file");
+  int error = 0;
+  if (status.st_size > 0) {
     size_ = static_cast<std::size_t>(status.st_size);
     void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
     if (mapped == MAP_FAILED)
