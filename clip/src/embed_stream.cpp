@@ -31,7 +31,10 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
     if (bytes.empty()) continue;
     const LoadedPictures loaded = load_pictures(model, bytes, names, options);
     for (const SkippedSample& s : loaded.skipped) {
-      if (by_name.count(s.key) != 0) throw FileError(s.reason);
+      if (by_name.count(s.key) != 0)
+        throw FileError(s.reason +
+                        "; a picture that is named must have its row: mend it or do not name it, or give its folder, in which such "
+                        "pictures are skipped");
       skip(s);
     }
     if (loaded.kept.empty()) continue;

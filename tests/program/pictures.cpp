@@ -108,7 +108,8 @@ TEST_CASE("embed goes through files, folders and tars and leaves bad pictures th
   // A picture that was asked for by name is an error, and so is nothing at all.
   const Outcome bad = run({"embed", "--model", model, "--output", folder / "none", "--images", picture(0), folder / "tree/b/broken.png"});
   CHECK(bad.status == 1);
-  CHECK_THAT(bad.err, Contains("error: ") && Contains(folder / "tree/b/broken.png"));
+  CHECK_THAT(bad.err, Contains("error: ") && Contains(folder / "tree/b/broken.png") &&
+                          Contains("mend it or do not name it, or give its folder, in which such pictures are skipped"));
   CHECK_FALSE(fs::exists(folder / "none"));
   fs::create_directories(folder / "empty");
   const Outcome nothing = run({"embed", "--model", model, "--output", folder / "none", "--images", folder / "empty"});
