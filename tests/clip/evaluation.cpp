@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
+#include <memory>
 #include <set>
 
 #include "clip/src/run_report.h"
@@ -25,6 +26,25 @@ namespace twinlens::test {
 namespace {
 
 using Strings = std::vector<std::string>;
+
+// A model with random weights, and a folder with `pairs` pictures in data/.
+struct ToyModel {
+  explicit ToyModel(int pairs) {
+    write_text(folder / "model.json", toy_vit_json());
+    write_toy_folder(folder / "data", toy_pairs(pairs));
+    model = std::make_unique<Clip>(find_model_config(folder / "model.json"), 1);
+    tokenizer = tokenizer_of(model->config);
+  }
+  // An index of folder/`data` at folder/`to`.
+  IndexResult index(const std::string& data, const std::string& to, const EmbedOptions& options = {}, bool stops = false) const {
+    return build_index(
+        *model, *tokenizer, "model", {folder / data}, folder / to, options, [stops] { return stops; }, [](const SkippedSample&) {});
+  }
+
+  TemporaryFolder folder;
+  std::unique_ptr<Clip> model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+};
 
 TEST_CASE("words of captions", "[eval]") {
   CHECK(words_of("A Red-Square, on 2 BLUE ones!") == Strings{"a", "red", "square", "on", "2", "blue", "ones"});
@@ -78,9 +98,8 @@ TEST_CASE("features that are no numbers win nothing, and are an error where they
   CHECK(retrieval_metrics(from_vector(std::vector<float>{nan, nan}, {1, 2}), images, std::vector<std::int64_t>{0}).image_to_text.r10 ==
         1.0);
 
-  const TemporaryFolder folder;
-  write_text(folder / "model.json", toy_vit_json());
-  Clip model(find_model_config(folder / "model.json"), 1);
+  const ToyModel toy(2);
+  Clip& model = *toy.model;
   const Tensor pixels = zeros({1, 32, 32, 3}, DType::u8);
   CHECK(embed_pictures(model, pixels, {}).count() > 0);
   {
@@ -93,32 +112,25 @@ TEST_CASE("features that are no numbers win nothing, and are an error where they
   const std::atomic<bool> stop{true};
   EmbedOptions stopped;
   stopped.stop = &stop;
-  write_toy_folder(folder / "data", toy_pairs(2));
-  CHECK_THROWS_AS(embed_dataset(model, *tokenizer_of(model.config), *open_dataset(folder / "data"), stopped), Stopped);
+  CHECK_THROWS_AS(embed_dataset(model, *toy.tokenizer, *open_dataset(toy.folder / "data"), stopped), Stopped);
 }
 
 TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
-  const TemporaryFolder folder;
-  write_toy_folder(folder / "data", toy_pairs(5));
-  write_text(folder / "model.json", toy_vit_json());
-  const Clip model(find_model_config(folder / "model.json"), 1);
-  const auto tokenizer = tokenizer_of(model.config);
+  const ToyModel toy(5);
+  const TemporaryFolder& folder = toy.folder;
   EmbedOptions options;
   options.batch_size = 2;
-  const auto build = [&](const std::string& data, bool stops) {
-    return build_index(
-        model, *tokenizer, "model", {data}, folder / "index", options, [stops] { return stops; }, [](const SkippedSample&) {});
-  };
-  const auto rows = [&] { return PictureIndex(folder / "index", model, *tokenizer).count(); };
-  CHECK(build(folder / "data", true).stopped);
+  const auto build = [&](const std::string& data, bool stops) { return toy.index(data, "index", options, stops); };
+  const auto rows = [&] { return PictureIndex(folder / "index", *toy.model, *toy.tokenizer).count(); };
+  CHECK(build("data", true).stopped);
   CHECK(rows() == 2);  // nothing was there
-  build(folder / "data", false);
+  build("data", false);
   CHECK(rows() == 5);
-  CHECK(build(folder / "data", true).stopped);
+  CHECK(build("data", true).stopped);
   CHECK(rows() == 5);
   std::filesystem::create_directories(folder / "nothing");
   write_text(folder / "nothing/x.png", "no picture");
-  CHECK_THROWS_WITH(build(folder / "nothing", false), Catch::Contains("no usable picture"));
+  CHECK_THROWS_WITH(build("nothing", false), Catch::Contains("no usable picture"));
   CHECK(rows() == 5);
   std::set<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(folder / "index")) names.insert(entry.path().filename().string());
@@ -126,16 +138,9 @@ TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
 }
 
 TEST_CASE("an index does not come among other files", "[eval]") {
-  const TemporaryFolder folder;
-  write_toy_folder(folder / "data", toy_pairs(2));
-  write_text(folder / "model.json", toy_vit_json());
-  const Clip model(find_model_config(folder / "model.json"), 1);
-  const auto tokenizer = tokenizer_of(model.config);
-  const auto build = [&](const std::string& to) {
-    return build_index(
-               model, *tokenizer, "model", {folder / "data"}, folder / to, {}, [] { return false; }, [](const SkippedSample&) {})
-        .count;
-  };
+  const ToyModel toy(2);
+  const TemporaryFolder& folder = toy.folder;
+  const auto build = [&](const std::string& to) { return toy.index("data", to).count; };
   const std::string message = "the folder is no index and holds other files, such as '";
   CHECK_THROWS_WITH(build("data"), Catch::Contains(message) && Catch::Contains("'; --index, --output " + (folder / "data")));
   std::filesystem::create_directories(folder / "site");
@@ -155,12 +160,11 @@ TEST_CASE("an index does not come among other files", "[eval]") {
 }
 
 TEST_CASE("what may not be looked at is not said to be missing", "[eval]") {
-  const TemporaryFolder folder;
+  const ToyModel toy(1);
+  const TemporaryFolder& folder = toy.folder;
   std::filesystem::create_directories(folder / "closed/index");
-  write_text(folder / "model.json", toy_vit_json());
-  const Clip model(find_model_config(folder / "model.json"), 1);
-  const auto tokenizer = tokenizer_of(model.config);
-  CHECK_THROWS_WITH(PictureIndex(folder / "closed/index", model, *tokenizer), Catch::Contains("not an index: index.json is missing"));
+  CHECK_THROWS_WITH(PictureIndex(folder / "closed/index", *toy.model, *toy.tokenizer),
+                    Catch::Contains("not an index: index.json is missing"));
   CHECK_THROWS_WITH(find_model_config(folder / "closed/index"), Catch::Contains("unknown model"));
   const WithoutPermission closed(folder / "closed");
   if (!closed.holds()) {
@@ -168,7 +172,8 @@ TEST_CASE("what may not be looked at is not said to be missing", "[eval]") {
     return;
   }
   const std::string path = folder / "closed/index";
-  CHECK_THROWS_WITH(PictureIndex(path, model, *tokenizer), Catch::Contains("the index cannot be read: Permission denied; " + path));
+  CHECK_THROWS_WITH(PictureIndex(path, *toy.model, *toy.tokenizer),
+                    Catch::Contains("the index cannot be read: Permission denied; " + path));
   CHECK_THROWS_WITH(find_model_config(path), Catch::Contains("model cannot be looked at: Permission denied; " + path));
   CHECK_THROWS_WITH(find_source(path), Catch::Contains("model cannot be looked at: Permission denied; " + path));
   CHECK(find_model_config("RN50").vision.is_resnet());
