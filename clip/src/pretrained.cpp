@@ -11,6 +11,7 @@
 #include "clip/src/formats/resize_positions.h"
 #include "clip/src/formats/torch_writer.h"
 #include "clip/src/formats/weights.h"
+#include "clip/src/model_path.h"
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/file.h"
@@ -37,18 +38,6 @@ constexpr const char* kWeightNames[] = {kWeights,
                                         "model.pt",
                                         "model.pth"};
 constexpr const char* kIndexNames[] = {"model.safetensors.index.json", "pytorch_model.bin.index.json"};
-
-// What may not be looked at is not the same as what is not there.
-fs::file_status status_of(const fs::path& path) {
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  if (error == std::errc::permission_denied)
-    throw FileError("model cannot be looked at: " + error.message() + "; " + path.string() +
-                    "; change the permissions of the folders that it lies in");
-  return status;
-}
-bool is_file(const fs::path& path) { return fs::is_regular_file(status_of(path)); }
-bool is_folder(const fs::path& path) { return fs::is_directory(status_of(path)); }
 
 bool has_weights_extension(const fs::path& path) {
   for (const char* extension : {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}) {

@@ -19,6 +19,7 @@
 #include "twinlens/clip/picture_index.h"
 #include "twinlens/clip/pretrained.h"
 #include "twinlens/clip/seen_words.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 
@@ -176,6 +177,10 @@ TEST_CASE("what may not be looked at is not said to be missing", "[eval]") {
                     Catch::Contains("the index cannot be read: Permission denied; " + path));
   CHECK_THROWS_WITH(find_model_config(path), Catch::Contains("model cannot be looked at: Permission denied; " + path));
   CHECK_THROWS_WITH(find_source(path), Catch::Contains("model cannot be looked at: Permission denied; " + path));
+  const auto closed_to = Catch::Contains("model cannot be looked at: Permission denied; " + path);
+  CHECK_THROWS_WITH(tokenizer_files_in(path), closed_to);
+  CHECK_THROWS_WITH(tokenizer_folder(path), closed_to);
+  CHECK_THROWS_WITH(find_tokenizer(path, {"some/tokenizer", "", 100}), closed_to);
   CHECK(find_model_config("RN50").vision.is_resnet());
 }
 

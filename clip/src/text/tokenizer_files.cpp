@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "clip/src/model_path.h"
 #include "clip/src/text/unigram_model.h"
 
 #include "twinlens/core/file.h"
@@ -142,11 +143,6 @@ std::shared_ptr<const Tokenizer> from_vocab_txt(const fs::path& path, const Toke
   return word_piece_tokenizer(lines_of(path), path.string(), {options.cleaning, !cased, options.strip_sep_token});
 }
 
-bool is_file(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path, ignored);
-}
-
 }  // namespace
 
 std::vector<std::string> tokenizer_files_in(const std::string& folder) {
@@ -159,8 +155,7 @@ std::vector<std::string> tokenizer_files_in(const std::string& folder) {
 }
 
 std::string tokenizer_folder(const std::string& model) {
-  std::error_code ignored;
-  if (fs::is_directory(model, ignored)) return model;
+  if (is_folder(model)) return model;
   if (!is_file(model)) return {};
   const fs::path parent = fs::path(model).parent_path();
   return parent.empty() ? "." : parent.string();
