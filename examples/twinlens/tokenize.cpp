@@ -89,6 +89,7 @@ int train(const TokenizeFlags& flags) {
   std::ifstream corpus = open_lines(flags.train);
   BpeTrainer trainer(flags.cleaning.empty() ? Cleaning::ftfy : parse_cleaning(flags.cleaning));
   for (std::string line; std::getline(corpus, line);) trainer.add(line);
+  if (trainer.distinct_words() == 0) throw ConfigError("the file has no words; --train " + flags.train + "; give captions, one a line");
   const auto merges = trainer.train(flags.vocab_size);
   const std::int64_t tokens = write_bpe(flags.output, merges);
   if (flags.json) {

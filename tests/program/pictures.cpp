@@ -339,6 +339,11 @@ TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") 
   const Outcome none = run({"tokenize", "--train", folder / "corpus.txt"});
   CHECK(none.status == 1);
   CHECK_THAT(none.err, Contains("--train needs --output"));
+  write_text(folder / "blank.txt", " \n\n");
+  const Outcome blank = run({"tokenize", "--train", folder / "blank.txt", "--output", folder / "blank"});
+  CHECK(blank.status == 1);
+  CHECK_THAT(blank.err, Contains("error: the file has no words; --train " + (folder / "blank.txt") + "; give captions, one a line"));
+  CHECK_FALSE(fs::exists(folder / "blank"));
 }
 
 }  // namespace
