@@ -37,11 +37,15 @@ TEST_CASE("announced pictures stay while so many blocks may be in use", "[data]"
   gzip(folder / "s.tar", folder / "s.tar.gz");
   const std::string shard = folder / "s.tar.gz";
   ShardStreams streams({shard}, open_indices({shard}, CaptionRules{DatasetOptions{}}));
-  for (std::int64_t i = 0; i < 12; ++i) streams.read_ahead({{0, i}}, 10);
-  CHECK(streams.read_image(0, 11) == pairs[11].png);  // all before it are there, too
+  for (std::int64_t i = 0; i < 11; ++i) streams.read_ahead({{0, i}}, 10);
+  const auto all_are_there = [&] {
+    for (std::int64_t i = 1; i < 11; ++i) CHECK(streams.read_image(0, i) == pairs[static_cast<std::size_t>(i)].png);
+  };
+  all_are_there();
   fs::remove(shard);
-  for (std::int64_t i = 2; i < 12; ++i) CHECK(streams.read_image(0, i) == pairs[static_cast<std::size_t>(i)].png);
-  CHECK_THROWS_AS(streams.read_image(0, 1), FileError);
+  all_are_there();
+  // (Of the first one only: an open stream may stand before any other.)
+  CHECK_THROWS_AS(streams.read_image(0, 0), FileError);
 }
 
 TEST_CASE("a shard is indexed once: the index lies beside it and is used while the shard stays the same", "[data]") {
