@@ -53,9 +53,6 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
   for (const std::int64_t r : d.rows) {
     const std::int64_t sample = d.embedded.samples[static_cast<std::size_t>(r)];
     labels.push_back(d.data->field(sample, flags.label));
-    if (labels.back().empty())
-      throw ConfigError("sample " + d.data->key(sample) + " has no label '" + flags.label + "'; --label; name a metadata field" +
-                        (flags.text_key == "txt" ? "" : ", or the --text-key: " + flags.text_key));
   }
   if (names.empty()) names = flags.listed.names;
   if (names.empty()) {

@@ -351,9 +351,15 @@ TEST_CASE("eval --task zeroshot on shards as clip_benchmark has them: labels tha
   const Outcome untold = run(eval(folder / "0.tar", "zeroshot", {}));
   CHECK(untold.status == 1);
   CHECK_THAT(untold.err, Contains("no caption (txt) among cls and png") && Contains("--text-key cls --label cls --classes classnames.txt"));
-  const Outcome half_told = run(eval(folder / "0.tar", "zeroshot", {"--text-key", "cls"}));
+  // Before anything is embedded: a picture that cannot be read has not been seen yet.
+  Members with_broken{{"s00.png", "no picture"}, {"s00.cls", "1"}};
+  with_broken.insert(with_broken.end(), members.begin(), members.end());
+  write_tar(folder / "broken.tar", with_broken);
+  const Outcome half_told = run(eval(folder / "broken.tar", "zeroshot", {"--text-key", "cls"}));
   CHECK(half_told.status == 1);
-  CHECK_THAT(half_told.err, Contains("has no label 'class'; --label; name a metadata field, or the --text-key: cls"));
+  CHECK_THAT(half_told.err,
+             Contains("has no label 'class'; --label; name a metadata field, or the --text-key: cls") && !Contains("skipped"));
+  CHECK_THAT(run(eval(folder / "broken.tar", "linear-probe", numbers)).err, Contains("skipped broken.tar:s00"));
 
   // A number behind the last line, and names beside numbers.
   members.emplace_back("s40.png", members[0].second);
