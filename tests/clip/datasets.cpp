@@ -284,6 +284,8 @@ TEST_CASE("folders: captions beside the pictures, or classes", "[data]") {
   std::filesystem::create_directory(folder / "empty");
   CHECK_THROWS_WITH(open_dataset(folder / "empty"), Contains("no pictures with captions"));
   CHECK_THROWS_WITH(open_dataset(folder / "nowhere"), Contains("data does not exist"));
+  CHECK_THROWS_WITH(open_dataset(""), Contains("data without a name; ''"));
+  CHECK_THROWS_WITH(open_dataset((folder / "a.tar") + "::"), Contains("data without a name") && Contains("a.tar::"));
   CHECK_THROWS_WITH(open_dataset((folder / "flat") + "::" + (folder / "classes")), Contains("only webdataset shards can be joined by ::"));
   options.type = "parquet";
   CHECK_THROWS_WITH(open_dataset(folder / "flat", options), Contains("unknown dataset type 'parquet'"));

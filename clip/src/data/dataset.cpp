@@ -47,6 +47,9 @@ std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double
     const auto end = spec.find("::", begin);
     out.emplace_back();
     expand(spec.substr(begin, end == std::string::npos ? std::string::npos : end - begin), out.back().paths);
+    for (const std::string& path : out.back().paths) {
+      if (path.empty()) throw ConfigError("data without a name; '" + spec + "'; give a file, a folder or shards, several between ::");
+    }
     if (end == std::string::npos) break;
     begin = end + 2;
   }
