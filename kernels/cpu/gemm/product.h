@@ -70,11 +70,9 @@ struct Packer {
  private:
   // Depths [begin, end) of `count` lines that lie side by side.
   void prefetch_rows(std::int64_t begin, std::int64_t end, std::int64_t line, std::int64_t count) const {
-    const std::int64_t size = size_of(dtype), cache_line = 64;
-    for (std::int64_t d = begin; d < end; ++d) {
-      const char* const row = static_cast<const char*>(lines.base) + (d * lines.depth_stride + line) * size;
-      for (std::int64_t byte = 0; byte < count * size; byte += cache_line) __builtin_prefetch(row + byte, 0, 2);
-    }
+    const std::int64_t size = size_of(dtype);
+    for (std::int64_t d = begin; d < end; ++d)
+      prefetch_row(static_cast<const char*>(lines.base) + (d * lines.depth_stride + line) * size, count * size, false);
   }
 
   void one_panel(const Block& k, std::int64_t line, std::int64_t count, std::int64_t width, float* panel) const {

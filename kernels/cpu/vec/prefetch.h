@@ -10,6 +10,17 @@
 
 namespace twinlens {
 
+TWINLENS_INLINE void prefetch_row(const char* row, std::int64_t bytes, bool write) {
+  constexpr std::int64_t line = 64;
+  for (std::int64_t b = 0; b < bytes; b += line) {
+    if (write) {
+      __builtin_prefetch(row + b, 1, 2);
+    } else {
+      __builtin_prefetch(row + b, 0, 2);
+    }
+  }
+}
+
 struct Prefetch {
   struct Stripe {
     const char* at;
@@ -42,14 +53,7 @@ struct Prefetch {
   TWINLENS_INLINE void step(int rows) {
     for (; rows > 0 && current < count; --rows) {
       Stripe& s = stripes[current];
-      constexpr std::int64_t line = 64;
-      for (std::int64_t b = 0; b < s.bytes; b += line) {
-        if (s.write) {
-          __builtin_prefetch(s.at + b, 1, 2);
-        } else {
-          __builtin_prefetch(s.at + b, 0, 2);
-        }
-      }
+      prefetch_row(s.at, s.bytes, s.write);
       s.at += s.stride;
       if (--s.rows == 0) ++current;
     }
