@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
@@ -15,21 +14,25 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // "field=value": only samples whose metadata says so. Rows of the embedded data that stay.
-// Which samples --where leaves. What is wrong with it, or with labels, shows here, before anything is embedded.
-std::vector<bool> chosen(const EvalFlags& flags, const Dataset& data) {
+// The labels of the samples that --where leaves (for retrieval empty), nothing for others. What is wrong with either flag shows here,
+// before anything is embedded.
+std::vector<std::optional<std::string>> chosen(const EvalFlags& flags, const Dataset& data) {
   const auto equals = flags.where.find('=');
   if (!flags.where.empty() && equals == std::string::npos)
     throw ConfigError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
-  std::vector<bool> out(static_cast<std::size_t>(data.size()));
+  std::vector<std::optional<std::string>> out(static_cast<std::size_t>(data.size()));
+  bool any = false;
   for (std::int64_t i = 0; i < data.size(); ++i) {
-    const bool is_chosen = flags.where.empty() || data.field(i, flags.where.substr(0, equals)) == flags.where.substr(equals + 1);
-    out[static_cast<std::size_t>(i)] = is_chosen;
-    if (is_chosen && flags.task != "retrieval" && data.field(i, flags.label).empty())
+    if (!flags.where.empty() && data.field(i, flags.where.substr(0, equals)) != flags.where.substr(equals + 1)) continue;
+    any = true;
+    std::string& label = out[static_cast<std::size_t>(i)].emplace();
+    if (flags.task == "retrieval") continue;
+    label = data.field(i, flags.label);
+    if (label.empty())
       throw ConfigError("sample " + data.key(i) + " has no label '" + flags.label + "'; --label; name a metadata field" +
                         (flags.text_key == "txt" ? "" : ", or the --text-key: " + flags.text_key));
   }
-  if (std::find(out.begin(), out.end(), true) == out.end())
-    throw ConfigError("no sample has " + flags.where + "; --where; check the metadata fields of the data");
+  if (!any) throw ConfigError("no sample has " + flags.where + "; --where; check the metadata fields of the data");
   return out;
 }
 
@@ -49,14 +52,17 @@ DatasetOptions data_options(const EvalFlags& flags) {
 EvalData embedded(const EvalFlags& flags, const LoadedModel& m, const std::string& spec) {
   EvalData d;
   d.data = open_dataset(spec, data_options(flags));
-  const std::vector<bool> is_chosen = chosen(flags, *d.data);
+  const std::vector<std::optional<std::string>> labels = chosen(flags, *d.data);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   flags.pictures.apply_to(options);
   options.normalize = flags.task != "linear-probe";
   d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, options);
   for (const SkippedSample& s : d.embedded.skipped) std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str());
   for (std::size_t row = 0; row < d.embedded.samples.size(); ++row) {
-    if (is_chosen[static_cast<std::size_t>(d.embedded.samples[row])]) d.rows.push_back(static_cast<std::int64_t>(row));
+    const std::optional<std::string>& label = labels[static_cast<std::size_t>(d.embedded.samples[row])];
+    if (!label.has_value()) continue;
+    d.rows.push_back(static_cast<std::int64_t>(row));
+    d.labels.push_back(*label);
   }
   if (d.rows.empty())
     throw ConfigError("none of the pictures with " + flags.where + " can be read; " + spec + "; those above were skipped; mend them");

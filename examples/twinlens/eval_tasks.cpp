@@ -49,11 +49,7 @@ std::int64_t line_of(const EvalFlags& flags, const std::string& label) {
 // The label of every row, as an index of `names`; those are the classes of --classes, or else all labels in order. Labels are names, or all
 // of them count the lines of --classes.
 std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, std::vector<std::string>& names) {
-  std::vector<std::string> labels;
-  for (const std::int64_t r : d.rows) {
-    const std::int64_t sample = d.embedded.samples[static_cast<std::size_t>(r)];
-    labels.push_back(d.data->field(sample, flags.label));
-  }
+  const std::vector<std::string>& labels = d.labels;
   if (names.empty()) names = flags.listed.names;
   if (names.empty()) {
     names = labels;

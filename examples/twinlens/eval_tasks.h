@@ -21,11 +21,12 @@ struct EvalFlags {
   ClassNames listed = {};  // those of --classes
 };
 
-// Embedded samples of a dataset; `rows` are those that --where leaves.
+// Embedded samples of a dataset; `rows` are those that --where leaves, `labels` theirs (empty for retrieval).
 struct EvalData {
   std::shared_ptr<const Dataset> data;
   EmbeddedDataset embedded;
   std::vector<std::int64_t> rows;
+  std::vector<std::string> labels;
 };
 
 // With one class, every answer would be right.
