@@ -49,11 +49,9 @@ void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& li
   std::vector<std::string> batch;
   std::string line;
   bool more = true;
-  for (std::int64_t number = 1; more; ++number) {
-    more = static_cast<bool>(std::getline(lines, line));
-    if (number == 1) line.erase(0, line.size() - without_byte_order_mark(line).size());
-    if (more && line.ends_with('\r')) line.pop_back();
-    if (more) require_utf8(line, name, number);
+  std::int64_t number = 0;
+  while (more) {
+    more = next_list_line(lines, name, number, line);
     if (more && !line.empty()) batch.push_back(line);
     if (batch.empty() || (more && batch.size() < static_cast<std::size_t>(options.batch_size))) continue;
     if (!take(embed_texts(model, tokenizer, batch, options), batch)) return;

@@ -110,10 +110,8 @@ std::vector<std::string> read_lines(const std::string& path) {
   std::ifstream file = open_lines(path);
   std::vector<std::string> lines;
   std::string line;
-  for (std::int64_t number = 1; std::getline(file, line); ++number) {
-    if (number == 1) line.erase(0, line.size() - without_byte_order_mark(line).size());
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    require_utf8(line, path, number);
+  std::int64_t number = 0;
+  while (next_list_line(file, path, number, line)) {
     if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
   }
   if (lines.empty()) throw ConfigError("file has no lines; " + path + "; write one entry a line");

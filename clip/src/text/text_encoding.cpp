@@ -38,4 +38,12 @@ void require_utf8(std::string_view line, const std::string& file, std::int64_t n
     throw FileError("the list cannot be read; " + file + ", line " + std::to_string(number) + " is " + problem);
 }
 
+bool next_list_line(std::istream& lines, const std::string& file, std::int64_t& number, std::string& line) {
+  if (!std::getline(lines, line)) return false;
+  if (++number == 1) line.erase(0, line.size() - without_byte_order_mark(line).size());
+  if (line.ends_with('\r')) line.pop_back();
+  require_utf8(line, file, number);
+  return true;
+}
+
 }  // namespace twinlens

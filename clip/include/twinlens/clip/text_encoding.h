@@ -2,6 +2,7 @@
 // Text files as people have them: with a byte order mark, or in another encoding than UTF-8.
 
 #include <cstdint>
+#include <istream>
 #include <string>
 #include <string_view>
 
@@ -16,5 +17,9 @@ std::string encoding_problem(std::string_view text);
 // Throws FileError, with the remedy, for line `number` (from 1) of a list when it is not in UTF-8. Lists, unlike captions, go line by line
 // with something else, so that none of theirs is left out.
 void require_utf8(std::string_view line, const std::string& file, std::int64_t number);
+
+// The next line of a list that is read from `lines`, without what ends it and without a byte order mark; false behind the last one.
+// `number` is 0 before the first and counts them.
+bool next_list_line(std::istream& lines, const std::string& file, std::int64_t& number, std::string& line);
 
 }  // namespace twinlens
