@@ -20,6 +20,7 @@ namespace {
 using namespace heads;
 
 constexpr std::int64_t kQueries = AttentionBlocks::kQueries;
+constexpr std::int64_t kTileStride = row_stride(kQueries);
 constexpr std::int64_t kCausalQueries = 32;  // smaller blocks skip more of the upper half
 
 TWINLENS_INLINE void clear(float* p, std::int64_t n) { std::memset(p, 0, static_cast<std::size_t>(n) * sizeof(float)); }
@@ -31,10 +32,21 @@ TWINLENS_INLINE Block block_of(const AttentionProblem& p, const Head& h, std::in
   b.i = i;
   b.queries = least(p.causal ? kCausalQueries : kQueries, h.queries - i);
   b.lanes = whole_registers<I>(b.queries);
+  b.stride = row_stride(b.lanes);
   b.j = j;
   b.keys = least(keys, h.keys - j);
   if (p.causal) b.keys = most(0, least(b.keys, i + b.queries + h.offset - j));
   return b;
+}
+
+// Rows of a head in scratch: head_dim padded to whole registers, and the floats from row to row.
+struct Layout {
+  std::int64_t width, stride;
+};
+
+template <class I>
+TWINLENS_INLINE Layout layout_of(const AttentionProblem& p) {
+  return {whole_registers<I>(p.head_dim), row_stride(p.head_dim)};
 }
 
 // Rows of f32.
@@ -46,59 +58,62 @@ struct RowsAt {
 // Rows of x as left operands of score_product, which reads them in order, row by row: where they lie, or packed.
 template <class I>
 TWINLENS_INLINE RowsAt left_rows(const ConstRows& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t d,
-                                 float* packed, std::int64_t width) {
-  if (x.dtype == DType::f32 && d == width) return {x.row<float>(begin) + column, x.stride};
-  pack_rows<I>(x, begin, rows, column, d, packed, width);
-  return {packed, width};
+                                 float* packed, const Layout& layout) {
+  if (x.dtype == DType::f32 && d == layout.width) return {x.row<float>(begin) + column, x.stride};
+  pack_rows<I>(x, begin, rows, column, d, packed, layout.stride);
+  return {packed, layout.stride};
 }
 
 // tile[j][i] = factor * sum over d of left[j][d] * rows[i][d], by `turned`, which is factor * rows with the queries along the lanes.
 template <class I>
-TWINLENS_INLINE void score_product(const Block& b, const RowsAt& left, std::int64_t width, std::int64_t d, const float* rows, float factor,
-                                   const float* turned, float* tile, Prefetch* ahead) {
+TWINLENS_INLINE void score_product(const Block& b, const RowsAt& left, const Layout& layout, std::int64_t d, const float* rows,
+                                   float factor, const float* turned, float* tile, Prefetch* ahead) {
   const std::int64_t few = b.queries % I::kWidth, whole = few > 0 && few <= kFewQueries<I> ? b.queries - few : b.lanes;
-  if (whole > 0) SmallProduct<I>::run({b.keys, whole, d, left.data, left.stride, 1, turned, b.lanes, tile, b.lanes, false, ahead});
-  if (whole < b.lanes) few_scores<I>(left.data, left.stride, b.keys, width, rows + whole * width, few, factor, tile + whole, b.lanes);
+  if (whole > 0) SmallProduct<I>::run({b.keys, whole, d, left.data, left.stride, 1, turned, b.stride, tile, b.stride, false, ahead});
+  if (whole < b.lanes)
+    few_scores<I>(left.data, left.stride, b.keys, layout.width, rows + whole * layout.stride, layout.stride, few, factor, tile + whole,
+                  b.stride);
 }
 
 // out[i][d] (+)= sum over j of tile[j][i] * right[j][d]: rows are queries.
 template <class I>
 TWINLENS_INLINE void query_product(const AttentionProblem& p, const Head& h, const Block& b, const float* tile, const float* right,
-                                   std::int64_t width, float* out, bool accumulate, Prefetch* ahead) {
+                                   const Layout& layout, float* out, bool accumulate, Prefetch* ahead) {
   const std::int64_t step = p.causal ? SmallProduct<I>::kRows : b.queries;
   for (std::int64_t i = 0; i < b.queries; i += step) {
     const std::int64_t rows = least(step, b.queries - i);
     const std::int64_t seen = p.causal ? most(0, least(b.keys, b.i + i + rows + h.offset - b.j)) : b.keys;
-    SmallProduct<I>::run({rows, width, seen, tile + i, 1, b.lanes, right, width, out + i * width, width, accumulate, ahead});
+    SmallProduct<I>::run(
+        {rows, layout.width, seen, tile + i, 1, b.stride, right, layout.stride, out + i * layout.stride, layout.stride, accumulate, ahead});
   }
 }
 
 // out[j][d] (+)= sum over i of tile[j][i] * right[i][d]: rows are keys.
 template <class I>
 TWINLENS_INLINE void key_product(const AttentionProblem& p, const Head& h, const Block& b, const float* tile, const float* right,
-                                 std::int64_t width, float* out, bool accumulate, Prefetch* ahead) {
+                                 const Layout& layout, float* out, bool accumulate, Prefetch* ahead) {
   const std::int64_t step = p.causal ? SmallProduct<I>::kRows : b.keys;
   for (std::int64_t j = 0; j < b.keys; j += step) {
     const std::int64_t rows = least(step, b.keys - j);
     const std::int64_t first = p.causal ? least(b.queries, most(0, b.j + j - h.offset - b.i)) : 0;
-    SmallProduct<I>::run({rows, width, b.queries - first, tile + j * b.lanes + first, b.lanes, 1, right + first * width, width,
-                          out + j * width, width, accumulate, ahead});
+    SmallProduct<I>::run({rows, layout.width, b.queries - first, tile + j * b.stride + first, b.stride, 1, right + first * layout.stride,
+                          layout.stride, out + j * layout.stride, layout.stride, accumulate, ahead});
   }
 }
 
 // Online softmax of one block of keys: tile becomes exp(S - shift), where shift is the largest score so far; sums and what has been
 // gathered in `out` follow.
 template <class I>
-void softmax_block(const Block& b, float* tile, float* largest, float* sums, float* out, std::int64_t width) {
+void softmax_block(const Block& b, float* tile, float* largest, float* sums, float* out, const Layout& layout) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V before = V::load(largest + i);
-    const V top = column_max<I>(tile + i, b.keys, b.lanes, before);
+    const V top = column_max<I>(tile + i, b.keys, b.stride, before);
     const V shift = V::select(top.raw == -__builtin_inff(), V(0.0F), top);
     V sum(0.0F);
     for (std::int64_t j = 0; j < b.keys; ++j) {
-      const V e = Math<I>::exp_nonpositive(V::load(tile + j * b.lanes + i) - shift);
-      e.store(tile + j * b.lanes + i);
+      const V e = Math<I>::exp_nonpositive(V::load(tile + j * b.stride + i) - shift);
+      e.store(tile + j * b.stride + i);
       sum += e;
     }
     top.store(largest + i);
@@ -109,8 +124,8 @@ void softmax_block(const Block& b, float* tile, float* largest, float* sums, flo
     const V factor = Math<I>::exp_nonpositive(before - shift);
     V::fma(V::load(sums + i), factor, sum).store(sums + i);
     for (std::int64_t l = 0; l < V::kWidth && i + l < b.queries; ++l) {
-      float* row = out + (i + l) * width;
-      for (std::int64_t c = 0; c < width; c += V::kWidth) (V::load(row + c) * V(factor.raw[l])).store(row + c);
+      float* row = out + (i + l) * layout.stride;
+      for (std::int64_t c = 0; c < layout.width; c += V::kWidth) (V::load(row + c) * V(factor.raw[l])).store(row + c);
     }
   }
 }
@@ -133,15 +148,16 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   const AttentionProblem& p = a.problem;
   const Head h = head_of(p, sequence, head);
   const AttentionBlocks blocks = blocks_of(p);
-  const std::int64_t d = p.head_dim, width = whole_registers<I>(d);
-  float* k = scratch;                              // (keys of a block, width)
-  float* v = k + blocks.keys * blocks.width;       // (keys of a block, width)
-  float* tile = v + blocks.keys * blocks.width;    // (keys of a block, lanes)
-  float* rows = tile + blocks.keys * kQueries;     // (queries, width)
-  float* q = rows + kQueries * blocks.width;       // (width, lanes)
-  float* out = q + kQueries * blocks.width;        // (queries, width)
-  float* largest = out + kQueries * blocks.width;  // (lanes)
-  float* sums = largest + kQueries;                // (lanes)
+  const std::int64_t d = p.head_dim;
+  const Layout layout = layout_of<I>(p);
+  float* k = scratch;                               // (keys of a block, width)
+  float* v = k + blocks.keys * blocks.stride;       // (keys of a block, width)
+  float* tile = v + blocks.keys * blocks.stride;    // (keys of a block, lanes)
+  float* rows = tile + blocks.keys * kTileStride;   // (queries, width)
+  float* q = rows + kQueries * blocks.stride;       // (width, lanes)
+  float* out = q + kTileStride * blocks.stride;     // (queries, width)
+  float* largest = out + kQueries * blocks.stride;  // (lanes)
+  float* sums = largest + kQueries;                 // (lanes)
   std::int64_t packed = -1;
   RowsAt key_rows{};
   Prefetch ahead;
@@ -151,23 +167,23 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   ahead.spread(ticks_of<I>(p, h, 2));
   for (std::int64_t i = 0; i < h.queries;) {
     Block b = block_of<I>(p, h, i, 0, blocks.keys);
-    pack_rows<I>(p.q, h.query + i, b.queries, h.column, d, rows, width);
-    turn_rows<I>(rows, b.queries, width, p.scale, q, b.lanes);
-    if (b.keys == 0) clear(out, b.queries * width);
+    pack_rows<I>(p.q, h.query + i, b.queries, h.column, d, rows, layout.stride);
+    turn_rows<I>(rows, layout.stride, b.queries, layout.width, p.scale, q, b.stride);
+    if (b.keys == 0) clear(out, b.queries * layout.stride);
     for (std::int64_t l = 0; l < b.lanes; ++l) largest[l] = -__builtin_inff();
     clear(sums, b.lanes);
     for (std::int64_t j = 0; j < h.keys; j += blocks.keys) {
       b = block_of<I>(p, h, i, j, blocks.keys);
       if (b.keys == 0) break;
       if (packed != j) {
-        key_rows = left_rows<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, width);
-        pack_rows<I>(p.v, h.key + j, least(blocks.keys, h.keys - j), h.column, d, v, width);
+        key_rows = left_rows<I>(p.k, h.key + j, least(blocks.keys, h.keys - j), h.column, d, k, layout);
+        pack_rows<I>(p.v, h.key + j, least(blocks.keys, h.keys - j), h.column, d, v, layout.stride);
         packed = j;
       }
-      score_product<I>(b, key_rows, width, d, rows, p.scale, q, tile, &ahead);
+      score_product<I>(b, key_rows, layout, d, rows, p.scale, q, tile, &ahead);
       mask_scores<I>(p, h, b, tile);
-      softmax_block<I>(b, tile, largest, sums, out, width);
-      query_product<I>(p, h, b, tile, v, width, out, j > 0, &ahead);
+      softmax_block<I>(b, tile, largest, sums, out, layout);
+      query_product<I>(p, h, b, tile, v, layout, out, j > 0, &ahead);
     }
     float* lse = a.lse + head * p.q.rows + h.query + i;
     for_lanes<I>(b.queries, [&](std::int64_t l, std::int64_t n) {
@@ -176,7 +192,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
       store_lanes<I>(V::select(nothing, V(0.0F), V::load(largest + l) + Math<I>::log(sum)), lse + l, n);
       V::select(nothing, V(0.0F), V(1.0F) / sum).store(sums + l);
     });
-    unpack_rows<I>(out, width, sums, output_of(a.y, d), a.y, h.query + i, b.queries, h.column, d);
+    unpack_rows<I>(out, layout.stride, sums, output_of(a.y, d), a.y, h.query + i, b.queries, h.column, d);
     i += b.queries;
   }
 }
@@ -197,11 +213,12 @@ TWINLENS_INLINE BackwardScratch carve(const AttentionBackward& a, float* scratch
     scratch += n;
     return at;
   };
-  const std::int64_t keys = blocks.keys * blocks.width, tile = blocks.keys * kQueries, queries = kQueries * blocks.width;
+  const std::int64_t keys = blocks.keys * blocks.stride, tile = blocks.keys * kTileStride;
   BackwardScratch s;
   for (float** p : {&s.k, &s.v, &s.dk, &s.dv}) *p = take(keys);
   for (float** p : {&s.p, &s.ds}) *p = take(tile);
-  for (float** p : {&s.q, &s.dy, &s.q_turned, &s.dy_turned}) *p = take(queries);
+  for (float** p : {&s.q, &s.dy}) *p = take(kQueries * blocks.stride);
+  for (float** p : {&s.q_turned, &s.dy_turned}) *p = take(kTileStride * blocks.stride);
   for (float** p : {&s.delta, &s.mass}) *p = take(kQueries);
   for (float** p : {&s.all_delta, &s.all_mass}) *p = take((a.problem.longest_query + kQueries - 1) / kQueries * kQueries);
   s.dq = scratch;
@@ -210,28 +227,28 @@ TWINLENS_INLINE BackwardScratch carve(const AttentionBackward& a, float* scratch
 
 // Packs a block's queries and upstream gradients, then makes P in s.p, dP in s.ds and the sums over the block's keys.
 template <class I>
-void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, std::int64_t width, const BackwardScratch& s,
+void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::int64_t head, const Layout& layout, const BackwardScratch& s,
                const RowsAt& value_rows, Prefetch* ahead) {
   using V = Vec<I>;
   const AttentionProblem& p = a.problem;
   const std::int64_t d = p.head_dim;
-  pack_rows<I>(p.q, h.query + b.i, b.queries, h.column, d, s.q, width);
-  turn_rows<I>(s.q, b.queries, width, p.scale, s.q_turned, b.lanes);
-  pack_rows<I>(a.dy, h.query + b.i, b.queries, h.column, d, s.dy, width);
-  turn_rows<I>(s.dy, b.queries, width, 1.0F, s.dy_turned, b.lanes);
-  score_product<I>(b, {s.k, width}, width, d, s.q, p.scale, s.q_turned, s.p, ahead);
+  pack_rows<I>(p.q, h.query + b.i, b.queries, h.column, d, s.q, layout.stride);
+  turn_rows<I>(s.q, layout.stride, b.queries, layout.width, p.scale, s.q_turned, b.stride);
+  pack_rows<I>(a.dy, h.query + b.i, b.queries, h.column, d, s.dy, layout.stride);
+  turn_rows<I>(s.dy, layout.stride, b.queries, layout.width, 1.0F, s.dy_turned, b.stride);
+  score_product<I>(b, {s.k, layout.stride}, layout, d, s.q, p.scale, s.q_turned, s.p, ahead);
   mask_scores<I>(p, h, b, s.p);
-  score_product<I>(b, value_rows, width, d, s.dy, 1.0F, s.dy_turned, s.ds, ahead);
+  score_product<I>(b, value_rows, layout, d, s.dy, 1.0F, s.dy_turned, s.ds, ahead);
   const float* lse = a.lse + head * p.q.rows + h.query + b.i;
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V shift = load_lanes<I>(lse + i, least(V::kWidth, b.queries - i));
     V delta(0.0F), mass(0.0F);
     for (std::int64_t j = 0; j < b.keys; ++j) {
-      float* at = s.p + j * b.lanes + i;
+      float* at = s.p + j * b.stride + i;
       // Rounding can put a score above the log-sum-exp by an ulp or so; the lanes behind the last query can be anything.
       const V e = Math<I>::exp_nonpositive(V::load(at) - shift);
       e.store(at);
-      delta = V::fma(e, V::load(s.ds + j * b.lanes + i), delta);
+      delta = V::fma(e, V::load(s.ds + j * b.stride + i), delta);
       mass += e;
     }
     delta.store(s.delta + i);
@@ -241,43 +258,43 @@ void recompute(const AttentionBackward& a, const Head& h, const Block& b, std::i
 
 // dS = scale P (dP - delta), in place of dP; and the rows of dY take P's correction, for dV = P^T dY. The sums are those over all keys.
 template <class I>
-void score_gradient(const Block& b, const BackwardScratch& s, const float* delta, const float* mass, std::int64_t width, float scale) {
+void score_gradient(const Block& b, const BackwardScratch& s, const float* delta, const float* mass, const Layout& layout, float scale) {
   using V = Vec<I>;
   float factors[kQueries];
   for (std::int64_t i = 0; i < b.lanes; i += V::kWidth) {
     const V factor = correction<I>(mass + i), shift = V::load(delta + i) * factor, scaled = factor * V(scale);
     factor.store(factors + i);
     for (std::int64_t j = 0; j < b.keys; ++j) {
-      float* at = s.ds + j * b.lanes + i;
-      ((V::load(at) - shift) * V::load(s.p + j * b.lanes + i) * scaled).store(at);
+      float* at = s.ds + j * b.stride + i;
+      ((V::load(at) - shift) * V::load(s.p + j * b.stride + i) * scaled).store(at);
     }
   }
   for (std::int64_t i = 0; i < b.queries; ++i) {
-    float* row = s.dy + i * width;
-    for (std::int64_t c = 0; c < width; c += V::kWidth) (V::load(row + c) * V(factors[i])).store(row + c);
+    float* row = s.dy + i * layout.stride;
+    for (std::int64_t c = 0; c < layout.width; c += V::kWidth) (V::load(row + c) * V(factors[i])).store(row + c);
   }
 }
 
 // Packs a block's keys; returns its rows of V.
 template <class I>
-RowsAt pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::int64_t keys, std::int64_t width,
+RowsAt pack_keys(const AttentionProblem& p, const Head& h, std::int64_t j, std::int64_t keys, const Layout& layout,
                  const BackwardScratch& s) {
-  pack_rows<I>(p.k, h.key + j, keys, h.column, p.head_dim, s.k, width);
-  return left_rows<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, width);
+  pack_rows<I>(p.k, h.key + j, keys, h.column, p.head_dim, s.k, layout.stride);
+  return left_rows<I>(p.v, h.key + j, keys, h.column, p.head_dim, s.v, layout);
 }
 
 // Sums over all keys: with several blocks of keys they need a sweep of their own.
 template <class I>
-void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, std::int64_t width, const BackwardScratch& s,
+void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, const Layout& layout, const BackwardScratch& s,
                 Prefetch* ahead) {
   using V = Vec<I>;
   const std::int64_t most_keys = blocks_of(a.problem).keys;
   for (float* all : {s.all_delta, s.all_mass}) clear(all, (h.queries + kQueries - 1) / kQueries * kQueries);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
-    const RowsAt value_rows = pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), width, s);
+    const RowsAt value_rows = pack_keys<I>(a.problem, h, j, least(most_keys, h.keys - j), layout, s);
     for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(a.problem, h, i, j, most_keys);
-      recompute<I>(a, h, b, head, width, s, value_rows, ahead);
+      recompute<I>(a, h, b, head, layout, s, value_rows, ahead);
       for (std::int64_t l = 0; l < b.lanes; l += V::kWidth) {
         (V::load(s.all_delta + i + l) + V::load(s.delta + l)).store(s.all_delta + i + l);
         (V::load(s.all_mass + i + l) + V::load(s.mass + l)).store(s.all_mass + i + l);
@@ -292,7 +309,8 @@ template <class I>
 void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
   const AttentionProblem& p = a.problem;
   const Head h = head_of(p, sequence, head);
-  const std::int64_t d = p.head_dim, width = whole_registers<I>(d), most_keys = blocks_of(p).keys;
+  const std::int64_t d = p.head_dim, most_keys = blocks_of(p).keys;
+  const Layout layout = layout_of<I>(p);
   const BackwardScratch s = carve(a, scratch);
   const bool one_block = h.keys <= most_keys;
   Prefetch ahead;
@@ -304,28 +322,28 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   const Head following = ahead_of_inputs(p, next, kQueries, ahead);
   ahead.add(a.dy, following.query, least(kQueries, following.queries), following.column, d, false);
   ahead.spread(ticks_of<I>(p, h, 5));
-  if (!one_block || h.keys == 0) clear(s.dq, h.queries * width);
-  if (!one_block) sweep_sums<I>(a, h, head, width, s, &ahead);
+  if (!one_block || h.keys == 0) clear(s.dq, h.queries * layout.stride);
+  if (!one_block) sweep_sums<I>(a, h, head, layout, s, &ahead);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
     const std::int64_t keys = least(most_keys, h.keys - j);
-    const RowsAt value_rows = pack_keys<I>(p, h, j, keys, width, s);
+    const RowsAt value_rows = pack_keys<I>(p, h, j, keys, layout, s);
     const bool fresh = !p.causal && h.queries > 0;  // the first block of queries reaches every key
-    if (!fresh) clear(s.dk, keys * width);
-    if (!fresh) clear(s.dv, keys * width);
+    if (!fresh) clear(s.dk, keys * layout.stride);
+    if (!fresh) clear(s.dv, keys * layout.stride);
     for (std::int64_t i = 0; i < h.queries;) {
       const Block b = block_of<I>(p, h, i, j, most_keys);
       const bool add = !fresh || i > 0;
-      recompute<I>(a, h, b, head, width, s, value_rows, &ahead);
-      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, width, p.scale);
-      if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, width, s.dv, add, &ahead);
-      if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, width, s.dk, add, &ahead);
-      if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, width, s.dq + i * width, !one_block, &ahead);
+      recompute<I>(a, h, b, head, layout, s, value_rows, &ahead);
+      score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, layout, p.scale);
+      if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, layout, s.dv, add, &ahead);
+      if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, layout, s.dk, add, &ahead);
+      if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, layout, s.dq + i * layout.stride, !one_block, &ahead);
       i += b.queries;
     }
-    if (a.dk.data != nullptr) unpack_rows<I>(s.dk, width, nullptr, output_of(a.dk, d), a.dk, h.key + j, keys, h.column, d);
-    if (a.dv.data != nullptr) unpack_rows<I>(s.dv, width, nullptr, output_of(a.dv, d), a.dv, h.key + j, keys, h.column, d);
+    if (a.dk.data != nullptr) unpack_rows<I>(s.dk, layout.stride, nullptr, output_of(a.dk, d), a.dk, h.key + j, keys, h.column, d);
+    if (a.dv.data != nullptr) unpack_rows<I>(s.dv, layout.stride, nullptr, output_of(a.dv, d), a.dv, h.key + j, keys, h.column, d);
   }
-  if (a.dq.data != nullptr) unpack_rows<I>(s.dq, width, nullptr, output_of(a.dq, d), a.dq, h.query, h.queries, h.column, d);
+  if (a.dq.data != nullptr) unpack_rows<I>(s.dq, layout.stride, nullptr, output_of(a.dq, d), a.dq, h.query, h.queries, h.column, d);
 }
 
 template <class I>

@@ -35,8 +35,9 @@ TWINLENS_INLINE Head head_of(const AttentionProblem& p, std::int64_t sequence, s
 // A block of queries against a block of keys.
 struct Block {
   std::int64_t i, queries;  // first query in the sequence and number
-  std::int64_t lanes;       // queries padded to whole registers: the row stride of a tile
+  std::int64_t lanes;       // queries padded to whole registers
   std::int64_t j, keys;     // first key in the sequence and number that some query of the block sees
+  std::int64_t stride;      // of the rows of a tile, at least lanes
 };
 
 // Adds the bias and sets what a query must not see to -inf.
@@ -45,13 +46,13 @@ void mask_scores(const AttentionProblem& p, const Head& h, const Block& b, float
   if (h.bias != nullptr) {
     for (std::int64_t i = 0; i < b.queries; ++i) {
       const float* row = h.bias + (b.i + i) * h.keys + b.j;
-      for (std::int64_t j = 0; j < b.keys; ++j) tile[j * b.lanes + i] += row[j];
+      for (std::int64_t j = 0; j < b.keys; ++j) tile[j * b.stride + i] += row[j];
     }
   }
   if (!p.causal) return;
   for (std::int64_t j = most(0, b.i + h.offset - b.j + 1); j < b.keys; ++j) {
     const std::int64_t hidden = least(b.lanes, b.j + j - h.offset - b.i);  // queries before key j
-    for (std::int64_t i = 0; i < hidden; ++i) tile[j * b.lanes + i] = -__builtin_inff();
+    for (std::int64_t i = 0; i < hidden; ++i) tile[j * b.stride + i] = -__builtin_inff();
   }
 }
 

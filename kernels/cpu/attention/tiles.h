@@ -71,14 +71,14 @@ struct Tiles {
                             std::int64_t block) {
     alignas(64) float turned[kTile];
     const std::int64_t columns = least(kSide, d - block * kSide);
-    turn_rows<I>(tile, columns, b.lanes, 1.0F, turned, kSide);
+    turn_rows<I>(tile, b.lanes, columns, b.lanes, 1.0F, turned, kSide);
     unpack_rows<I>(turned, kSide, factor, {false}, x, h.query + b.i, b.queries, h.column + block * kSide, columns);
   }
 
   // A strip: queries from i on, and the keys that some of them see.
   static Block strip(const AttentionProblem& p, const Head& h, std::int64_t i) {
-    Block b{i, least(kSide, h.queries - i), 0, 0, h.keys};
-    b.lanes = whole_registers<I>(b.queries);
+    Block b{i, least(kSide, h.queries - i), 0, 0, h.keys, 0};
+    b.lanes = b.stride = whole_registers<I>(b.queries);
     if (p.causal) b.keys = most(0, least(b.keys, i + b.queries + h.offset));
     return b;
   }

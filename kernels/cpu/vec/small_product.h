@@ -87,11 +87,12 @@ struct SmallProduct {
     }
   }
 
-  // So much of B at a time stays in L1 while the rows of A pass by.
+  // So much of a strip of B stays in L1 while the rows of A pass by: deeper ones are taken in pieces.
   static constexpr std::int64_t kFloatsOfB = 6 << 10;
 
   static void run(const Args& p) {
-    const std::int64_t pieces = p.rows > kRows ? (p.depth * p.columns + kFloatsOfB - 1) / kFloatsOfB : 1;
+    const std::int64_t strip = p.columns < kColumns * kWidth ? p.columns : kColumns * kWidth;
+    const std::int64_t pieces = p.rows > kRows ? (p.depth * strip + kFloatsOfB - 1) / kFloatsOfB : 1;
     const std::int64_t piece = pieces > 1 ? (p.depth + pieces - 1) / pieces : p.depth;
     Args part = p;
     for (std::int64_t k = 0; k < p.depth || k == 0; k += piece) {

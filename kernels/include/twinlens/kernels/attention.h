@@ -67,21 +67,28 @@ void launch(Cuda, Stream&, const AttentionBackward&);
 
 // --- scratch ------------------------------------------------------------------------------------------------------------------------
 struct AttentionBlocks {
-  static constexpr std::int64_t kPad = 16;  // floats in the widest register of any set
+  static constexpr std::int64_t kPad = 16;  // floats in a cache line, and in the widest register of any set
   static constexpr std::int64_t kQueries = 64;
-  std::int64_t width;  // head_dim padded
-  std::int64_t keys;   // keys of a block, padded
+  std::int64_t stride;  // of rows of head_dim
+  std::int64_t keys;    // keys of a block, padded
 };
 
 [[gnu::always_inline]] constexpr std::int64_t padded(std::int64_t n) {
   return (n + AttentionBlocks::kPad - 1) / AttentionBlocks::kPad * AttentionBlocks::kPad;
 }
 
+// Floats from row to row of scratch, for rows of n: an odd number of cache lines. Products read a few columns of many rows, which fall on a
+// few sets of the first-level cache when the rows are a power of two apart, and push each other out.
+[[gnu::always_inline]] constexpr std::int64_t row_stride(std::int64_t n) {
+  const std::int64_t lines = padded(n) / AttentionBlocks::kPad;
+  return (lines % 2 == 0 ? lines + 1 : lines) * AttentionBlocks::kPad;
+}
+
 // Keys of a block: what lets K, V, dK, dV and two score tiles share 1 MiB, a common L2 cache, for head dims up to 112 or so.
 [[gnu::always_inline]] constexpr AttentionBlocks blocks_of(const AttentionProblem& p) {
   constexpr std::int64_t floats = 1 << 18;
-  AttentionBlocks b{padded(p.head_dim), padded(p.longest_key)};
-  std::int64_t most = floats / (4 * b.width + 2 * AttentionBlocks::kQueries) / AttentionBlocks::kPad * AttentionBlocks::kPad;
+  AttentionBlocks b{row_stride(p.head_dim), padded(p.longest_key)};
+  std::int64_t most = floats / (4 * padded(p.head_dim) + 2 * AttentionBlocks::kQueries) / AttentionBlocks::kPad * AttentionBlocks::kPad;
   if (most < AttentionBlocks::kPad) most = AttentionBlocks::kPad;
   if (b.keys > most) b.keys = most;
   return b;
@@ -112,8 +119,8 @@ struct AttentionTiles {
 // Per slot: K, V, scores, then the queries' part (Q both ways, Y); or what tiles need (tiles.h).
 [[gnu::always_inline]] inline std::int64_t scratch_floats(const AttentionForward& a) {
   const AttentionBlocks b = blocks_of(a.problem);
-  constexpr std::int64_t n = AttentionBlocks::kQueries;
-  const std::int64_t floats = 2 * b.keys * b.width + b.keys * n + 3 * n * b.width + 2 * n;
+  constexpr std::int64_t n = AttentionBlocks::kQueries, tile = row_stride(n);
+  const std::int64_t floats = (2 * b.keys + 2 * n + tile) * b.stride + b.keys * tile + 2 * n;
   using T = AttentionTiles;
   const std::int64_t keys = key_sides(a.problem), columns = in_sides(a.problem.head_dim);
   const std::int64_t in_tiles = keys * (2 * columns * T::kPanel + T::kPanel + T::kTile) + columns * T::kPanel;
@@ -123,9 +130,9 @@ struct AttentionTiles {
 // tiles need.
 [[gnu::always_inline]] inline std::int64_t scratch_floats(const AttentionBackward& a) {
   const AttentionBlocks b = blocks_of(a.problem);
-  constexpr std::int64_t n = AttentionBlocks::kQueries;
+  constexpr std::int64_t n = AttentionBlocks::kQueries, tile = row_stride(n);
   const std::int64_t all_queries = (a.problem.longest_query + n - 1) / n * n;
-  const std::int64_t floats = 4 * b.keys * b.width + 2 * b.keys * n + 4 * n * b.width + 2 * n + all_queries * (b.width + 2);
+  const std::int64_t floats = (4 * b.keys + 2 * n + 2 * tile) * b.stride + 2 * b.keys * tile + 2 * n + all_queries * (b.stride + 2);
   using T = AttentionTiles;
   const std::int64_t keys = key_sides(a.problem), columns = in_sides(a.problem.head_dim), per_key = 3 * columns + 2 * T::kStrips + 1;
   const std::int64_t in_tiles = keys * (per_key * T::kPanel + 2 * (columns + 1) * T::kTile) + (2 + 2 * T::kStrips) * columns * T::kPanel;
