@@ -33,6 +33,8 @@ TWINLENS_INLINE Block block_of(const AttentionProblem& p, const Head& h, std::in
   b.queries = least(p.causal ? kCausalQueries : kQueries, h.queries - i);
   b.lanes = whole_registers<I>(b.queries);
   b.stride = row_stride(b.lanes);
+  const std::int64_t rest = b.queries % I::kWidth;
+  b.few = p.few_queries_along_lanes && rest <= kFewQueries<I> ? rest : 0;
   b.j = j;
   b.keys = least(keys, h.keys - j);
   if (p.causal) b.keys = most(0, least(b.keys, i + b.queries + h.offset - j));
@@ -68,10 +70,10 @@ TWINLENS_INLINE RowsAt left_rows(const ConstRows& x, std::int64_t begin, std::in
 template <class I>
 TWINLENS_INLINE void score_product(const Block& b, const RowsAt& left, const Layout& layout, std::int64_t d, const float* rows,
                                    float factor, const float* turned, float* tile, Prefetch* ahead) {
-  const std::int64_t few = b.queries % I::kWidth, whole = few > 0 && few <= kFewQueries<I> ? b.queries - few : b.lanes;
+  const std::int64_t whole = b.few > 0 ? b.queries - b.few : b.lanes;
   if (whole > 0) SmallProduct<I>::run({b.keys, whole, d, left.data, left.stride, 1, turned, b.stride, tile, b.stride, false, ahead});
   if (whole < b.lanes)
-    few_scores<I>(left.data, left.stride, b.keys, layout.width, rows + whole * layout.stride, layout.stride, few, factor, tile + whole,
+    few_scores<I>(left.data, left.stride, b.keys, layout.width, rows + whole * layout.stride, layout.stride, b.few, factor, tile + whole,
                   b.stride);
 }
 

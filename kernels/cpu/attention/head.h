@@ -38,6 +38,7 @@ struct Block {
   std::int64_t lanes;       // queries padded to whole registers
   std::int64_t j, keys;     // first key in the sequence and number that some query of the block sees
   std::int64_t stride;      // of the rows of a tile, at least lanes
+  std::int64_t few;         // of the queries those behind the last whole register, if few_queries.h serves them
 };
 
 // Adds the bias and sets what a query must not see to -inf.

@@ -77,7 +77,7 @@ struct Tiles {
 
   // A strip: queries from i on, and the keys that some of them see.
   static Block strip(const AttentionProblem& p, const Head& h, std::int64_t i) {
-    Block b{i, least(kSide, h.queries - i), 0, 0, h.keys, 0};
+    Block b{i, least(kSide, h.queries - i), 0, 0, h.keys, 0, 0};
     b.lanes = b.stride = whole_registers<I>(b.queries);
     if (p.causal) b.keys = most(0, least(b.keys, i + b.queries + h.offset));
     return b;

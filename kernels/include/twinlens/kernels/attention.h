@@ -36,6 +36,9 @@ struct AttentionProblem {
   // For studies on CUDA: tiles of 16 rows, 1 or 2, that a warp has in heads of up to 64 columns on tensor cores; 0: what suits the lengths
   // (kernels/cuda/geometry.h). Results are equal to the bit.
   int row_tiles = 0;
+  // For studies on the CPU: whether scores of the few queries that would leave most of a register empty are summed along its lanes
+  // (kernels/cpu/attention/few_queries.h). Results differ by rounding.
+  bool few_queries_along_lanes = true;
 };
 
 struct AttentionForward {
