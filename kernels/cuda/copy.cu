@@ -1,6 +1,8 @@
 #include "kernels/cpu/copy_plan.h"
+#include "kernels/cuda/copy_words.h"
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/pixels.cuh"
 
 #include "twinlens/kernels/copy.h"
 
@@ -109,19 +111,15 @@ void launch_dense(Stream& stream, const Copy& a, std::int64_t count) {
       static_cast<const X*>(a.x.data), static_cast<Y*>(a.y.data), count, aligned);
 }
 
-// Equal types: a plain copy where both sides are dense, words one by one otherwise.
+// Equal types: a plain copy where both sides are dense, words of up to 16 bytes one by one otherwise.
 void move(Stream& stream, const Copy& a, const CopyPlan& p, std::int64_t count) {
   if (is_dense(p)) {
     const auto bytes = static_cast<std::size_t>(count * size_of(a.x.dtype));
     static_cast<void>(cudaMemcpyAsync(a.y.data, a.x.data, bytes, cudaMemcpyDeviceToDevice, native(stream)));  // run() looks for errors
     return;
   }
-  switch (size_of(a.x.dtype)) {
-    case 1: return launch_strided<std::uint8_t, std::uint8_t>(stream, a, p, count);
-    case 2: return launch_strided<std::uint16_t, std::uint16_t>(stream, a, p, count);
-    case 4: return launch_strided<std::uint32_t, std::uint32_t>(stream, a, p, count);
-    default: return launch_strided<std::uint64_t, std::uint64_t>(stream, a, p, count);
-  }
+  const CopyWords words = copy_words(p, a.x.data, a.y.data, size_of(a.x.dtype));
+  visit_word(words.bytes, [&]<class Word>(TypeTag<Word>) { launch_strided<Word, Word>(stream, a, words.plan, count / words.elements); });
 }
 
 template <class Word>

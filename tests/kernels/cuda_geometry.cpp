@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/copy_plan.h"
 #include "kernels/cpu/strided_plan.h"
+#include "kernels/cuda/copy_words.h"
 #include "kernels/cuda/geometry.h"
 
 #include "twinlens/kernels/index_select.h"
@@ -84,6 +85,40 @@ TEST_CASE("a copy's plan merges what is dense on both sides", "[cuda]") {
   CHECK(broadcast.rank == 2);
   CHECK(broadcast.shape[1] == 12);
   CHECK(broadcast.sx[0] == 0);
+}
+
+TEST_CASE("a copy moves words that its runs consist of and start on", "[cuda]") {
+  alignas(16) static char memory[64];
+  const auto plan = [](std::int64_t rows, std::int64_t run, std::int64_t sx, std::int64_t sy) {
+    CopyPlan p;
+    p.rank = 2;
+    p.shape[0] = rows, p.shape[1] = run;
+    p.sx[0] = sx, p.sy[0] = sy;
+    p.sx[1] = p.sy[1] = 1;
+    return p;
+  };
+  const CopyWords token = copy_words(plan(32, 768, 0, 50 * 768), memory, memory + 16, 2);  // one row before those of every picture
+  CHECK(token.bytes == 16);
+  CHECK(token.elements == 8);
+  CHECK(token.plan.shape[0] == 32);
+  CHECK(token.plan.shape[1] == 96);
+  CHECK(token.plan.sx[0] == 0);
+  CHECK(token.plan.sy[0] == 50 * 96);
+  CHECK(token.plan.sx[1] == 1);
+  CHECK(token.plan.sy[1] == 1);
+  CHECK(copy_words(plan(3, 8, 12, 8), memory, memory, 2).bytes == 8);       // rows of x that start on 8 bytes
+  CHECK(copy_words(plan(3, 8, 8, 12), memory, memory, 2).bytes == 8);       // rows of y
+  CHECK(copy_words(plan(3, 12, 16, 16), memory, memory, 2).bytes == 8);     // runs of 24 bytes
+  CHECK(copy_words(plan(3, 8, 16, 16), memory + 4, memory, 2).bytes == 4);  // addresses
+  CHECK(copy_words(plan(3, 8, 16, 16), memory, memory + 2, 2).bytes == 2);
+  CHECK(copy_words(plan(3, 16, 32, -32), memory, memory, 1).bytes == 16);
+  CHECK(copy_words(plan(3, 7, 8, 8), memory, memory, 8).bytes == 8);  // an odd run
+  CopyPlan transposed = plan(8, 8, 1, 8);
+  transposed.sx[1] = 8;
+  const CopyWords single = copy_words(transposed, memory, memory, 2);
+  CHECK(single.bytes == 2);
+  CHECK(single.plan.shape[1] == 8);
+  CHECK(single.plan.sx[1] == 8);
 }
 
 TEST_CASE("a row without elements has a result where one is asked for", "[cuda]") {

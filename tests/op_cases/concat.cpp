@@ -43,6 +43,7 @@ OpCases op_cases_concat() {
   op.cases.push_back(make({{3, 1}, {3, 0}, {3, 7}}, -1));
   op.cases.push_back(make({{0, 4}, {0, 4}}, 1));
   op.cases.push_back(make({{2, 1, 33}, {2, 49, 33}}, 1));
+  for (const std::int64_t width : {6, 12, 20, 24}) op.cases.push_back(make({{2, 1, width}, {2, 3, width}}, 1));  // runs of other words
   op.cases.push_back(make({{5, 3, 2}, {1, 3, 2}, {4, 3, 2}}, 0));
   OpCase bench = make({{32, 1, 768}, {32, 49, 768}}, 1);               // the class token before the patches of ViT-B/32
   for (CaseInput& input : bench.inputs) input.differentiable = false;  // differences of so large a reference would take minutes
