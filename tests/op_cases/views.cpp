@@ -65,6 +65,9 @@ OpCases op_cases_views() {
       "dense of a transpose", {3, 7}, {7, 3}, [](const Tensor& x) { return dense(x.transpose(0, 1)); },
       [](std::int64_t i) { return i % 3 * 7 + i / 3; }));
   op.cases.push_back(make(
+      "dense of a slice whose rows start between words", {4, 14}, {4, 8}, [](const Tensor& x) { return dense(x.slice(1, 4, 12)); },
+      [](std::int64_t i) { return i / 8 * 14 + 4 + i % 8; }));
+  op.cases.push_back(make(
       "to bf16", {5, 33}, {5, 33}, [](const Tensor& x) { return x.to(DType::bf16); }, same));
   op.cases.back().tolerance = op.cases.back().gradient_tolerance = 4e-3;  // half a unit in 8 bits
   op.cases.push_back(make(
