@@ -57,7 +57,9 @@ VisionTransformer::VisionTransformer(const ModelConfig& c)
   }
   class_embedding = Parameter(Shape{v.width});
   proj = Parameter(Shape{v.attentional_pool ? c.embed_dim : v.width, c.embed_dim});
-  if (v.attentional_pool) attn_pool = AttentionalPooler(v.width, c.embed_dim, v.attn_pooler_heads, v.attn_pooler_queries, v.eps);
+  // open_clip hands norm_kwargs to the tower's norms, not to those inside the pooler.
+  constexpr double kPoolerEps = 1e-5;
+  if (v.attentional_pool) attn_pool = AttentionalPooler(v.width, c.embed_dim, v.attn_pooler_heads, v.attn_pooler_queries, kPoolerEps);
 }
 
 void VisionTransformer::initialize(const Initializer& init, const std::string& name) {

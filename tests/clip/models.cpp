@@ -160,6 +160,17 @@ TEST_CASE("models: pooling by attention, SigLIP's trunk, fixed positions", "[gol
   }
 }
 
+TEST_CASE("models: norm_kwargs are not those of the attentional pooler") {
+  Json json = golden_json("poolers")["pooler"];
+  json["vision_cfg"]["norm_kwargs"] = {{"eps", 0.01}};
+  const Clip model(parse_model_config(json.dump(), "poolers.json"), 0);
+  const VisionTransformer& tower = std::get<VisionTransformer>(model.visual.body);
+  CHECK(tower.ln_post.eps == 0.01);
+  CHECK(tower.ln_pre->eps == 0.01);
+  CHECK(tower.attn_pool->ln_q.eps == 1e-5);
+  CHECK(tower.attn_pool->ln_k.eps == 1e-5);
+}
+
 TEST_CASE("models: position embeddings are resized as open_clip does", "[golden]") {
   for (const auto& [old, fresh] : {std::pair{7, 12}, {12, 7}, {4, 5}, {3, 8}}) {
     const std::string name = "grid_" + std::to_string(old) + "_" + std::to_string(fresh);
