@@ -9,6 +9,7 @@
 #include "clip/src/formats/resize_positions.h"
 #include "tests/support/golden.h"
 
+#include "twinlens/clip/embedding.h"
 #include "twinlens/clip/layer_groups.h"
 #include "twinlens/clip/model.h"
 #include "twinlens/clip/model_cost.h"
@@ -239,6 +240,19 @@ TEST_CASE("models: captions as a tower reads them") {
   CHECK(batch_captions(c, {{22, 23, 9, 23}}).ids.to_ints() == std::vector<std::int64_t>{22, 23});
   CHECK(batch_captions(c, {{22, 23, 9, 23}}, false).last.to_ints() == std::vector<std::int64_t>{1});
   CHECK(batch_captions(c, {{22, 7, 23}}).ids.to_ints() == std::vector<std::int64_t>{22, 7, 23});
+}
+
+TEST_CASE("models: padding that the text tower reads is the tokenizer's") {
+  ModelConfig c = *builtin_model_config("ViT-B-32");
+  c.text.pad_id = 5;
+  CHECK_NOTHROW(tokenizer_of(c));
+  c.text.pool_type = "last";
+  CHECK_THROWS_WITH(tokenizer_of(c), Catch::Contains("text_cfg.pad_id = 5") && Catch::Contains("set pad_id to 0"));
+  c.text.pool_type = "argmax";
+  c.text.no_causal_mask = true;
+  CHECK_THROWS_AS(tokenizer_of(c), ConfigError);
+  c.text.pad_id = 0;
+  CHECK_NOTHROW(tokenizer_of(c));
 }
 
 // (input_ids == eos_token_id).int().argmax(-1) of Hugging Face and open_clip is 0 where there is none; padding may be one.
