@@ -253,7 +253,7 @@ ModelSource find_source(const std::string& model, const std::string& flag) {
     config = folder / kHuggingFaceConfig;
     source.config = parse_hugging_face_config(read_file(config.string()), config.string());
     if (const fs::path preprocess = folder / "preprocessor_config.json"; is_file(preprocess)) {
-      parse_hugging_face_preprocess(read_file(preprocess.string()), preprocess.string(), source.config.preprocess);
+      parse_hugging_face_preprocess(read_file(preprocess.string()), preprocess.string(), source.config);
     }
   } else if (source.layout == Layout::hugging_face) {
     throw ConfigError("weights of Hugging Face without their config.json; " + source.weights.front() + "; put it beside them");

@@ -245,9 +245,9 @@ TEST_CASE("checkpoints: how pictures are prepared is carried over, or refused by
 
 TEST_CASE("checkpoints: Hugging Face's picture processing is carried over, or refused by name") {
   const auto read = [](const std::string& json) {
-    PreprocessConfig out;
+    ModelConfig out = small_config(true);  // of 16 x 16 pixels
     parse_hugging_face_preprocess(json, "here", out);
-    return out;
+    return out.preprocess;
   };
   const PreprocessConfig raw = read(R"({"do_normalize":false,"image_mean":[0.1,0.2,0.3],"image_std":[0.4,0.5,0.6]})");
   CHECK(raw.mean == std::array<float, 3>{0.0F, 0.0F, 0.0F});
@@ -256,6 +256,15 @@ TEST_CASE("checkpoints: Hugging Face's picture processing is carried over, or re
   CHECK(read(R"({"do_rescale":true,"rescale_factor":0.00392156862745098})").resize_mode == "shortest");
   CHECK_THROWS_WITH(read(R"({"image_std":[0.1,0.2,0.3,0.4]})"), Contains("'image_std' is not 3 numbers"));
   CHECK_THROWS_WITH(read(R"({"size":{"longest_edge":16}})"), Contains("longest side"));
+  CHECK(read(R"({"size":16,"crop_size":16,"do_center_crop":true})").resize_mode == "shortest");
+  CHECK(read(R"({"size":{"shortest_edge":16},"do_center_crop":true})").resize_mode == "shortest");
+  CHECK(read(R"({"size":{"height":16,"width":16}})").resize_mode == "squash");
+  // Resized to both sides before the crop, which then leaves nothing out.
+  CHECK(read(R"({"size":{"height":16,"width":16},"do_center_crop":true,"crop_size":{"height":16,"width":16}})").resize_mode == "squash");
+  for (const char* size : {"18", R"({"shortest_edge":18})", R"({"height":16,"width":18})"}) {
+    CHECK_THROWS_WITH(read(std::string(R"({"do_center_crop":true,"crop_size":16,"size":)") + size + "}"),
+                      Contains("resized to 18 for a model of 16"));
+  }
   CHECK_THROWS_WITH(read(R"({"do_rescale":false})"), Contains("divided by 255"));
   CHECK_THROWS_WITH(read(R"({"rescale_factor":1.0})"), Contains("divided by 255"));
   CHECK_THROWS_WITH(read(R"({"do_resize":false})"), Contains("not resized"));

@@ -181,8 +181,9 @@ ModelConfig parse_hugging_face_config(const std::string& text, const std::string
   return c;
 }
 
-void parse_hugging_face_preprocess(const std::string& text, const std::string& source, PreprocessConfig& out) {
+void parse_hugging_face_preprocess(const std::string& text, const std::string& source, ModelConfig& model) {
   const Json json = parse(text, source);
+  PreprocessConfig& out = model.preprocess;
   const auto colours = [&](const char* key, std::array<float, 3>& values) {
     if (json.contains(key) && json.at(key).is_array() && json.at(key).size() != 3)
       refuse(std::string("'") + key + "' is not 3 numbers: " + json.at(key).dump().substr(0, 100), source);
@@ -204,8 +205,16 @@ void parse_hugging_face_preprocess(const std::string& text, const std::string& s
   out.interpolation = resample == 2 ? "bilinear" : "bicubic";
   const Json size = json.contains("size") ? json.at("size") : Json();
   if (size.is_object() && size.contains("longest_edge")) refuse("pictures that are resized by their longest side", source);
-  const bool both_sides = size.is_object() && size.contains("height");
-  out.resize_mode = both_sides && !get(json, "do_center_crop", false, source) ? "squash" : "shortest";
+  const int side = model.vision.image_size;
+  const auto require_side = [&](int edge) {  // of a larger picture the crop would leave out a rim
+    if (edge != side) refuse("pictures resized to " + std::to_string(edge) + " for a model of " + std::to_string(side), source);
+  };
+  if (size.is_number_integer()) require_side(size.get<int>());
+  for (const char* key : {"shortest_edge", "height", "width"}) {
+    if (size.is_object()) require_side(get(size, key, side, source));
+  }
+  // Resized to exactly these two sides; a crop to the same size then changes nothing.
+  if (!size.is_null()) out.resize_mode = size.is_object() && size.contains("height") ? "squash" : "shortest";
 }
 
 std::string hugging_face_config(const ModelConfig& c) {

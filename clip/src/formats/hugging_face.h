@@ -9,7 +9,8 @@ namespace twinlens {
 
 // Throws ConfigError naming `source` and what is not supported.
 ModelConfig parse_hugging_face_config(const std::string& json, const std::string& source);
-void parse_hugging_face_preprocess(const std::string& json, const std::string& source, PreprocessConfig& out);
+// Into `out.preprocess`; `out` is the model that the pictures are for.
+void parse_hugging_face_preprocess(const std::string& json, const std::string& source, ModelConfig& out);
 
 // For models that layout_pieces(Layout::hugging_face, ...) accepts.
 std::string hugging_face_config(const ModelConfig& config);
