@@ -227,7 +227,10 @@ std::string model_inside(const std::string& folder) {
   return {};
 }
 
-ModelSource find_source(const std::string& model, const std::string& flag) {
+namespace {
+
+// A configuration of its own is not needed where the weights are read as those of a model that is there.
+ModelSource look_at(const std::string& model, const std::string& flag) {
   ModelSource source;
   source.weights = weights_files(model);
   if (source.weights.empty()) {
@@ -266,8 +269,20 @@ ModelSource find_source(const std::string& model, const std::string& flag) {
   return source;
 }
 
+}  // namespace
+
+ModelSource find_source(const std::string& model, const std::string& flag) {
+  ModelSource source = look_at(model, flag);
+  const std::string guess = source.config_inferred ? not_in_shapes(source.config) : std::string();
+  if (!guess.empty()) {
+    throw ConfigError("the model is one " + guess + "; " + source.weights.front() +
+                      "; put open_clip_config.json beside them, or name the model with --model and these with --pretrained");
+  }
+  return source;
+}
+
 void load_weights(Clip& model, const std::string& from, const std::string& flag) {
-  ModelSource source = find_source(from, flag);
+  ModelSource source = look_at(from, flag);
   check_activation(model.config, source);
   // Without a config of their own, the weights are read as the model's.
   if (source.config_inferred) source.config = model.config;

@@ -122,7 +122,7 @@ TEST_CASE("checkpoints: the configuration of bare weights") {
   write_safetensors(folder / "bare.safetensors", weights);
   CHECK_THROWS_WITH(load_model(folder / "bare.safetensors"), Contains("'ln_final.weight'"));
   // The large ones' heads do not show in shapes; they are known.
-  for (const char* name : {"ViT-B-32", "RN50x4", "ViT-H-14", "ViT-bigG-14", "ViT-L-14-336"}) {
+  for (const char* name : {"ViT-B-32", "RN50x4", "ViT-H-14", "ViT-bigG-14", "ViT-L-14-336", "ViT-L-14-CLIPA", "ViT-H-14-CLIPA-336"}) {
     INFO(name);
     const ModelConfig known = *builtin_model_config(name);
     TensorShapes shapes;
@@ -144,6 +144,24 @@ TEST_CASE("checkpoints: the configuration of bare weights") {
     shapes["transformer.resblocks.0.mlp.c_fc.weight"] = {4 * known.text.width, known.text.width};
     shapes["text_projection"] = {known.text.width, known.embed_dim};
     CHECK(to_json(infer_config(shapes, name)) == to_json(known));
+  }
+}
+
+TEST_CASE("checkpoints: towers whose pooling does not show in bare weights need a configuration") {
+  const TemporaryFolder folder;
+  const std::string bare = folder / "bare.safetensors";
+  ModelConfig averages = small_config(false), biased = small_config(false);
+  averages.vision.no_ln_pre = true;
+  averages.vision.pool_type = "avg";
+  biased.text.proj_bias = true;
+  biased.text.no_causal_mask = true;
+  for (const ModelConfig& config : {averages, biased}) {
+    Clip model(config, 3), other(config, 4);
+    write_safetensors(bare, state_dict(collect(model)));
+    CHECK_THROWS_WITH(load_model(bare), Contains("is not in the weights") && Contains("open_clip_config.json"));
+    CHECK_THROWS_AS(convert_model(bare, Layout::open_clip, folder / "b"), ConfigError);
+    load_weights(other, bare);
+    CHECK(features(other) == features(model));
   }
 }
 

@@ -66,14 +66,26 @@ void set_resnet(const Shapes& s, VisionConfig& v) {
   v.image_size = 32 * s.side(s.size("visual.attnpool.positional_embedding", 0, 2) - 1, "visual.attnpool.positional_embedding");
 }
 
+// What CLIPA's towers do with their tokens, which are those of a built-in model.
+void take_pooling(ModelConfig& c, const ModelConfig& known) {
+  c.vision.pool_type = known.vision.pool_type;
+  c.vision.final_ln_after_pool = known.vision.final_ln_after_pool;
+  c.text.pool_type = known.text.pool_type;
+  c.text.no_causal_mask = known.text.no_causal_mask;
+  c.text.hf_tokenizer_name = known.text.hf_tokenizer_name;
+  c.text.tokenizer_kwargs = known.text.tokenizer_kwargs;
+  c.preprocess = known.preprocess;
+}
+
 // Heads do not show in shapes.
 void take_heads(ModelConfig& c) {
   for (const std::string& name : builtin_model_names()) {
     const ModelConfig known = *builtin_model_config(name);
     const bool same = known.vision.layers == c.vision.layers && known.vision.width == c.vision.width &&
                       known.vision.is_siglip() == c.vision.is_siglip() && known.text.width == c.text.width &&
-                      known.text.layers == c.text.layers && known.embed_dim == c.embed_dim;
+                      known.text.layers == c.text.layers && known.embed_dim == c.embed_dim && known.vision.no_ln_pre == c.vision.no_ln_pre;
     if (!same) continue;
+    if (c.vision.no_ln_pre && known.text.vocab_size == c.text.vocab_size) take_pooling(c, known);
     c.vision.head_width = known.vision.head_width;
     if (!c.vision.is_resnet())
       c.vision.mlp_ratio =
@@ -86,6 +98,13 @@ void take_heads(ModelConfig& c) {
 }
 
 }  // namespace
+
+std::string not_in_shapes(const ModelConfig& c) {
+  // CLIP's own towers have ln_pre and a projection without bias. Those that have not also pool or mask in other ways.
+  if (c.vision.no_ln_pre && c.vision.pool_type == "tok") return "without ln_pre, and how its image tower pools is not in the weights";
+  if (c.text.proj_bias) return "with a biased text projection, and how its text tower pools and masks is not in the weights";
+  return {};
+}
 
 double mlp_ratio_of(int hidden, int width) { return hidden % width == 0 ? hidden / width : (hidden + 0.25) / width; }
 

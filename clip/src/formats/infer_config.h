@@ -15,6 +15,9 @@ using TensorShapes = std::map<std::string, std::vector<std::int64_t>>;
 // no CLIP.
 ModelConfig infer_config(const TensorShapes& shapes, const std::string& source);
 
+// Of a configuration that was inferred: what would have to be guessed, with a wrong guess giving other features; empty when nothing.
+std::string not_in_shapes(const ModelConfig& inferred);
+
 // The ratio whose product with the width is cut down to `hidden`.
 double mlp_ratio_of(int hidden, int width);
 
