@@ -9,6 +9,7 @@
 #include "examples/twinlens/output.h"
 
 #include "twinlens/clip/embedding.h"
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/kernels/error.h"
 
@@ -88,7 +89,8 @@ int train(const TokenizeFlags& flags) {
   if (flags.output.empty()) throw ConfigError("--train needs --output; command line; name the folder for vocab.json and merges.txt");
   std::ifstream corpus = open_lines(flags.train);
   BpeTrainer trainer(flags.cleaning.empty() ? Cleaning::ftfy : parse_cleaning(flags.cleaning));
-  for (std::string line; std::getline(corpus, line);) trainer.add(line);
+  std::int64_t number = 0;
+  for (std::string line; next_list_line(corpus, flags.train, number, line);) trainer.add(line);
   if (trainer.distinct_words() == 0) throw ConfigError("the file has no words; --train " + flags.train + "; give captions, one a line");
   const auto merges = trainer.train(flags.vocab_size);
   const std::int64_t tokens = write_bpe(flags.output, merges);

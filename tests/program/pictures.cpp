@@ -344,6 +344,18 @@ TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") 
   CHECK(blank.status == 1);
   CHECK_THAT(blank.err, Contains("error: the file has no words; --train " + (folder / "blank.txt") + "; give captions, one a line"));
   CHECK_FALSE(fs::exists(folder / "blank"));
+
+  // As in other lists: not UTF-8 is refused, a byte order mark and carriage returns are no part of a line.
+  write_text(folder / "latin.txt", "a cat\ncaf\xE9\n");
+  const Outcome latin = run({"tokenize", "--train", folder / "latin.txt", "--output", folder / "latin"});
+  CHECK(latin.status == 1);
+  CHECK_THAT(latin.err, Contains((folder / "latin.txt") + ", line 2 is not UTF-8; byte 4 is 0xE9") && Contains("iconv -f latin1"));
+  CHECK_FALSE(fs::exists(folder / "latin"));
+  std::string windows = "\xEF\xBB\xBF";
+  for (const std::string& line : lines_of(folder / "corpus.txt")) windows += line + "\r\n";
+  write_text(folder / "windows.txt", windows);
+  json_of({"tokenize", "--train", folder / "windows.txt", "--vocab-size", "524", "--cleaning", "none", "--output", folder / "w", "--json"});
+  CHECK(read_file(folder / "w/merges.txt") == read_file(folder / "made/merges.txt"));
 }
 
 }  // namespace
