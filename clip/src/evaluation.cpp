@@ -1,6 +1,8 @@
 #include "twinlens/clip/evaluation.h"
 
 #include <algorithm>
+#include <numeric>
+#include <span>
 #include <unordered_map>
 
 #include "twinlens/core/autograd.h"
@@ -12,24 +14,31 @@ namespace twinlens {
 
 namespace {
 
-// The pictures of samples [begin, end), each once, with the samples that show it. Those that repeat `last`, the picture before, are left
-// out.
+// The picture of a sample.
+struct LastPicture {
+  std::string bytes;
+  std::int64_t sample = -1;
+};
+
+// The pictures of some samples, each once, with the samples that show it. Those that repeat `last`, the picture before, are left out.
 struct Gathered {
   std::vector<std::string> bytes, names;
   std::vector<std::vector<std::int64_t>> samples;
   std::vector<std::int64_t> of_last;
 };
 
-Gathered gather(const Dataset& data, std::int64_t begin, std::int64_t end, std::string& last, std::vector<SkippedSample>& skipped) {
+Gathered gather(const Dataset& data, std::span<const std::int64_t> samples, LastPicture& last, std::vector<SkippedSample>& skipped) {
   Gathered out;
-  for (std::int64_t i = begin; i < end; ++i) {
+  for (const std::int64_t i : samples) {
+    const bool follows = i == last.sample + 1;
+    last.sample = i;
     try {
       std::string bytes = data.image_bytes(i);
-      if (bytes == last && !bytes.empty()) {
+      if (follows && bytes == last.bytes && !bytes.empty()) {
         (out.samples.empty() ? out.of_last : out.samples.back()).push_back(i);
         continue;
       }
-      last = bytes;
+      last.bytes = bytes;
       out.bytes.push_back(std::move(bytes));
       out.names.push_back(data.key(i));
       out.samples.push_back({i});
@@ -43,6 +52,13 @@ Gathered gather(const Dataset& data, std::int64_t begin, std::int64_t end, std::
 }  // namespace
 
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options) {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(data.size()));
+  std::iota(all.begin(), all.end(), std::int64_t{0});
+  return embed_dataset(model, tokenizer, data, all, options);
+}
+
+EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const std::vector<std::int64_t>& samples,
+                              const EmbedOptions& options) {
   check(options.batch_size > 0, "embed_dataset", "needs a positive batch size");
   const NoGrad guard;
   EmbeddedDataset out;
@@ -54,12 +70,12 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
     if (is_new) out.captions.push_back(data.caption(sample));
     return it->second;
   };
-  std::string last;
+  LastPicture last;
   bool last_kept = false;
-  for (std::int64_t begin = 0; begin < data.size(); begin += options.batch_size) {
+  const auto batch = static_cast<std::size_t>(options.batch_size);
+  for (std::size_t begin = 0; begin < samples.size(); begin += batch) {
     if (options.stop != nullptr && options.stop->load()) throw Stopped();
-    const std::int64_t end = std::min(data.size(), begin + options.batch_size);
-    const Gathered g = gather(data, begin, end, last, out.skipped);
+    const Gathered g = gather(data, std::span(samples).subspan(begin, std::min(batch, samples.size() - begin)), last, out.skipped);
     for (const std::int64_t sample : g.of_last) {
       if (last_kept) out.texts_of.back().push_back(text(sample));
     }
@@ -67,10 +83,10 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
     const LoadedPictures pictures = load_pictures(model, g.bytes, g.names, options);
     out.skipped.insert(out.skipped.end(), pictures.skipped.begin(), pictures.skipped.end());
     for (const std::int64_t k : pictures.kept) {
-      const auto& samples = g.samples[static_cast<std::size_t>(k)];
-      out.samples.push_back(samples.front());
+      const auto& showing = g.samples[static_cast<std::size_t>(k)];
+      out.samples.push_back(showing.front());
       out.texts_of.emplace_back();
-      for (const std::int64_t sample : samples) out.texts_of.back().push_back(text(sample));
+      for (const std::int64_t sample : showing) out.texts_of.back().push_back(text(sample));
       out.caption_of.push_back(out.texts_of.back().front());
     }
     last_kept = !pictures.kept.empty() && pictures.kept.back() + 1 == static_cast<std::int64_t>(g.bytes.size());

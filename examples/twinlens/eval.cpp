@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <filesystem>
+#include <map>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/eval_tasks.h"
@@ -13,26 +14,23 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// "field=value": only samples whose metadata says so. Rows of the embedded data that stay.
-// The labels of the samples that --where leaves (for retrieval empty), nothing for others. What is wrong with either flag shows here,
-// before anything is embedded.
-std::vector<std::optional<std::string>> chosen(const EvalFlags& flags, const Dataset& data) {
+// The samples that --where ("field=value": those whose metadata says so) leaves, in ascending order, with their labels (for retrieval
+// empty). What is wrong with either flag shows here, before anything is embedded.
+std::map<std::int64_t, std::string> chosen(const EvalFlags& flags, const Dataset& data) {
   const auto equals = flags.where.find('=');
   if (!flags.where.empty() && equals == std::string::npos)
     throw ConfigError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
-  std::vector<std::optional<std::string>> out(static_cast<std::size_t>(data.size()));
-  bool any = false;
+  std::map<std::int64_t, std::string> out;
   for (std::int64_t i = 0; i < data.size(); ++i) {
     if (!flags.where.empty() && data.field(i, flags.where.substr(0, equals)) != flags.where.substr(equals + 1)) continue;
-    any = true;
-    std::string& label = out[static_cast<std::size_t>(i)].emplace();
+    std::string& label = out[i];
     if (flags.task == "retrieval") continue;
     label = data.field(i, flags.label);
     if (label.empty())
       throw ConfigError("sample " + data.key(i) + " has no label '" + flags.label + "'; --label; name a metadata field" +
                         (flags.text_key == "txt" ? "" : ", or the --text-key: " + flags.text_key));
   }
-  if (!any) throw ConfigError("no sample has " + flags.where + "; --where; check the metadata fields of the data");
+  if (out.empty()) throw ConfigError("no sample has " + flags.where + "; --where; check the metadata fields of the data");
   return out;
 }
 
@@ -52,20 +50,15 @@ DatasetOptions data_options(const EvalFlags& flags) {
 EvalData embedded(const EvalFlags& flags, const LoadedModel& m, const std::string& spec) {
   EvalData d;
   d.data = open_dataset(spec, data_options(flags));
-  const std::vector<std::optional<std::string>> labels = chosen(flags, *d.data);
+  const std::map<std::int64_t, std::string> labels = chosen(flags, *d.data);
+  std::vector<std::int64_t> samples;
+  for (const auto& [sample, label] : labels) samples.push_back(sample);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   flags.pictures.apply_to(options);
   options.normalize = flags.task != "linear-probe";
-  d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, options);
+  d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, samples, options);
   for (const SkippedSample& s : d.embedded.skipped) std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str());
-  for (std::size_t row = 0; row < d.embedded.samples.size(); ++row) {
-    const std::optional<std::string>& label = labels[static_cast<std::size_t>(d.embedded.samples[row])];
-    if (!label.has_value()) continue;
-    d.rows.push_back(static_cast<std::int64_t>(row));
-    d.labels.push_back(*label);
-  }
-  if (d.rows.empty())
-    throw ConfigError("none of the pictures with " + flags.where + " can be read; " + spec + "; those above were skipped; mend them");
+  for (const std::int64_t sample : d.embedded.samples) d.labels.push_back(labels.at(sample));
   return d;
 }
 

@@ -21,8 +21,6 @@ Tensor rows_of(const Tensor& x, const std::vector<std::int64_t>& rows) {
   return index_select(x, 0, from_vector(rows, {static_cast<std::int64_t>(rows.size())}));
 }
 
-std::int64_t caption_of(const EvalData& d, std::int64_t row) { return d.embedded.caption_of[static_cast<std::size_t>(row)]; }
-
 // Rates over no query at all are null.
 void add_part(Json& out, const std::string& suffix, const Json& values, bool any) {
   for (const auto& [name, value] : values.items()) {
@@ -80,23 +78,13 @@ void fail_with_one_class(const EvalFlags& flags, const std::string& name, const 
 }
 
 Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen) {
-  const auto shown_by = [&](std::int64_t row) -> const auto& { return d.embedded.texts_of[static_cast<std::size_t>(row)]; };
-  std::vector<std::int64_t> texts;
-  for (const std::int64_t r : d.rows) texts.insert(texts.end(), shown_by(r).begin(), shown_by(r).end());
-  std::sort(texts.begin(), texts.end());
-  texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
-  std::vector<std::vector<std::int64_t>> captions;
-  for (const std::int64_t r : d.rows) {
-    captions.emplace_back();
-    for (const std::int64_t t : shown_by(r)) captions.back().push_back(std::lower_bound(texts.begin(), texts.end(), t) - texts.begin());
-  }
-  const Tensor images = rows_of(d.embedded.images, d.rows), candidates = rows_of(d.embedded.texts, texts);
-  Json out = json_of(retrieval_metrics(images, candidates, captions));
+  const EmbeddedDataset& e = d.embedded;
+  Json out = json_of(retrieval_metrics(e.images, e.texts, e.texts_of));
   for (const bool part : {true, false}) {
     if (!seen.has_value()) break;
     std::vector<bool> asked;
-    for (const std::int64_t t : texts) asked.push_back(seen->contains_all_of(d.embedded.captions[static_cast<std::size_t>(t)]) == part);
-    const Retrieval r = retrieval_metrics(images, candidates, captions, asked);
+    for (const std::string& caption : e.captions) asked.push_back(seen->contains_all_of(caption) == part);
+    const Retrieval r = retrieval_metrics(e.images, e.texts, e.texts_of, asked);
     add_part(out, part ? "_seen" : "_unseen", json_of(r), r.images > 0);
   }
   out["protocol"] = "texts are the distinct captions; a hit at k is any correct item among the first k";
@@ -111,9 +99,8 @@ Json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalD
                         "add pictures of others, name all classes by --classes, or choose another --label");
   const EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   const Tensor classes = zero_shot_classifier(*m.clip, *m.tokenizer, names, load_templates(flags.templates), options);
-  const Tensor images = rows_of(d.embedded.images, d.rows);
   const auto json_of_part = [&](const std::vector<bool>& asked) -> Json {
-    const Classification c = classification_metrics(images, classes, labels, asked);
+    const Classification c = classification_metrics(d.embedded.images, classes, labels, asked);
     return {{"zeroshot_top1", c.top1},
             {"zeroshot_top5", c.top5},
             {"zeroshot_mean_per_class_recall", c.mean_per_class_recall},
@@ -126,9 +113,9 @@ Json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalD
     if (!seen.has_value()) break;
     std::vector<bool> asked;
     std::vector<std::int64_t> captions;
-    for (const std::int64_t r : d.rows) {
-      asked.push_back(seen->contains_all_of(d.embedded.captions[static_cast<std::size_t>(caption_of(d, r))]) == part);
-      if (asked.back()) captions.push_back(caption_of(d, r));
+    for (const std::int64_t caption : d.embedded.caption_of) {
+      asked.push_back(seen->contains_all_of(d.embedded.captions[static_cast<std::size_t>(caption)]) == part);
+      if (asked.back()) captions.push_back(caption);
     }
     std::sort(captions.begin(), captions.end());
     Json values = json_of_part(asked);
@@ -155,15 +142,13 @@ Split split_of(const EvalFlags& flags, const EvalData& d, const EvalData* train)
   const std::vector<std::int64_t> labels = labels_of(flags, from, s.names);
   if (train != nullptr) {
     s.train_labels = labels;
-    train_rows = train->rows;
     s.test_labels = labels_of(flags, d, s.names);
-    test_rows = d.rows;
   } else {
     std::vector<int> count(s.names.size(), 0);
     for (std::size_t i = 0; i < labels.size(); ++i) {
       const bool held_out = count[static_cast<std::size_t>(labels[i])]++ % 5 == 4;
       (held_out ? s.test_labels : s.train_labels).push_back(labels[i]);
-      (held_out ? test_rows : train_rows).push_back(d.rows[i]);
+      (held_out ? test_rows : train_rows).push_back(static_cast<std::int64_t>(i));
     }
     if (test_rows.empty()) throw ConfigError(flags.task + ": no class has five pictures to hold one out; --data; give --train-data");
   }
@@ -171,8 +156,8 @@ Split split_of(const EvalFlags& flags, const EvalData& d, const EvalData* train)
   if (fitted.size() < 2)
     fail_with_one_class(flags, s.names[static_cast<std::size_t>(*fitted.begin())],
                         train == nullptr ? "--data " + flags.data : "--train-data " + flags.train_data, "add pictures of others to fit on");
-  s.train = rows_of(from.embedded.images, train_rows);
-  s.test = rows_of(d.embedded.images, test_rows);
+  s.train = train != nullptr ? train->embedded.images : rows_of(d.embedded.images, train_rows);
+  s.test = train != nullptr ? d.embedded.images : rows_of(d.embedded.images, test_rows);
   return s;
 }
 

@@ -21,11 +21,10 @@ struct EvalFlags {
   ClassNames listed = {};  // those of --classes
 };
 
-// Embedded samples of a dataset; `rows` are those that --where leaves, `labels` theirs (empty for retrieval).
+// Those samples of a dataset that --where leaves, embedded, with their labels (empty for retrieval).
 struct EvalData {
   std::shared_ptr<const Dataset> data;
   EmbeddedDataset embedded;
-  std::vector<std::int64_t> rows;
   std::vector<std::string> labels;
 };
 

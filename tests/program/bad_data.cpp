@@ -310,6 +310,39 @@ TEST_CASE("lists, texts and pictures may come through a pipe, as <(...) makes th
   }
 }
 
+TEST_CASE("eval --where: the same figures as the chosen samples alone, and no other picture is read", "[program]") {
+  const TemporaryFolder folder;
+  const std::string& model = trained_model().model;
+  std::string table = "filepath,title,part,class\n", alone = table;
+  for (const char* part : {"a", "b", "c"}) {
+    for (int of = 0; of < 3; ++of) {
+      for (int i = 0; i < 5; ++i) {
+        const std::string row = picture(of * 5 + i) + ",a thing " + std::to_string(i) + "," + part + "," + std::to_string(of) + "\n";
+        table += row;
+        if (*part == 'b') alone += row;
+        if (i == 2) table += "broken.png,damaged,c,0\n";
+      }
+    }
+  }
+  write_text(folder / "broken.png", "no picture");
+  write_text(folder / "all.csv", table);
+  write_text(folder / "alone.csv", alone);
+  for (const std::string task : {"retrieval", "zeroshot", "knn", "linear-probe"}) {
+    CAPTURE(task);
+    const auto eval = [&](const Words& more) {
+      Words words{"eval", "--model", model, "--task", task, "--batch-size", "4", "--json"};
+      words.insert(words.end(), more.begin(), more.end());
+      return words;
+    };
+    const Outcome chosen = run(eval({"--data", folder / "all.csv", "--where", "part=b"}));
+    INFO(chosen.err);
+    REQUIRE(chosen.status == 0);
+    CHECK_THAT(chosen.err, !Contains("skipped"));
+    CHECK(nlohmann::json::parse(chosen.out) == json_of(eval({"--data", folder / "alone.csv"})));
+    CHECK_THAT(run(eval({"--data", folder / "all.csv"})).err, Contains("skipped "));
+  }
+}
+
 TEST_CASE("a config with numbers that no model has: key, value and file are named", "[program]") {
   const TemporaryFolder folder;
   const std::string file = folder / "bad.json";

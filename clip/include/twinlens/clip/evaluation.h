@@ -23,6 +23,9 @@ struct EmbeddedDataset {
 
 // Samples that follow each other with the very same picture are one picture with several captions.
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options);
+// Only these samples, in ascending order; no other picture or caption is read.
+EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const std::vector<std::int64_t>& samples,
+                              const EmbedOptions& options);
 
 // Names and values as they stand in metrics.jsonl: image_to_text_R@1 ... text_to_image_R@10, mean and median ranks, counts, chance.
 std::vector<std::pair<std::string, double>> retrieval_report(const Retrieval& r);
