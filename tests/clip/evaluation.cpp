@@ -116,6 +116,28 @@ TEST_CASE("features that are no numbers win nothing, and are an error where they
   CHECK_THROWS_AS(embed_dataset(model, *toy.tokenizer, *open_dataset(toy.folder / "data"), stopped), Stopped);
 }
 
+TEST_CASE("of a dataset, the chosen samples alone: their rows are those of the whole", "[eval]") {
+  const ToyModel toy(4);
+  // A picture that comes again right behind itself is one with two captions; behind one that is left out it is another, as in the whole.
+  write_text(toy.folder / "broken.png", "no picture");
+  write_text(toy.folder / "t.csv",
+             "filepath,title\ndata/00.png,a\ndata/00.png,b\ndata/01.png,c\ndata/00.png,d\nbroken.png,e\ndata/02.png,f\n");
+  const auto data = open_dataset(toy.folder / "t.csv");
+  const EmbeddedDataset all = embed_dataset(*toy.model, *toy.tokenizer, *data, {}),
+                        some = embed_dataset(*toy.model, *toy.tokenizer, *data, {0, 1, 3, 5}, {});
+  CHECK(all.samples == std::vector<std::int64_t>{0, 2, 3, 5});
+  CHECK(all.skipped.size() == 1);
+  CHECK(some.samples == std::vector<std::int64_t>{0, 3, 5});
+  CHECK(some.skipped.empty());
+  CHECK(some.captions == Strings{"a", "b", "d", "f"});
+  CHECK(some.texts_of == std::vector<std::vector<std::int64_t>>{{0, 1}, {2}, {3}});
+  const auto rows = [](const Tensor& x, const std::vector<std::int64_t>& of) {
+    return index_select(x, 0, from_vector(of, {static_cast<std::int64_t>(of.size())})).to_vector();
+  };
+  CHECK(some.images.to_vector() == rows(all.images, {0, 2, 3}));
+  CHECK(some.texts.to_vector() == rows(all.texts, {0, 1, 3, 4}));
+}
+
 TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
   const ToyModel toy(5);
   const TemporaryFolder& folder = toy.folder;
