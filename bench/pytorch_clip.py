@@ -186,9 +186,10 @@ class Clip(nn.Module):
 
 
 def adamw(model, lr, device):
-    """open_clip's groups and defaults, positions without decay as in twinlens; the fused kernel."""
+    """open_clip's groups and defaults, transformers' positions without decay as in twinlens; the fused kernel."""
     resnet = isinstance(model.visual, ModifiedResNet)
-    decays = lambda n, p: p.ndim >= 2 and not n.endswith(("positional_embedding", "class_embedding"))
+    of_tokens = lambda n: n.endswith(("positional_embedding", "class_embedding")) and not n.endswith("attnpool.positional_embedding")
+    decays = lambda n, p: p.ndim >= 2 and not of_tokens(n)
     named = list(model.named_parameters())
     groups = [{"params": [p for n, p in named if decays(n, p) is on], "weight_decay": 0.2 if on else 0.0} for on in (True, False)]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999 if resnet else 0.98), eps=1e-8 if resnet else 1e-6, fused=True)

@@ -35,8 +35,8 @@ bool ends_with(const std::string& text, const std::string& end) {
 }  // namespace
 
 bool has_weight_decay(const std::string& name, const Tensor& value) {
-  return value.rank() >= 2 && !ends_with(name, "positional_embedding") && !ends_with(name, "class_embedding") &&
-         !ends_with(name, "cls_emb");
+  const bool of_tokens = ends_with(name, "positional_embedding") && !ends_with(name, "attnpool.positional_embedding");
+  return value.rank() >= 2 && !of_tokens && !ends_with(name, "class_embedding") && !ends_with(name, "cls_emb");
 }
 
 FlatParameters::FlatParameters(const Collector& model, bool with_shadow, bool with_gradients) {

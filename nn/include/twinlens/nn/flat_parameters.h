@@ -25,7 +25,7 @@ struct Segment {
   bool frozen = false;
 };
 
-// open_clip's rule: weight decay for parameters of two or more dimensions, except positional and class embeddings.
+// open_clip's rule: weight decay for parameters of two or more dimensions, except transformers' positional and class embeddings.
 bool has_weight_decay(const std::string& name, const Tensor& value);
 
 class FlatParameters {
