@@ -237,8 +237,9 @@ ModelSource look_at(const std::string& model, const std::string& flag) {
     if (const std::string inside = model_inside(model); !inside.empty()) {
       throw ConfigError("'" + model + "' is a folder of training, not a model; " + flag + "; its model is in " + inside);
     }
-    throw ConfigError("model '" + model + "' has no weights; " + flag + "; give a model folder with " + kWeights +
-                      ", such as LOGS/NAME/model, or a checkpoint of OpenAI's CLIP, open_clip or Hugging Face");
+    const bool known = fs::exists(status_of(model)) || builtin_model_config(model).has_value();
+    throw ConfigError("model '" + model + (known ? "' has no weights; " : "' is not there; ") + flag + "; give a model folder with " +
+                      kWeights + ", such as LOGS/NAME/model, or a checkpoint of OpenAI's CLIP, open_clip or Hugging Face");
   }
   const WeightFiles files(source.weights);
   source.layout = detect_layout(files.names(), source.weights.front());

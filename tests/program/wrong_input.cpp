@@ -73,6 +73,8 @@ TEST_CASE("missing files and unknown models are exit status 1 and say what to do
               {"unknown model 'ViT-B-322'", "did you mean ViT-B-32?"});
   check_fails({"info", "RN-50"}, 1, {"unknown model 'RN-50'", "did you mean RN50?"});
   check_fails({"embed", "--model", "ViT-B-32", "--texts", "x", "--output", "y"}, 1, {"'ViT-B-32' has no weights", "LOGS/NAME/model"});
+  check_fails({"embed", "--model", folder / "data", "--texts", "x", "--output", "y"}, 1, {"data' has no weights", "LOGS/NAME/model"});
+  check_fails({"embed", "--model", folder / "nowhere", "--texts", "x", "--output", "y"}, 1, {"nowhere' is not there", "LOGS/NAME/model"});
   const std::string& model = trained_model().model;
   check_fails({"classify", "--model", model, "--classes", folder / "no.txt", folder / "data/00.png"}, 1,
               {"cannot be read", folder / "no.txt"});
