@@ -3,8 +3,6 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "twinlens/kernels/error.h"
-
 namespace twinlens {
 namespace {
 
@@ -21,10 +19,11 @@ int group_of(const std::string& name, int layers) {
   return 0;
 }
 
-void refuse_resnet(const ModelConfig& config, const char* flag) {
-  if (config.vision.is_resnet()) {
-    throw ConfigError(std::string("a ResNet has no layer groups; ") + flag + "; lock it whole with --lock-image, or choose a ViT");
-  }
+// The same of a ResNet: the stem, its four stages, attention pooling.
+constexpr int kResnetGroups = 6;
+int resnet_group_of(const std::string& name) {
+  if (starts_with(name, "attnpool.")) return kResnetGroups - 1;
+  return starts_with(name, "layer") ? std::atoi(name.c_str() + 5) : 0;
 }
 
 }  // namespace
@@ -33,13 +32,13 @@ LayerGroup layer_group(const ModelConfig& config, const std::string& parameter) 
   using Tower = LayerGroup::Tower;
   if (starts_with(parameter, "logit_")) return {};
   if (!starts_with(parameter, "visual.")) return {Tower::text, group_of(parameter, config.text.layers), config.text.layers + 2};
-  if (config.vision.is_resnet()) return {Tower::image, 0, 1};
+  const std::string name = parameter.substr(7);
+  if (config.vision.is_resnet()) return {Tower::image, resnet_group_of(name), kResnetGroups};
   const int layers = config.vision.layers[0];
-  return {Tower::image, group_of(parameter.substr(7), layers), layers + 2};
+  return {Tower::image, group_of(name, layers), layers + 2};
 }
 
 std::function<bool(const std::string&)> frozen_by(const ModelConfig& config, const LockOptions& options) {
-  if (options.image && options.image_unlocked_groups != 0) refuse_resnet(config, "--lock-image-unlocked-groups");
   return [config, options](const std::string& name) {
     if (name == "visual.positional_embedding" && config.vision.pos_embed_type == "sin_cos_2d") return true;
     const LayerGroup g = layer_group(config, name);
@@ -54,7 +53,6 @@ std::function<bool(const std::string&)> frozen_by(const ModelConfig& config, con
 }
 
 std::function<float(const std::string&)> layer_decay(const ModelConfig& config, double image_decay, double text_decay) {
-  if (image_decay != 1.0) refuse_resnet(config, "--image-layer-decay");
   return [config, image_decay, text_decay](const std::string& name) {
     const LayerGroup g = layer_group(config, name);
     if (g.tower == LayerGroup::Tower::neither) return 1.0F;

@@ -140,7 +140,8 @@ void ModifiedResNet::initialize(const Initializer& init, const std::string& name
 Tensor ModifiedResNet::operator()(const Tensor& images, const Context& given) const {
   const Scope scope("visual");
   Context context = given;
-  context.training = given.training && !frozen_statistics;
+  const auto enter_group = [&](int group) { context.training = given.training && group >= frozen_statistics; };
+  enter_group(0);
   PatchifyOptions pixels;  // 1 x 1 patches: normalised pixels as rows, which is NHWC
   pixels.patch = 1;
   std::copy(mean.begin(), mean.end(), pixels.mean);
@@ -153,6 +154,7 @@ Tensor ModifiedResNet::operator()(const Tensor& images, const Context& given) co
   x = avg_pool2d(x, 2, 2);
   int number = 1;
   for (const std::vector<Bottleneck>* layer : {&layer1, &layer2, &layer3, &layer4}) {
+    enter_group(number);
     const Scope layer_scope("layer" + std::to_string(number++));
     for (const Bottleneck& block : *layer) x = block(x, context);
   }

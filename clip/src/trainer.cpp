@@ -112,7 +112,8 @@ void Training::prepare_model() {
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
   model_->text.pooled_last_block = o_.prune_last_block;
   if (auto* resnet = std::get_if<ModifiedResNet>(&model_->visual.body)) {
-    resnet->frozen_statistics = o_.lock_image && o_.lock_image_freeze_bn_stats;
+    const int locked = layer_group(config, "visual.conv1.weight").groups - o_.lock_image_unlocked_groups;
+    resnet->frozen_statistics = o_.lock_image && o_.lock_image_freeze_bn_stats ? locked : 0;
   }
   move_to(*model_, device_);
   const Collector all = collect(*model_);

@@ -144,11 +144,11 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
   app.add_flag("--force-quick-gelu", o.force_quick_gelu, "QuickGELU whatever the model says")->group(group);
   app.add_flag("--lock-image", o.lock_image, "Freeze the image tower")->group(group);
   app.add_option("--lock-image-unlocked-groups", o.lock_image_unlocked_groups,
-                 "Train the last so many groups of a locked image tower: projection; last block; block before; ...; embeddings")
+                 "Train the last so many groups of a locked image tower: projection; last block (a ResNet's stage); ...; embeddings")
       ->group(group)
       ->check(at_least(0));
   app.add_flag("--lock-image-freeze-bn-stats", o.lock_image_freeze_bn_stats,
-               "Batch norms of a locked image tower keep and use their running statistics")
+               "Batch norms of what is locked of the image tower keep and use their running statistics")
       ->group(group);
   app.add_flag("--lock-text", o.lock_text, "Freeze the text tower")->group(group);
   app.add_flag("--siglip", o.siglip, "SigLIP's sigmoid loss; a model without a logit bias starts with scale 10 and bias -10")->group(group);

@@ -203,8 +203,16 @@ TEST_CASE("models: groups of layers") {
     INFO(name);
     CHECK_FALSE(frozen(name));
   }
-  CHECK_THROWS_WITH(frozen_by(resnet, {true, false, 1, 0}), Catch::Contains("--lock-image-unlocked-groups"));
-  CHECK(frozen_by(resnet, {true, false, 0, 0})("visual.layer1.0.conv1.weight"));
+  const auto stages = frozen_by(resnet, {true, false, 2, 0});
+  for (const char* name : {"visual.conv1.weight", "visual.bn3.bias", "visual.layer1.0.conv1.weight", "visual.layer3.5.bn1.weight"}) {
+    INFO(name);
+    CHECK(stages(name));
+  }
+  for (const char* name : {"visual.layer4.0.downsample.0.weight", "visual.attnpool.positional_embedding", "ln_final.weight"}) {
+    INFO(name);
+    CHECK_FALSE(stages(name));
+  }
+  CHECK(frozen_by(resnet, {true, false, 0, 0})("visual.attnpool.c_proj.bias"));
 
   // open_clip: decay^(n - 1 - i) over embeddings, 12 blocks, projection.
   const auto factor = layer_decay(vit, 0.5, 1.0);
@@ -215,7 +223,31 @@ TEST_CASE("models: groups of layers") {
   CHECK(factor("visual.positional_embedding") == static_cast<float>(std::pow(0.5, 13)));
   CHECK(factor("token_embedding.weight") == 1.0F);
   CHECK(factor("logit_scale") == 1.0F);
-  CHECK_THROWS_AS(layer_decay(resnet, 0.9, 1.0), ConfigError);
+  const auto of_resnet = layer_decay(resnet, 0.5, 1.0);
+  CHECK(of_resnet("visual.attnpool.k_proj.weight") == 1.0F);
+  CHECK(of_resnet("visual.layer4.2.conv3.weight") == 0.5F);
+  CHECK(of_resnet("visual.layer1.0.bn1.weight") == 0.0625F);
+  CHECK(of_resnet("visual.conv3.weight") == 0.03125F);
+}
+
+TEST_CASE("models: batch norms of locked groups keep their statistics") {
+  const Golden golden("rn_step");
+  Clip model(parse_model_config(golden_json("rn_step")["model"].dump(), "rn_step.json"), 0);
+  auto& resnet = std::get<ModifiedResNet>(model.visual.body);
+  resnet.frozen_statistics = 3;  // stem, two stages
+  const std::vector<const BatchNorm2d*> frozen{&resnet.bn1, &resnet.bn3, &resnet.layer1[0].bn1, &resnet.layer2[0].bn3};
+  const std::vector<const BatchNorm2d*> others{&resnet.layer3[0].bn1, &resnet.layer4[0].bn3};
+  const auto means = [](const std::vector<const BatchNorm2d*>& norms) {
+    std::vector<std::vector<float>> out;
+    for (const BatchNorm2d* norm : norms) out.push_back(norm->running_mean.to_vector());
+    return out;
+  };
+  const auto before = means(frozen), moved = means(others);
+  Context context;
+  context.training = true;
+  resnet(full({2, model.config.vision.image_size, model.config.vision.image_size, 3}, 0.5), context);
+  CHECK(means(frozen) == before);
+  for (std::size_t i = 0; i < others.size(); ++i) CHECK(others[i]->running_mean.to_vector() != moved[i]);
 }
 
 TEST_CASE("models: captions as a tower reads them") {

@@ -48,7 +48,7 @@ struct ModifiedResNet {
   std::vector<Bottleneck> layer1, layer2, layer3, layer4;
   AttentionPool2d attnpool;
   std::array<float, 3> mean{0, 0, 0}, std{1, 1, 1};
-  bool frozen_statistics = false;  // batch norms use their running statistics in training, too
+  int frozen_statistics = 0;  // the batch norms of the first so many groups (layer_groups.h) use their running ones in training, too
 
   ModifiedResNet() = default;
   explicit ModifiedResNet(const ModelConfig& config);
