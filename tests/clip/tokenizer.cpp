@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "twinlens/clip/templates.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -101,6 +102,13 @@ TEST_CASE("tokenizer: start, end and truncation") {
   CHECK(cut.truncated);
   CHECK(standard().tokenize("", 77).ids == Ids{49406, 49407});
   CHECK_THROWS_WITH(standard().tokenize("a", 1), "context length 1 is too short; tokenize; use at least 2 (start and end)");
+}
+
+// open_clip's tokenizer does not know the size of the embedding.
+TEST_CASE("tokenizer: a model with more rows than tokens has all of the vocabulary") {
+  const auto tokenizer = find_tokenizer("", {"", "", 60'000});
+  CHECK(tokenizer->vocab_size() == 49408);
+  CHECK(tokenizer->tokenize("a photo of a cat.", 8).ids == standard().tokenize("a photo of a cat.", 8).ids);
 }
 
 TEST_CASE("tokenizer: small vocabularies use the first merges") {

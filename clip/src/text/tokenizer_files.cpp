@@ -1,5 +1,6 @@
 #include "twinlens/clip/tokenizer_files.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -175,7 +176,7 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const std::string& folder, const
   if (choice.hf_tokenizer_name.empty()) {
     if (any && is_file(path / "vocab.json") && is_file(path / "merges.txt")) return from_vocab_and_merges(path, options);
     ClipTokenizerOptions built_in = clip_options(options);
-    built_in.vocab_size = choice.vocab_size;
+    built_in.vocab_size = std::min(built_in.vocab_size, choice.vocab_size);  // a larger embedding has rows that no token asks for
     return clip_tokenizer(built_in);
   }
   if (any && sentence_piece_available()) {
