@@ -218,7 +218,7 @@ def compare(o):
     about = others[0].about
     print(f"{processor()}, {threads} threads; PyTorch {about['torch']} ({about['device']}); {o.model}, batch {o.batch_size}, {o.precision}, "
           f"captions {o.captions}{', no exact cuts' if o.dense else ''}; {o.rounds} rounds of {o.steps} steps in turns")
-    for side in [ours, *others]:
+    for side in [ours, *others] if o.warmup > 0 else []:
         side.steps(o.warmup)
     for r in range(o.rounds):
         for side in [ours, *others]:
