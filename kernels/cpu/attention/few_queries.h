@@ -21,7 +21,7 @@ TWINLENS_INLINE Vec<I> add_halves(Vec<I> a, Vec<I> b) {
 // there; the others' scores are 0. Four keys meet all the queries at once, so that what is loaded serves several multiply-adds.
 template <class I, int Count>
 void few_scores(const float* left, std::int64_t left_stride, std::int64_t keys, std::int64_t width, const float* rows,
-                std::int64_t row_stride, float factor, float* tile, std::int64_t stride) {
+                std::int64_t query_stride, float factor, float* tile, std::int64_t stride) {
   using V = Vec<I>;
   constexpr int w = V::kWidth, groups = w / 4;
   for (std::int64_t j = 0; j < keys; j += w) {
@@ -37,7 +37,7 @@ void few_scores(const float* left, std::int64_t left_stride, std::int64_t keys, 
       }
       for (std::int64_t d = 0; d < width; d += w) {
         V query[Count];
-        for (int i = 0; i < Count; ++i) query[i] = V::load(rows + i * row_stride + d);
+        for (int i = 0; i < Count; ++i) query[i] = V::load(rows + i * query_stride + d);
         for (int k = 0; k < 4; ++k) {
           const V of_key = V::load(key[k] + d);
           for (int i = 0; i < Count; ++i) sum[k][i] = V::fma(of_key, query[i], sum[k][i]);
@@ -62,11 +62,11 @@ void few_scores(const float* left, std::int64_t left_stride, std::int64_t keys, 
 // The same for any count up to kFewQueries.
 template <class I, int Most = kFewQueries<I>>
 TWINLENS_INLINE void few_scores(const float* left, std::int64_t left_stride, std::int64_t keys, std::int64_t width, const float* rows,
-                                std::int64_t row_stride, std::int64_t count, float factor, float* tile, std::int64_t stride) {
+                                std::int64_t query_stride, std::int64_t count, float factor, float* tile, std::int64_t stride) {
   if constexpr (Most > 1) {
-    if (count < Most) return few_scores<I, Most - 1>(left, left_stride, keys, width, rows, row_stride, count, factor, tile, stride);
+    if (count < Most) return few_scores<I, Most - 1>(left, left_stride, keys, width, rows, query_stride, count, factor, tile, stride);
   }
-  few_scores<I, Most>(left, left_stride, keys, width, rows, row_stride, factor, tile, stride);
+  few_scores<I, Most>(left, left_stride, keys, width, rows, query_stride, factor, tile, stride);
 }
 
 }  // namespace twinlens::heads
