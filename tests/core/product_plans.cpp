@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "kernels/cpu/gemm/plan.h"
 #include "tests/kernels/every_set.h"
 #include "tests/support/op_case.h"
 #include "tests/support/product_error.h"
@@ -24,6 +25,7 @@ constexpr Problem kProblems[] = {
     {300, 1601, 130, "a is the larger one; two blocks of the depth, or one of an odd number"},
     {2085, 1540, 20, "more rows than a group has"},
     {100, 400, 700, "columns are shared out"},
+    {60, 40, 3000, "many columns: the last tasks are halves"},
     {141, 2048, 512, "a small c: f32 has two blocks of the depth side by side, bf16 one"},
     {30, 5001, 70, "a small c and a great depth"},
     {330, 200, 250, "tiles are shared out"},
@@ -67,6 +69,29 @@ TEST_CASE("products have the same bits however they are cut and however their op
       check(p, Compute::bf16);
     }
   });
+}
+
+TEST_CASE("tasks of a product have every unit once; none is empty or too large") {
+  const int before = thread_count();
+  for (const int threads : {1, 2, 3, 7, 64}) {
+    set_thread_count(threads);
+    for (const std::int64_t most : {1, 2, 3, 8, 16}) {
+      std::int64_t wrong = 0;
+      for (std::int64_t units = 1; units < 600; ++units) {
+        const gemm::Tasks tasks(units, most);
+        std::int64_t next = 0;
+        for (std::int64_t task = 0; task < tasks.count(); ++task) {
+          const std::int64_t size = tasks.begin(task + 1) - tasks.begin(task);
+          wrong += tasks.begin(task) != next || size < 1 || size > most;
+          next += size;
+        }
+        wrong += next != units;
+      }
+      INFO("at most " << most << " a task, " << threads << " threads");
+      CHECK(wrong == 0);
+    }
+  }
+  set_thread_count(before);
 }
 
 }  // namespace

@@ -43,16 +43,27 @@ struct DepthBlocks {
   return {(units + blocks - 1) / blocks * unit, blocks};
 }
 
-// Units (tiles, panels) shared out in tasks of at most `most`: as many tasks as leave no thread without one at the end, all nearly the
-// same.
-struct Tasks {
-  std::int64_t units, count;
-  [[gnu::always_inline]] Tasks(std::int64_t n, std::int64_t most) : units(n) {
-    const std::int64_t fewest = (n + most - 1) / most, threads = thread_count();
-    const std::int64_t even = (fewest + threads - 1) / threads * threads;
-    count = even < n ? even : n;
+// Units (tiles, panels) shared out in tasks of at most `most`, which threads take one after the other: as many as leave no thread without
+// one at the end, all nearly the same. Where each thread has several, its last one is cut in two: processors are rarely equally fast, and
+// the slower one is waited for. (With fewer, what smaller tasks read again costs more than the wait.)
+class Tasks {
+ public:
+  [[gnu::always_inline]] Tasks(std::int64_t units, std::int64_t most) {
+    const std::int64_t threads = thread_count();
+    halves_ = threads > 1 && most > 1 && units >= 4 * most * threads ? 2 * threads : 0;
+    head_ = units - halves_ / 2 * most;
+    tail_ = units - head_;
+    const std::int64_t fewest = (head_ + most - 1) / most, even = (fewest + threads - 1) / threads * threads;
+    equal_ = even < head_ ? even : head_;
   }
-  [[gnu::always_inline]] std::int64_t begin(std::int64_t task) const { return task * units / count; }
+  [[gnu::always_inline]] std::int64_t count() const { return equal_ + halves_; }
+  // Its units are [begin(task), begin(task + 1)).
+  [[gnu::always_inline]] std::int64_t begin(std::int64_t task) const {
+    return task < equal_ ? task * head_ / equal_ : halves_ == 0 ? head_ : head_ + (task - equal_) * tail_ / halves_;
+  }
+
+ private:
+  std::int64_t head_, tail_, equal_, halves_;
 };
 
 // Whether n rows or columns in units of `unit` keep the threads busy: no more than a tenth of them idle on average.

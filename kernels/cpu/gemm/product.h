@@ -279,7 +279,7 @@ void multiply_wide(const P& product, const ScratchPlan& plan, const Region& r, c
                [&](std::int64_t i, std::int64_t) { product.pack_a(r, k, i * P::kPanelsOfA, P::kPanelsOfA, a_panels); });
   const std::int64_t slots = thread_count();
   const Tasks tasks(parts(r.cols, P::kTileCols), kTaskCols / P::kTileCols);
-  parallel_for_slots(tasks.count, slots, [&](std::int64_t slot, std::int64_t task) {
+  parallel_for_slots(tasks.count(), slots, [&](std::int64_t slot, std::int64_t task) {
     const std::int64_t col = tasks.begin(task) * P::kTileCols, end = least(tasks.begin(task + 1) * P::kTileCols, r.cols);
     const Region own{r.row, r.rows, r.col + col, end - col};
     float* const own_panels = b_panels + slot * (plan.b / slots);
@@ -295,7 +295,7 @@ void multiply_tall(const P& product, const ScratchPlan& plan, const Region& r, c
                [&](std::int64_t begin, std::int64_t end) { product.pack_b(r, k, begin, end - begin, b_panels); });
   const std::int64_t slots = thread_count();
   const Tasks tasks(parts(r.rows, P::kTileRows), kTaskRows / P::kTileRows);
-  parallel_for_slots(tasks.count, slots, [&](std::int64_t slot, std::int64_t task) {
+  parallel_for_slots(tasks.count(), slots, [&](std::int64_t slot, std::int64_t task) {
     const std::int64_t row = tasks.begin(task) * P::kTileRows, end = least(tasks.begin(task + 1) * P::kTileRows, r.rows);
     const Region own{r.row + row, end - row, r.col, r.cols};
     float* const own_panels = a_panels + slot * (plan.a / slots);
