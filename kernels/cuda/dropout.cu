@@ -1,6 +1,7 @@
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/device/rows.cuh"
+#include "kernels/cuda/device/stores.cuh"
 
 #include "twinlens/kernels/dropout.h"
 #include "twinlens/kernels/philox.h"
@@ -36,7 +37,11 @@ __global__ void __launch_bounds__(256)
     const std::uint32_t number = word(at >> 2 == first >> 2 ? low : high, at);
     v[k] = number >= limit ? v[k] * scale : 0.0F;
   }
-  store_pack(v, row_of<T>(a.y, r) + i, c - i, aligned);
+  if (aligned && c - i >= W) {
+    store_whole(v, row_of<T>(a.y, r) + i);
+  } else {
+    store_pack(v, row_of<T>(a.y, r) + i, c - i, false);
+  }
 }
 
 }  // namespace

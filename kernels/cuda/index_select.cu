@@ -1,6 +1,7 @@
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/device/pixels.cuh"
+#include "kernels/cuda/device/stores.cuh"
 
 #include "twinlens/kernels/index_select.h"
 
@@ -176,7 +177,7 @@ __device__ void add_to_result(const ScatterAdd& a, const PieceWork& p, std::uint
   load_pack(y, W, true, v);
 #pragma unroll
   for (int k = 0; k < W; ++k) v[k] += sum[k];
-  store_pack(v, y, W, true);
+  store_whole(v, y);
 }
 
 template <class X, int W>
@@ -210,9 +211,9 @@ __global__ void __launch_bounds__(kSumThreads) sum_pieces_kernel(ScatterAdd a, S
       if (!last && ids[at + 1] == ids[at]) continue;
       if (ids[at] < a.size) {
         if (began_before) {
-          store_pack(sum, sums_of(a, s, p, p.piece, 0), W, true);
+          store_whole(sum, sums_of(a, s, p, p.piece, 0));
         } else if (last && goes_on) {
-          store_pack(sum, sums_of(a, s, p, p.piece, 1), W, true);
+          store_whole(sum, sums_of(a, s, p, p.piece, 1));
         } else {
           add_to_result(a, p, ids[at], sum);
         }

@@ -1,6 +1,7 @@
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/device/pixels.cuh"
+#include "kernels/cuda/device/stores.cuh"
 
 #include "twinlens/kernels/pool2d.h"
 
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(256) average_kernel(AvgPool2dForward a, std::i
   const float scale = 1.0F / static_cast<float>(w.kernel * w.kernel);
 #pragma unroll
   for (int k = 0; k < W; ++k) sum[k] *= scale;
-  store_pack(sum, static_cast<T*>(a.y) + output_at(w, o.b, o.y, o.x) + o.channel, W, true);
+  store_whole(sum, static_cast<T*>(a.y) + output_at(w, o.b, o.y, o.x) + o.channel);
 }
 
 template <class T, int W>
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(256) average_backward_kernel(AvgPool2dBackward
   const float scale = 1.0F / static_cast<float>(w.kernel * w.kernel);
 #pragma unroll
   for (int k = 0; k < W; ++k) sum[k] *= scale;
-  store_pack(sum, static_cast<T*>(a.dx) + input_at(w, p.b, p.y, p.x) + p.channel, W, true);
+  store_whole(sum, static_cast<T*>(a.dx) + input_at(w, p.b, p.y, p.x) + p.channel);
 }
 
 template <class T, int W>
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(256) maximum_kernel(MaxPool2dForward a, std::i
   const Place o = place_of<W>(thread_index(), w.out_height, w.out_width, w.channels / W);
   const Range rows = positions_inside(o.y, w.height, w), columns = positions_inside(o.x, w.width, w);
   float best[W], v[W];
-  int where[W];
+  std::int32_t where[W];
 #pragma unroll
   for (int k = 0; k < W; ++k) {
     best[k] = -__builtin_inff();
@@ -103,9 +104,8 @@ __global__ void __launch_bounds__(256) maximum_kernel(MaxPool2dForward a, std::i
     }
   }
   const std::int64_t out = output_at(w, o.b, o.y, o.x) + o.channel;
-  store_pack(best, static_cast<T*>(a.y) + out, W, true);
-#pragma unroll
-  for (int k = 0; k < W; ++k) a.where[out + k] = where[k];
+  store_whole(best, static_cast<T*>(a.y) + out);
+  store_words(where, a.where + out);
 }
 
 template <class T, int W>
@@ -115,16 +115,18 @@ __global__ void __launch_bounds__(256) maximum_backward_kernel(MaxPool2dBackward
   const Place p = place_of<W>(thread_index(), w.height, w.width, w.channels / W);
   const Range rows = windows_over(p.y, w.out_height, w), columns = windows_over(p.x, w.out_width, w);
   float sum[W] = {}, v[W];
+  std::int32_t where[W];
   for (std::int64_t oy = rows.begin; oy < rows.end; ++oy) {
     for (std::int64_t ox = columns.begin; ox < columns.end; ++ox) {
       const std::int64_t out = output_at(w, p.b, oy, ox) + p.channel;
       const auto here = static_cast<int>((p.y + w.padding - oy * w.stride) * w.kernel + p.x + w.padding - ox * w.stride);
       load_pack(a.dy.as<T>() + out, W, true, v);
+      load_raw(a.where + out, W, true, where);
 #pragma unroll
-      for (int k = 0; k < W; ++k) sum[k] += a.where[out + k] == here ? v[k] : 0.0F;
+      for (int k = 0; k < W; ++k) sum[k] += where[k] == here ? v[k] : 0.0F;
     }
   }
-  store_pack(sum, static_cast<T*>(a.dx) + input_at(w, p.b, p.y, p.x) + p.channel, W, true);
+  store_whole(sum, static_cast<T*>(a.dx) + input_at(w, p.b, p.y, p.x) + p.channel);
 }
 
 // Calls f(T, Channels<W>, blocks, count) for maps of `pixels` pixels, unless there are none.
@@ -159,14 +161,14 @@ void launch(Cuda, Stream& stream, const AvgPool2dBackward& a) {
 }
 
 void launch(Cuda, Stream& stream, const MaxPool2dForward& a) {
-  for_pixels(a.x.dtype, outputs_of(a.windows), a.windows.channels, {a.x.data, a.y},
+  for_pixels(a.x.dtype, outputs_of(a.windows), a.windows.channels, {a.x.data, a.y, a.where},
              [&]<class T, int W>(TypeTag<T>, Channels<W>, unsigned blocks, std::int64_t count) {
                maximum_kernel<T, W><<<blocks, ElementLaunch::kThreads, 0, native(stream)>>>(a, count);
              });
 }
 
 void launch(Cuda, Stream& stream, const MaxPool2dBackward& a) {
-  for_pixels(a.dy.dtype, inputs_of(a.windows), a.windows.channels, {a.dy.data, a.dx},
+  for_pixels(a.dy.dtype, inputs_of(a.windows), a.windows.channels, {a.dy.data, a.dx, a.where},
              [&]<class T, int W>(TypeTag<T>, Channels<W>, unsigned blocks, std::int64_t count) {
                maximum_backward_kernel<T, W><<<blocks, ElementLaunch::kThreads, 0, native(stream)>>>(a, count);
              });

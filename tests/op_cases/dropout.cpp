@@ -72,6 +72,7 @@ OpCases op_cases_dropout() {
     op.cases.push_back(make({0, 8}, 0.5, ids));
     op.cases.push_back(make({1}, 0.5, ids));
     op.cases.push_back(make({9, 7}, 0.25, ids));
+    op.cases.push_back(make({7, 12}, 0.25, ids));  // rows of whole words on a card
     op.cases.push_back(make({5, 3, 67}, 0.1, ids));
     op.cases.push_back(make({40, 129}, 0.9, ids));
   }

@@ -97,11 +97,13 @@ OpCases op_cases_pool2d() {
               make({2, 7, 5, 19}, {2, 2, 0}, false),
               make({1, 9, 8, 33}, {3, 2, 0}, false),
               make({1, 8, 9, 5}, {2, 3, 0}, false),
+              make({1, 9, 8, 16}, {3, 2, 0}, false),  // pixels of whole words on a card
               make({0, 4, 4, 3}, {2, 2, 0}, true),
               make({1, 1, 1, 1}, {1, 1, 0}, true),
               make({2, 7, 5, 19}, {2, 2, 0}, true),
               make({1, 9, 8, 33}, {3, 2, 1}, true),
               make({1, 8, 9, 5}, {2, 3, 0}, true),
+              make({1, 9, 8, 16}, {3, 2, 1}, true),
               special_values(),
               ties()};
   for (const bool is_max : {false, true}) {

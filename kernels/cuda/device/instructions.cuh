@@ -68,6 +68,16 @@ __device__ inline float reciprocal_fast(float x) {
   return y;
 }
 
+// One store to memory, which a plain one of several registers need not be.
+__device__ inline void store_word(uint4* to, const uint4& word) {
+  asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w) : "memory");
+}
+__device__ inline void store_word(uint2* to, const uint2& word) {
+  asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(to), "r"(word.x), "r"(word.y) : "memory");
+}
+__device__ inline void store_word(unsigned* to, unsigned word) { *to = word; }
+__device__ inline void store_word(unsigned short* to, unsigned short word) { *to = word; }
+
 // 16 bytes from memory to shared memory in the background; zeros where !real (`from` is then not read).
 __device__ inline void copy_async(void* to, const void* from, bool real) {
   const int bytes = real ? 16 : 0;

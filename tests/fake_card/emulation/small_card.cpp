@@ -12,6 +12,7 @@
 #include "tests/op_cases/all.h"
 
 #include "twinlens/kernels/attention.h"
+#include "twinlens/kernels/pool2d.h"
 
 namespace twinlens::test {
 namespace {
@@ -113,6 +114,31 @@ TEST_CASE("attention has the same bits with 16 and 32 rows a warp", "[op]") {
   const SmallCard small;
   check({DType::bf16, own, others, 64, true});  // in chunks
   check({DType::f16, others, own, 64, false});
+}
+
+// Pixels of whole words, whose places of maxima begin between words: both kernels then go an element at a time. (What moves a word that
+// does not begin on one ends the test.)
+TEST_CASE("places of maxima may begin between words", "[op]") {
+  Stream& stream = current_stream(kCard);
+  const PoolWindows windows{2, 6, 4, 16, 3, 2, 2, 2, 0};
+  const std::int64_t pixels = 2 * 6 * 4 * 16, results = pixels / 4;
+  const Block x(pixels, DType::bf16), dx(pixels, DType::bf16), dy(results, DType::bf16);
+  std::vector<std::vector<std::byte>> found;
+  for (const std::int64_t first : {0, 1}) {
+    const Block y(results, DType::bf16), where(results + 1, DType::f32);
+    std::int32_t* const places = static_cast<std::int32_t*>(where.memory.data()) + first;
+    run(stream, MaxPool2dForward{x.read(), y.memory.data(), places, windows});
+    run(stream, MaxPool2dBackward{dy.read(), places, dx.memory.data(), windows});
+    const auto take = [&](const void* from, std::int64_t bytes) {
+      found.emplace_back(static_cast<std::size_t>(bytes));
+      copy_bytes(stream, found.back().data(), kCpu, from, kCard, found.back().size());
+    };
+    take(y.memory.data(), 2 * results);
+    take(places, 4 * results);
+    take(dx.memory.data(), 2 * pixels);
+  }
+  synchronize(stream);
+  for (std::size_t i = 0; i < 3; ++i) CHECK((found[i] == found[i + 3]));
 }
 
 }  // namespace twinlens::test

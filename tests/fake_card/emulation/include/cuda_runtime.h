@@ -21,11 +21,14 @@
 #define gridDim (::twinlens::emulated::grid_size)
 
 using dim3 = ::twinlens::emulated::Index3;
-struct uint2 {
+struct alignas(8) uint2 {
   unsigned x, y;
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
 };
 struct alignas(16) float4 {
   float x, y, z, w;

@@ -70,6 +70,11 @@ unsigned pack_pair(float low, float high) {
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float reciprocal_fast(float x) { return 1.0F / x; }
 
+template <class Word>
+void store_word(Word* to, const Word& word) {
+  *to = word;
+}
+
 inline void copy_async(void* to, const void* from, bool real) { emulated::copy_later(to, real ? from : nullptr); }
 inline void wait_for_copies() {
   emulated::end_group_of_copies();
