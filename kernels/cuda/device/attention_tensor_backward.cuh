@@ -178,6 +178,13 @@ __device__ __forceinline__ void add_key_gradients(KeyGradients<kWidth, kTiles>& 
   float s[kTiles][2][4], slope[kTiles][2][4];
   dot_tiles<T, kWidth, kFirst, kEnd>(own.k, q, row, s, 0);
   dot_tiles<T, kWidth, kFirst, kEnd>(own.v, dy, row, slope, 0);
+  // Of queries 2 t, 2 t + 1 of every 8; rows are whole groups of 16, so that pairs are words.
+  float2 lses[2], deltas[2];
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+    lses[n] = reinterpret_cast<const float2*>(lse + row)[n * 4 + t];
+    deltas[n] = reinterpret_cast<const float2*>(delta + row)[n * 4 + t];
+  }
 #pragma unroll
   for (int r = kFirst; r < kEnd; ++r) {
     const int first = key + r * kTile;
@@ -186,11 +193,11 @@ __device__ __forceinline__ void add_key_gradients(KeyGradients<kWidth, kTiles>& 
     for (int n = 0; n < 2; ++n) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        const int at = n * 8 + 2 * t + e % 2;
-        float weight = exp2_fast(s[r][n][e] * scale - lse[row + at]);
-        if (masked && (query + at >= queries || sight.hides(query + at, first + g + e / 2 * 8))) weight = 0.0F;
+        const int at = query + n * 8 + 2 * t + e % 2;
+        float weight = exp2_fast(s[r][n][e] * scale - (e % 2 == 0 ? lses[n].x : lses[n].y));
+        if (masked && (at >= queries || sight.hides(at, first + g + e / 2 * 8))) weight = 0.0F;
         s[r][n][e] = weight;
-        slope[r][n][e] = weight * (slope[r][n][e] - delta[row + at]);
+        slope[r][n][e] = weight * (slope[r][n][e] - (e % 2 == 0 ? deltas[n].x : deltas[n].y));
       }
     }
   }
