@@ -89,7 +89,7 @@ __device__ Moments moments_of(const ConstRows& x, std::int64_t from, std::int64_
 #pragma unroll
   for (int k = 0; k < W; ++k) {
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) m.mean[k] += i < count ? v[i][k] : 0.0F;
+    for (int i = 0; i < kRows; ++i) m.mean[k] += v[i][k];  // 0 where there is no row
     m.mean[k] *= inverse;
 #pragma unroll
     for (int i = 0; i < kRows; ++i) m.squares[k] += i < count ? (v[i][k] - m.mean[k]) * (v[i][k] - m.mean[k]) : 0.0F;
@@ -311,8 +311,12 @@ __global__ void __launch_bounds__(256) forward_kernel(BatchNormForward a, std::i
       });
 }
 
+// Blocks on a multiprocessor: with two bytes an element a few registers less (one word is spilled) make room for a third, and for half as
+// many rows more on their way.
 template <class T>
-__global__ void __launch_bounds__(256) backward_kernel(Gradient<T> gradient, std::int64_t rows_per_part) {
+constexpr int kBackwardBlocks = sizeof(T) == 2 ? 3 : 2;
+template <class T>
+__global__ void __launch_bounds__(256, kBackwardBlocks<T>) backward_kernel(Gradient<T> gradient, std::int64_t rows_per_part) {
   const BatchNormBackward& a = gradient.a;
   const std::int64_t rows = valid_rows(a.x);
   const Share s = share_of(rows, a.x.cols, rows_per_part);
