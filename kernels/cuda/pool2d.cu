@@ -52,9 +52,26 @@ __global__ void __launch_bounds__(256) average_kernel(AvgPool2dForward a, std::i
   const PoolWindows& w = a.windows;
   const Place o = place_of<W>(thread_index(), w.out_height, w.out_width, w.channels / W);
   const T* x = a.x.as<T>() + input_at(w, o.b, o.y * w.stride, o.x * w.stride) + o.channel;
+  constexpr int kAhead = 4;  // pixels on their way at a time: a window of 2 x 2
+  const std::int64_t pixels = w.kernel * w.kernel;
   float sum[W] = {};
-  for (std::int64_t i = 0; i < w.kernel; ++i) {
-    for (std::int64_t j = 0; j < w.kernel; ++j) add_pack(x + (i * w.width + j) * w.channels, sum);
+  std::int64_t j = 0;
+  for (std::int64_t first = 0; first < pixels; first += kAhead) {
+    T pixel[kAhead][W];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= pixels) break;
+      load_raw(x + j * w.channels, W, true, pixel[i]);
+      if (++j < w.kernel) continue;
+      j = 0;
+      x += w.width * w.channels;
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i >= pixels) break;
+#pragma unroll
+      for (int k = 0; k < W; ++k) sum[k] += to_float(pixel[i][k]);
+    }
   }
   const float scale = 1.0F / static_cast<float>(w.kernel * w.kernel);
 #pragma unroll
