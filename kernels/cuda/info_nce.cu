@@ -9,7 +9,7 @@ namespace {
 using namespace cuda;
 
 constexpr int kThreads = 256;       // for a row
-constexpr int kSlices = 8;          // threads that share the rows of a column
+constexpr int kSlices = 32;         // threads that share the rows of a column: blocks are few, 128 for a tile of 4,096 columns
 constexpr float kLeftOut = -1e30F;  // as on the CPU
 
 __device__ float exp_of(const float* logarithm) { return static_cast<float>(exp(static_cast<double>(*logarithm))); }
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads) row_statistics_kernel(InfoNceStatist
 }
 
 // (kWarp, kSlices) threads for kWarp columns: a slice takes every kSlices-th row, then the slices are combined in order.
-__global__ void column_statistics_kernel(InfoNceStatistics a) {
+__global__ void __launch_bounds__(kWarp* kSlices) column_statistics_kernel(InfoNceStatistics a) {
   __shared__ float of_slice[kSlices][kWarp];
   const std::int64_t j = std::int64_t{blockIdx.x} * kWarp + threadIdx.x, c = a.tile.first_column + j;
   const bool here = j < a.tile.logits.cols;
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) row_cross_kernel(InfoNceStatistics a
   sum = block_sum(sum);
   if (threadIdx.x == 0) a.row_cross[i] += sum;
 }
-__global__ void column_cross_kernel(InfoNceStatistics a) {
+__global__ void __launch_bounds__(kWarp* kSlices) column_cross_kernel(InfoNceStatistics a) {
   __shared__ float of_slice[kSlices][kWarp];
   const std::int64_t j = std::int64_t{blockIdx.x} * kWarp + threadIdx.x;
   const bool here = j < a.tile.logits.cols;
