@@ -57,8 +57,8 @@ __global__ void __launch_bounds__(256) backward_kernel(CrossEntropyBackward a, b
 
 // The mean over rows that count, in double and in a fixed order, by one block.
 constexpr int kMeanThreads = 1024;
-__global__ void mean_kernel(const float* row_loss, ConstRows logits, const std::int64_t* targets, std::int64_t ignore, float* loss,
-                            float* weight) {
+__global__ void __launch_bounds__(kMeanThreads)
+    mean_kernel(const float* row_loss, ConstRows logits, const std::int64_t* targets, std::int64_t ignore, float* loss, float* weight) {
   const std::int64_t rows = valid_rows(logits);
   double total = 0.0, counted = 0.0;
   for (std::int64_t r = threadIdx.x; r < rows; r += kMeanThreads) {

@@ -26,7 +26,7 @@ __device__ long long sum_of_warp(long long x) {
   return x;
 }
 
-__global__ void mean_luma_kernel(MeanLuma a) {
+__global__ void __launch_bounds__(kLumaThreads) mean_luma_kernel(MeanLuma a) {
   using M = MeanLuma;
   __shared__ long long of_warp[kWarp];
   long long sum = 0;
