@@ -83,6 +83,8 @@ class Engine {
 
   // A gradient (or, when absent, the news that none will come from there) for the tensor behind the edge.
   void give(const Edge& edge, Tensor g) {
+    // The CPU stores f16 and does not add in it.
+    if (g.defined() && g.dtype() == DType::f16 && g.device().is_cpu()) g = g.to(DType::f32);
     if (edge.leaf != nullptr) {
       if (g.defined()) add_to_leaf(*edge.leaf, std::move(g));
       leaf_served(edge.leaf);

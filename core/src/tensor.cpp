@@ -56,6 +56,23 @@ View rows_view(const Tensor& x, Data* data) {
 
 void run_copy(const Tensor& from, const Tensor& to) { run(current_stream(to.device()), Copy{const_strided_of(from), strided_of(to)}); }
 
+// Whether the stretches of memory from the first to the last element of two tensors meet.
+bool meet(const Tensor& a, const Tensor& b) {
+  if (a.count() == 0 || b.count() == 0) return false;
+  const auto end = [](const Tensor& x) {
+    std::int64_t last = 0;
+    for (int d = 0; d < x.rank(); ++d) last += (x.size(d) - 1) * x.strides()[d];
+    return static_cast<const char*>(x.raw()) + (last + 1) * size_of(x.dtype());
+  };
+  return static_cast<const char*>(a.raw()) < end(b) && static_cast<const char*>(b.raw()) < end(a);
+}
+
+Tensor copy_of(const Tensor& x) {
+  const Tensor y = empty(x.shape(), x.dtype(), x.device());
+  run_copy(x, y);
+  return y;
+}
+
 template <class T>
 Tensor from_host(const std::vector<T>& values, const Shape& shape, DType dtype) {
   if (static_cast<std::int64_t>(values.size()) != shape.count()) {
@@ -160,7 +177,8 @@ Tensor& Tensor::copy_(const Tensor& from) {
          {{"to", *this}, {"from", from}});
   }
   if (from.device() == device()) {
-    run_copy(from, *this);
+    // Elements are moved in no particular order: between views of the same memory they are taken aside first.
+    run_copy(meet(from, *this) ? copy_of(from) : from, *this);
   } else {
     // Across devices only dense memory of one type moves; layout and type are changed on the side that has the kernel.
     const NoGrad guard;
@@ -190,7 +208,7 @@ void Tensor::set_grad(Tensor grad) const {
   state_of(*this);
   if (grad.defined()) {
     check(grad.shape() == shape(), "set_grad", "the gradient must have the shape of the leaf", {{"x", *this}, {"grad", grad}});
-    check_dtype(is_float(grad.dtype()), "set_grad", "gradients are floating", {{"grad", grad}});
+    check_compute_dtype("set_grad", {{"grad", grad}});  // backward adds to it
     check_same_device("set_grad", {{"x", *this}, {"grad", grad}});
     check(grad.is_dense(), "set_grad", "backward adds to the gradient's elements, which must lie one behind the other", {{"grad", grad}});
   }

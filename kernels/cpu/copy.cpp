@@ -170,7 +170,7 @@ void kernel(I, const Fill& a) {
     }
     T* y = a.y.as<T>();
     parallel_for(a.y.count, 65536, [&](std::int64_t begin, std::int64_t end) {
-      if (a.value == 0.0) {
+      if (a.value == 0.0 && !__builtin_signbit(a.value)) {
         std::memset(static_cast<void*>(y + begin), 0, static_cast<std::size_t>(end - begin) * sizeof(T));
       } else {
         for (std::int64_t i = begin; i < end; ++i) y[i] = value;

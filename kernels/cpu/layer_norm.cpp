@@ -30,7 +30,11 @@ TWINLENS_INLINE void forward_rows(const LayerNormForward& a, const RowOutput& ou
     const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
     sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
       V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
-      if (a.gamma != nullptr) v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
+      if (a.gamma != nullptr) {
+        v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
+      } else if (a.beta != nullptr) {
+        v = v + load_lanes<I>(a.beta + i, n);
+      }
       out.store<I>(v, y + i, n);
       return load_lanes<I>(x_next + i, n);
     });

@@ -114,6 +114,22 @@ TEST_CASE("an upstream gradient of another type is converted") {
   }
 }
 
+TEST_CASE("gradients of f16, which the CPU only stores, meet in f32") {
+  Tensor x = full({3, 2}, 1.5, DType::f16);
+  x.set_requires_grad(true);
+  const Tensor wide = x.to(DType::f32), again = x.to(DType::f32);
+  backward(sum(add(mul(wide, wide), again)));
+  CHECK(x.grad().to_vector() == std::vector<float>(6, 4.0F));
+  backward(concat({x, x}, 0), full({6, 2}, 0.25, DType::f16));
+  CHECK(x.grad().to_vector() == std::vector<float>(6, 4.5F));
+  const Tensor row = embedding(x, from_vector(std::vector<std::int64_t>{2, 2}, {2}));
+  backward(row, full({2, 2}, 1.0, DType::f16));
+  CHECK(x.grad().to_vector() == std::vector<float>{4.5F, 4.5F, 4.5F, 4.5F, 6.5F, 6.5F});
+  const Tensor chosen = where(full({2}, 1.0, DType::boolean), x, zeros({3, 1}, DType::f16));
+  backward(chosen, full({3, 2}, 1.0, DType::f16));
+  CHECK(x.grad().to_vector() == std::vector<float>{5.5F, 5.5F, 5.5F, 5.5F, 7.5F, 7.5F});
+}
+
 TEST_CASE("random numbers are drawn in place as other writes are") {
   Tensor x = leaf({2}, 3.0);
   CHECK_THROWS_AS(normal_(x, 0.0, 1.0, 1, 2), AutogradError);
@@ -131,6 +147,7 @@ TEST_CASE("a gradient that backward could not add to is refused") {
   CHECK_THROWS_AS(x.set_grad(zeros({2, 4}).slice(1, 0, 2)), ShapeError);
   CHECK_THROWS_AS(x.set_grad(zeros({2, 2}).transpose(0, 1)), ShapeError);
   CHECK_THROWS_AS(x.set_grad(zeros({2, 2}, DType::i64)), DTypeError);
+  CHECK_THROWS_AS(x.set_grad(zeros({2, 2}, DType::f16)), DTypeError);  // on the CPU
 }
 
 TEST_CASE("a hook may remove itself, or put another in its place") {

@@ -55,6 +55,31 @@ TEST_CASE("an expanded tensor is filled, but takes no values one by one") {
   CHECK_THROWS_AS(wide.copy_(zeros({2, 3})), ShapeError);
 }
 
+TEST_CASE("a copy between overlapping views moves what was there before") {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::i64}) {
+    const Tensor x = arange(6, dtype);
+    x.slice(0, 1, 6).copy_(x.slice(0, 0, 5));
+    CHECK(x.to_ints() == std::vector<std::int64_t>{0, 0, 1, 2, 3, 4});
+    x.slice(0, 0, 5).copy_(x.slice(0, 1, 6));
+    CHECK(x.to_ints() == std::vector<std::int64_t>{0, 1, 2, 3, 4, 4});
+    Tensor square = arange(9, dtype).reshape({3, 3});
+    square.copy_(square.transpose(0, 1));
+    CHECK(square.to_ints() == std::vector<std::int64_t>{0, 3, 6, 1, 4, 7, 2, 5, 8});
+    square.copy_(square);
+    CHECK(square.to_ints() == std::vector<std::int64_t>{0, 3, 6, 1, 4, 7, 2, 5, 8});
+    square.copy_(square.slice(0, 1, 2).expand({3, 3}));
+    CHECK(square.to_ints() == std::vector<std::int64_t>{1, 4, 7, 1, 4, 7, 1, 4, 7});
+  }
+}
+
+TEST_CASE("a fill with -0 keeps the sign") {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    for (const float v : full({3}, -0.0, dtype).to_vector()) CHECK((v == 0.0F && std::signbit(v)));
+    for (const float v : full({3}, 0.0, dtype).to_vector()) CHECK((v == 0.0F && !std::signbit(v)));
+  }
+  CHECK(full({2}, -0.0, DType::i64).to_ints() == std::vector<std::int64_t>{0, 0});
+}
+
 TEST_CASE("dtypes convert with round to nearest even") {
   const Tensor x = from_vector(std::vector<float>{1.0F, 1.00390625F, 1.01171875F, -3.5F, 1e-40F, 70000.0F}, {6});
   CHECK(x.to(DType::bf16).to_vector() == std::vector<float>{1.0F, 1.0F, 1.015625F, -3.5F, x.to(DType::bf16).to_vector()[4], 70144.0F});

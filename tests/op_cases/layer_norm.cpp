@@ -31,6 +31,22 @@ OpCase make(const Shape& shape, double shift = 0.0) {
   return c;
 }
 
+// One of gamma and beta, or neither.
+OpCase make_without(bool gamma, bool beta) {
+  OpCase c = make({7, 37});
+  c.name += std::string(gamma ? "" : " without gamma") + (beta ? "" : " without beta");
+  const Array ones({37}, 1.0), zero({37});
+  if (!beta) c.inputs.erase(c.inputs.begin() + 2);
+  if (!gamma) c.inputs.erase(c.inputs.begin() + 1);
+  c.call = [gamma, beta](const std::vector<Tensor>& in) {
+    return layer_norm(in[0], gamma ? in[1] : Tensor{}, beta ? in[gamma ? 2 : 1] : Tensor{});
+  };
+  c.reference = [gamma, beta, ones, zero](const std::vector<Array>& in) {
+    return reference({in[0], gamma ? in[1] : ones, beta ? in[gamma ? 2 : 1] : zero}, 1e-5);
+  };
+  return c;
+}
+
 }  // namespace
 
 OpCases op_cases_layer_norm() {
@@ -49,6 +65,11 @@ OpCases op_cases_layer_norm() {
     c.call = [out](const std::vector<Tensor>& in) { return layer_norm(in[0], in[1], in[2], 1e-5, out); };
     if (out == DType::bf16) c.tolerance = c.gradient_tolerance = 4e-3;  // half a unit in 8 bits
     op.cases.push_back(c);
+  }
+  for (const bool gamma : {false, true}) {
+    for (const bool beta : {false, true}) {
+      if (!gamma || !beta) op.cases.push_back(make_without(gamma, beta));
+    }
   }
   OpCase bench = make({1600, 768});
   bench.name = "ViT-B/32 image rows, batch 32 [1600,768]";
