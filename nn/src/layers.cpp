@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 
 namespace twinlens {
 
@@ -71,6 +72,8 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels)
 }
 
 Tensor BatchNorm2d::operator()(const Tensor& x, const Context& context, Activation activation, const Tensor& residual) const {
+  check(activation == Activation::none || activation == Activation::relu, "BatchNorm2d", "applies no activation but relu itself",
+        {{"x", x}});
   BatchNormOptions options;
   options.training = context.training;
   options.eps = eps;

@@ -7,8 +7,15 @@ namespace twinlens {
 
 StateDict state_dict(const Collector& model) {
   StateDict out;
-  for (const NamedParameter& p : model.parameters) out.emplace(p.name, p.parameter->value);
-  for (const NamedBuffer& b : model.buffers) out.emplace(b.name, *b.tensor);
+  const auto add = [&](const std::string& name, const Tensor& tensor) {
+    const auto [it, is_new] = out.emplace(name, tensor);
+    if (!is_new && it->second.state() != tensor.state()) {
+      throw ConfigError("state dict: two tensors are called '" + name + "', " + describe(it->second) + " and " + describe(tensor) +
+                        "; give each a name of its own in visit()");
+    }
+  };
+  for (const NamedParameter& p : model.parameters) add(p.name, p.parameter->value);
+  for (const NamedBuffer& b : model.buffers) add(b.name, *b.tensor);
   return out;
 }
 
@@ -36,6 +43,9 @@ void load_state_dict(const Collector& model, const StateDict& values) {
   }
   const NoGrad guard;
   for (const auto& [name, tensor] : own) Tensor(tensor).copy_(values.at(name));
+  for (const NamedParameter& p : model.parameters) {
+    if (p.parameter->shadow.defined()) p.parameter->shadow.copy_(p.parameter->value);
+  }
 }
 
 std::int64_t count_parameters(const Collector& model) {

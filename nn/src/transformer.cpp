@@ -3,6 +3,7 @@
 #include <string>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 #include "twinlens/kernels/scope.h"
 
 namespace twinlens {
@@ -23,8 +24,31 @@ Tensor MultiheadAttention::operator()(const Tensor& x, const SequenceOffsets& of
   return out_proj(attention_qkv(qkv, options), context, Activation::none, residual);  // (N, D)
 }
 
+namespace {
+
+// Each query must be a row of its own sequence, and with a causal mask the last one. Indices on a card are not looked at, as in other ops.
+void check_picked(const Tensor& picked, const SequenceOffsets& offsets, bool causal) {
+  check(picked.rank() == 1 && picked.size(0) == offsets.sequences(), "pooled", "picked must name one row a sequence",
+        {{"picked", picked}, {"offsets", offsets.tensor()}});
+  if (picked.device().is_cuda()) return;
+  const std::vector<std::int64_t> rows = picked.to_ints();
+  const std::vector<std::int64_t>& at = offsets.host();
+  for (std::size_t s = 0; s < rows.size(); ++s) {
+    const std::int64_t first = causal ? at[s + 1] - 1 : at[s];
+    if (rows[s] >= first && rows[s] < at[s + 1]) continue;
+    fail(ErrorKind::shape, "pooled",
+         "picked[" + std::to_string(s) + "] = " + std::to_string(rows[s]) + " must be " +
+             (causal ? "the last row of its sequence, which a causal mask lets see all of it," : "a row of its sequence,") + " rows [" +
+             std::to_string(at[s]) + "," + std::to_string(at[s + 1]) + ")",
+         {{"picked", picked}});
+  }
+}
+
+}  // namespace
+
 Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal,
                                   const Tensor& residual, const Context& context) const {
+  check_picked(picked, offsets, causal);
   const std::int64_t d = x.size(-1);
   LinearOptions product;
   product.compute = context.compute;
@@ -37,8 +61,7 @@ Tensor MultiheadAttention::pooled(const Tensor& x, const Tensor& picked, const S
   options.heads = heads;
   options.query_offsets = equal_offsets(picked.count(), 1, x.device());
   options.key_offsets = offsets;
-  // One query per sequence. A causal mask aligned to the end lets it see all keys, which is right when it is the last row, as it is for
-  // packed captions; without a mask it is right for any row.
+  // One query per sequence. A causal mask aligned to the end lets it see all keys, which is right for the last row.
   options.causal = causal;
   const Tensor y = attention(q, kv.slice(1, 0, d), kv.slice(1, d, 2 * d), options);
   return out_proj(y, context, Activation::none, residual);

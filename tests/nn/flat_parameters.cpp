@@ -268,6 +268,34 @@ TEST_CASE("the shadow is the rounded value, before and after a step, and hands i
   CHECK(model.wide.shadow.to_vector() == rounded(model.wide.value));
 }
 
+TEST_CASE("weights that are loaded reach the shadow") {
+  Small model, other;
+  FlatParameters flat(collect(model), true);
+  {
+    const NoGrad guard;
+    for (const NamedParameter& p : collect(other).parameters) p.parameter->value.fill_(1.0078125 / 3);
+  }
+  load_state_dict(collect(model), state_dict(collect(other)));
+  for (const NamedParameter& p : collect(model).parameters) {
+    CHECK(p.parameter->value.to_vector() == std::vector<float>(static_cast<std::size_t>(p.parameter->value.count()), 1.0078125F / 3));
+    CHECK(p.parameter->shadow.to_vector() == p.parameter->value.to(DType::bf16).to_vector());
+  }
+}
+
+TEST_CASE("a state dict has no two tensors of one name") {
+  struct Twice {
+    Linear a{2, 2}, b{2, 2};
+    void visit(Visitor& v) {
+      v("fc", a);
+      v("fc", b);
+    }
+  } twice;
+  CHECK_THROWS_WITH(state_dict(collect(twice)), Catch::Contains("'fc.weight'"));
+  CHECK_THROWS_AS(load_state_dict(collect(twice), {}), ConfigError);
+  twice.b = twice.a;  // the same tensors
+  CHECK(state_dict(collect(twice)).size() == 2);
+}
+
 TEST_CASE("the gradient of a product with the shadow arrives in f32 at the master") {
   Small model;
   FlatParameters flat(collect(model), true);

@@ -8,6 +8,7 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/nn/module.h"
 #include "twinlens/nn/transformer.h"
 
@@ -88,6 +89,13 @@ TEST_CASE("BatchNorm2d") {
   }
 }
 
+TEST_CASE("BatchNorm2d refuses activations that it would leave out") {
+  const BatchNorm2d module(3);
+  const Tensor x = full({1, 2, 2, 3}, -1.0);
+  CHECK(module(x, {}, Activation::relu).to_vector() == std::vector<float>(12, 0.0F));
+  CHECK_THROWS_AS(module(x, {}, Activation::gelu), ShapeError);
+}
+
 Tensor rows_then_back(const Tensor& x, const std::function<Tensor(const Tensor& rows, const SequenceOffsets& offsets)>& fn) {
   const std::int64_t b = x.size(0), t = x.size(1);
   return fn(x.reshape({b * t, x.size(2)}), equal_offsets(b, t)).reshape(x.shape());
@@ -147,6 +155,20 @@ TEST_CASE("pooled last block equals the whole one at its row") {
   const std::vector<float> pooled = module.pooled(rows, picked, equal_offsets(b, t), true, {}).to_vector();
   REQUIRE(pooled.size() == whole.size());
   for (std::size_t i = 0; i < whole.size(); ++i) CHECK(pooled[i] == Approx(whole[i]).margin(2e-6));
+}
+
+TEST_CASE("a pooled row is one of its own sequence, and with a causal mask the last") {
+  const ResidualAttentionBlock module(8, 2, 16, Activation::gelu);
+  const Tensor x = full({7, 8}, 1.0);
+  const SequenceOffsets offsets({0, 3, 7});
+  const auto pooled = [&](const std::vector<std::int64_t>& rows, bool causal) {
+    return module.pooled(x, from_vector(rows, {static_cast<std::int64_t>(rows.size())}), offsets, causal, {}).shape();
+  };
+  CHECK(pooled({2, 6}, true) == Shape{2, 8});
+  CHECK(pooled({0, 4}, false) == Shape{2, 8});
+  CHECK_THROWS_WITH(pooled({2, 5}, true), Catch::Contains("picked[1] = 5") && Catch::Contains("last row"));
+  CHECK_THROWS_AS(pooled({4, 0}, false), ShapeError);
+  CHECK_THROWS_AS(pooled({2}, false), ShapeError);
 }
 
 // Activations and row functions that modules use through ops.

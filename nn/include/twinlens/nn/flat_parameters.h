@@ -56,7 +56,7 @@ class FlatParameters {
   // Values (and the shadow) were written by a kernel, of all parameters or of those of segment i: a tape recorded before must not run.
   void mark_written() const;
   void mark_written(std::size_t i) const;
-  // Copies values into the shadow; after loading weights. The optimizer does it itself.
+  // Copies values into the shadow, after they were written. load_state_dict() and the optimizers do it themselves.
   void refresh_shadow();
   // Global 2-norm of all gradients (settled), read back to the host.
   double gradient_norm() const;

@@ -55,7 +55,7 @@ struct BatchNorm2d {
 
   BatchNorm2d() = default;
   explicit BatchNorm2d(std::int64_t channels);
-  // (B, H, W, C); relu(bn(x) + residual) when asked.
+  // (B, H, W, C); relu(bn(x) + residual) when asked. Other activations are a ShapeError.
   Tensor operator()(const Tensor& x, const Context& context, Activation activation = Activation::none, const Tensor& residual = {}) const;
   void visit(Visitor& v);
 };

@@ -40,10 +40,11 @@ Collector collect(Module& module) {
 
 using StateDict = std::map<std::string, Tensor>;
 
-// Parameters, then buffers; tensors share storage with the model.
+// Parameters, then buffers; tensors share storage with the model. Throws ConfigError when visit() gave two tensors one name.
 StateDict state_dict(const Collector& model);
 
-// Copies values in. Throws ConfigError naming every missing, unexpected and mis-shaped tensor (both shapes); then nothing was changed.
+// Copies values in, rounded ones into the shadows too. Throws ConfigError naming every missing, unexpected and mis-shaped tensor (both
+// shapes); then nothing was changed.
 void load_state_dict(const Collector& model, const StateDict& values);
 
 std::int64_t count_parameters(const Collector& model);

@@ -19,7 +19,8 @@ struct MultiheadAttention {
   MultiheadAttention(std::int64_t width, int head_count);
   // Self-attention of x (N, D) per sequence, plus residual (N, D).
   Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual, const Context& context) const;
-  // Only the rows `picked` (S) of x are queries, one per sequence; residual (S, D). Keys and values are all rows.
+  // Only the rows `picked` (S) of x are queries, one per sequence; residual (S, D). Keys and values are all rows, so with `causal` each
+  // must be the last of its sequence: another is a ShapeError on the CPU, and on a card, which is not waited for, sees what it should not.
   Tensor pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal, const Tensor& residual,
                 const Context& context) const;
   void visit(Visitor& v);
@@ -66,7 +67,8 @@ struct ResidualAttentionBlock {
   ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, const BlockOptions& options);
   Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal,
                     const Context& context) const;  // (N, D) f32 -> (N, D) f32
-  // The same for the one row of each sequence that is read afterwards: (N, D) -> (S, D). Equal numbers, less work (design.md 5.2).
+  // The same for the one row of each sequence that is read afterwards, with `causal` its last: (N, D) -> (S, D). Equal numbers, less work
+  // (design.md 5.2).
   Tensor pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal, const Context& context) const;
   void visit(Visitor& v);
 };
@@ -76,7 +78,8 @@ struct Transformer {
 
   Transformer() = default;
   Transformer(std::int64_t width, int layers, int heads, std::int64_t hidden, const BlockOptions& options);
-  // All blocks. When `picked` is given (one row per sequence), the last block computes only those rows: (N, D) -> (S, D).
+  // All blocks. When `picked` is given (one row per sequence, with `causal` its last), the last block computes only those rows:
+  // (N, D) -> (S, D).
   Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& picked, const Context& context) const;
   void visit(Visitor& v);
 };
