@@ -114,12 +114,14 @@ void add_errors(OpCases& op) {
     Tensor mean = zeros({channels}), variance = zeros({channels});
     batch_norm(zeros(x), zeros({channels}), zeros({channels}), mean, variance, o);
   };
-  BatchNormOptions training, residual;
+  BatchNormOptions training, residual, integers;
+  integers.out = DType::i64;
   training.training = true;
   residual.residual = zeros({4, 7});
   op.errors.push_back({"gamma of another width", [=] { call({4, 8}, 7, {}); }, {"batch_norm", "gamma must match", "[4,8]", "[7]"}});
   op.errors.push_back({"one row", [=] { call({1, 8}, 8, training); }, {"batch_norm", "more than one value per channel", "[1,8]"}});
   op.errors.push_back({"residual", [=] { call({4, 8}, 8, residual); }, {"batch_norm", "residual must be like x", "[4,7]"}});
+  op.errors.push_back({"result in integers", [=] { call({4, 8}, 8, integers); }, {"batch_norm", "must be f32 or bf16", "i64"}});
   op.errors.push_back({"a vector", [=] { call({8}, 8, {}); }, {"batch_norm", "two dimensions", "[8]"}});
 }
 

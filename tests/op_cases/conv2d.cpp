@@ -86,6 +86,16 @@ void add_errors(OpCases& op) {
   op.errors.push_back({"stride 0", [=] { call({1, 4, 4, 1}, {1, 1, 3, 3}, options(0, 0)); }, {"conv2d", "must be positive"}});
   op.errors.push_back({"rank 3", [=] { call({4, 4, 1}, {1, 1, 3, 3}, {}); }, {"conv2d", "(B, H, W, C)", "[4,4,1]"}});
   op.errors.push_back({"integers", [] { conv2d(zeros({1, 4, 4, 1}, DType::i64), zeros({1, 1, 1, 1}), {}); }, {"conv2d", "i64"}});
+  op.errors.push_back({"bias in bf16",
+                       [] {
+                         conv2d(zeros({1, 4, 4, 1}), zeros({2, 1, 1, 1}), zeros({2}, DType::bf16));
+                       },
+                       {"conv2d", "bias must be f32", "bf16"}});
+  op.errors.push_back({"no kernel",
+                       [] {
+                         conv2d(zeros({1, 4, 4, 1}), zeros({2, 1, 0, 1}), {});
+                       },
+                       {"conv2d", "kernel is empty", "[2,1,0,1]"}});
   op.errors.push_back({"bias", [] { conv2d(zeros({1, 4, 4, 1}), zeros({2, 1, 1, 1}), zeros({3})); }, {"bias", "[3]"}});
 }
 

@@ -98,6 +98,7 @@ OpCases op_cases_reduce() {
   op.errors.push_back({"mean of nothing", [] { mean(zeros({3, 0}), {{1}}); }, {"mean", "no elements", "[3,0]"}});
   op.errors.push_back({"integers", [] { sum(zeros({3}, DType::i64)); }, {"sum", "i64"}});
   op.errors.push_back({"integers", [] { mean(zeros({3}, DType::i64)); }, {"mean", "i64"}});
+  op.errors.push_back({"a dimension twice", [] { sum(zeros({2, 3}), {{1, -1}}); }, {"sum", "dimension 1 is named twice", "[2,3]"}});
   op.errors.push_back({"not a broadcast", [] { sum_to(zeros({2, 3}), {2}); }, {"sum_to", "[2]"}});
   return op;
 }

@@ -70,6 +70,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
                   const BatchNormOptions& options) {
   check(x.rank() >= 2, "batch_norm", "x needs at least two dimensions", {{"x", x}});
   check_compute_dtype("batch_norm", {{"x", x}, {"residual", options.residual}});
+  if (options.out.has_value()) check_result_dtype("batch_norm", {"x", x}, *options.out);
   const Shape channels{x.size(-1)};
   for (const Named& named :
        {Named{"gamma", gamma}, Named{"beta", beta}, Named{"running_mean", running_mean}, Named{"running_var", running_var}}) {

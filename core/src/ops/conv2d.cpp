@@ -146,6 +146,8 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOp
   check(x.size(3) == w.size(1) * o.groups && w.size(0) % o.groups == 0, "conv2d",
         "channels do not fit the weight in " + std::to_string(o.groups) + " groups", {{"x", x}, {"w", w}});
   check(!bias.defined() || bias.shape() == Shape{w.size(0)}, "conv2d", "bias must match the first dim of w", {{"w", w}, {"bias", bias}});
+  check_dtype(!bias.defined() || bias.dtype() == DType::f32, "conv2d", "bias must be f32", {{"bias", bias}});
+  check(w.size(2) > 0 && w.size(3) > 0, "conv2d", "the kernel is empty", {{"w", w}});
   const auto extent = [&](std::int64_t size, std::int64_t kernel) {
     return (size + 2 * o.padding - o.dilation * (kernel - 1) - 1) / o.stride + 1;
   };

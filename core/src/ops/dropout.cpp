@@ -57,6 +57,7 @@ Tensor dropout(const Tensor& x, double p, const RandomKey& key, const RowIds& id
   check(p >= 0.0 && p < 1.0, "dropout", "the probability " + std::to_string(p) + " must be in [0, 1)", {{"x", x}});
   if (p == 0.0) return x;
   check(key.block != nullptr, "dropout", "the random key has no step block", {{"x", x}});
+  check_same_device("dropout", {{"x", x}, {"sample ids", ids.sample}, {"positions", ids.position}});
   for (const Tensor* id : {&ids.sample, &ids.position}) {
     check(!id->defined() || (id->shape() == Shape{x.size(0)} && id->dtype() == DType::i64 && id->is_dense()), "dropout",
           "row ids must be dense i64, one a row", {{"x", x}, {"ids", *id}});

@@ -60,7 +60,11 @@ Tensor sum_over(const char* op, const Tensor& x, std::vector<bool> reduced, bool
 
 std::vector<bool> chosen(const char* op, const Tensor& x, const Reduce& over) {
   std::vector<bool> reduced(static_cast<std::size_t>(x.rank()), over.dims.empty());
-  for (const int d : over.dims) reduced[static_cast<std::size_t>(dimension_of(op, x, d))] = true;
+  for (const int d : over.dims) {
+    const auto i = static_cast<std::size_t>(dimension_of(op, x, d));
+    check(!reduced[i], op, "dimension " + std::to_string(i) + " is named twice", {{"x", x}});
+    reduced[i] = true;
+  }
   return reduced;
 }
 
