@@ -5,13 +5,17 @@
 #include "twinlens/core/check.h"
 #include "twinlens/kernels/copy.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/scope.h"
 #include "twinlens/kernels/stream.h"
 
 namespace twinlens {
 namespace {
 
 const TensorState& state_of(const Tensor& x) {
-  if (!x.defined()) throw Error("tensor: an absent tensor was used; Tensor{} has no shape or elements; pass a tensor or test defined()");
+  if (!x.defined()) {
+    throw Error("tensor: an absent tensor was used; Tensor{} has no shape or elements; pass a tensor or test defined()" +
+                (Scope::path().empty() ? "" : "; in " + Scope::path()));
+  }
   return *x.state();
 }
 

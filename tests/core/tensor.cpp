@@ -173,6 +173,8 @@ TEST_CASE("an absent tensor is refused in the name of what was asked of it") {
   CHECK_THROWS_WITH(apart(absent), is_absent);
   CHECK_THROWS_WITH(Tensor{}.set_requires_grad(true), is_absent);
   CHECK_THROWS_WITH(checkpoint([](const std::vector<Tensor>&) { return Tensor{}; }, {}), is_absent);
+  const Scope scope("text.ln_final");
+  CHECK_THROWS_WITH(linear(zeros({2, 2}), absent, absent), is_absent && Catch::EndsWith("in text.ln_final"));
 }
 
 TEST_CASE("memory is reported by scope") {
