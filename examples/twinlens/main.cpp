@@ -12,6 +12,7 @@
 #endif
 
 #include "examples/twinlens/command.h"
+#include "examples/twinlens/command_words.h"
 #include "examples/twinlens/number_checks.h"
 #include "examples/twinlens/output.h"
 
@@ -51,6 +52,11 @@ std::string conversion_message(const std::string& message) {
   return flag + ": must be " + whole_number_rule<int>() + ", not " + value;
 }
 
+int wrong_usage(const std::string& message, const std::string& command) {
+  std::fprintf(stderr, "error: %s; command line; see `twinlens%s --help`\n", message.c_str(), command.c_str());
+  return kWrongUsage;
+}
+
 // Names the flag that was not understood and the nearest known one.
 int wrong_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& words) {
   std::string message = conversion_message(error.what());
@@ -62,14 +68,17 @@ int wrong_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseEr
       break;
     }
   }
+  for (const std::string& word : app.remaining()) {
+    if (!word.starts_with("-") || word.starts_with("--") || word.size() < 2) continue;
+    message = "unknown flag " + word + "; did you mean " + nearest_name(word, flags) + "? (a file of this name is ./" + word + ")";
+    break;
+  }
   if (&app == &program && !words.empty() && words[0].rfind("-", 0) != 0) {
     std::vector<std::string> names;
     for (const CLI::App* sub : program.get_subcommands({})) names.push_back(sub->get_name());
     message = "unknown subcommand '" + words[0] + "'; did you mean " + nearest_name(words[0], names) + "?";
   }
-  std::fprintf(stderr, "error: %s; command line; see `twinlens%s%s --help`\n", message.c_str(), &app == &program ? "" : " ",
-               &app == &program ? "" : app.get_name().c_str());
-  return kWrongUsage;
+  return wrong_usage(message, &app == &program ? "" : " " + app.get_name());
 }
 
 int shown(const CLI::App& program, const CLI::Success& help) {
@@ -87,6 +96,10 @@ int run_program(int argc, char** argv) {
     CLI::App* app = program.add_subcommand(name, description);
     actions[app] = make(*app);
     refuse_unreadable_numbers(*app);
+    // Of a flag that is given twice the last counts, as in open_clip: scripts add theirs to a line of defaults.
+    for (CLI::Option* option : app->get_options()) {
+      if (option->get_items_expected_max() == 1) option->take_last();
+    }
     return app;
   };
   stoppable.insert(add("train", "Train or fine-tune a model on image-text pairs", add_train));
@@ -102,9 +115,13 @@ int run_program(int argc, char** argv) {
   add("info", "Configuration, parameter counts and forward GFLOPs of a model", add_info);
   program.set_help_all_flag("--help-all", "Help of every subcommand");  // after them, or each would have it, too
 
-  const std::vector<std::string> words(argv + 1, argv + argc);
+  std::vector<std::string> words(argv + 1, argv + argc);
+  for (const CLI::App* app : program.get_subcommands([&](const CLI::App* sub) { return !words.empty() && sub->get_name() == words[0]; })) {
+    if (const std::string problem = missing_value(*app, words); !problem.empty()) return wrong_usage(problem, " " + words[0]);
+    keep_brackets(*app, words);
+  }
   try {
-    program.parse(argc, argv);
+    program.parse(std::vector<std::string>(words.rbegin(), words.rend()));
   } catch (const CLI::CallForHelp& help) {
     return shown(program, help);
   } catch (const CLI::CallForAllHelp& help) {

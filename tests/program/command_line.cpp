@@ -1,13 +1,16 @@
 // Command lines that are wrong: exit status 2, and the flag and what it takes are named.
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 
 #include "tests/program/program.h"
+#include "tests/support/temporary_folder.h"
 
 namespace twinlens::test {
 namespace {
 
 using Catch::Contains;
+using Json = nlohmann::json;
 using Words = std::vector<std::string>;
 
 struct Refused {
@@ -80,6 +83,50 @@ TEST_CASE("whole numbers are taken as they are written or refused: none is cut, 
   check_refused({"train", "--train-data", "x"}, {"--force-image-size", {"3000000000"}, small});
   check_refused({"rank", "--model", "x", "--text", "x", "x.png"}, {"--top", {"3000000000"}, small});
   check_refused({"eval", "--model", "x", "--data", "x"}, {"--batch-size", {"3000000000"}, small});
+}
+
+TEST_CASE("a flag whose value is missing does not take the flag behind it for one", "[program]") {
+  const auto refused = [](const Words& words, const std::string& rule) {
+    const Outcome o = run(words);
+    INFO(o.err);
+    CHECK(o.status == 2);
+    CHECK(o.out.empty());
+    CHECK_THAT(o.err, Contains("error: " + rule) && Contains("see `twinlens " + words[0] + " --help`"));
+  };
+  refused({"rank", "--model", "x", "--text", "--top", "3", "a.png", "b.png"},
+          "--text needs a value, and --top is a flag (--text=--top would take it for the value)");
+  refused({"train", "--train-data", "x", "--name", "--resume=latest"}, "--name needs a value, and --resume=latest is a flag");
+  refused({"train", "--train-data", "x", "--name=", "--flip"}, "--name needs a value, and there is none behind its =");
+  refused({"train", "--train-data", "x", "-batch-size", "4"}, "unknown flag -batch-size; did you mean --batch-size?");
+  refused({"rank", "--model", "x", "--text", "x", "-a.png"}, "unknown flag -a.png; did you mean ");
+  const Outcome o = run({"rank", "--model", trained_model().model, "--text=--top", "--json", picture(0)});
+  INFO(o.err);
+  REQUIRE(o.status == 0);
+  CHECK(nlohmann::json::parse(o.out)["results"][0]["text"] == "--top");
+}
+
+TEST_CASE("of a flag that is given twice the last counts", "[program]") {
+  const Json found = json_of({"rank", "--model", "nowhere", "--text", "a disc", "--top", "1", "--json", "--model", trained_model().model,
+                              "--top", "2", picture(0), picture(1), picture(2)});
+  CHECK(found["results"].size() == 2);
+  check_refused({"train", "--train-data", "x", "--lr", "1e-3"}, {"--lr", {"-1"}, "at least 0"});
+}
+
+TEST_CASE("a path in brackets is one path", "[program]") {
+  const TemporaryFolder folder;
+  const std::string name = folder / "[a,b]";
+  std::filesystem::create_directories(name);
+  std::filesystem::copy_file(picture(0), name + "/0.png");
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path());
+  const auto index = json_of({"index", "--model", trained_model().model, "--index", folder / "index", "--json", "[a,b]"});
+  const auto embedded = json_of({"embed", "--model", trained_model().model, "--output", folder / "e", "--images", "[a,b]", "--json"});
+  const auto found = json_of({"search", "--model", trained_model().model, "--index", folder / "index", "--json", "[red]"});
+  std::filesystem::current_path(before);
+  CHECK(index["count"] == 1);
+  CHECK(embedded["count"] == 1);
+  CHECK(found["results"][0]["image"] == "./[a,b]/0.png");
+  CHECK(found["results"][0]["text"] == "[red]");
 }
 
 TEST_CASE("the flag --help-all is the program's alone", "[program]") {
