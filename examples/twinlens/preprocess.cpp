@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <filesystem>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/load.h"
 #include "examples/twinlens/output.h"
 
 #include "twinlens/core/safetensors.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
 namespace {
@@ -16,6 +18,9 @@ struct PreprocessFlags {
 };
 
 int preprocess(const PreprocessFlags& flags) {
+  std::error_code ignored;
+  if (std::filesystem::equivalent(flags.image, flags.output, ignored))
+    throw ConfigError("the picture is read, and would be replaced; --output " + flags.output + "; give another name");
   const ModelConfig config = find_model_config(flags.model);
   const EvalTransform transform = eval_transform_of(config);
   EmbedOptions options;

@@ -36,6 +36,11 @@ std::vector<std::string> lines_of(const std::string& path) {
 
 TEST_CASE("preprocess writes the model's input", "[program]") {
   const TemporaryFolder folder;
+  fs::copy_file(picture(1), folder / "own.png");
+  const Outcome own = run({"preprocess", "--model", "ViT-B-32", "--output", folder / "own.png", folder / "own.png"});
+  CHECK(own.status == 1);
+  CHECK_THAT(own.err, Contains("error: the picture is read, and would be replaced; --output " + (folder / "own.png")));
+  CHECK(read_file(folder / "own.png") == read_file(picture(1)));
   const Json json = json_of({"preprocess", "--model", "ViT-B-32", "--output", folder / "p", picture(1), "--json"});
   CHECK(json["shape"] == Json({3, 224, 224}));
   const Tensor pixels = SafetensorsFile(folder / "p").tensor("pixels");
