@@ -144,7 +144,8 @@ void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& 
   copy_tensors(optimizer_tensors(parameters, ema), snapshot.optimizer);
 }
 
-void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last) {
+void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last,
+                      const TokenizerFiles& tokenizer) {
   const TrainState& state = snapshot.state;
   const fs::path final_folder = checkpoints / (kPrefix + std::to_string(state.step));
   const fs::path temporary = checkpoints / ("tmp_" + std::to_string(state.step));
@@ -154,6 +155,7 @@ void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& sna
   try {
     write_safetensors((temporary / kModel).string(), snapshot.model);
     write_safetensors((temporary / kOptimizer).string(), snapshot.optimizer);
+    write_tokenizer_files(tokenizer, temporary.string());
     atomic_write((temporary / kState).string(), state_text(state));
     atomic_write((temporary / kChecksums).string(), sums_of(temporary).dump(2) + "\n");
     replace_folder(temporary.string(), final_folder.string());
@@ -169,8 +171,8 @@ void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& sna
   }
 }
 
-CheckpointWriter::CheckpointWriter(fs::path checkpoints, std::int64_t keep_last, bool background)
-    : checkpoints_(std::move(checkpoints)), keep_last_(keep_last) {
+CheckpointWriter::CheckpointWriter(fs::path checkpoints, std::int64_t keep_last, bool background, TokenizerFiles tokenizer)
+    : checkpoints_(std::move(checkpoints)), keep_last_(keep_last), tokenizer_(std::move(tokenizer)) {
   if (background) thread_ = std::thread([this] { work(); });
 }
 
@@ -192,7 +194,7 @@ void CheckpointWriter::work() {
     lock.unlock();
     std::exception_ptr error;
     try {
-      write_checkpoint(checkpoints_, snapshot_, keep_last_);
+      write_checkpoint(checkpoints_, snapshot_, keep_last_, tokenizer_);
     } catch (...) {
       error = std::current_exception();
     }
@@ -208,7 +210,7 @@ void CheckpointWriter::save(const TrainState& state, Clip& model, const FlatPara
   wait();
   if (!thread_.joinable()) {
     // Nothing changes meanwhile, so the tensors themselves are written.
-    write_checkpoint(checkpoints_, {state, state_dict(collect(model)), optimizer_tensors(parameters, ema)}, keep_last_);
+    write_checkpoint(checkpoints_, {state, state_dict(collect(model)), optimizer_tensors(parameters, ema)}, keep_last_, tokenizer_);
     written_ = state.step;
     return;
   }

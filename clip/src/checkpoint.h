@@ -1,7 +1,7 @@
 #pragma once
 // LOGS/NAME/checkpoints/: step_N/ holds everything that exact resume needs, `latest` names the newest. A checkpoint is written into a
-// temporary folder, synced, and renamed; checksums.json holds size and CRC-32C of each of its files. A damaged one is passed over in favour
-// of the one before.
+// temporary folder, synced, and renamed; checksums.json holds size and CRC-32C of each of its files but those of a tokenizer, which lie
+// there because a checkpoint is a model, too. A damaged one is passed over in favour of the one before.
 
 #include <condition_variable>
 #include <cstdint>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "twinlens/clip/model.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/nn/optimizer.h"
 
 namespace twinlens {
@@ -47,13 +48,14 @@ void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& 
 
 // Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last` and the best. Later steps, which are there
 // when the run was resumed from an older checkpoint, move to checkpoints/abandoned.
-void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last);
+void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last,
+                      const TokenizerFiles& tokenizer);
 
 // Writes checkpoints while training goes on. Used from one thread.
 class CheckpointWriter {
  public:
-  // With `background` off, save() returns when the checkpoint is on the disk.
-  CheckpointWriter(std::filesystem::path checkpoints, std::int64_t keep_last, bool background);
+  // With `background` off, save() returns when the checkpoint is on the disk. The files of the model's tokenizer go into each of them.
+  CheckpointWriter(std::filesystem::path checkpoints, std::int64_t keep_last, bool background, TokenizerFiles tokenizer = {});
   ~CheckpointWriter();  // finishes what is being written
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
@@ -75,6 +77,7 @@ class CheckpointWriter {
 
   std::filesystem::path checkpoints_;
   std::int64_t keep_last_;
+  TokenizerFiles tokenizer_;
   CheckpointSnapshot snapshot_;  // the thread's while busy_
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;

@@ -13,6 +13,7 @@
 #include "clip/src/formats/weights.h"
 #include "clip/src/model_path.h"
 
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
@@ -317,6 +318,16 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   Converted out;
   out.from = find_source(model);
   ModelConfig config = out.from.config;
+  const bool torch = format == WeightFormat::torch;
+  const char* weights_name = to == Layout::open_clip ? (torch ? "open_clip_pytorch_model.bin" : kWeights)
+                             : !torch                ? "model.safetensors"
+                             : to == Layout::openai  ? "model.pt"
+                                                     : "pytorch_model.bin";
+  for (const std::string& source : out.from.weights) {
+    std::error_code ignored;
+    if (fs::equivalent(source, fs::path(folder) / weights_name, ignored))
+      throw ConfigError("the weights are read, and would be replaced; --output " + folder + "; name another folder");
+  }
   const WeightFiles files(out.from.weights);
   const std::vector<LayoutPiece> pieces = layout_pieces(to, config);  // refuses first
   StateDict weights = to_layout(pieces, read_own(out.from, files));
@@ -338,6 +349,7 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
     if (!config.quick_gelu)
       out.notes.push_back("OpenAI's code always computes QuickGELU, and this model was trained with GELU: there it gives other numbers");
   }
+  for (const auto& [name, bytes] : read_tokenizer_files(model)) write(name.c_str(), bytes);
   if (to == Layout::hugging_face) {
     write(kHuggingFaceConfig, hugging_face_config(config));
     write("preprocessor_config.json", hugging_face_preprocess(config));
@@ -348,12 +360,7 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
       nlohmann::json::parse(to_json(config)).at("model_cfg").at("vision_cfg").contains("act_kwargs")) {
     out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
   }
-  const bool torch = format == WeightFormat::torch;
-  const char* name = to == Layout::open_clip ? (torch ? "open_clip_pytorch_model.bin" : kWeights)
-                     : !torch                ? "model.safetensors"
-                     : to == Layout::openai  ? "model.pt"
-                                             : "pytorch_model.bin";
-  out.files.push_back((fs::path(folder) / name).string());
+  out.files.push_back((fs::path(folder) / weights_name).string());
   if (torch) {
     write_torch(out.files.back(), weights);
   } else {

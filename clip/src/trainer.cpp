@@ -109,6 +109,7 @@ void Training::prepare_model() {
   model_ = std::make_unique<Clip>(config, o_.seed);
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained, "--pretrained");
   tokenizer_ = tokenizer_of(model_->config, o_.pretrained.empty() ? o_.model : o_.pretrained);
+  tokenizer_files_ = read_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained);
   if (auto* vit = std::get_if<VisionTransformer>(&model_->visual.body)) vit->pooled_last_block = o_.prune_last_block;
   model_->text.pooled_last_block = o_.prune_last_block;
   if (auto* resnet = std::get_if<ModifiedResNet>(&model_->visual.body)) {
@@ -152,7 +153,7 @@ void Training::prepare_steps() {
   state_.instruction_set = device_.is_cuda() ? "cuda" : name_of(active_isa());
   state_.data_fingerprint = data_->fingerprint();
   state_.settings = json_text(resume_settings(o_, model_->config));
-  writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save);
+  writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save, tokenizer_files_);
   if (!o_.resume.empty()) {
     if (!begins_anew(folder_, o_.resume)) {
       state_ = resume_run(folder_, o_.resume, state_, *model_, *parameters_, ema_.get());
@@ -228,7 +229,7 @@ void Training::note_skipped() {
 void Training::finish() {
   const AveragedWeights averaged(ema_.get(), *parameters_);
   save_model(*model_, (folder_ / "model").string());
-  copy_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained, (folder_ / "model").string());
+  write_tokenizer_files(tokenizer_files_, (folder_ / "model").string());
   write_run_report(folder_, o_, *model_, *tokenizer_, stopping() ? nullptr : validation_.get(), embed_options(), state_,
                    data_health_.table(loader_->skipped()));
 }
@@ -287,6 +288,7 @@ bool Training::evaluate_now() {
     {
       const AveragedWeights averaged(ema_.get(), *parameters_);
       save_model(*model_, (folder_ / "best").string());
+      write_tokenizer_files(tokenizer_files_, (folder_ / "best").string());
     }
     saved_step_ = -1;  // also when this step has been saved: the checkpoint says that it is the best
   }

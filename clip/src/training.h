@@ -26,6 +26,7 @@
 
 #include "twinlens/clip/embedding.h"
 #include "twinlens/clip/loader.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/clip/train_step.h"
 #include "twinlens/clip/trainer.h"
 
@@ -116,6 +117,7 @@ class Training {
   std::unique_ptr<RunLog> log_;
   std::shared_ptr<const Dataset> data_, validation_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  TokenizerFiles tokenizer_files_;  // of its model's folder: they go where models and checkpoints are written
   std::unique_ptr<Clip> model_;
   std::unique_ptr<FlatParameters> parameters_;
   std::unique_ptr<AdamWInBackward> in_backward_;  // absent: gradients are in parameters_

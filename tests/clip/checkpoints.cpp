@@ -55,6 +55,9 @@ TEST_CASE("checkpoints: converted there and back, bit for bit, and the same feat
       CHECK(there.notes.empty() == (quick || layout != Layout::openai));
       CHECK(find_source(folder / "b").layout == layout);
       CHECK(features(*load_model(folder / "b")) == expected);
+      const Layout other = layout == Layout::openai ? Layout::hugging_face : Layout::openai;
+      CHECK_THROWS_WITH(convert_model(folder / "b", other, folder / "b"),
+                        Contains("the weights are read, and would be replaced; --output"));
       convert_model(folder / "b", Layout::open_clip, folder / "c");
       CHECK(read_file(folder / "c/open_clip_model.safetensors") == original);
       CHECK(features(*load_model(folder / "c")) == expected);

@@ -341,6 +341,20 @@ TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") 
   CHECK(ids.front() == 522);
   CHECK(ids.back() == 523);
   CHECK(ids.size() < 7);
+  // It goes along wherever the model goes: without it the first merges of CLIP's vocabulary would be taken.
+  Json config = Json::parse(toy_vit_json());
+  config["text_cfg"]["vocab_size"] = 524;
+  write_text(folder / "made/model.json", config.dump());
+  json_of({"train", "--train-data", trained_model().data, "--val-data", trained_model().data, "--model", folder / "made/model.json",
+           "--save-best", "clip_val_loss", "--batch-size", "8", "--epochs", "2", "--logs", folder / "logs", "--name", "own", "--json"});
+  for (const char* to : {"openai", "open_clip", "hf"}) {
+    const Json converted = json_of({"convert", folder / "logs/own/model", "--to", to, "--output", folder / to, "--json"});
+    CHECK(converted["files"].contains(folder / (std::string(to) + "/merges.txt")));
+  }
+  for (const char* model : {"logs/own/model", "logs/own/best", "logs/own/checkpoints/step_6", "openai", "open_clip", "hf"}) {
+    INFO(model);
+    CHECK(Json::parse(run(Start{{"tokenize", "--model", folder / model}, "a cat\n", {}, 0}).out) == ids);
+  }
   const Outcome none = run({"tokenize", "--train", folder / "corpus.txt"});
   CHECK(none.status == 1);
   CHECK_THAT(none.err, Contains("--train needs --output"));

@@ -162,11 +162,15 @@ std::string tokenizer_folder(const std::string& model) {
   return parent.empty() ? "." : parent.string();
 }
 
-void copy_tokenizer_files(const std::string& model, const std::string& to) {
+TokenizerFiles read_tokenizer_files(const std::string& model) {
   const fs::path from = tokenizer_folder(model);
-  for (const std::string& name : tokenizer_files_in(from.string())) {
-    atomic_write((fs::path(to) / name).string(), read_file((from / name).string()));
-  }
+  TokenizerFiles files;
+  for (const std::string& name : tokenizer_files_in(from.string())) files.emplace_back(name, read_file((from / name).string()));
+  return files;
+}
+
+void write_tokenizer_files(const TokenizerFiles& files, const std::string& to) {
+  for (const auto& [name, bytes] : files) atomic_write((fs::path(to) / name).string(), bytes);
 }
 
 std::shared_ptr<const Tokenizer> find_tokenizer(const std::string& folder, const TokenizerChoice& choice) {

@@ -59,7 +59,7 @@ void save_model(Clip& model, const std::string& folder);
 //   openai     model.safetensors with OpenAI's extra tensors, and open_clip_config.json
 //   open_clip  open_clip_config.json, open_clip_model.safetensors
 //   hf         config.json, preprocessor_config.json, model.safetensors
-// With `torch` the weights are a state dict as torch.save writes it: model.pt, open_clip_pytorch_model.bin, pytorch_model.bin.
+// Tokenizer files go along. With `torch`, as torch.save writes a state dict: model.pt, open_clip_pytorch_model.bin, pytorch_model.bin.
 enum class WeightFormat : std::uint8_t { safetensors, torch };
 struct Converted {
   ModelSource from;

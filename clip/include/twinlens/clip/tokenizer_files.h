@@ -29,8 +29,10 @@ std::shared_ptr<const Tokenizer> find_tokenizer(const std::string& folder, const
 std::vector<std::string> tokenizer_files_in(const std::string& folder);
 // Where they are looked for when --model names `model`: that folder, or the one of that file; empty for a built-in name.
 std::string tokenizer_folder(const std::string& model);
-// Copies them into the model folder `to`, each atomically.
-void copy_tokenizer_files(const std::string& model, const std::string& to);
+// Their names and contents, of the model `model`; and into the model folder `to`, each atomically.
+using TokenizerFiles = std::vector<std::pair<std::string, std::string>>;
+TokenizerFiles read_tokenizer_files(const std::string& model);
+void write_tokenizer_files(const TokenizerFiles& files, const std::string& to);
 
 // Trains a byte-level BPE: CLIP's word splitting, then the most frequent pair of neighbouring symbols is merged, again and again. Of
 // equally frequent pairs the one with the smaller left symbol goes first, then that with the smaller right one, in the numbering of
