@@ -69,15 +69,15 @@ TEST_CASE("long and foreign names in tars", "[data]") {
 TEST_CASE("members of a tar that make no sample", "[data]") {
   const TemporaryFolder folder;
   const auto pairs = toy_pairs(3);
-  // The key ends at the first dot of the base name; folders, names without an extension, hidden and __ names are not samples; a name that
-  // comes again begins a new sample.
+  // The key ends at the first dot of the base name; folders, names without an extension, hidden names and those between __ are not samples;
+  // a name that comes again begins a new sample.
   write_tar(folder / "a.tar", {{"x.y/", ""},
                                {"x.y/__meta__.txt", "no"},
                                {".hidden.txt", "no"},
                                {"README", "no"},
-                               {"x.y/one.seg.png", "not this one"},
-                               {"x.y/one.png", pairs[0].png},
-                               {"x.y/one.txt", pairs[0].caption},
+                               {"x.y/__one.seg.png", "not this one"},
+                               {"x.y/__one.png", pairs[0].png},
+                               {"x.y/__one.txt", pairs[0].caption},
                                {"x.y/two.txt", "a caption without a picture"},
                                {"x.y/three.png", pairs[1].png},
                                {"x.y/four.png", pairs[1].png},
@@ -90,7 +90,7 @@ TEST_CASE("members of a tar that make no sample", "[data]") {
                                {"six.txt", pairs[2].caption}});
   const auto data = open_dataset(folder / "a.tar");
   check_holds(*data, pairs);
-  CHECK(data->key(0) == "a.tar:x.y/one");
+  CHECK(data->key(0) == "a.tar:x.y/__one");
   std::vector<std::string> skipped;
   for (const SkippedSample& s : data->skipped()) skipped.push_back(s.key + ": " + s.reason);
   CHECK(skipped == std::vector<std::string>{"a.tar:x.y/two: no picture (jpg, png, jpeg or webp)", "a.tar:x.y/three: no caption (txt)",

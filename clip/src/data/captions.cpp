@@ -103,7 +103,7 @@ std::size_t CaptionRules::pick(const std::uint8_t* keys, std::size_t count, std:
 }
 
 std::uint64_t CaptionRules::digest() const {
-  std::uint64_t h = 4;  // of the rules' own version
+  std::uint64_t h = 5;  // of the rules' own version
   for (const auto* keys : {&image_keys_, &source_keys_, &json_keys_}) {
     for (const std::string& key : *keys) h = mix(h, hash_bytes(key.data(), key.size()));
     h = mix(h, keys->size());

@@ -62,6 +62,9 @@ std::string among(const std::map<std::string, Part>& parts) {
   return parts.size() < 2 ? "" : " among " + listed(words, " and ");
 }
 
+// webdataset's names for what is no sample: __meta__.json.
+bool is_meta(std::string_view name) { return name.size() >= 4 && name.starts_with("__") && name.ends_with("__"); }
+
 class TarPass {
  public:
   TarPass(const std::string& path, const CaptionRules& rules, std::string damage = {})
@@ -133,7 +136,7 @@ class TarPass {
     const auto slash = member.rfind('/');
     const std::size_t base = slash == std::string::npos ? 0 : slash + 1;
     const auto dot = member.find('.', base);
-    if (dot == std::string::npos || dot == base || member.compare(base, 2, "__") == 0) return;
+    if (dot == std::string::npos || dot == base || is_meta(std::string_view(member).substr(base, dot - base))) return;
     std::string extension = member.substr(dot + 1);
     std::transform(extension.begin(), extension.end(), extension.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
