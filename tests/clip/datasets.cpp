@@ -138,6 +138,12 @@ TEST_CASE("brace ranges, :: and gzip", "[data]") {
   check_holds(*open_dataset((folder / "s-08.tar") + "::" + (folder / "s-09.tar") + "::" + (folder / "s-{10..11}.tar")), pairs);
   CHECK_THROWS_WITH(open_dataset(folder / "s-{08..12}.tar"), Contains("s-12.tar") && Contains("No such file"));
   CHECK_THROWS_WITH(open_dataset(folder / "s-{a..c}.tar"), Contains("brace range '{a..c}' is not of numbers"));
+  check_holds(*open_dataset(folder / "s-{08,09,10,11}.tar"), pairs);
+  std::filesystem::create_directories(folder / "{a,b}");
+  std::filesystem::copy_file(folder / "s-08.tar", folder / "{a,b}/{1..2}.tar");
+  CHECK(open_dataset(folder / "{a,b}/{1..2}.tar")->size() == 3);
+  CHECK_THROWS_WITH(open_dataset("pipe:cat " + (folder / "s-08.tar")), Contains("the output of a command is not read; pipe:cat "));
+  CHECK_THROWS_WITH(open_dataset("s3://bucket/{00..01}.tar"), Contains("data at an address is not read; s3://bucket/00.tar; shards are"));
 
   gzip(folder / "s-09.tar", folder / "s-09.tar.gz");
   const auto mixed = open_dataset((folder / "s-08.tar") + "::" + (folder / "s-09.tar.gz") + "::" + (folder / "s-{10..11}.tar"));

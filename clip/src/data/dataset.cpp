@@ -1,5 +1,6 @@
 #include "twinlens/clip/dataset.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "clip/src/data/captions.h"
@@ -14,9 +15,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// One part of a spec: its first {a..b} written out, the rest by recursion.
+// Pieces of a path that say where data is, in ways that are not read here.
+void refuse_foreign_place(const std::string& path) {
+  std::error_code ignored;
+  const bool is_command = path.starts_with("pipe:"), is_address = path.find("://") != std::string::npos;
+  if ((!is_command && !is_address) || fs::exists(path, ignored)) return;
+  throw ConfigError(std::string(is_command ? "the output of a command" : "data at an address") + " is not read; " + path +
+                    "; shards are read from files, and more than once: copy them to a disk, or mount where they are");
+}
+
+// One part of a spec: its first {a..b} or {a,b} written out, the rest by recursion.
 void expand(const std::string& text, std::vector<std::string>& out) {
-  const auto open = text.find('{'), close = text.find('}', open), dots = text.find("..", open);
+  const auto open = text.find('{'), close = text.find('}', open), dots = text.find("..", open), comma = text.find(',', open);
+  if (open != std::string::npos && close != std::string::npos && comma < close && dots > close) {
+    for (std::size_t begin = open + 1; begin <= close;) {
+      const std::size_t end = std::min(text.find(',', begin), close);
+      expand(text.substr(0, open) + text.substr(begin, end - begin) + text.substr(close + 1), out);
+      begin = end + 1;
+    }
+    return;
+  }
   if (open == std::string::npos || close == std::string::npos || dots == std::string::npos || dots > close) {
     out.push_back(text);
     return;
@@ -46,8 +64,15 @@ std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double
   while (true) {
     const auto end = spec.find("::", begin);
     out.emplace_back();
-    expand(spec.substr(begin, end == std::string::npos ? std::string::npos : end - begin), out.back().paths);
+    const std::string piece = spec.substr(begin, end == std::string::npos ? std::string::npos : end - begin);
+    std::error_code ignored;
+    if (fs::exists(piece, ignored)) {  // (a name may have braces in it)
+      out.back().paths.push_back(piece);
+    } else {
+      expand(piece, out.back().paths);
+    }
     for (const std::string& path : out.back().paths) {
+      refuse_foreign_place(path);
       if (path.empty()) throw ConfigError("data without a name; '" + spec + "'; give a file, a folder or shards, several between ::");
     }
     if (end == std::string::npos) break;
