@@ -167,6 +167,8 @@ Json Training::evaluate() {
             {"samples", state_.samples},
             {"clip_val_loss", validation_loss(embedded, model_->logit_scale.value)}};
   for (const auto& [name, value] : retrieval_report(r)) line[name] = value;
+  line["num_images"] = r.images;
+  line["num_texts"] = r.texts;
   if (validation_->has_classes()) {  // a caption is a class
     line["zeroshot_top1"] = r.image_to_text.r1;
     line["zeroshot_top5"] = r.image_to_text.r5;

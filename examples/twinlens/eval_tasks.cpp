@@ -32,6 +32,8 @@ void add_part(Json& out, const std::string& suffix, const Json& values, bool any
 Json json_of(const Retrieval& r) {
   Json out;
   for (const auto& [name, value] : retrieval_report(r)) out[name] = value;
+  out["num_images"] = r.images;  // whole numbers, as of the other tasks
+  out["num_texts"] = r.texts;
   return out;
 }
 

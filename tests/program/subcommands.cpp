@@ -223,6 +223,7 @@ TEST_CASE("eval --task retrieval, apart by words seen in training", "[program]")
   check_has(all, {"image_to_text_R@1", "image_to_text_R@5", "image_to_text_R@10", "text_to_image_R@1", "text_to_image_R@5",
                   "text_to_image_R@10", "num_images", "num_texts", "chance"});
   CHECK(all["num_images"] == 24);
+  CHECK((all["num_images"].is_number_integer() && all["num_texts"].is_number_integer()));
   CHECK(all["num_texts"] == 24);
   CHECK(all["chance"].get<double>() == Approx(1.0 / 24));
 
