@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/eval_tasks.h"
@@ -17,6 +19,7 @@ using Json = nlohmann::ordered_json;
 // The samples that --where ("field=value": those whose metadata says so) leaves, in ascending order, with their labels (for retrieval
 // empty). What is wrong with either flag shows here, before anything is embedded.
 std::map<std::int64_t, std::string> chosen(const EvalFlags& flags, const Dataset& data) {
+  const std::set<std::string> listed(flags.listed.names.begin(), flags.listed.names.end());
   const auto equals = flags.where.find('=');
   if (!flags.where.empty() && equals == std::string::npos)
     throw ConfigError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
@@ -29,6 +32,8 @@ std::map<std::int64_t, std::string> chosen(const EvalFlags& flags, const Dataset
     if (label.empty())
       throw ConfigError("sample " + data.key(i) + " has no label '" + flags.label + "'; --label; name a metadata field" +
                         (flags.text_key == "txt" ? "" : ", or the --text-key: " + flags.text_key));
+    // As in the captions that training makes of them, unless --classes has a folder's name as it is.
+    if (data.has_classes() && listed.count(label) == 0) std::replace(label.begin(), label.end(), '_', ' ');
   }
   if (out.empty()) throw ConfigError("no sample has " + flags.where + "; --where; check the metadata fields of the data");
   return out;
@@ -137,7 +142,8 @@ Action add_eval(CLI::App& app) {
   app.add_option("--json-text-key", flags->json_text_key,
                  "Shards: captions from these fields of the .json member instead, as for train; all captions of a picture are right");
   app.add_option("--classes", flags->classes,
-                 "zeroshot, linear-probe, knn: file with one class a line, two at least; default: the labels of the data");
+                 "zeroshot, linear-probe, knn: file with one class a line, two at least; default: the labels of the data, of class "
+                 "folders their names with spaces for _");
   app.add_option("--label", flags->label,
                  "zeroshot, linear-probe, knn: metadata field, or the --text-key, that holds the label: a class or the number of its line "
                  "in --classes, from 0")

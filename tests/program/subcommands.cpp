@@ -292,6 +292,19 @@ TEST_CASE("eval --task zeroshot and linear-probe on class folders", "[program]")
   CHECK(json_of({"eval", "--model", model, "--data", folder / "data", "--task", "zeroshot", "--classes", folder / "classes.txt",
                  "--json"})["zeroshot_top1"] == zeroshot["zeroshot_top1"]);
 
+  // A folder's _ is a space, as in training; --classes may have either.
+  fs::create_directories(folder / "named");
+  for (const char* name : {"red", "green", "blue"})
+    fs::copy(folder / (std::string("data/") + name), folder / (std::string("named/a_") + name), fs::copy_options::recursive);
+  for (const char* classes : {"a red\na blue\na green\n", "a_red\na_blue\na_green\n"}) {
+    write_text(folder / "named.txt", classes);
+    CHECK(json_of({"eval", "--model", model, "--data", folder / "named", "--task", "zeroshot", "--classes", folder / "named.txt",
+                   "--json"})["num_texts"] == 3);
+  }
+  const Outcome one = run({"eval", "--model", model, "--data", folder / "named", "--task", "zeroshot", "--where", "class=a_red"});
+  CHECK(one.status == 1);
+  CHECK_THAT(one.err, Contains("there is one, 'a red'"));
+
   const Json probe = json_of({"eval", "--model", model, "--data", folder / "data", "--task", "linear-probe", "--json"});
   CHECK(probe["num_train_images"] == 24);
   CHECK(probe["num_images"] == 6);
