@@ -275,6 +275,8 @@ TEST_CASE("checkpoints: files of other kinds are named") {
   CHECK_THROWS_WITH(WeightFiles({folder / "old.pt"}), Contains("before 1.6"));
   atomic_write(folder / "text.pt", "hello, I am not a checkpoint");
   CHECK_THROWS_AS(WeightFiles({folder / "text.pt"}), FileError);
+  atomic_write(folder / "lfs.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 6\n");
+  CHECK_THROWS_WITH(WeightFiles({folder / "lfs.safetensors"}), Contains("a pointer of Git LFS") && Contains("git lfs pull"));
   atomic_write(folder / "empty.pt", "");
   CHECK_THROWS_AS(WeightFiles({folder / "empty.pt"}), FileError);
 }

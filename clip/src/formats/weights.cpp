@@ -19,6 +19,10 @@ Container container_of(const std::string& path) {
     throw FileError("a checkpoint of PyTorch before 1.6 cannot be read; '" + path +
                     "'; load it in PyTorch and save it again with torch.save");
   }
+  if (std::memcmp(start, "version http", 12) == 0) {
+    throw FileError("the weights are not there yet: the file is a pointer of Git LFS; '" + path +
+                    "'; git lfs pull in its repository fetches them");
+  }
   return Container::safetensors;
 }
 
