@@ -284,6 +284,10 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   if (const Json* vision = r.child("vision_cfg")) c.vision = read_vision(*vision, source);
   if (const Json* text_cfg = r.child("text_cfg")) c.text = read_text(*text_cfg, source);
   r.finish();
+  for (const char* key : {"embed_dim", "vision_cfg", "text_cfg"}) {  // as open_clip: any other JSON would be ViT-B-32
+    if (!json.contains(key))
+      throw ConfigError(std::string("model config: no '") + key + "'; " + source + "; give open_clip's model config");
+  }
   c.validate(source);
   return c;
 }
@@ -387,6 +391,11 @@ ModelConfig find_model_config(const std::string& name_or_path, const std::string
   }
   if (const std::string inside = model_inside(name_or_path); !inside.empty()) {
     throw ConfigError("'" + name_or_path + "' is a folder of training, not a model; " + flag + "; its model is in " + inside);
+  }
+  const bool is_there = std::filesystem::exists(name_or_path, ignored);
+  if (is_there || name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) {
+    throw ConfigError("'" + name_or_path + (is_there ? "' is no model; " : "' is not there; ") + flag +
+                      "; give a built-in name, or the path of an open_clip config .json or of a model folder");
   }
   throw ConfigError("unknown model '" + name_or_path + "'; " + flag + "; did you mean " +
                     nearest_name(name_or_path, builtin_model_names()) + "? Or give the path of an open_clip config .json or model folder");

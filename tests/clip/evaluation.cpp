@@ -188,7 +188,7 @@ TEST_CASE("what may not be looked at is not said to be missing", "[eval]") {
   std::filesystem::create_directories(folder / "closed/index");
   CHECK_THROWS_WITH(PictureIndex(folder / "closed/index", *toy.model, *toy.tokenizer),
                     Catch::Contains("not an index: index.json is missing"));
-  CHECK_THROWS_WITH(find_model_config(folder / "closed/index"), Catch::Contains("unknown model"));
+  CHECK_THROWS_WITH(find_model_config(folder / "closed/index"), Catch::Contains("index' is no model"));
   const WithoutPermission closed(folder / "closed");
   if (!closed.holds()) {
     WARN("skipped: no user without permissions");

@@ -72,6 +72,10 @@ TEST_CASE("missing files and unknown models are exit status 1 and say what to do
   check_fails({"train", "--train-data", folder / "data", "--model", "ViT-B-322"}, 1,
               {"unknown model 'ViT-B-322'", "did you mean ViT-B-32?"});
   check_fails({"info", "RN-50"}, 1, {"unknown model 'RN-50'", "did you mean RN50?"});
+  check_fails({"info", "RN-50.json"}, 1, {"error: 'RN-50.json' is not there; MODEL; give a built-in name, or the path"});
+  check_fails({"info", folder / "data"}, 1, {"/data' is no model; MODEL; give a built-in name, or the path"});
+  write_text(folder / "other.json", "{}");
+  check_fails({"info", folder / "other.json"}, 1, {"model config: no 'embed_dim'; " + (folder / "other.json")});
   check_fails({"embed", "--model", "ViT-B-32", "--texts", "x", "--output", "y"}, 1, {"'ViT-B-32' has no weights", "LOGS/NAME/model"});
   check_fails({"embed", "--model", folder / "data", "--texts", "x", "--output", "y"}, 1, {"data' has no weights", "LOGS/NAME/model"});
   check_fails({"embed", "--model", folder / "nowhere", "--texts", "x", "--output", "y"}, 1, {"nowhere' is not there", "LOGS/NAME/model"});
