@@ -83,8 +83,7 @@ void keep_sources(const EmbedFlags& flags, const char* flag, const std::string& 
 }
 
 int embed(const EmbedFlags& flags) {
-  if (flags.images.empty() == flags.texts.empty())
-    throw ConfigError("give either --images or --texts; command line; not both and not none");
+  if (flags.images.empty() == flags.texts.empty()) return wrong_usage("give either --images or --texts, not both and not none", "embed");
   if (!flags.names.empty() && place_of(flags.names) == place_of(flags.output))
     throw ConfigError("names and embeddings would be one file; --output, --names " + flags.names + "; give two");
   keep_sources(flags, "--output", flags.output);

@@ -131,7 +131,9 @@ Action add_eval(CLI::App& app) {
   app.add_option("--task", flags->task, "retrieval, zeroshot, linear-probe or knn")
       ->capture_default_str()
       ->check(CLI::IsMember({"retrieval", "zeroshot", "linear-probe", "knn"}));
-  app.add_option("--dataset-type", flags->dataset_type, "auto, webdataset, csv or folder")->capture_default_str();
+  app.add_option("--dataset-type", flags->dataset_type, "auto, webdataset, csv or folder")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "webdataset", "csv", "folder"}));
   app.add_option("--csv-separator", flags->csv_separator, "Sniffed when not given");
   app.add_option("--csv-img-key", flags->csv_img_key, "Column of image paths");
   app.add_option("--csv-caption-key", flags->csv_caption_key, "Column of captions");

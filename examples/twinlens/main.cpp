@@ -52,13 +52,8 @@ std::string conversion_message(const std::string& message) {
   return flag + ": must be " + whole_number_rule<int>() + ", not " + value;
 }
 
-int wrong_usage(const std::string& message, const std::string& command) {
-  std::fprintf(stderr, "error: %s; command line; see `twinlens%s --help`\n", message.c_str(), command.c_str());
-  return kWrongUsage;
-}
-
 // Names the flag that was not understood and the nearest known one.
-int wrong_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& words) {
+int explain_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& words) {
   std::string message = conversion_message(error.what());
   const std::vector<std::string> flags = flags_of(app);
   for (const std::string& word : words) {
@@ -78,7 +73,7 @@ int wrong_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseEr
     for (const CLI::App* sub : program.get_subcommands({})) names.push_back(sub->get_name());
     message = "unknown subcommand '" + words[0] + "'; did you mean " + nearest_name(words[0], names) + "?";
   }
-  return wrong_usage(message, &app == &program ? "" : " " + app.get_name());
+  return wrong_usage(message, &app == &program ? "" : app.get_name());
 }
 
 int shown(const CLI::App& program, const CLI::Success& help) {
@@ -117,7 +112,7 @@ int run_program(int argc, char** argv) {
 
   std::vector<std::string> words(argv + 1, argv + argc);
   for (const CLI::App* app : program.get_subcommands([&](const CLI::App* sub) { return !words.empty() && sub->get_name() == words[0]; })) {
-    if (const std::string problem = missing_value(*app, words); !problem.empty()) return wrong_usage(problem, " " + words[0]);
+    if (const std::string problem = missing_value(*app, words); !problem.empty()) return wrong_usage(problem, words[0]);
     keep_brackets(*app, words);
   }
   try {
@@ -128,7 +123,7 @@ int run_program(int argc, char** argv) {
     return shown(program, help);
   } catch (const CLI::ParseError& error) {
     const std::vector<CLI::App*> chosen = program.get_subcommands();
-    return wrong_usage(chosen.empty() ? program : *chosen.front(), program, error, words);
+    return explain_usage(chosen.empty() ? program : *chosen.front(), program, error, words);
   }
   const CLI::App* chosen = program.get_subcommands().front();
   if (stoppable.count(chosen) > 0) {
@@ -155,6 +150,12 @@ void wait_briefly(char** argv) {
 }  // namespace
 
 const std::atomic<bool>& stop_requested() { return stop; }
+
+int wrong_usage(const std::string& message, const std::string& command) {
+  std::fprintf(stderr, "error: %s; command line; see `twinlens%s%s --help`\n", message.c_str(), command.empty() ? "" : " ",
+               command.c_str());
+  return kWrongUsage;
+}
 
 }  // namespace twinlens::program
 

@@ -18,7 +18,7 @@ struct SearchFlags {
 };
 
 int search(const SearchFlags& flags) {
-  if (flags.text.empty() == flags.image.empty()) throw ConfigError("give either a text or --image; command line; not both and not none");
+  if (flags.text.empty() == flags.image.empty()) return wrong_usage("give either a text or --image, not both and not none", "search");
   const LoadedModel m = load(flags.model, flags.device);
   const PictureIndex index(flags.index, *m.clip, *m.tokenizer);
   EmbedOptions options;

@@ -86,7 +86,7 @@ int tokenize(const TokenizeFlags& flags, bool context_given) {
 }
 
 int train(const TokenizeFlags& flags) {
-  if (flags.output.empty()) throw ConfigError("--train needs --output; command line; name the folder for vocab.json and merges.txt");
+  if (flags.output.empty()) return wrong_usage("--train needs --output, the folder for vocab.json and merges.txt", "tokenize");
   std::ifstream corpus = open_lines(flags.train);
   BpeTrainer trainer(flags.cleaning.empty() ? Cleaning::ftfy : parse_cleaning(flags.cleaning));
   std::int64_t number = 0;

@@ -19,7 +19,10 @@ void add_data_flags(CLI::App& app, TrainOptions& o) {
       ->required()
       ->group(group);
   app.add_option("--val-data", o.val_data, "Evaluated during training; the same forms")->group(group);
-  app.add_option("--dataset-type", o.dataset_type, "auto, webdataset, csv or folder")->group(group)->capture_default_str();
+  app.add_option("--dataset-type", o.dataset_type, "auto, webdataset, csv or folder")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "webdataset", "csv", "folder"}));
   app.add_option("--csv-separator", o.csv_separator, "Sniffed when not given")->group(group);
   app.add_option("--csv-img-key", o.csv_img_key, "Column of image paths (filepath and common aliases)")->group(group);
   app.add_option("--csv-caption-key", o.csv_caption_key, "Column of captions (title and common aliases)")->group(group);

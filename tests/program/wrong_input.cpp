@@ -84,7 +84,10 @@ TEST_CASE("missing files and unknown models are exit status 1 and say what to do
               {"cannot be read", folder / "no.txt"});
   check_fails({"rank", "--model", model, "--text", "x", folder / "no.png"}, 1, {"No such file", folder / "no.png"});
   check_fails({"rank", "--model", model, "--text", "x", folder / "data/00.txt"}, 1, {folder / "data/00.txt"});
-  check_fails({"embed", "--model", model, "--output", folder / "out"}, 1, {"either --images or --texts"});
+  check_fails({"embed", "--model", model, "--output", folder / "out"}, 2, {"either --images or --texts"});
+  check_fails({"search", "--model", model, "--index", "x", "--image", "y", "z"}, 2,
+              {"give either a text or --image", "twinlens search --help"});
+  check_fails({"train", "--train-data", "x", "--dataset-type", "wds"}, 2, {"--dataset-type", "webdataset"});
   check_fails({"embed", "--model", model, "--images", folder / "data/00.png", "--output", folder / "nowhere/out"}, 1,
               {"No such file", folder / "nowhere/out", "its folder must exist"});
   check_fails({"embed", "--model", model, "--device", "cuda", "--images", folder / "data/00.png", "--output", folder / "out"}, 1,
