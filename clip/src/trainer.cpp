@@ -246,6 +246,9 @@ TrainResult Training::run() {
     log_->line("note: --model gives the architecture only, training starts from random weights; give --pretrained " + o_.model +
                " to start from its weights");
   }
+  if (o_.batch_size * o_.accum_freq == 1 && !o_.siglip) {
+    log_->line("warning: a batch of one pair has nothing to be told apart from: its loss is 0, and nothing is learned; raise --batch-size");
+  }
   for (const std::string& line : plan_) log_->line(line);
   TrainResult result;
   result.run_folder = folder_.string();

@@ -74,6 +74,20 @@ TEST_CASE("a checkpoint of training is a model with the configuration that it wa
   }
 }
 
+TEST_CASE("a batch of one pair is warned of", "[program]") {
+  const TemporaryFolder folder;
+  const auto warned = [&](const Words& more) {
+    fs::remove_all(folder / "logs");
+    const Outcome o = run(train(folder, trained_model().data, more));
+    INFO(o.err);
+    REQUIRE(o.status == 0);
+    return o.err.find("warning: a batch of one pair") != std::string::npos;
+  };
+  CHECK(warned({"--model", vit(), "--batch-size", "1"}));
+  CHECK_FALSE(warned({"--model", vit(), "--batch-size", "1", "--accum-freq", "2"}));
+  CHECK_FALSE(warned({"--model", vit(), "--batch-size", "1", "--siglip"}));
+}
+
 TEST_CASE("a run's folder as --model: the error names the model in it, and the flag", "[program]") {
   const TemporaryFolder folder;
   const std::string &log = trained_model().log, &model = trained_model().model;
