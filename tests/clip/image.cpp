@@ -205,6 +205,8 @@ TEST_CASE("decode: a PNG whose pixels were changed is refused by its checksum") 
   REQUIRE(pixels != std::string::npos);
   png[pixels + 20] = static_cast<char>(png[pixels + 20] ^ 1);
   CHECK_THROWS_WITH(decode_image(png, "flipped.png"), Catch::Contains("damaged PNG (the checksum of its part IDAT is wrong); flipped.png"));
+  png[pixels + 1] = '\x1B';  // no byte of a damaged name goes to a terminal
+  CHECK_THROWS_WITH(decode_image(png, "named.png"), Catch::Contains("damaged PNG (the checksum of its part I?AT is wrong); named.png"));
 }
 
 // Pictures made with Pillow, and beside each a PNG of what Pillow reads in it.

@@ -5,6 +5,8 @@
 #define STBI_NO_HDR
 #define STBI_NO_LINEAR
 #define STBI_NO_PIC
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <limits>
 #include <memory>
@@ -71,8 +73,12 @@ void check_png(std::string_view bytes, std::string_view source) {
     if (length > bytes.size() - at - kFrame) return;  // cut off: stb_image says so
     const std::string_view part = bytes.substr(at + 4, 4 + std::size_t{length});
     const bool is_needed = (part[0] & 0x20) == 0;
-    if (is_needed && crc32(0, reinterpret_cast<const Bytef*>(part.data()), static_cast<uInt>(part.size())) != number(at + 8 + length))
-      throw_damaged("PNG", "the checksum of its part " + std::string(part.substr(0, 4)) + " is wrong", source);
+    if (is_needed && crc32(0, reinterpret_cast<const Bytef*>(part.data()), static_cast<uInt>(part.size())) != number(at + 8 + length)) {
+      std::string name(part.substr(0, 4));  // (may be what is damaged)
+      std::replace_if(
+          name.begin(), name.end(), [](unsigned char c) { return std::isalpha(c) == 0; }, '?');
+      throw_damaged("PNG", "the checksum of its part " + name + " is wrong", source);
+    }
     if (part.substr(0, 4) == "IEND") return;
     at += kFrame + length;
   }
