@@ -71,12 +71,6 @@ bool meet(const Tensor& a, const Tensor& b) {
   return static_cast<const char*>(a.raw()) < end(b) && static_cast<const char*>(b.raw()) < end(a);
 }
 
-Tensor copy_of(const Tensor& x) {
-  const Tensor y = empty(x.shape(), x.dtype(), x.device());
-  run_copy(x, y);
-  return y;
-}
-
 template <class T>
 Tensor from_host(const std::vector<T>& values, const Shape& shape, DType dtype) {
   if (static_cast<std::int64_t>(values.size()) != shape.count()) {
@@ -182,7 +176,7 @@ Tensor& Tensor::copy_(const Tensor& from) {
   }
   if (from.device() == device()) {
     // Elements are moved in no particular order: between views of the same memory they are taken aside first.
-    run_copy(meet(from, *this) ? copy_of(from) : from, *this);
+    run_copy(meet(from, *this) ? from.detach().clone() : from, *this);
   } else {
     // Across devices only dense memory of one type moves; layout and type are changed on the side that has the kernel.
     const NoGrad guard;
