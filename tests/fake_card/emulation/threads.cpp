@@ -56,10 +56,8 @@ struct Block {
   std::size_t count = 0, current = 0;
 };
 
-Block& block() {
-  static Block& all = *new Block();  // never destroyed: nor are its fibers
-  return all;
-}
+Block& only_block = *new Block();  // never destroyed: nor are its fibers
+Block& block() { return only_block; }
 
 std::mt19937& turns() {
   static std::mt19937 random;

@@ -34,10 +34,10 @@ void* dynamic_shared();
 // Waits for all threads of the block that have not ended.
 void wait_for_block();
 
-// Every lane of `mask` gives `bytes` (16 at most) and comes back when all have; then all[lane] is what each gave, until this lane's next
+// Every lane of `mask` gives `bytes` (32 at most) and comes back when all have; then all[lane] is what each gave, until this lane's next
 // call. A lane of the mask that never comes is an error.
 struct Given {
-  alignas(16) unsigned char bytes[kLanes][16];
+  alignas(16) unsigned char bytes[kLanes][32];
 };
 const Given& exchange(unsigned mask, const void* data, std::size_t bytes);
 int lane();

@@ -2,6 +2,7 @@
 // Conversions of f16, to the nearest, even at ties.
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -14,12 +15,11 @@ struct __half {
   explicit operator __half_raw() const { return {bits}; }
 };
 
+// (The bits of a number, moved to their places in a float, are that number times 2^-112.)
 inline float __half2float(__half x) {
-  const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
-  const float size = exponent == 31  ? (fraction == 0 ? INFINITY : NAN)
-                     : exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
-                                     : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
-  return (x.bits & 0x8000) != 0 ? -size : size;
+  const std::uint32_t size = x.bits & 0x7FFFU, sign = (x.bits & 0x8000U) << 16;
+  if (size >= 0x7C00) return std::bit_cast<float>(sign | 0x7F800000U | (size & 1023) << 13);
+  return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(std::bit_cast<float>(size << 13) * 0x1p112F));
 }
 
 inline __half __float2half_rn(float x) {

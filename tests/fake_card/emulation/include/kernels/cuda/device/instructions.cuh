@@ -10,30 +10,26 @@
 
 namespace twinlens::cuda {
 
-// Two neighbouring elements of a register.
-template <class T>
-double element_of_pair(unsigned pair, int which) {
-  return static_cast<double>(to_float(T{static_cast<std::uint16_t>(pair >> (16 * which))}));
-}
-
 template <class T>
 void mma(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  // a and b take 24 bytes: in two goes.
-  const emulated::Given of_a = emulated::exchange(~0U, a, sizeof a);
-  const unsigned b[2] = {b0, b1};
-  const emulated::Given& of_b = emulated::exchange(~0U, b, sizeof b);
+  const unsigned own[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  const emulated::Given& given = emulated::exchange(~0U, own, sizeof own);
+  const auto element = [&](int lane, int word, int k) {  // of two neighbours in a word
+    T x;
+    std::memcpy(&x.bits, given.bytes[lane] + 4 * word + 2 * (k % 2), sizeof x.bits);
+    return static_cast<double>(to_float(x));
+  };
   const int g = emulated::lane() / 4, t = emulated::lane() % 4;
-  for (int e = 0; e < 4; ++e) {
-    const int row = e / 2, column = 2 * t + e % 2;  // row: g or g + 8
-    double sum = static_cast<double>(c[e]);
-    for (int k = 0; k < 16; ++k) {
-      unsigned x = 0, y = 0;
-      std::memcpy(&x, of_a.bytes[g * 4 + k % 8 / 2] + 4 * (row + k / 8 * 2), sizeof x);
-      std::memcpy(&y, of_b.bytes[column * 4 + k % 8 / 2] + 4 * (k / 8), sizeof y);
-      sum += element_of_pair<T>(x, k % 2) * element_of_pair<T>(y, k % 2);
-    }
-    c[e] = static_cast<float>(sum);
+  double sums[4];
+  for (int e = 0; e < 4; ++e) sums[e] = static_cast<double>(c[e]);
+  for (int k = 0; k < 16; ++k) {
+    const int quarter = k % 8 / 2, half = k / 8;
+    double x[2], y[2];  // of rows g and g + 8, of columns 2 t and 2 t + 1
+    for (int i = 0; i < 2; ++i) x[i] = element(g * 4 + quarter, i + 2 * half, k);
+    for (int j = 0; j < 2; ++j) y[j] = element((2 * t + j) * 4 + quarter, 4 + half, k);
+    for (int e = 0; e < 4; ++e) sums[e] += x[e / 2] * y[e % 2];
   }
+  for (int e = 0; e < 4; ++e) c[e] = static_cast<float>(sums[e]);
 }
 
 inline void load_matrices(unsigned (&r)[4], const void* row) {
