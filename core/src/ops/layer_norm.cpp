@@ -66,7 +66,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, doub
   }
 
   const Tensor rows = dense_rows(x);
-  const std::int64_t n = x.size(-1) == 0 ? 0 : x.count() / x.size(-1);
+  const std::int64_t n = const_rows_of(rows).rows;  // rows of no columns have statistics, too
   Tensor y = empty(x.shape(), check_result_dtype("layer_norm", {"x", x}, out.value_or(x.dtype())), x.device());
   Tensor mean = empty({n}, DType::f32, x.device());
   Tensor rstd = empty({n}, DType::f32, x.device());
