@@ -67,19 +67,25 @@ __device__ inline void load_pack(const T* p, std::int64_t n, bool aligned, float
   for (int k = 0; k < W; ++k) out[k] = to_float(raw[k]);
 }
 
+// Calls put(place, word) for the words of W elements and their places from p on, which starts on a word.
+template <int W, class T, class Put>
+__device__ inline void put_words(const T (&raw)[W], T* p, Put put) {
+  using Word = typename WordOf<W* static_cast<int>(sizeof(T))>::type;
+#pragma unroll
+  for (int j = 0; j < static_cast<int>(sizeof raw / sizeof(Word)); ++j) {
+    Word word;
+    memcpy(&word, reinterpret_cast<const char*>(raw) + j * sizeof(Word), sizeof word);
+    put(reinterpret_cast<Word*>(p) + j, word);
+  }
+}
+
 template <int W, class T>
 __device__ inline void store_pack(const float (&in)[W], T* p, std::int64_t n, bool aligned) {
   T raw[W];
 #pragma unroll
   for (int k = 0; k < W; ++k) raw[k] = from_float<T>(in[k]);
   if (aligned && n >= W) {
-    using Word = typename WordOf<W* static_cast<int>(sizeof(T))>::type;
-#pragma unroll
-    for (int j = 0; j < static_cast<int>(sizeof raw / sizeof(Word)); ++j) {
-      Word word;
-      memcpy(&word, reinterpret_cast<const char*>(raw) + j * sizeof(Word), sizeof word);
-      reinterpret_cast<Word*>(p)[j] = word;
-    }
+    put_words(raw, p, [](auto* to, const auto& word) { *to = word; });
   } else {
 #pragma unroll
     for (int k = 0; k < W; ++k) {

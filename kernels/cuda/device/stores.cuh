@@ -1,6 +1,7 @@
 #pragma once
-// Stores of whole words. nvcc cuts a plain store of 16 bytes into four where loops or selects stand before it (13.0, pool2d and the sums of
-// index_select): the card then writes a line in four turns. These stay whole.
+// Stores of words that stay whole. nvcc cuts a plain store of 16 bytes into four where loops or selects stand before it (13.0, pool2d and
+// the sums of index_select): the card then writes a line in four turns. Not for all kernels: it leaves the others' stores whole, and
+// layer_norm's backward would take up to 12 registers more.
 
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/instructions.cuh"
@@ -10,13 +11,7 @@ namespace twinlens::cuda {
 // The W elements from p on, which start on a word.
 template <int W, class T>
 __device__ inline void store_words(const T (&raw)[W], T* p) {
-  using Word = typename WordOf<W* static_cast<int>(sizeof(T))>::type;
-#pragma unroll
-  for (int j = 0; j < static_cast<int>(sizeof raw / sizeof(Word)); ++j) {
-    Word word;
-    memcpy(&word, reinterpret_cast<const char*>(raw) + j * sizeof(Word), sizeof word);
-    store_word(reinterpret_cast<Word*>(p) + j, word);
-  }
+  put_words(raw, p, [](auto* to, const auto& word) { store_word(to, word); });
 }
 
 // store_pack() of a whole pack that starts on a word.
