@@ -17,7 +17,8 @@ constexpr WindowForm window_form(const Matmul& m) {
   return WindowForm::none;
 }
 
-// Whether the card reads the windows where they lie: factors of two bytes that are copied in words of 16, no epilogue.
+// Whether the card reads the windows where they lie: factors of two bytes that are copied in words of 16, of which a pixel has some; no
+// epilogue.
 inline bool reads_windows(const Matmul& m) {
   constexpr int kWord = 8;  // elements
   const WindowForm form = window_form(m);
@@ -32,7 +33,7 @@ inline bool reads_windows(const Matmul& m) {
   const MatmulOperand &map = forward ? m.a : m.b, &other = forward ? m.b : m.a;
   const bool converted = forward ? p.convert_b : p.convert_a;
   const std::int64_t stored_cols = forward ? m.depth : m.c.rows;
-  return p.type != DType::f32 && map.dtype == p.type && (m.c.dtype == DType::f32 || m.c.dtype == p.type) &&
+  return p.type != DType::f32 && map.dtype == p.type && (m.c.dtype == DType::f32 || m.c.dtype == p.type) && map.windows.channels > 0 &&
          map.windows.channels % kWord == 0 && stored_cols % kWord == 0 && is_aligned(map.data) &&
          (converted || packs_are_aligned(other.data, other.stride, size_of(other.dtype), kWord));
 }

@@ -152,6 +152,7 @@ TEST_CASE("windows are read in place where words of 16 bytes hold whole channels
   };
   const float bias = 0.0F;
   CHECK_FALSE(changed([](Matmul& x) { x.a.windows.channels = 12; }));
+  CHECK_FALSE(changed([](Matmul& x) { x.a.windows.channels = x.depth = x.b.stride = 0; }));
   CHECK_FALSE(changed([](Matmul& x) { x.compute = Compute::fp32; }));
   CHECK_FALSE(changed([](Matmul& x) { x.a.dtype = DType::f32; }));
   CHECK_FALSE(changed([](Matmul& x) { x.c.dtype = DType::f16; }));

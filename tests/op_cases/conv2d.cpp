@@ -105,6 +105,8 @@ OpCases op_cases_conv2d() {
   OpCases op;
   op.cases.push_back(make({1, 1, 1, 1}, {1, 1, 1, 1}, {}, true));
   op.cases.push_back(make({0, 4, 4, 3}, {5, 3, 3, 3}, options(1, 1), true));
+  op.cases.push_back(make({1, 4, 4, 0}, {8, 0, 3, 3}, options(1, 1), true));
+  op.cases.push_back(make({1, 4, 4, 8}, {0, 8, 3, 3}, options(1, 1)));        // its dx: windows of maps without channels
   op.cases.push_back(make({2, 7, 5, 19}, {23, 19, 1, 1}, {}, true));          // the product alone
   op.cases.push_back(make({2, 7, 5, 6}, {9, 6, 1, 1}, options(2, 0)));        // 1 x 1 that leaves pixels out
   op.cases.push_back(make({1, 4, 3, 5}, {7, 5, 1, 1}, options(1, 1), true));  // 1 x 1 that sees padding
