@@ -123,6 +123,7 @@ TEST_CASE("functions at the ends of the range") {
     const std::vector<float> y = f(far).to_vector(), s = slope(f, far.to_vector());
     CHECK((std::abs(y[0]) < 1e-11F && y[1] == 0 && y[2] == 30 && y[3] == 1e30F));
     CHECK((std::abs(s[0]) < 1e-11F && s[1] == 0 && s[2] == Approx(1) && s[3] == 1));
+    CHECK(slope(f, {-3e38F, 3e38F}) == std::vector<float>{0, 1});
   }
 }
 

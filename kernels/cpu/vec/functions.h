@@ -52,9 +52,8 @@ struct Functions {
   // x sigmoid(kx): SiLU for k = 1, OpenAI's quick GELU for k = 1.702.
   TWINLENS_INLINE static V gated(V x, float k) { return x * M::sigmoid(V(k) * x); }
   TWINLENS_INLINE static V gated_slope(V x, float k) {
-    const V kx = V(k) * x;
-    const auto [s, rest] = M::sigmoid_and_rest(kx);
-    return s + kx * s * rest;
+    const auto [s, rest] = M::sigmoid_and_rest(V(k) * x);
+    return V::fma(x, V(k) * (s * rest), s);  // x last: k x is infinite before x is
   }
   struct Silu {
     TWINLENS_INLINE static V value(V x) { return gated(x, 1.0F); }

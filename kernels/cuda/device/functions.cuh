@@ -18,8 +18,8 @@ __device__ inline float clamped(float x, float low, float high) {
 // x sigmoid(kx): SiLU for k = 1, OpenAI's quick GELU for k = 1.702.
 __device__ inline float gated(float x, float k) { return x * sigmoid(k * x); }
 __device__ inline float gated_slope(float x, float k) {
-  const float kx = k * x;
-  return sigmoid(kx) * (1.0F + kx * sigmoid(-kx));  // 1 - s without cancellation; 0, not NaN, times a large x
+  const float s = sigmoid(k * x);
+  return s + x * (k * (s * sigmoid(-k * x)));  // 1 - s without cancellation; 0, not NaN, times a large x: k x is infinite before x is
 }
 
 // x Phi(x). The distribution is 0 below -20, where 0 times infinity is not wanted.
