@@ -94,6 +94,7 @@ void BatchNorm2d::visit(Visitor& v) {
 
 Tensor Dropout::operator()(const Tensor& x, const Context& context, const RowIds& ids) const {
   if (!context.training || probability == 0.0) return x;
+  check(site != 0, "dropout", "the layer has no site, and layers of one site draw the same mask; give each site_of(its name)", {{"x", x}});
   return dropout(x, probability, {context.step, site}, ids);
 }
 

@@ -8,6 +8,7 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/nn/module.h"
 #include "twinlens/nn/transformer.h"
@@ -169,6 +170,18 @@ TEST_CASE("a pooled row is one of its own sequence, and with a causal mask the l
   CHECK_THROWS_WITH(pooled({2, 5}, true), Catch::Contains("picked[1] = 5") && Catch::Contains("last row"));
   CHECK_THROWS_AS(pooled({4, 0}, false), ShapeError);
   CHECK_THROWS_AS(pooled({2}, false), ShapeError);
+}
+
+TEST_CASE("a Dropout layer draws by its site, and is refused without one") {
+  StepBlock step{};
+  Context context;
+  context.training = true;
+  context.step = &step;
+  const Tensor x = full({4, 64}, 1.0);
+  const Dropout first{0.5, site_of("blocks.0.drop")}, second{0.5, site_of("blocks.1.drop")}, nowhere{0.5};
+  CHECK(first(x, context, {}).to_vector() != second(x, context, {}).to_vector());
+  CHECK_THROWS_WITH(nowhere(x, context, {}), Catch::Contains("site"));
+  CHECK(nowhere(x, Context{}, {}).to_vector() == x.to_vector());
 }
 
 // Activations and row functions that modules use through ops.
