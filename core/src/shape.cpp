@@ -64,7 +64,8 @@ Shape dense_strides(const Shape& shape) {
   std::int64_t stride = 1;
   for (int d = shape.rank() - 1; d >= 0; --d) {
     strides[d] = stride;
-    stride *= shape[d];
+    // Without elements the product may wrap around: nothing is read by such strides.
+    (void)__builtin_mul_overflow(stride, shape[d], &stride);
   }
   return strides;
 }

@@ -23,7 +23,7 @@ bool strides_are_dense(const Shape& shape, const Shape& strides) {
   std::int64_t expected = 1;
   for (int d = shape.rank() - 1; d >= 0; --d) {
     if (shape[d] != 1 && strides[d] != expected) return false;
-    expected *= shape[d];
+    (void)__builtin_mul_overflow(expected, shape[d], &expected);  // as dense_strides()
   }
   return true;
 }
@@ -172,6 +172,10 @@ Tensor& Tensor::copy_(const Tensor& from) {
   }
   if (requires_grad() && grad_enabled()) {
     fail(ErrorKind::autograd, "copy_", "in-place writes are not recorded, and this tensor wants a gradient; do it under NoGrad",
+         {{"to", *this}, {"from", from}});
+  }
+  if (needs_grad({&from})) {
+    fail(ErrorKind::autograd, "copy_", "in-place writes are not recorded, and no gradient would come back to what is copied; detach() it",
          {{"to", *this}, {"from", from}});
   }
   if (from.device() == device()) {

@@ -104,6 +104,10 @@ TEST_CASE("NoGrad records nothing and in-place writes on leaves are refused") {
   CHECK_THROWS_AS(x.slice(0, 0, 1).fill_(1.0), AutogradError);
   CHECK_THROWS_AS(x.select(0, 0).copy_(zeros({2})), AutogradError);
   CHECK_THROWS_AS(affine(x, 2.0, 0.0).fill_(1.0), AutogradError);
+  Tensor plain = zeros({2, 2});
+  CHECK_THROWS_AS(plain.copy_(affine(x, 2.0, 0.0)), AutogradError);
+  plain.copy_(x.detach());
+  CHECK(plain.to_vector() == x.to_vector());
 }
 
 TEST_CASE("an upstream gradient of another type is converted") {

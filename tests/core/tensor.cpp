@@ -43,6 +43,8 @@ TEST_CASE("shapes that no tensor has are refused") {
   CHECK_THROWS_AS(zeros({1}).expand({-3}), ShapeError);
   CHECK_THROWS_AS(arange(-1), ShapeError);
   CHECK(zeros({4, 0}).clone().shape() == Shape{4, 0});
+  const Tensor nothing = zeros({0, std::int64_t{1} << 40, std::int64_t{1} << 40});  // strides beyond 64 bits
+  CHECK((nothing.count() == 0 && nothing.is_dense()));
   CHECK_THROWS_AS(SequenceOffsets({}, zeros({0}, DType::i64)), ShapeError);
   CHECK_THROWS_AS(parse_device("cuda:99999999999"), ConfigError);
 }

@@ -70,6 +70,7 @@ Tensor finish(Tensor y, const Tensor& x, Fill fill) {
 }
 
 Tensor copy_to(const Tensor& x, DType dtype, Device device) {
+  const NoGrad guard;  // who calls this records it
   Tensor y = empty(x.shape(), dtype, device);
   y.copy_(x);
   return y;
