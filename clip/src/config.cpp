@@ -43,6 +43,9 @@ void require_plain_blocks(ConfigReader& r) {
   r.require("block_type", Json());
 }
 
+// Sizes that timm has no name for stand in the config (weights of transformers can have any).
+bool is_custom_trunk(const VisionConfig& c) { return c.timm_model_name.rfind("vit_custom_", 0) == 0; }
+
 // timm's vit_SIZE_patchP_siglip_S (timm models/vision_transformer.py). Those that use the tanh form of GELU are listed; act_kwargs
 // overrides.
 void set_siglip_trunk(VisionConfig& c, const std::string& source) {
@@ -56,8 +59,14 @@ void set_siglip_trunk(VisionConfig& c, const std::string& source) {
   constexpr const char* kTanh[] = {"vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512", "vit_so400m_patch16_", "vit_giantopt_"};
   c.no_ln_pre = true;
   c.eps = 1e-6;
-  // Sizes that timm has no name for stand in the config (weights of transformers can have any).
-  if (c.timm_model_name.rfind("vit_custom_", 0) == 0) return;
+  // Keys of CLIP's own towers, which open_clip does not look at here.
+  const VisionConfig plain;
+  c.ls_init_value = plain.ls_init_value;
+  c.attentional_pool = plain.attentional_pool;
+  c.final_ln_after_pool = plain.final_ln_after_pool;
+  c.pool_type = plain.pool_type;
+  c.pos_embed_type = plain.pos_embed_type;
+  if (is_custom_trunk(c)) return;
   for (const Size& size : kSizes) {
     const std::string start = std::string("vit_") + size.name + "_patch";
     int patch = 0, image = 0, end = 0;
@@ -100,12 +109,16 @@ VisionConfig read_vision(const Json& json, const std::string& source) {
   r.read("attn_pooler_heads", c.attn_pooler_heads);
   r.read("pos_embed_type", c.pos_embed_type);
   r.require("output_tokens", false);
-  r.read("ls_init_value", c.ls_init_value);
+  r.read_layer_scale(c.ls_init_value);
   r.read("timm_model_name", c.timm_model_name);
   if (c.is_siglip()) {
+    set_siglip_trunk(c, source);
+    if (!is_custom_trunk(c)) {  // which open_clip does not know
+      r.require_given("timm_pool", std::string("avg"));
+      r.require_given("timm_proj", std::string("linear"));
+    }
     r.require("timm_pool", std::string("map"));
     r.require("timm_proj", std::string("none"));
-    set_siglip_trunk(c, source);
   }
   read_norm_and_activation(r, source, c.eps, c.gelu_tanh);
   require_plain_blocks(r);
@@ -138,7 +151,7 @@ TextConfig read_text(const Json& json, const std::string& source) {
   r.require("proj_type", std::string("linear"));
   r.require("final_ln_after_pool", false);
   r.require("output_tokens", false);
-  r.read("ls_init_value", c.ls_init_value);
+  r.read_layer_scale(c.ls_init_value);
   read_norm_and_activation(r, source, c.eps, c.gelu_tanh);
   require_plain_blocks(r);
   if (const Json* kwargs = r.child("tokenizer_kwargs"); kwargs != nullptr && kwargs->is_object()) c.tokenizer_kwargs = kwargs->dump();
@@ -307,7 +320,7 @@ Json vision_json(const VisionConfig& c) {
     if (plain.gelu_tanh != c.gelu_tanh) out["act_kwargs"] = {{"approximate", c.gelu_tanh ? "tanh" : "none"}};
     if (c.eps != plain.eps) out["norm_kwargs"] = {{"eps", c.eps}};
     if (c.patch_dropout != 0.0) out["patch_dropout"] = c.patch_dropout;
-    if (c.timm_model_name.rfind("vit_custom_", 0) == 0) {
+    if (is_custom_trunk(c)) {
       out["layers"] = c.layers[0];
       out["width"] = c.width;
       out["head_width"] = c.head_width;

@@ -46,6 +46,19 @@ class ConfigReader {
            std::string("supported: ") + nlohmann::ordered_json(supported).dump());
     }
   }
+  // A key without which open_clip takes `otherwise`, which is not supported.
+  void require_given(const char* key, const std::string& otherwise) const {
+    if (!object_.contains(key))
+      fail(std::string("no key '") + key + "', which is then '" + otherwise + "' and not supported", "see docs/models.md for what is");
+  }
+  // A layer scale's initial value. 0 is none here, and in open_clip one of zeros.
+  void read_layer_scale(double& value) {
+    const char* key = "ls_init_value";
+    read(key, value);
+    if (const auto it = object_.find(key); it != object_.end() && !it->is_null() && value == 0.0)
+      fail(std::string("key '") + key + "' = " + it->dump() + " lets no block do anything",
+           "leave it out for none, or give a small number");
+  }
   // A key that does not change the numbers.
   void ignore(const char* key) { known_.insert(key); }
   const nlohmann::ordered_json* child(const char* key) {

@@ -182,7 +182,11 @@ std::optional<ModelConfig> builtin_model_config(const std::string& wanted) {
   }
   for (const Preset& preset : kPresets) {
     if (name != preset.name) continue;
-    ModelConfig config = parse_model_config(preset.json, "built-in " + name);
+    std::string json = preset.json;
+    // All trunks of timm here are pooled and left without projection in one way.
+    if (const std::size_t at = json.find(R"("timm_model_name")"); at != std::string::npos)
+      json.insert(at, R"("timm_pool":"map","timm_proj":"none",)");
+    ModelConfig config = parse_model_config(json, "built-in " + name);
     config.quick_gelu = quick;
     config.preprocess = preprocess_of(name);
     return config;

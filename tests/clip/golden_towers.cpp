@@ -107,7 +107,8 @@ TEST_CASE("options that change the numbers and are not known are refused, by nam
       {"vision_cfg", {{"output_tokens", true}}},  {"vision_cfg", {{"surprise", 1}}},
       {"text_cfg", {{"pool_type", "cls"}}},       {"text_cfg", {{"embed_cls", true}}},
       {"text_cfg", {{"proj_type", "none"}}},      {"text_cfg", {{"hf_model_name", "roberta-base"}}},
-      {"text_cfg", {{"scale_fc", true}}}};
+      {"text_cfg", {{"scale_fc", true}}},         {"vision_cfg", {{"ls_init_value", 0.0}}},
+      {"text_cfg", {{"ls_init_value", 0}}}};
   for (const auto& [section, addition] : unknown) {
     nlohmann::json json = golden_json("towers")["quick_gelu"];
     json[section].update(addition);

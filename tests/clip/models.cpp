@@ -97,6 +97,31 @@ TEST_CASE("models: the names of parameters, without and with a model; its counte
   }
 }
 
+TEST_CASE("models: what open_clip does not look at in a trunk of timm changes nothing; what it takes for a missing key is refused") {
+  Json json{{"embed_dim", 768},
+            {"vision_cfg", {{"timm_model_name", "vit_base_patch16_siglip_224"}, {"timm_pool", "map"}, {"timm_proj", "none"}}},
+            {"text_cfg", {{"layers", 1}}}};
+  const auto parsed = [&](const Json& vision) {
+    Json with = json;
+    with["vision_cfg"].update(vision);
+    return parse_model_config(with.dump(), "here");
+  };
+  const std::string plain = to_json(parsed(Json::object()));
+  for (const Json& ignored : {Json{{"ls_init_value", 0.1}}, Json{{"attentional_pool", true}}, Json{{"pos_embed_type", "sin_cos_2d"}},
+                              Json{{"pool_type", "avg"}}, Json{{"final_ln_after_pool", true}}, Json{{"width", 64}}}) {
+    INFO(ignored.dump());
+    const ModelConfig config = parsed(ignored);
+    CHECK(to_json(config) == plain);
+    CHECK(config.vision.ls_init_value == 0.0);
+    CHECK((!config.vision.attentional_pool && config.vision.pos_embed_type == "learnable" && config.vision.pool_type == "tok"));
+  }
+  for (const char* key : {"timm_pool", "timm_proj"}) {
+    Json without = json;
+    without["vision_cfg"].erase(key);
+    CHECK_THROWS_WITH(parse_model_config(without.dump(), "here"), Catch::Contains(key));
+  }
+}
+
 // Every layout that can hold a model gives its bits back.
 TEST_CASE("models: layouts, there and back") {
   for (const auto& [label, config] : small_models()) {
