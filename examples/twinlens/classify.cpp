@@ -26,7 +26,7 @@ int classify(const ClassifyFlags& flags) {
   EmbedOptions options;
   flags.pictures.apply_to(options);
   const EmbeddedFiles images = embed_usable_files(*m.clip, flags.images, options);
-  const double scale = m.clip->logit_scale_value();
+  const double scale = logit_scale_of(m);
   const std::vector<float> i = images.features.to_vector(), c = classes.to_vector();
   const auto d = static_cast<std::size_t>(images.features.size(1));
   nlohmann::ordered_json results = nlohmann::ordered_json::array();

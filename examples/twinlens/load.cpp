@@ -139,6 +139,15 @@ nlohmann::ordered_json results_json(const nlohmann::ordered_json& results, std::
   return out;
 }
 
+double logit_scale_of(const LoadedModel& model) {
+  const double scale = model.clip->logit_scale_value();
+  if (!std::isfinite(scale)) {
+    throw NumericError("logit scale: exp(" + std::to_string(model.clip->logit_scale.value.item()) +
+                       ") of the weights is no finite number, so there are no probabilities; --model; use another checkpoint");
+  }
+  return scale;
+}
+
 std::vector<double> probabilities(const std::vector<double>& logits) {
   std::vector<double> p(logits.size());
   const double top = logits.empty() ? 0.0 : *std::max_element(logits.begin(), logits.end());

@@ -54,6 +54,9 @@ struct EmbeddedFiles {
 };
 EmbeddedFiles embed_usable_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options);
 
+// What scores are multiplied by. Throws NumericError where the weights have no number for it.
+double logit_scale_of(const LoadedModel& model);
+
 // Indices of the `count` largest scores, the largest first, equal ones in order.
 std::vector<std::size_t> best_first(const std::vector<double>& scores, std::size_t count);
 

@@ -23,7 +23,7 @@ int rank(const RankFlags& flags) {
   flags.pictures.apply_to(options);
   const EmbeddedFiles pictures = embed_usable_files(*m.clip, flags.images, options);
   const std::vector<float> images = pictures.features.to_vector();
-  const double scale = m.clip->logit_scale_value();
+  const double scale = logit_scale_of(m);
   std::vector<double> scores(pictures.names.size()), logits(pictures.names.size());
   for (std::size_t i = 0; i < scores.size(); ++i) {
     scores[i] = std::inner_product(text.begin(), text.end(), images.begin() + static_cast<std::ptrdiff_t>(i * text.size()), 0.0);

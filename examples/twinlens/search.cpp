@@ -26,7 +26,7 @@ int search(const SearchFlags& flags) {
   const Tensor query = flags.text.empty() ? index.query(*m.clip, flags.image, options) : embed_texts(*m.clip, *m.tokenizer, {flags.text});
   const std::string& asked = flags.text.empty() ? flags.image : flags.text;
   nlohmann::ordered_json results = nlohmann::ordered_json::array();
-  for (const Found& found : index.search(query, flags.top, m.clip->logit_scale_value())) {
+  for (const Found& found : index.search(query, flags.top, logit_scale_of(m))) {
     if (flags.json) {
       results.push_back({{"image", found.image}, {"text", asked}, {"score", found.score}, {"probability", found.probability}});
     } else {

@@ -234,6 +234,15 @@ TEST_CASE("a loss that is not finite ends training with the step and the samples
   CHECK_FALSE(fs::exists(folder.of("nan") / "checkpoints"));
 }
 
+TEST_CASE("a logit scale that overflows gives no probabilities", "[program]") {
+  const Folder folder;
+  fs::copy(trained_model().model, folder / "huge");
+  auto weights = read_safetensors(folder / "huge/open_clip_model.safetensors");
+  weights.at("logit_scale").fill_(1000.0);
+  write_safetensors(folder / "huge/open_clip_model.safetensors", weights);
+  check_fails({"rank", "--model", folder / "huge", "--text", "x", picture(0)}, 1, {"error: logit scale: exp(1000"});
+}
+
 TEST_CASE("a file that cannot grow while a checkpoint is saved: error, and the run goes on from the one before", "[program]") {
   const Folder folder;
   REQUIRE(run(folder.train("whole")).status == 0);
