@@ -156,6 +156,23 @@ TEST_CASE("brace ranges, :: and gzip", "[data]") {
   CHECK_THROWS_WITH(open_dataset(folder / "cut.tar.gz"), Contains("the compressed data is cut short") && Contains("cut.tar.gz"));
 }
 
+TEST_CASE("braces in braces, and patterns", "[data]") {
+  const TemporaryFolder folder;
+  const auto pairs = toy_pairs(12);
+  const std::vector<std::string> names{"a-0.tar", "a-1.tar", "b-7.tar", "c{x}.tar"};
+  for (std::size_t shard = 0; shard < 4; ++shard) write_tar(folder / names[shard], members_of(pairs, shard * 3, shard * 3 + 3));
+  check_holds(*open_dataset(folder / "{{a-{0..1},b-7},c{x}}.tar"), pairs);
+  // The order is that of the names, whatever the folder's is.
+  check_holds(*open_dataset(folder / "*.tar"), pairs);
+  check_holds(*open_dataset((folder / "{a,b}-?.tar") + "::" + (folder / "[c-z]*.tar")), pairs);
+  CHECK(open_dataset(folder / "{a,c}*.tar")->size() == 9);
+  CHECK_THROWS_WITH(open_dataset(folder / "d*.tar"), Contains("no file has such a name; " + (folder / "d*.tar") + "; check"));
+  // A name that has such characters is that file.
+  std::filesystem::copy_file(folder / "a-0.tar", folder / "[ab]-?.tar");
+  CHECK(open_dataset(folder / "[ab]-?.tar")->size() == 3);
+  CHECK_THROWS_WITH(open_dataset("s3://bucket/*.tar"), Contains("data at an address is not read; s3://bucket/*.tar; shards are"));
+}
+
 TEST_CASE("damaged and foreign shards", "[data]") {
   const TemporaryFolder folder;
   const auto pairs = toy_pairs(4);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <glob.h>
+#include <iterator>
 
 #include "clip/src/data/captions.h"
 #include "clip/src/data/dataset_base.h"
@@ -24,36 +26,68 @@ void refuse_foreign_place(const std::string& path) {
                     "; shards are read from files, and more than once: copy them to a disk, or mount where they are");
 }
 
-// One part of a spec: its first {a..b} or {a,b} written out, the rest by recursion.
-void expand(const std::string& text, std::vector<std::string>& out) {
-  const auto open = text.find('{'), close = text.find('}', open), dots = text.find("..", open), comma = text.find(',', open);
-  if (open != std::string::npos && close != std::string::npos && comma < close && dots > close) {
-    for (std::size_t begin = open + 1; begin <= close;) {
-      const std::size_t end = std::min(text.find(',', begin), close);
-      expand(text.substr(0, open) + text.substr(begin, end - begin) + text.substr(close + 1), out);
-      begin = end + 1;
-    }
-    return;
-  }
-  if (open == std::string::npos || close == std::string::npos || dots == std::string::npos || dots > close) {
-    out.push_back(text);
-    return;
-  }
-  const std::string first = text.substr(open + 1, dots - open - 1), last = text.substr(dots + 2, close - dots - 2);
+// The numbers of a {first..last}, with the zeros in front that `first` has. `text` is for the error.
+std::vector<std::string> range_of(const std::string& inside, const std::string& text) {
+  const std::size_t dots = inside.find("..");
+  const std::string first = inside.substr(0, dots), last = inside.substr(dots + 2);
   if (first.empty() || last.empty() || (first + last).find_first_not_of("0123456789") != std::string::npos || first.size() > 18 ||
       last.size() > 18) {
-    throw ConfigError("brace range '" + text.substr(open, close - open + 1) + "' is not of numbers; " + text + "; write {000..012}");
+    throw ConfigError("brace range '{" + inside + "}' is not of numbers; " + text + "; write {000..012}");
   }
   const long long from = std::stoll(first), to = std::stoll(last);
   if (to < from || to - from >= 1'000'000) {
-    throw ConfigError("brace range '" + text.substr(open, close - open + 1) + "' is empty or has more than a million numbers; " + text +
-                      "; write {000..012}");
+    throw ConfigError("brace range '{" + inside + "}' is empty or has more than a million numbers; " + text + "; write {000..012}");
   }
+  std::vector<std::string> out;
   for (long long i = from; i <= to; ++i) {
     std::string number = std::to_string(i);
     if (number.size() < first.size()) number.insert(0, first.size() - number.size(), '0');
-    expand(text.substr(0, open) + number + text.substr(close + 1), out);
+    out.push_back(std::move(number));
   }
+  return out;
+}
+
+// One part of a spec: its first {a..b} or {a,b} from `begin` on written out, the rest by recursion. As in a shell, a list may hold lists
+// and ranges, and braces around neither are part of the name.
+void expand(const std::string& text, std::size_t begin, std::vector<std::string>& out) {
+  const std::size_t open = text.find('{', begin);
+  if (open == std::string::npos) {
+    out.push_back(text);
+    return;
+  }
+  std::vector<std::string> choices(1);
+  std::size_t close = open + 1;
+  for (int depth = 1; close < text.size(); ++close) {
+    const char c = text[close];
+    if (c == '{') ++depth;
+    if (c == '}' && --depth == 0) break;
+    if (c == ',' && depth == 1) {
+      choices.emplace_back();
+    } else {
+      choices.back() += c;
+    }
+  }
+  const bool is_list = choices.size() > 1;
+  const bool is_range = !is_list && choices[0].find("..") != std::string::npos && choices[0].find('{') == std::string::npos;
+  if (close == text.size() || (!is_list && !is_range)) return expand(text, open + 1, out);
+  if (is_range) choices = range_of(choices[0], text);
+  for (const std::string& choice : choices) expand(text.substr(0, open) + choice + text.substr(close + 1), open, out);
+}
+
+// The files that a path with *, ? or [...] in it matches, in the order of their names' bytes; any other path is itself.
+void add_matches(const std::string& path, std::vector<std::string>& out) {
+  std::error_code ignored;
+  if (path.find_first_of("*?[") == std::string::npos || fs::exists(path, ignored)) {
+    out.push_back(path);
+    return;
+  }
+  glob_t found{};
+  const int status = glob(path.c_str(), 0, nullptr, &found);
+  std::vector<std::string> names(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
+  globfree(&found);
+  if (names.empty()) throw FileError("no file has such a name; " + path + "; check the folder and the pattern");
+  std::sort(names.begin(), names.end());  // (glob sorts by the locale)
+  out.insert(out.end(), std::make_move_iterator(names.begin()), std::make_move_iterator(names.end()));
 }
 
 }  // namespace
@@ -69,11 +103,13 @@ std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double
     if (fs::exists(piece, ignored)) {  // (a name may have braces in it)
       out.back().paths.push_back(piece);
     } else {
-      expand(piece, out.back().paths);
-    }
-    for (const std::string& path : out.back().paths) {
-      refuse_foreign_place(path);
-      if (path.empty()) throw ConfigError("data without a name; '" + spec + "'; give a file, a folder or shards, several between ::");
+      std::vector<std::string> written;
+      expand(piece, 0, written);
+      for (const std::string& path : written) {
+        refuse_foreign_place(path);
+        if (path.empty()) throw ConfigError("data without a name; '" + spec + "'; give a file, a folder or shards, several between ::");
+        add_matches(path, out.back().paths);
+      }
     }
     if (end == std::string::npos) break;
     begin = end + 2;

@@ -42,7 +42,8 @@ struct SpecPart {
 std::shared_ptr<const Dataset> open_tars(const std::vector<SpecPart>& parts, const DatasetOptions& options);
 std::shared_ptr<const Dataset> open_table(const std::string& path, const DatasetOptions& options);
 std::shared_ptr<const Dataset> open_folder(const std::string& path, const DatasetOptions& options);
-// `a{000..012}b` and `::` written out. Throws ConfigError for what is no range, and for weights that do not fit the parts.
+// `::`, braces and patterns written out. Throws ConfigError for what is no range and for weights that do not fit the parts, FileError for
+// a pattern that no file fits.
 std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double>& weights);
 
 }  // namespace twinlens

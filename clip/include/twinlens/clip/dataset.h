@@ -81,9 +81,9 @@ struct DatasetOptions {
   std::string compressed = "auto";          // .tar.gz, .tar.zst: unpack (to TMPDIR), stream, auto (unpack up to 256 MB in all)
 };
 
-// Opens `spec`: tars (brace ranges `{000..012}` and lists `{a,b}`, joined by `::`; also .tar.gz and .tar.zst), a .csv/.tsv file, or a
-// folder. The index of a tar is kept beside it, as SHARD.twinlens-index, or under ~/.cache/twinlens. Throws FileError (missing, unreadable,
-// damaged) and ConfigError (unknown type or policy; CSV columns not found, naming those that are).
+// Opens `spec`: tars (brace ranges `{000..012}`, lists `{a,b}` and patterns `*.tar`, joined by `::`; also .tar.gz, .tar.zst), a .csv/.tsv
+// file, or a folder. A tar's index is kept beside it, as SHARD.twinlens-index, or under ~/.cache/twinlens. Throws FileError (missing,
+// unreadable, damaged) and ConfigError (unknown type or policy; CSV columns not found, naming those that are).
 std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const DatasetOptions& options = {});
 
 }  // namespace twinlens
