@@ -30,6 +30,29 @@ void check_settings(const TrainState& saved, const TrainState& fresh, const fs::
   }
 }
 
+// Other tokens for the same captions would train the rows of words that are not theirs, and nothing would say so.
+void check_tokenizer(const TokenizerFiles& now, const fs::path& checkpoint) {
+  const TokenizerFiles then = read_tokenizer_files(checkpoint.string());
+  const auto refuse = [&](const std::string& what) {
+    throw ConfigError("resume: the tokenizer has changed: " + what + "; " + checkpoint.string() +
+                      "; give the --model and --pretrained of the first run, with the tokenizer's files that the checkpoint holds");
+  };
+  const auto bytes_in = [](const TokenizerFiles& files, const std::string& name) -> const std::string* {
+    for (const auto& [other, bytes] : files) {
+      if (other == name) return &bytes;
+    }
+    return nullptr;
+  };
+  for (const auto& [name, bytes] : then) {
+    const std::string* const found = bytes_in(now, name);
+    if (found == nullptr) refuse(name + " is not there any more");
+    if (*found != bytes) refuse(name + " is another");
+  }
+  for (const auto& file : now) {
+    if (bytes_in(then, file.first) == nullptr) refuse(file.first + " was not there");
+  }
+}
+
 // The checkpoints that `resume` names, the one to begin with first.
 std::vector<fs::path> candidates_of(const fs::path& folder, const std::string& resume) {
   if (resume == "latest") {
@@ -63,8 +86,8 @@ std::vector<fs::path> candidates_of(const fs::path& folder, const std::string& r
 
 }  // namespace
 
-TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, Clip& model, FlatParameters& parameters,
-                      Ema* ema) {
+TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, const TokenizerFiles& tokenizer,
+                      Clip& model, FlatParameters& parameters, Ema* ema) {
   const std::vector<fs::path> candidates = candidates_of(folder, resume);
   std::string problem;
   for (const fs::path& candidate : candidates) {
@@ -77,6 +100,7 @@ TrainState resume_run(const fs::path& folder, const std::string& resume, const T
       continue;
     }
     check_settings(state, fresh, folder, candidate);
+    check_tokenizer(tokenizer, candidate);
     if (state.instruction_set != fresh.instruction_set) {
       std::fprintf(stderr, "warning: the run used %s and goes on with %s: results continue, but not bit for bit\n",
                    state.instruction_set.c_str(), fresh.instruction_set.c_str());

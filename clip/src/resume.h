@@ -7,9 +7,9 @@ namespace twinlens {
 
 // Restores model, parameters and averages from `resume` ("latest": the newest usable checkpoint of the run in `folder`; or the path of a
 // checkpoint, of a run's folder, of its checkpoints/ or of the file `latest` there) and returns where it stood. `fresh` is the state of the
-// run as it would start now: settings and data must be the same. Throws FileError when no checkpoint can be used, ConfigError naming the
-// setting that differs.
-TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh, Clip& model,
-                      FlatParameters& parameters, Ema* ema);
+// run as it would start now: settings, data and the files of the tokenizer must be the same. Throws FileError when no checkpoint can be
+// used, ConfigError naming what differs.
+TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh,
+                      const TokenizerFiles& tokenizer, Clip& model, FlatParameters& parameters, Ema* ema);
 
 }  // namespace twinlens

@@ -156,7 +156,7 @@ void Training::prepare_steps() {
   writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save, tokenizer_files_);
   if (!o_.resume.empty()) {
     if (!begins_anew(folder_, o_.resume)) {
-      state_ = resume_run(folder_, o_.resume, state_, *model_, *parameters_, ema_.get());
+      state_ = resume_run(folder_, o_.resume, state_, tokenizer_files_, *model_, *parameters_, ema_.get());
       saved_step_ = state_.step;
       writer_->set_written(state_.step);
       health_.set_bad_in_a_row(state_.bad_in_a_row);

@@ -55,7 +55,7 @@ void Training::roll_back(std::int64_t bad_steps) {
   for (const std::filesystem::path& checkpoint : list_checkpoints(folder_ / "checkpoints")) {
     const std::string name = checkpoint.filename().string();
     if (std::stoll(name.substr(name.find('_') + 1)) >= state_.last_update) continue;
-    const TrainState then = resume_run(folder_, checkpoint.string(), state_, *model_, *parameters_, ema_.get());
+    const TrainState then = resume_run(folder_, checkpoint.string(), state_, tokenizer_files_, *model_, *parameters_, ema_.get());
     state_.left_out = state_.step - (then.step - then.left_out);
     state_.rolled_back_at = state_.step;
     health_.count(RunHealth::Verdict::good, false);

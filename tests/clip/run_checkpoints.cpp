@@ -18,6 +18,7 @@
 
 #include "twinlens/clip/evaluation.h"
 #include "twinlens/clip/pretrained.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -327,6 +328,34 @@ TEST_CASE("a run that was ended before its first checkpoint begins again with --
   const std::string metrics = read_file(folder / "logs/run/metrics.jsonl");
   CHECK(std::count(metrics.begin(), metrics.end(), '\n') == 8);
   CHECK_FALSE(fs::exists(folder / "logs/run/report.html.tmp-1-0"));
+}
+
+TEST_CASE("a run whose tokenizer is not that of its checkpoint is not resumed", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  BpeTrainer words;
+  for (const ToyPair& pair : toy_pairs(16)) words.add(pair.caption);
+  auto merges = words.train(520);
+  REQUIRE(merges.size() == 6);
+  write_bpe(folder.path(), merges);
+  train(o);
+  const std::string before = read_file(folder / "merges.txt");
+  o.resume = "latest";
+  CHECK(train(o).steps == 8);
+  merges.pop_back();
+  write_bpe(folder.path(), merges);
+  const auto refused = [&](const std::string& what) {
+    CHECK_THROWS_WITH(train(o), Contains("resume: the tokenizer has changed: " + what + "; ") && Contains("step_8; give the --model"));
+  };
+  refused("vocab.json is another");
+  fs::remove(folder / "vocab.json");
+  refused("vocab.json is not there any more");
+  write_bpe(folder.path(), words.train(520));
+  CHECK(read_file(folder / "merges.txt") == before);
+  write_text(folder / "tokenizer_config.json", "{}");
+  refused("tokenizer_config.json was not there");
+  fs::remove(folder / "tokenizer_config.json");
+  CHECK(train(o).steps == 8);
 }
 
 TEST_CASE("a checkpoint in the background holds the step up for a part of its writing", "[.full][timed]") {
