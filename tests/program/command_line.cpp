@@ -135,6 +135,14 @@ TEST_CASE("the flag --help-all is the program's alone", "[program]") {
   CHECK_THAT(run({"train", "--help"}).out, !Contains("--help-all"));
 }
 
+TEST_CASE("info says why there is no card, and not that one was asked for", "[program]") {
+  const std::string cuda = json_of({"info", "RN50", "--json"})["cuda"];
+  CAPTURE(cuda);
+  CHECK((cuda == "available" || cuda.find("; ") != std::string::npos));
+  CHECK_THAT(cuda, !Contains("asked for"));
+  CHECK_THAT(run({"info", "RN50"}).out, Contains("cuda             " + cuda + "\n"));
+}
+
 TEST_CASE("info takes its model with --model, too", "[program]") {
   CHECK(json_of({"info", "--model", "RN50", "--json"}) == json_of({"info", "RN50", "--json"}));
 }
