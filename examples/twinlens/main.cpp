@@ -52,6 +52,16 @@ std::string conversion_message(const std::string& message) {
   return flag + ": must be " + whole_number_rule<int>() + ", not " + value;
 }
 
+// What stands for a flag of open_clip that `train` does not have and whose nearest name would mislead; nullptr: nothing.
+const char* instead_of(const CLI::App& app, const std::string& flag) {
+  if (app.get_name() != "train") return nullptr;
+  if (flag == "--train-num-samples") return "shards are counted when they are opened: leave it out; --epochs says how long to train";
+  if (flag == "--val-num-samples") return "shards are counted when they are opened: leave it out; --val-data says what is evaluated";
+  if (flag == "--dataset-resampled")
+    return "an epoch takes each sample once, in an order of its own: leave it out; --train-data-upsampling-factors weighs sources";
+  return nullptr;
+}
+
 // Names the flag that was not understood and the nearest known one.
 int explain_usage(const CLI::App& app, const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& words) {
   std::string message = conversion_message(error.what());
@@ -59,7 +69,8 @@ int explain_usage(const CLI::App& app, const CLI::App& program, const CLI::Parse
   for (const std::string& word : words) {
     const std::string flag = word.substr(0, word.find('='));
     if (flag.rfind("--", 0) == 0 && std::find(flags.begin(), flags.end(), flag) == flags.end()) {
-      message = "unknown flag " + flag + "; did you mean " + nearest_name(flag, flags) + "?";
+      const char* const instead = instead_of(app, flag);
+      message = "unknown flag " + flag + "; " + (instead != nullptr ? instead : "did you mean " + nearest_name(flag, flags) + "?");
       break;
     }
   }

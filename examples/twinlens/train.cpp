@@ -16,7 +16,7 @@ CLI::Validator place(int index, const CLI::Validator& check) { return check.appl
 void add_data_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Data";
   app.add_option("--train-data", o.train_data,
-                 "Shards (ranges and lists in braces, ::), CSV/TSV, or a folder of pictures with .txt beside them")
+                 "Shards (braces as in a shell, * ? [], joined by ::), CSV/TSV, or a folder of pictures with .txt beside them")
       ->required()
       ->group(group);
   app.add_option("--val-data", o.val_data, "Evaluated during training; the same forms")->group(group);

@@ -54,6 +54,12 @@ class Folder {
 TEST_CASE("an unknown flag, subcommand or value is exit status 2 and names the nearest", "[program]") {
   check_fails({"train", "--train-data", "x", "--bach-size", "4"}, 2,
               {"unknown flag --bach-size; did you mean --batch-size?", "twinlens train --help"});
+  // Flags of open_clip that are not needed here.
+  check_fails({"train", "--train-data", "x", "--train-num-samples", "4"}, 2,
+              {"unknown flag --train-num-samples; shards are counted when they are opened: leave it out; --epochs"});
+  check_fails({"train", "--train-data", "x", "--val-num-samples=4"}, 2, {"unknown flag --val-num-samples; shards are counted"});
+  check_fails({"train", "--train-data", "x", "--dataset-resampled"}, 2,
+              {"unknown flag --dataset-resampled; an epoch takes each sample once", "--train-data-upsampling-factors weighs sources"});
   check_fails({"eval", "--modle=x"}, 2, {"unknown flag --modle; did you mean --model?"});
   check_fails({"clasify"}, 2, {"unknown subcommand 'clasify'; did you mean classify?"});
   check_fails({"train"}, 2, {"--train-data"});
