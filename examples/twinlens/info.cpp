@@ -41,14 +41,6 @@ std::vector<Saving> savings_of(const ModelConfig& c) {
           {"equal_captions_once", true, "the text tower has no dropout"}};
 }
 
-// The reason without its middle, which says that a card was asked for: here nobody did.
-std::string state_of_cuda() {
-  if (cuda_device_count() > 0) return "available";
-  std::string reason = cuda_unavailable_reason();
-  const std::size_t begin = reason.find("; device cuda was asked for");
-  return begin == std::string::npos ? reason : reason.erase(begin, reason.find("; ", begin + 1) - begin);
-}
-
 Json description_of(const InfoFlags& flags, const ModelConfig& config, const std::optional<ModelSource>& source) {
   const ModelCost cost = model_cost(config);
   Json out = Json::parse(to_json(config));
@@ -73,7 +65,7 @@ Json description_of(const InfoFlags& flags, const ModelConfig& config, const std
   for (const Saving& s : savings_of(config)) out["exact_savings"][s.name] = s.applies;
   out["instruction_set"] = name_of(active_isa());
   out["threads"] = thread_count();
-  out["cuda"] = state_of_cuda();
+  out["cuda"] = cuda_device_count() > 0 ? "available" : cuda_unavailable_reason();
   return out;
 }
 
@@ -107,7 +99,7 @@ int info(const InfoFlags& flags) {
   print("exact savings\n");
   for (const Saving& s : savings_of(config)) print("  {:<28} {}: {}\n", s.name, s.applies ? "yes" : "no", s.why);
   print("instruction set  {}, {} threads\n", name_of(active_isa()), thread_count());
-  print("cuda             {}\n", state_of_cuda());
+  print("cuda             {}\n", cuda_device_count() > 0 ? "available" : cuda_unavailable_reason());
   return 0;
 }
 

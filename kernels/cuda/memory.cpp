@@ -35,13 +35,13 @@ std::string without_driver(cudaError_t error) {
   int driver = 0;
   static_cast<void>(cudaDriverGetVersion(&driver));
   const auto version = [](int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); };
-  if (driver == 0) return "no NVIDIA driver was found; device cuda was asked for; install the driver, or use --device cpu";
+  if (driver == 0) return "no NVIDIA driver was found; device cuda; install the driver, or use --device cpu";
   if (error == cudaErrorInsufficientDriver) {
     return "the NVIDIA driver is too old: it serves CUDA " + version(driver) + ", this build needs " + version(CUDART_VERSION) +
-           "; device cuda was asked for; update the driver, or use --device cpu";
+           "; device cuda; update the driver, or use --device cpu";
   }
   return std::string("no NVIDIA card can be used (") + cudaGetErrorString(error) +
-         "); device cuda was asked for; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu";
+         "); device cuda; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu";
 }
 
 Devices find_devices() {
@@ -62,7 +62,7 @@ Devices find_devices() {
       if (i == 0) {
         found.reason = "the NVIDIA card is too old: compute capability " + std::to_string(major) + "." + std::to_string(minor) +
                        ", this build needs " + std::to_string(TWINLENS_CUDA_OLDEST / 10) + "." + std::to_string(TWINLENS_CUDA_OLDEST % 10) +
-                       "; device cuda was asked for; configure with a lower -DTWINLENS_CUDA_ARCHITECTURES, or use --device cpu";
+                       "; device cuda; configure with a lower -DTWINLENS_CUDA_ARCHITECTURES, or use --device cpu";
       }
       break;
     }

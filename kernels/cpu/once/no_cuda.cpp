@@ -9,8 +9,7 @@ namespace twinlens {
 namespace {
 
 constexpr const char* kReason =
-    "this build has no CUDA; device cuda was asked for; install the CUDA toolkit and configure with -DTWINLENS_CUDA=ON, or use --device "
-    "cpu";
+    "this build has no CUDA; device cuda; install the CUDA toolkit and configure with -DTWINLENS_CUDA=ON, or use --device cpu";
 
 }  // namespace
 
