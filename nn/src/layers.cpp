@@ -94,7 +94,7 @@ void BatchNorm2d::visit(Visitor& v) {
 
 Tensor Dropout::operator()(const Tensor& x, const Context& context, const RowIds& ids) const {
   if (!context.training || probability == 0.0) return x;
-  check(site != 0, "dropout", "the layer has no site, and layers of one site draw the same mask; give each site_of(its name)", {{"x", x}});
+  if (site == 0) throw ConfigError("dropout: layers of one site draw the same mask; Dropout::site is 0; give each layer site_of(its name)");
   return dropout(x, probability, {context.step, site}, ids);
 }
 

@@ -67,7 +67,7 @@ class Tensor {
   Tensor to(Device device) const;
   Tensor clone() const;
 
-  // --- in place (never recorded) --------------------------------------------------------------------------------------------------
+  // --- in place (never recorded: but under NoGrad, neither this tensor nor `from` may want a gradient) ------------------------------
   Tensor& fill_(double value);
   Tensor& copy_(const Tensor& from);  // shape equal, dtype converted, devices may differ; not into an expanded tensor
   void mark_written() const;          // a kernel has written elements: raises the version, as the above do

@@ -60,7 +60,8 @@ struct BatchNorm2d {
   void visit(Visitor& v);
 };
 
-// Zeroes elements in training; `site` names the place in the model.
+// Zeroes elements in training. `site` is the place in the model, site_of(its name): layers of one site draw the same mask, and a layer
+// that draws without one (0) is a ConfigError.
 struct Dropout {
   double probability = 0.0;
   std::uint64_t site = 0;
