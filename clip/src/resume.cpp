@@ -1,6 +1,7 @@
 #include "clip/src/resume.h"
 
 #include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "twinlens/core/file.h"
@@ -31,25 +32,20 @@ void check_settings(const TrainState& saved, const TrainState& fresh, const fs::
 }
 
 // Other tokens for the same captions would train the rows of words that are not theirs, and nothing would say so.
-void check_tokenizer(const TokenizerFiles& now, const fs::path& checkpoint) {
-  const TokenizerFiles then = read_tokenizer_files(checkpoint.string());
+void check_tokenizer(const TokenizerFiles& files, const fs::path& checkpoint) {
+  const TokenizerFiles saved = read_tokenizer_files(checkpoint.string());
+  const std::map<std::string, std::string> then(saved.begin(), saved.end()), now(files.begin(), files.end());
   const auto refuse = [&](const std::string& what) {
     throw ConfigError("resume: the tokenizer has changed: " + what + "; " + checkpoint.string() +
                       "; give the --model and --pretrained of the first run, with the tokenizer's files that the checkpoint holds");
   };
-  const auto bytes_in = [](const TokenizerFiles& files, const std::string& name) -> const std::string* {
-    for (const auto& [other, bytes] : files) {
-      if (other == name) return &bytes;
-    }
-    return nullptr;
-  };
-  for (const auto& [name, bytes] : then) {
-    const std::string* const found = bytes_in(now, name);
-    if (found == nullptr) refuse(name + " is not there any more");
-    if (*found != bytes) refuse(name + " is another");
+  for (const auto& [name, bytes] : saved) {
+    const auto found = now.find(name);
+    if (found == now.end()) refuse(name + " is not there any more");
+    if (found->second != bytes) refuse(name + " is another");
   }
-  for (const auto& file : now) {
-    if (bytes_in(then, file.first) == nullptr) refuse(file.first + " was not there");
+  for (const auto& file : files) {
+    if (then.count(file.first) == 0) refuse(file.first + " was not there");
   }
 }
 

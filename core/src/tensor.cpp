@@ -20,10 +20,9 @@ const TensorState& state_of(const Tensor& x) {
 }
 
 bool strides_are_dense(const Shape& shape, const Shape& strides) {
-  std::int64_t expected = 1;
-  for (int d = shape.rank() - 1; d >= 0; --d) {
-    if (shape[d] != 1 && strides[d] != expected) return false;
-    (void)__builtin_mul_overflow(expected, shape[d], &expected);  // as dense_strides()
+  const Shape dense = dense_strides(shape);
+  for (int d = 0; d < shape.rank(); ++d) {
+    if (shape[d] != 1 && strides[d] != dense[d]) return false;
   }
   return true;
 }
