@@ -40,8 +40,9 @@ void write_run(const float* in, const Rows& x, std::int64_t row, std::int64_t co
 // dy *= slope(pre)
 template <class I>
 void apply_slope(Activation activation, const float* pre, std::int64_t cols, float* dy) {
-  visit_activation<I>(activation, [&]<class F>(TypeTag<F>) {
-    for (std::int64_t i = 0; i < cols; i += Vec<I>::kWidth) times_slope<I, F>(Vec<I>::load(dy + i), Vec<I>::load(pre + i)).store(dy + i);
+  constexpr std::int64_t w = Vec<I>::kWidth;
+  along_registers<I>(activation, (cols + w - 1) / w * w, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
+    times_slope<S, F>(Vec<S>::load(dy + i), Vec<S>::load(pre + i)).store(dy + i);
   });
 }
 

@@ -1,5 +1,6 @@
 #include "twinlens/kernels/softmax.h"
 
+#include "kernels/cpu/vec/four.h"
 #include "kernels/cpu/vec/past_caches.h"
 #include "kernels/cpu/vec/softmax_row.h"
 
@@ -34,27 +35,38 @@ TWINLENS_INLINE void forward_rows(const SoftmaxForward& a, const RowOutput& out,
 // computed, so that memory has something to do all the time.
 template <class I, class T>
 TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
-  using V = Vec<I>;
+  using J = typename SideBySide<I>::Set;
   alignas(64) float kept[kKept];  // of this row up to the column in work, of the row before from there on
-  V inverse(0.0F);                // of the row before
-  const auto scale = [&](std::int64_t r, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
-    out.store<I>(V::load(kept + i) * inverse, a.y.row<T>(r) + i, n);
+  float inverse = 0.0F;           // of the row before
+  const std::int64_t c = a.x.cols, whole = c - c % J::kWidth;
+  const auto along_row = [&](auto&& f) __attribute__((always_inline)) {
+    for (std::int64_t i = 0; i < whole; i += J::kWidth) f(TypeTag<J>{}, i, J::kWidth);
+    for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
+  };
+  const auto scale = [&]<class S>(TypeTag<S>, std::int64_t r, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+    out.store<S>(Vec<S>::load(kept + i) * Vec<S>(inverse), a.y.row<T>(r) + i, n);
   };
   for (std::int64_t r = begin; r < end; ++r) {
     const T *x = a.x.row<T>(r), *ahead = a.x.row<T>(r + 1 < end ? r + 1 : r), *y = a.y.row<T>(r);
-    const V max(row_max<I>(x, a.x.cols));
-    V sum(0.0F);
-    for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) {
-      __builtin_prefetch(ahead + i, 0, 2);
-      out.ask(y + i);
-      const V e = Math<I>::exp_nonpositive(load_lanes<I>(x + i, n, kMinusInfinity) - max);
-      sum += e;
-      if (r > begin) scale(r - 1, i, n);
+    const float max = row_max<I>(x, c);
+    Vec<I> sum(0.0F);
+    along_row([&]<class S>(TypeTag<S> set, std::int64_t i, std::int64_t n) {
+      for (std::int64_t l = 0; l < S::kWidth; l += I::kWidth) {
+        __builtin_prefetch(ahead + i + l, 0, 2);
+        out.ask(y + i + l);
+      }
+      const Vec<S> e = Math<S>::exp_nonpositive(load_lanes<S>(x + i, n, kMinusInfinity) - Vec<S>(max));
+      if constexpr (__is_same(S, I)) {
+        sum += e;
+      } else {
+        sum += e.added();
+      }
+      if (r > begin) scale(set, r - 1, i, n);
       e.store(kept + i);
     });
-    inverse = V(1.0F / sum.sum());
+    inverse = 1.0F / sum.sum();
   }
-  for_lanes<I>(a.x.cols, [&](std::int64_t i, std::int64_t n) { scale(end - 1, i, n); });
+  along_row([&](auto set, std::int64_t i, std::int64_t n) { scale(set, end - 1, i, n); });
 }
 
 template <class I, class T, class D>

@@ -1,5 +1,6 @@
 #include "twinlens/kernels/unary.h"
 
+#include "kernels/cpu/vec/four.h"
 #include "kernels/cpu/vec/gradient.h"
 #include "kernels/cpu/vec/past_caches.h"
 
@@ -8,24 +9,27 @@
 namespace twinlens {
 namespace {
 
-// A body works on whole registers: n is a multiple of their width. What comes next is asked for while it computes, where the processor
-// itself would look no further than the instructions that it holds.
+// A body works on whole registers of a set, SideBySide<I>::Set: n is a multiple of their width. What comes next is asked for while it
+// computes, where the processor itself would look no further than the instructions that it holds.
 template <class T>
 using Forward = void (*)(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out);
 template <class T>
 using Backward = void (*)(const UnaryBackward& a, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out);
 constexpr std::int64_t kAhead = 512;  // elements
 
-template <class T, class... In>
+template <class I, class T, class... In>
 TWINLENS_INLINE void ask_ahead(const RowOutput& out, const T* y, const In*... in) {
-  (__builtin_prefetch(in + kAhead, 0, 3), ...);
-  if (!out.past_caches) __builtin_prefetch(y + kAhead, 0, 3);
+  constexpr int line = 64 / sizeof(T);
+  for (int i = 0; i < Vec<I>::kWidth; i += line) {
+    (__builtin_prefetch(in + i + kAhead, 0, 3), ...);
+    if (!out.past_caches) __builtin_prefetch(y + i + kAhead, 0, 3);
+  }
 }
 
 template <class I, class F, class T>
 void forward_body(const UnaryForward&, const T* x, T* y, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
-    ask_ahead(out, y + i, x + i);
+    ask_ahead<I>(out, y + i, x + i);
     out.store<I>(F::value(Vec<I>::load(x + i)), y + i);
   }
 }
@@ -34,7 +38,7 @@ template <class I, class T>
 void clamp_body(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
-    ask_ahead(out, y + i, x + i);
+    ask_ahead<I>(out, y + i, x + i);
     out.store<I>(V::min(V::max(V::load(x + i), V(a.low)), V(a.high)), y + i);
   }
 }
@@ -42,7 +46,7 @@ void clamp_body(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutp
 template <class I, class F, class T>
 void backward_body(const UnaryBackward&, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
-    ask_ahead(out, dx + i, saved + i, dy + i);
+    ask_ahead<I>(out, dx + i, saved + i, dy + i);
     out.store<I>(times_slope<I, F>(Vec<I>::load(dy + i), Vec<I>::load(saved + i)), dx + i);
   }
 }
@@ -51,7 +55,7 @@ template <class I, class T>
 void clamp_backward_body(const UnaryBackward& a, const T* x, const T* dy, T* dx, std::int64_t n, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
-    ask_ahead(out, dx + i, x + i, dy + i);
+    ask_ahead<I>(out, dx + i, x + i, dy + i);
     const V v = V::load(x + i);
     out.store<I>(V::select((v.raw >= a.low) & (v.raw <= a.high), V::load(dy + i), V(0.0F)), dx + i);
   }
@@ -104,13 +108,14 @@ TWINLENS_INLINE void visit_function(UnaryFunction function, F&& f) {
 
 template <class I>
 void kernel(I, const UnaryForward& a) {
+  using J = typename SideBySide<I>::Set;
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    Forward<T> body = clamp_body<I, T>;
-    visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = forward_body<I, F, T>; });
+    Forward<T> body = clamp_body<J, T>;
+    visit_function<J>(a.function, [&]<class F>(TypeTag<F>) { body = forward_body<J, F, T>; });
     const RowOutput out{goes_past_caches(a.y, a.x)};
     parallel_for(a.y.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       const auto run = [&](const T* x, T* y, std::int64_t n, const RowOutput& how) { body(a, x, y, n, how); };
-      by_registers<I>(end - begin, out, run, a.y.as<T>() + begin, a.x.as<T>() + begin);
+      by_registers<J>(end - begin, out, run, a.y.as<T>() + begin, a.x.as<T>() + begin);
     });
   });
 }
@@ -118,13 +123,14 @@ template void kernel(TWINLENS_ISA, const UnaryForward&);
 
 template <class I>
 void kernel(I, const UnaryBackward& a) {
+  using J = typename SideBySide<I>::Set;
   visit_float(a.saved.dtype, [&]<class T>(TypeTag<T>) {
-    Backward<T> body = clamp_backward_body<I, T>;
-    visit_function<I>(a.function, [&]<class F>(TypeTag<F>) { body = backward_body<I, F, T>; });
+    Backward<T> body = clamp_backward_body<J, T>;
+    visit_function<J>(a.function, [&]<class F>(TypeTag<F>) { body = backward_body<J, F, T>; });
     const RowOutput out{goes_past_caches(a.dx, a.saved, a.dy)};
     parallel_for(a.dx.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       const auto run = [&](const T* saved, const T* dy, T* dx, std::int64_t n, const RowOutput& how) { body(a, saved, dy, dx, n, how); };
-      by_registers<I>(end - begin, out, run, a.dx.as<T>() + begin, a.saved.as<T>() + begin, a.dy.as<T>() + begin);
+      by_registers<J>(end - begin, out, run, a.dx.as<T>() + begin, a.saved.as<T>() + begin, a.dy.as<T>() + begin);
     });
   });
 }

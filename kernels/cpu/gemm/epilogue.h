@@ -50,8 +50,8 @@ void scale_tile(const TileOfC& t, float factor) {
 
 template <class I>
 void activate_tile(const TileOfC& t, Activation activation) {
-  visit_activation<I>(activation, [&]<class F>(TypeTag<F>) {
-    for (std::int64_t i = 0; i < t.rows * t.width; i += Vec<I>::kWidth) F::value(Vec<I>::load(t.sums + i)).store(t.sums + i);
+  along_registers<I>(activation, t.rows * t.width, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
+    F::value(Vec<S>::load(t.sums + i)).store(t.sums + i);
   });
 }
 

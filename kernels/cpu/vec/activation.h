@@ -1,6 +1,7 @@
 #pragma once
 // From an Activation to its functions.
 
+#include "kernels/cpu/vec/four.h"
 #include "kernels/cpu/vec/functions.h"
 
 #include "twinlens/kernels/activation.h"
@@ -25,6 +26,22 @@ TWINLENS_INLINE void visit_activation(Activation activation, F&& f) {
     case Activation::gelu_tanh: return f(TypeTag<typename All::GeluTanh>{});
     case Activation::quick_gelu: return f(TypeTag<typename All::QuickGelu>{});
     case Activation::silu: return f(TypeTag<typename All::Silu>{});
+  }
+}
+
+// Calls f(TypeTag<S>{}, TypeTag<F>{}, i) along `count` elements, whole registers of I: S is what is taken at a time from element i on.
+template <class I, class F>
+TWINLENS_INLINE void along_registers(Activation activation, std::int64_t count, F&& f) {
+  using J = typename SideBySide<I>::Set;
+  std::int64_t i = 0;
+  visit_activation<J>(activation, [&]<class G>(TypeTag<G> functions) {
+    for (; i + J::kWidth <= count; i += J::kWidth) f(TypeTag<J>{}, functions, i);
+  });
+  if constexpr (!__is_same(I, J)) {
+    if (i == count) return;
+    visit_activation<I>(activation, [&]<class G>(TypeTag<G> functions) {
+      for (; i < count; i += I::kWidth) f(TypeTag<I>{}, functions, i);
+    });
   }
 }
 

@@ -24,9 +24,10 @@ struct Math {
     if constexpr (V::kWidth == 16) return Tables<I>::exp(V::min(x, V(89.0F))).scaled(from_lowest(x));
 #endif
     const V limited = V::min(V::max(x, V(-88.0F)), V(89.0F));
-    const auto [shifted, n, p] = reduced_exp(limited);
+    V shifted, n;
+    const V p = reduced_exp(limited, shifted, n);
     // 2^n in two factors, so that n = 128 (just below overflow) and n = -127 are reached
-    const Int ni = __builtin_convertvector(n.raw, Int);
+    const Int ni = V::whole(n);
     const Int half = ni >> 1;
     const V scaled = p * V::bits((half + 127) << 23) * V::bits((ni - half + 127) << 23);
     V result = V::select(x.raw < kLowest, V(0.0F), scaled);
@@ -39,7 +40,8 @@ struct Math {
 #if defined(__AVX512F__)
     if constexpr (V::kWidth == 16) return Tables<I>::exp(x).scaled(0xffff);
 #endif
-    const auto [shifted, n, p] = reduced_exp(x);
+    V shifted, n;
+    const V p = reduced_exp(x, shifted, n);
     return p * V::bits(((Int)shifted.raw + 127) << 23);  // (a product, so that NaN stays)
   }
 
@@ -71,7 +73,7 @@ struct Math {
     p = V::fma(p, m, V(2.0000714765e-1F));
     p = V::fma(p, m, V(-2.4999993993e-1F));
     p = V::fma(p, m, V(3.3333331174e-1F));
-    const V ef = __builtin_convertvector(e, typename V::Raw);
+    const V ef = V::number(e);
     V r = p * m * z;
     r = V::fma(ef, V(-2.12194440e-4F), r);
     r = V::fma(z, V(-0.5F), r);
@@ -177,13 +179,10 @@ struct Math {
     return V::fma(V::min(t, V(20.0F)), -density, tail);
   }
 
-  // e^x as 2^n p. The low bits of `shifted` hold n as an integer.
-  struct ReducedExp {
-    V shifted, n, p;
-  };
-  TWINLENS_INLINE static ReducedExp reduced_exp(V x) {
-    const V shifted = V::fma(x, V(1.44269504088896341F), V(12582912.0F));  // 1.5 * 2^23: rounds to an integer
-    const V n = shifted - V(12582912.0F);
+  // p of e^x as 2^n p. The low bits of `shifted` hold n as an integer.
+  TWINLENS_INLINE static V reduced_exp(V x, V& shifted, V& n) {
+    shifted = V::fma(x, V(1.44269504088896341F), V(12582912.0F));  // 1.5 * 2^23: rounds to an integer
+    n = shifted - V(12582912.0F);
     V r = V::fma(n, V(-0.693359375F), x);
     r = V::fma(n, V(2.12194440e-4F), r);
     V p = V(1.3814581e-03F);
@@ -192,7 +191,7 @@ struct Math {
     p = V::fma(p, r, V(1.6666521e-01F));
     p = V::fma(p, r, V(4.9999994e-01F));
     p = V::fma(p, r, V(1.0F));
-    return {shifted, n, V::fma(p, r, V(1.0F))};
+    return V::fma(p, r, V(1.0F));
   }
 #if defined(__AVX512F__)
   // `near`, but by lane what F, which is for any t, says where the tables do not reach. Few registers have such lanes.

@@ -32,18 +32,21 @@ TWINLENS_INLINE bool goes_past_caches(const Buffer& out, const In&... in) {
   return goes_past_caches(Rows{out.data, out.dtype, out.count / line, line, line}, in...);
 }
 
-// A whole register, to a multiple of its size in elements of T.
+// A whole register, or several, to a multiple of their size in elements of T.
 template <class I, class T>
 TWINLENS_INLINE void store_past_caches(Vec<I> v, T* p) {
 #if defined(__AVX__)
   alignas(64) T stored[Vec<I>::kWidth];
   v.store(stored);
-  if constexpr (sizeof stored == 64) {
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), _mm512_load_si512(stored));
-  } else if constexpr (sizeof stored == 32) {
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), _mm256_load_si256(reinterpret_cast<const __m256i*>(stored)));
-  } else {
+#if defined(__AVX512F__)
+  if constexpr (sizeof stored == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), _mm512_load_si512(stored));
+#endif
+  if constexpr (sizeof stored == 16) {
     _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm_load_si128(reinterpret_cast<const __m128i*>(stored)));
+  } else {
+    const auto* from = reinterpret_cast<const __m256i*>(stored);
+    auto* to = reinterpret_cast<__m256i*>(p);
+    for (std::size_t i = 0; i < sizeof stored / 32; ++i) _mm256_stream_si256(to + i, _mm256_load_si256(from + i));
   }
 #else
   v.store(p);
@@ -65,9 +68,17 @@ struct RowOutput {
     if (!past_caches) __builtin_prefetch(p, 1, 2);
   }
   template <class I, class T>
-  TWINLENS_INLINE void store(Vec<I> v, T* p, std::int64_t n = Vec<I>::kWidth) const {
-    if (past_caches && n == Vec<I>::kWidth) {
+  TWINLENS_INLINE void store(Vec<I> v, T* p) const {
+    if (past_caches) {
       store_past_caches<I>(v, p);
+    } else {
+      v.store(p);
+    }
+  }
+  template <class I, class T>
+  TWINLENS_INLINE void store(Vec<I> v, T* p, std::int64_t n) const {
+    if (n == Vec<I>::kWidth) {
+      store<I>(v, p);
     } else {
       store_lanes<I>(v, p, n);
     }

@@ -153,6 +153,9 @@ struct Vec {
   TWINLENS_INLINE static Vec fma(Vec a, Vec b, Vec c) { return a.raw * b.raw + c.raw; }
   // a * b - product, rounded once on every set: what the rounding of a * b left out.
   TWINLENS_INLINE static Vec residual(Vec a, Vec b, Vec product) {
+#if defined(__AVX2__)
+    if constexpr (kWidth == 8) return (Raw)_mm256_fmsub_ps((__m256)a.raw, (__m256)b.raw, (__m256)product.raw);
+#endif
     Raw r;
     for (int i = 0; i < kWidth; ++i) r[i] = __builtin_fmaf(a.raw[i], b.raw[i], -product.raw[i]);
     return r;
@@ -178,6 +181,9 @@ struct Vec {
   }
   TWINLENS_INLINE static Vec abs(Vec a) { return bits((Int)a.raw & 0x7FFFFFFF); }
   TWINLENS_INLINE static Vec sqrt(Vec a) {
+#if defined(__AVX2__)
+    if constexpr (kWidth == 8) return (Raw)_mm256_sqrt_ps((__m256)a.raw);
+#endif
     Raw r;
     for (int i = 0; i < kWidth; ++i) r[i] = __builtin_sqrtf(a.raw[i]);
     return r;
@@ -185,6 +191,9 @@ struct Vec {
   // mask lanes are all ones or all zeros
   TWINLENS_INLINE static Vec select(Int mask, Vec yes, Vec no) { return mask ? yes.raw : no.raw; }
   TWINLENS_INLINE static Vec bits(Int i) { return (Raw)i; }
+  // towards zero, and back
+  TWINLENS_INLINE static Int whole(Vec a) { return __builtin_convertvector(a.raw, Int); }
+  TWINLENS_INLINE static Vec number(Int i) { return __builtin_convertvector(i, Raw); }
 
   // --- reductions: a fixed tree, halves first ------------------------------------------------------------------------------------
   TWINLENS_INLINE float sum() const {
@@ -344,18 +353,21 @@ template <class I, class F>
 TWINLENS_INLINE Vec<I> max_lanes(std::int64_t count, F&& f) {
   return join_lanes<I>(count, Vec<I>(-__builtin_inff()), f, [](Vec<I> a, Vec<I> b) { return Vec<I>::max(a, b); });
 }
-// Loads or stores n <= kWidth elements; n == kWidth is known at compile time where it matters, after inlining.
+// Loads or stores n <= kWidth elements; n == kWidth is known at compile time where it matters, after inlining. (Several registers,
+// several.h, are always whole.)
 template <class I, class T>
 TWINLENS_INLINE Vec<I> load_lanes(const T* p, std::int64_t n, float fill = 0.0F) {
-  return n == Vec<I>::kWidth ? Vec<I>::load(p) : Vec<I>::load_partial(p, n, fill);
+  if constexpr (requires { Vec<I>::load_partial(p, n, fill); }) {
+    if (n != Vec<I>::kWidth) return Vec<I>::load_partial(p, n, fill);
+  }
+  return Vec<I>::load(p);
 }
 template <class I, class T>
 TWINLENS_INLINE void store_lanes(Vec<I> v, T* p, std::int64_t n) {
-  if (n == Vec<I>::kWidth) {
-    v.store(p);
-  } else {
-    v.store_partial(p, n);
+  if constexpr (requires { v.store_partial(p, n); }) {
+    if (n != Vec<I>::kWidth) return v.store_partial(p, n);
   }
+  v.store(p);
 }
 
 }  // namespace twinlens
