@@ -125,6 +125,27 @@ TEST_CASE("updates in backward and recomputed activations give the same run", "[
   CHECK_THROWS_WITH(train_as(o, "refused"), Catch::Contains("--grad-clip-norm") && Catch::Contains("--update-in-backward"));
 }
 
+TEST_CASE("updates in backward and products that round the weights themselves give the same run in bf16", "[train]") {
+  const RestoredThreads restored;
+  const TemporaryFolder folder;
+  const bool resnet = GENERATE(false, true);
+  INFO((resnet ? "ResNet" : "ViT"));
+  TrainOptions o = options_in(folder, resnet ? toy_resnet_json() : toy_vit_json());
+  o.grad_clip_norm = 0.0;
+  o.precision = "amp_bf16";
+  train_as(o, "plain");
+  o.weight_copies = false;
+  train_as(o, "no_copies");
+  check_equal_runs(o, "plain", "no_copies", 9);
+  CHECK(curve(o, "plain") == curve(o, "no_copies"));
+  o.update_in_backward = true;
+  train_as(o, "neither");
+  check_equal_runs(o, "plain", "neither", 9);
+  o.weight_copies = true;
+  train_as(o, "in_backward");
+  check_equal_runs(o, "plain", "in_backward", 9);
+}
+
 TEST_CASE("the same seed gives the same bytes for any number of threads and workers", "[train]") {
   const RestoredThreads restored;
   const TemporaryFolder folder;

@@ -70,7 +70,8 @@ struct MatmulNode final : Node {
   }
 
  private:
-  static void give(Gradients& grads, int i, const Tensor& input, std::int64_t batch, Matmul m) {
+  // The gradient of a leaf is f32, whatever copy of it was multiplied with.
+  void give(Gradients& grads, int i, const Tensor& input, std::int64_t batch, Matmul m) const {
     const Tensor block = grads.accumulator(i);
     if (block.defined() && block.shape() == input.shape() && input.rank() == 2) {
       sum_of_products(m, block, batch, true);
@@ -78,8 +79,8 @@ struct MatmulNode final : Node {
       return;
     }
     const bool summed = batch > 1 && input.rank() == 2;
-    Tensor d = batch == 0 ? zeros(input.shape(), input.dtype(), input.device())
-                          : empty(input.shape(), summed ? DType::f32 : input.dtype(), input.device());
+    const DType dtype = summed || inputs[static_cast<std::size_t>(i)].leaf != nullptr ? DType::f32 : input.dtype();
+    Tensor d = batch == 0 ? zeros(input.shape(), dtype, input.device()) : empty(input.shape(), dtype, input.device());
     if (summed) {
       sum_of_products(m, d, batch, false);
     } else {

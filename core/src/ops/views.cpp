@@ -61,6 +61,13 @@ struct CastNode final : Node {
   void release() override {}
 };
 
+// A copy, as the views it stands for: an f32 gradient of a rounded weight stays f32 on its way to the master.
+struct CloneNode final : Node {
+  const char* name() const override { return "clone"; }
+  void backward(const Tensor& dy, Gradients& grads) override { grads.add(0, dy); }
+  void release() override {}
+};
+
 template <class N, class Fill>
 Tensor finish(Tensor y, const Tensor& x, Fill fill) {
   if (!needs_grad({&x})) return y;
@@ -195,7 +202,7 @@ Tensor Tensor::to(Device device) const {
 
 Tensor Tensor::clone() const {
   Tensor y = copy_to(*this, dtype(), device());
-  return finish<CastNode>(std::move(y), *this, [&](CastNode& node) { node.dtype = dtype(); });
+  return finish<CloneNode>(std::move(y), *this, [](CloneNode&) {});
 }
 
 Tensor dense(const Tensor& x) { return x.is_dense() ? x : x.clone(); }

@@ -23,12 +23,9 @@ struct Parameter {
   bool defined() const { return value.defined(); }
   // The copy to multiply with: the shadow when computing in bf16 and there is one, else the master (which f16 products round themselves).
   const Tensor& operand(Compute compute) const { return compute == Compute::bf16 && shadow.defined() ? shadow : value; }
-  // The same for ops that take one dtype only: in f16, which has no shadow, a rounded copy.
-  Tensor rounded_operand(Compute compute) const {
-    if (compute == Compute::f16) return value.to(DType::f16);
-    return compute == Compute::bf16 && !shadow.defined() ? value.to(DType::bf16)
-                                                         : operand(compute);  // a model that is not trained has no copy
-  }
+  // The same for ops that take one dtype only: a rounded copy where there is no shadow (in f16, or of a model without copies). The
+  // gradient of one in bf16 goes to the master in f32, as a shadow's does.
+  Tensor rounded_operand(Compute compute) const;
 };
 
 class Visitor {
