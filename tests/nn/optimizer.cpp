@@ -164,6 +164,22 @@ TEST_CASE("Ema follows decay * average + (1 - decay) * value") {
   CHECK(got[0] > model.x.value.to_vector()[0]);  // it lags
 }
 
+TEST_CASE("Ema with a decay close to 1 leaves constant values to the bit and is not pulled off those it follows") {
+  const double decay = 0.99999;  // in f32 the weights 0.99999 and 0.00001 miss a sum of 1 by more than a thousandth of the latter
+  Vector model({0.1F, -2.3F, 1e-3F});
+  FlatParameters flat(collect(model), false);
+  Ema ema(flat, decay);
+  const std::vector<float> still = model.x.value.to_vector();
+  for (int step = 0; step < 2000; ++step) ema.update(flat);
+  CHECK(ema.average.slice(0, 0, 3).to_vector() == still);
+  // A step of the values, of which the average has come part of the way after so many updates.
+  flat.values.fill_(1.0);
+  for (int step = 0; step < 2000; ++step) ema.update(flat);
+  const double left = std::pow(decay, 2000);
+  const std::vector<float> got = ema.average.slice(0, 0, 3).to_vector();
+  for (std::size_t i = 0; i < 3; ++i) CHECK(got[i] == Approx(1.0 + left * (static_cast<double>(still[i]) - 1.0)).epsilon(2e-5));
+}
+
 TEST_CASE("Ema swaps in and out, shadow and parameters included") {
   Vector model({1.0F, 2.0F, 3.0F});
   FlatParameters flat(collect(model), true);

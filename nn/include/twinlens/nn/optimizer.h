@@ -58,7 +58,7 @@ void judge_step(const FlatParameters& parameters, const Tensor& loss, const Tens
 // min(1, max_norm / (norm + 1e-6)), torch.nn.utils.clip_grad_norm_'s factor; 1 when max_norm is 0 (off).
 float clip_factor(double norm, double max_norm);
 
-// Exponential moving average of the parameter values: average = decay * average + (1 - decay) * value.
+// Exponential moving average of the parameter values: average += (1 - decay) * (value - average). What stands still stays, to the bit.
 class Ema {
  public:
   Ema(const FlatParameters& parameters, double decay);
