@@ -1,4 +1,5 @@
 // Rules of the text itself.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <map>
 #include <regex>
@@ -75,6 +76,22 @@ TEST_CASE("the op list and the kCuda flags say the same") {
       INFO("struct " << args);
       CHECK(((*found)[2] == "true") == has_cuda);
       CHECK((text.find("void launch(Cuda, Stream&, const " + args + "&);") != std::string::npos) == has_cuda);
+    }
+  }
+}
+
+// In a header that is not installed a user's #include, or one of another header's, ends.
+TEST_CASE("every public header is installed") {
+  const std::map<std::string, bool> ops = listed_ops();
+  for (const char* floor : {"kernels", "core", "nn", "clip"}) {
+    const std::vector<std::string> lines = read_lines(kRoot / floor / "CMakeLists.txt");
+    for (const SourceFile& file : sources({floor})) {
+      if (file.path.find("/include/twinlens/") == std::string::npos) continue;
+      const std::filesystem::path path(file.path);
+      if (file.floor() == "kernels" && ops.count(path.stem().string()) != 0) continue;  // from the list
+      const std::string listed = path.lexically_relative(floor).string();
+      INFO(file.path);
+      CHECK(std::any_of(lines.begin(), lines.end(), [&](const std::string& line) { return line.find(listed) != std::string::npos; }));
     }
   }
 }

@@ -2,6 +2,7 @@
 #include <twinlens/core/autograd.h>
 #include <twinlens/core/ops.h>
 #include <twinlens/core/tensor.h>
+#include <twinlens/kernels/matmul.h>
 
 int main() {
   using namespace twinlens;
