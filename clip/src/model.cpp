@@ -24,6 +24,7 @@ std::variant<VisionTransformer, ModifiedResNet> make_image_tower(const ModelConf
 }  // namespace
 
 Tensor ImageTower::operator()(const Tensor& images, const Context& context, const PatchSelection& patches) const {
+  check(images.rank() == 4 && images.size(3) == 3, "visual", "images must be (B, S, S, 3), channels last", {{"images", images}});
   if (const auto* vit = std::get_if<VisionTransformer>(&body)) return (*vit)(images, context, patches);
   check(!patches.defined(), "visual", "a ResNet has no patches to choose from", {{"images", images}});
   return std::get<ModifiedResNet>(body)(images, context);

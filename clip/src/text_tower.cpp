@@ -127,10 +127,16 @@ void TextTower::initialize(const Initializer& init) {
 
 Tensor TextTower::operator()(const TokenBatch& captions, const Context& context) const {
   const Scope scope("text");
+  const std::int64_t context_length = positional_embedding.value.size(0);
+  // (On a card nobody would look at the positions, and rows behind the table be read.)
+  check(captions.offsets.longest() <= context_length, "text",
+        "a caption of " + std::to_string(captions.offsets.longest()) + " tokens is longer than the context of " +
+            std::to_string(context_length) + "; cut it first, as tokenize() does",
+        {{"ids", captions.ids}, {"positional_embedding", positional_embedding.value}});
   const Tensor x = add(token_embedding(captions.ids), index_select(positional_embedding.value, 0, captions.positions));  // (N, W)
   const Scope inner("transformer");
   if (!causal) {
-    check(x.size(0) == captions.captions() * positional_embedding.value.size(0), "text",
+    check(x.size(0) == captions.captions() * context_length, "text",
           "a tower without causal mask reads padding too; pad every caption to the context length with batch_captions()",
           {{"ids", captions.ids}, {"positional_embedding", positional_embedding.value}});
   }

@@ -299,6 +299,20 @@ TEST_CASE("models: captions as a tower reads them") {
   CHECK(batch_captions(c, {{22, 7, 23}}).ids.to_ints() == std::vector<std::int64_t>{22, 7, 23});
 }
 
+TEST_CASE("models: pictures with their channels first, and captions longer than the context, are refused by that name") {
+  for (const auto& [name, config] : small_models()) {
+    INFO(name);
+    const Clip model(config, 3);
+    const std::int64_t size = config.vision.image_size;
+    CHECK_THROWS_WITH(model.encode_image(full({1, 3, size, size}, 0.0)), Catch::Contains("images must be (B, S, S, 3), channels last"));
+    CHECK_THROWS_WITH(model.encode_image(full({size, size, 3}, 0.0)), Catch::Contains("images must be (B, S, S, 3), channels last"));
+    const auto length = static_cast<std::size_t>(config.text.context_length);
+    CHECK_THROWS_WITH(
+        model.encode_text(pack_captions({{1, 2}, std::vector<std::int32_t>(length + 1, 1)})),
+        Catch::Contains("a caption of " + std::to_string(length + 1) + " tokens is longer than the context of " + std::to_string(length)));
+  }
+}
+
 TEST_CASE("models: padding that the text tower reads is the tokenizer's") {
   ModelConfig c = *builtin_model_config("ViT-B-32");
   c.text.pad_id = 5;
