@@ -92,6 +92,8 @@ std::string read_pipe(const std::string& path) {
 }  // namespace
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  // The temporary one beside it would have a name, and only the renaming fail, after all the work.
+  if (path_.empty()) throw FileError("a file without a name; ''; give the name of a file");
   std::error_code error;
   if (const auto target = std::filesystem::canonical(path_, error); !error && std::filesystem::is_symlink(path_, error)) {
     path_ = target.string();

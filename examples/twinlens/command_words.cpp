@@ -29,6 +29,8 @@ std::string missing_value(const CLI::App& app, const std::vector<std::string>& w
     if (++i < words.size() && flag_of(app, words[i]) != nullptr) {
       return name + " needs a value, and " + words[i] + " is a flag (" + name + "=" + words[i] + " would take it for the value)";
     }
+    // (Of others it is as good as none: scripts write --resume "$RESUME".)
+    if (i < words.size() && words[i].empty() && flag->get_required()) return name + " needs a value, and the one given is empty";
   }
   return {};
 }

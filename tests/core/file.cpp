@@ -122,6 +122,7 @@ TEST_CASE("file errors name the file and the remedy") {
   CHECK_THROWS_WITH(read_file(folder.path()), Catch::Contains("not a folder"));
   CHECK_THROWS_WITH(MappedFile(folder.path()), Catch::Contains("Is a directory; '" + folder.path() + "'; give a file, not a folder"));
   CHECK_THROWS_WITH(AtomicFile(folder.path()), Catch::Contains("not a file but a folder; '" + folder.path() + "'"));
+  CHECK_THROWS_WITH(AtomicFile(""), Catch::Contains("a file without a name; ''; give the name of a file"));
   CHECK(folder.names().empty());
   atomic_write(folder / "short", "12345");
   char bytes[8];

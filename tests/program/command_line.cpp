@@ -97,6 +97,8 @@ TEST_CASE("a flag whose value is missing does not take the flag behind it for on
           "--text needs a value, and --top is a flag (--text=--top would take it for the value)");
   refused({"train", "--train-data", "x", "--name", "--resume=latest"}, "--name needs a value, and --resume=latest is a flag");
   refused({"train", "--train-data", "x", "--name=", "--flip"}, "--name needs a value, and there is none behind its =");
+  refused({"embed", "--model", "x", "--texts", "x", "--output", ""}, "--output needs a value, and the one given is empty");
+  refused({"train", "--train-data", "", "--name", ""}, "--train-data needs a value, and the one given is empty");
   refused({"train", "--train-data", "x", "-batch-size", "4"}, "unknown flag -batch-size; did you mean --batch-size?");
   refused({"rank", "--model", "x", "--text", "x", "-a.png"}, "unknown flag -a.png; did you mean ");
   const Outcome o = run({"rank", "--model", trained_model().model, "--text=--top", "--json", picture(0)});
