@@ -73,11 +73,19 @@ void check_place(const std::string& folder) {
   }
 }
 
-// A folder for files that are not done, which goes with them.
+constexpr const char* kNew = ".new-";
+
+// A folder for files that are not done, which goes with them. Those of a process that was killed lie about as large as an index until the
+// next one is made, who has the folder to itself.
 struct NewFiles {
   std::string path;
-  explicit NewFiles(const std::string& folder) : path(within(folder, ".new-") + std::to_string(::getpid())) {
+  explicit NewFiles(const std::string& folder) : path(within(folder, kNew) + std::to_string(::getpid())) {
     std::error_code error;
+    std::vector<fs::path> left;
+    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+      if (it->path().filename().string().starts_with(kNew)) left.push_back(it->path());
+    }
+    for (const fs::path& old : left) fs::remove_all(old, error);
     fs::create_directories(path, error);
     if (error) throw FileError("folder cannot be made: " + error.message() + "; " + path + "; check permissions and free space");
   }
@@ -89,6 +97,23 @@ struct NewFiles {
   NewFiles& operator=(const NewFiles&) = delete;
 };
 
+// A folder that was made for an index goes again where none came into it.
+struct IndexFolder {
+  std::string path;
+  bool is_new = false;
+  explicit IndexFolder(const std::string& folder) : path(folder) {
+    std::error_code error;
+    is_new = fs::create_directories(path, error);
+    if (error) throw FileError("folder cannot be made: " + error.message() + "; " + path + "; check permissions and free space");
+  }
+  ~IndexFolder() {
+    std::error_code has_files;
+    if (is_new) fs::remove(path, has_files);
+  }
+  IndexFolder(const IndexFolder&) = delete;
+  IndexFolder& operator=(const IndexFolder&) = delete;
+};
+
 }  // namespace
 
 IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
@@ -96,8 +121,7 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
                         const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip) {
   std::error_code error;
   check_place(folder);
-  fs::create_directories(folder, error);
-  if (error) throw FileError("folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
+  const IndexFolder place(folder);
   const RunLock lock(folder, "is making an index in this folder", "choose another --index");
   EmbedOptions unit = options;
   unit.normalize = true;

@@ -62,8 +62,10 @@ Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptio
 // Where a path leads, however it is written.
 std::filesystem::path place_of(const std::string& path) {
   std::error_code unreadable;
-  const std::filesystem::path place = std::filesystem::weakly_canonical(path, unreadable);
-  return unreadable ? std::filesystem::path(path).lexically_normal() : place;
+  // (Of a path whose first part is not there weakly_canonical() would stay relative.)
+  const std::filesystem::path absolute = std::filesystem::absolute(path, unreadable);
+  const std::filesystem::path place = std::filesystem::weakly_canonical(absolute, unreadable);
+  return unreadable ? absolute.lexically_normal() : place;
 }
 
 bool is_file(const std::string& path) {

@@ -1,3 +1,5 @@
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
 #include <iostream>
@@ -80,12 +82,15 @@ int tokenize(const TokenizeFlags& flags, bool context_given) {
     print_text(out);
     out.clear();
   }
+  if (std::cin.bad())
+    throw FileError(std::string("standard input cannot be read: ") + std::strerror(errno) + "; stdin; give it lines of text");
   if (flags.json) out += "]\n";
   print_text(out);
   return 0;
 }
 
 int train(const TokenizeFlags& flags) {
+  if (!flags.model.empty()) return wrong_usage("--train makes a vocabulary and takes no --model", "tokenize");
   if (flags.output.empty()) return wrong_usage("--train needs --output, the folder for vocab.json and merges.txt", "tokenize");
   std::ifstream corpus = open_lines(flags.train);
   BpeTrainer trainer(flags.cleaning.empty() ? Cleaning::ftfy : parse_cleaning(flags.cleaning));
@@ -117,14 +122,20 @@ Action add_tokenize(CLI::App& app) {
          "none, ftfy (as open_clip), whitespace or canonicalize; default: the model's, which is ftfy for CLIP; without --model none")
       ->check(CLI::IsMember({"none", "ftfy", "lower", "whitespace", "canonicalize"}));
   app.add_option("--train", flags->train, "Trains a byte-pair vocabulary on the lines of this file instead");
-  app.add_option("--vocab-size", flags->vocab_size, "--train: 512 byte symbols, the merges, start and end")->capture_default_str();
+  CLI::Option* size = app.add_option("--vocab-size", flags->vocab_size, "--train: 512 byte symbols, the merges, start and end");
+  size->capture_default_str();
   app.add_option("--output", flags->output, "--train: folder for vocab.json and merges.txt");
   app.add_flag("--json", flags->json, "One array of arrays");
   app.footer(
       "Examples:\n  echo 'a photo of a cat' | twinlens tokenize\n"
       "  twinlens tokenize --train captions.txt --vocab-size 4096 --output vocabulary/\n"
       "  twinlens tokenize --model vocabulary/ < captions.txt");
-  return [flags, context] { return flags->train.empty() ? tokenize(*flags, context->count() > 0) : train(*flags); };
+  return [flags, context, size] {
+    if (!flags->train.empty()) return train(*flags);
+    if (!flags->output.empty()) return wrong_usage("--output goes with --train; ids go to stdout", "tokenize");
+    if (size->count() > 0) return wrong_usage("--vocab-size goes with --train; --model names a vocabulary that is there", "tokenize");
+    return tokenize(*flags, context->count() > 0);
+  };
 }
 
 }  // namespace twinlens::program

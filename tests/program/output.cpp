@@ -55,6 +55,17 @@ TEST_CASE("tokenize stops at the first write that fails, however much is still t
   CHECK(read_file(folder / "status") == "1\n");
 }
 
+TEST_CASE("tokenize: stdin that cannot be read is an error, not the end of the lines", "[program]") {
+  const TemporaryFolder folder;
+  for (const std::string input : {"</", "<&-"}) {  // a folder, and nothing
+    write_text(folder / "script",
+               std::string(TWINLENS_PROGRAM) + " tokenize " + input + " 2>" + (folder / "said") + "; echo $? >" + (folder / "status"));
+    CHECK(std::system(("sh " + (folder / "script")).c_str()) == 0);
+    CHECK(read_file(folder / "status") == "1\n");
+    CHECK_THAT(read_file(folder / "said"), Contains("error: standard input cannot be read: "));
+  }
+}
+
 TEST_CASE("names that are not UTF-8 come out of --json as U+FFFD", "[program]") {
   const TemporaryFolder folder;
   const std::string bad = "caf\xe9", name = std::string("caf") + kReplacement;

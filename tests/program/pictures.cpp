@@ -143,6 +143,12 @@ TEST_CASE("embed looks at the places that it writes to before it works, and keep
   refused({"--output", dir, "--images", image, last}, is_folder);
   refused({"--output", folder / "out", "--names", dir, "--images", image, last}, is_folder);
   refused({"--output", "/dev/null", "--images", image, last}, "not a file but a device");
+  // However the one file is written, also where it is not there yet.
+  const fs::path before = fs::current_path();
+  fs::current_path(folder.path());
+  refused({"--output", "./same", "--names", "same", "--images", image}, "names and embeddings would be one file; --output, --names same");
+  fs::current_path(before);
+  CHECK_FALSE(fs::exists(folder / "same"));
   refused({"--output", image, "--images", last, folder / "./0.png"}, "the file is read, and would be replaced; --output " + image);
   refused({"--output", folder / "out", "--names", texts, "--texts", texts}, "the file is read, and would be replaced; --names " + texts);
   CHECK(read_file(image) == read_file(picture(0)));
@@ -268,6 +274,24 @@ TEST_CASE("a second index into the same folder at the same time is refused", "[p
   CHECK(run(words).status == 0);
 }
 
+TEST_CASE("index leaves nothing that is no index: no folder for no picture, no files of a process that was killed", "[program]") {
+  const TemporaryFolder folder;
+  fs::create_directories(folder / "none");
+  const Words to{"index", "--model", trained_model().model, "--index", folder / "index"};
+  const auto with = [&](const std::string& source) {
+    Words words = to;
+    words.push_back(source);
+    return run(words).status;
+  };
+  CHECK(with(folder / "none") == 1);
+  CHECK_FALSE(fs::exists(folder / "index"));
+  fs::create_directories(folder / "index/.new-1");
+  write_text(folder / "index/.new-1/embeddings.safetensors", "half an index");
+  CHECK(with(picture(0)) == 0);
+  CHECK_FALSE(fs::exists(folder / "index/.new-1"));
+  CHECK(fs::exists(folder / "index/index.json"));
+}
+
 // Pictures whose features depend on how they are decoded: odd.jpg is three times the size of the model's input and lies on its side.
 TEST_CASE("an index knows how its pictures were decoded, and a search decodes its own so", "[program]") {
   const TemporaryFolder folder;
@@ -358,6 +382,16 @@ TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") 
   const Outcome none = run({"tokenize", "--train", folder / "corpus.txt"});
   CHECK(none.status == 2);
   CHECK_THAT(none.err, Contains("--train needs --output"));
+  for (const Words& words : {Words{"--output", folder / "made"}, Words{"--vocab-size", "600"},
+                             Words{"--train", folder / "corpus.txt", "--output", folder / "none", "--model", folder / "made"}}) {
+    Words all{"tokenize"};
+    all.insert(all.end(), words.begin(), words.end());
+    const Outcome unused = run(all);
+    INFO(unused.err);
+    CHECK(unused.status == 2);
+    CHECK_THAT(unused.err, Contains("error: ") && Contains("--train"));
+  }
+  CHECK_FALSE(fs::exists(folder / "none"));
   write_text(folder / "blank.txt", " \n\n");
   const Outcome blank = run({"tokenize", "--train", folder / "blank.txt", "--output", folder / "blank"});
   CHECK(blank.status == 1);
