@@ -187,6 +187,9 @@ TEST_CASE("decode: a BMP's rows from either end, and the byte that is no alpha")
   CHECK(decode_image(bmp(2, pixels), "up.bmp").rgb == std::vector<std::uint8_t>{6, 5, 4, 3, 2, 1});
   CHECK(decode_image(bmp(-2, pixels), "down.bmp").rgb == std::vector<std::uint8_t>{3, 2, 1, 6, 5, 4});
   CHECK_THROWS_WITH(decode_image(bmp(2, pixels.substr(0, 7)), "cut.bmp"), Catch::Contains("damaged picture (it ends early); cut.bmp"));
+  std::string packed = bmp(2, pixels);
+  packed[30] = 1;
+  CHECK_THROWS_WITH(decode_image(packed, "packed.bmp"), "a packed BMP (by run lengths, mostly) is not read; packed.bmp; save it as PNG");
 }
 
 TEST_CASE("decode: pictures that are not packed and end early are refused") {

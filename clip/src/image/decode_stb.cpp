@@ -39,11 +39,15 @@ std::int64_t little_endian(std::string_view bytes, std::size_t at, std::size_t c
 bool is_bmp(std::string_view bytes) { return bytes.starts_with("BM"); }
 constexpr std::size_t kBmpHeader = 14, kBmpBits = 28, kBmpCompression = 30;
 
+bool bmp_is_packed(std::string_view bytes) {
+  const std::int64_t compression = little_endian(bytes, kBmpCompression, 4);
+  return little_endian(bytes, kBmpHeader, 4) >= 40 && compression != 0 && compression != 3;
+}
+
 // How long a picture that is not packed must be; 0 of others. stb_image takes what is missing from memory that nobody has written.
 std::int64_t least_size(std::string_view bytes, std::int64_t width, std::int64_t height, int channels) {
   if (is_bmp(bytes)) {
-    const std::int64_t compression = little_endian(bytes, kBmpCompression, 4);
-    if (little_endian(bytes, kBmpHeader, 4) < 40 || (compression != 0 && compression != 3)) return 0;
+    if (little_endian(bytes, kBmpHeader, 4) < 40 || bmp_is_packed(bytes)) return 0;
     const std::int64_t row = (width * little_endian(bytes, kBmpBits, 2) + 31) / 32 * 4;
     return little_endian(bytes, 10, 4) + row * height;
   }
@@ -123,6 +127,8 @@ Image decode_stb(std::string_view bytes, std::string_view source, const DecodeOp
       const std::string pixels = std::to_string(png_width) + " x " + std::to_string(png_height) + " pixels";
       throw_damaged("picture", pixels + " are promised and cannot be read", source);
     }
+    if (is_bmp(bytes) && bmp_is_packed(bytes))
+      throw FileError("a packed BMP (by run lengths, mostly) is not read; " + std::string(source) + "; save it as PNG");
     if (known) throw_damaged("picture", reason(), source);
     throw FileError("not a picture of a known format; " + std::string(source) + "; this build reads " + image_formats());
   }
