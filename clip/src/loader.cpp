@@ -286,6 +286,15 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   if (!(options.max_skipped >= 0.0)) {
     throw ConfigError("loader: " + std::to_string(options.max_skipped) + " is no share; --max-skipped; give a number from 0 to 1");
   }
+  // Without a batch there is no number of batches, and without workers next() would wait for ever.
+  const auto must = [](bool is_so, const std::string& what, const char* remedy) {
+    if (!is_so) throw ConfigError("loader: " + what + "; LoaderOptions; " + remedy);
+  };
+  must(data != nullptr && tokenizer != nullptr, "no dataset or no tokenizer", "give both");
+  must(options.batch_size >= 1, "batch_size is " + std::to_string(options.batch_size), "give at least 1");
+  must(options.workers >= 1, "workers is " + std::to_string(options.workers), "give at least 1: batches are made by threads of their own");
+  must(options.rank >= 0 && options.rank < options.world, "rank " + std::to_string(options.rank) + " of " + std::to_string(options.world),
+       "give a rank from 0 to below world");
   work_->data = std::move(data);
   work_->tokenizer = std::move(tokenizer);
   work_->options = options;

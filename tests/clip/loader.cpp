@@ -79,6 +79,19 @@ void check_equal(const LoadedBatch& a, const LoadedBatch& b) {
   CHECK(std::equal(a.pixels.data<std::uint8_t>(), a.pixels.data<std::uint8_t>() + a.pixels.count(), b.pixels.data<std::uint8_t>()));
 }
 
+TEST_CASE("a loader without batches, workers or a place among the ranks is refused", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(22);
+  const auto refused = [&](const LoaderOptions& o, const std::string& message) {
+    CHECK_THROWS_WITH(Loader(data, tokenizer(), o), Catch::Contains("loader: " + message));
+  };
+  refused(options_of(0, 1), "batch_size is 0; LoaderOptions; give at least 1");
+  refused(options_of(2, 0), "workers is 0; LoaderOptions; give at least 1");
+  LoaderOptions second = options_of(2, 1);
+  second.rank = 1;
+  refused(second, "rank 1 of 1; LoaderOptions; ");
+  CHECK_THROWS_WITH(Loader(nullptr, tokenizer(), options_of(2, 1)), Catch::Contains("loader: no dataset or no tokenizer"));
+}
+
 TEST_CASE("batches do not depend on the number of workers", "[loader]") {
   const auto data = std::make_shared<MemoryDataset>(22);
   data->slow_even = true;
