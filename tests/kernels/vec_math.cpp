@@ -6,9 +6,12 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/every_set.h"
+
+#include "twinlens/kernels/unary.h"
 
 namespace twinlens::test {
 namespace {
@@ -166,6 +169,35 @@ TEST_CASE("elementary functions at the ends", "[math]") {
         CHECK(std::isnan(y));
       } else {
         CHECK(y == end.y);
+      }
+    }
+  });
+}
+
+// Sets that take several registers at a time round all of them at once, where no lane is NaN.
+TEST_CASE("a NaN in bf16 stays NaN, and in its place", "[math]") {
+  constexpr std::size_t count = 67;
+  std::vector<bf16> x(count), plain(count), y(count);
+  for (std::size_t i = 0; i < count; ++i) x[i].bits = static_cast<std::uint16_t>((i % 2 << 15) + 0x3E00 + 7 * i);
+  const auto run_gelu = [&](std::vector<bf16>& out) {
+    const auto n = static_cast<std::int64_t>(count);
+    run(current_stream(kCpu), UnaryForward{UnaryFunction::gelu, {x.data(), DType::bf16, n}, {out.data(), DType::bf16, n}});
+  };
+  on_every_set([&] {
+    run_gelu(plain);
+    for (std::size_t lane = 0; lane < count; ++lane) {
+      for (const std::uint16_t nan : {std::uint16_t{0x7F81}, std::uint16_t{0xFFFF}}) {
+        const bf16 kept = std::exchange(x[lane], bf16{nan});
+        run_gelu(y);
+        x[lane] = kept;
+        for (std::size_t i = 0; i < count; ++i) {
+          INFO("NaN in lane " << lane << ", lane " << i);
+          if (i == lane) {
+            CHECK((y[i].bits & 0x7FFF) > 0x7F80);
+          } else {
+            CHECK(y[i].bits == plain[i].bits);
+          }
+        }
       }
     }
   });
