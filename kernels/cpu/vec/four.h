@@ -1,7 +1,8 @@
 #pragma once
 // Four registers as one, operation by operation. An elementwise function is one long chain of operations that wait for each other: of
 // registers one behind the other a processor holds three or four chains at a time, and waits with them; of four side by side it always has
-// something to do. A lane comes out the same either way.
+// something to do. A lane comes out the same either way, which is why operands are passed by value and no loop goes over the parts: a part
+// that lies in memory between two operations, as it does in the -O1 of the sanitizer builds, has its a * b + c rounded twice.
 
 #include "kernels/cpu/vec/vec.h"
 
@@ -29,9 +30,7 @@ struct Parts {
   R part[kCount];
   template <class S>
   TWINLENS_INLINE explicit operator Parts<S>() const {
-    Parts<S> r;
-    for (int i = 0; i < kCount; ++i) r.part[i] = (S)part[i];
-    return r;
+    return {{(S)part[0], (S)part[1], (S)part[2], (S)part[3]}};
   }
 };
 template <class A>
@@ -41,7 +40,7 @@ concept AnyParts = requires(A a) {
 
 // f of the parts, one after the other; of what has no parts, itself every time.
 template <class A>
-TWINLENS_INLINE auto part_of(const A& a, [[maybe_unused]] int i) {
+TWINLENS_INLINE auto part_of(A a, [[maybe_unused]] int i) {
   if constexpr (AnyParts<A>) {
     return a.part[i];
   } else {
@@ -49,51 +48,50 @@ TWINLENS_INLINE auto part_of(const A& a, [[maybe_unused]] int i) {
   }
 }
 template <class F, AnyParts A, class... B>
-TWINLENS_INLINE auto each_part(F&& f, const A& a, const B&... b) {
-  Parts<decltype(f(a.part[0], part_of(b, 0)...))> r;
-  for (int i = 0; i < A::kCount; ++i) r.part[i] = f(a.part[i], part_of(b, i)...);
-  return r;
+TWINLENS_INLINE auto each_part(F f, A a, B... b) {
+  return Parts<decltype(f(a.part[0], part_of(b, 0)...))>{
+      {f(a.part[0], part_of(b, 0)...), f(a.part[1], part_of(b, 1)...), f(a.part[2], part_of(b, 2)...), f(a.part[3], part_of(b, 3)...)}};
 }
-TWINLENS_INLINE auto operator+(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator+(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x + y; }, a, b);
 }
-TWINLENS_INLINE auto operator-(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator-(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x - y; }, a, b);
 }
-TWINLENS_INLINE auto operator*(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator*(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x * y; }, a, b);
 }
-TWINLENS_INLINE auto operator/(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator/(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x / y; }, a, b);
 }
-TWINLENS_INLINE auto operator&(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator&(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x & y; }, a, b);
 }
-TWINLENS_INLINE auto operator|(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator|(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x | y; }, a, b);
 }
-TWINLENS_INLINE auto operator<<(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator<<(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x << y; }, a, b);
 }
-TWINLENS_INLINE auto operator>>(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator>>(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x >> y; }, a, b);
 }
-TWINLENS_INLINE auto operator<(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator<(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x < y; }, a, b);
 }
-TWINLENS_INLINE auto operator<=(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator<=(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x <= y; }, a, b);
 }
-TWINLENS_INLINE auto operator>(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator>(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x > y; }, a, b);
 }
-TWINLENS_INLINE auto operator>=(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator>=(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x >= y; }, a, b);
 }
-TWINLENS_INLINE auto operator==(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator==(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x == y; }, a, b);
 }
-TWINLENS_INLINE auto operator!=(const AnyParts auto& a, const auto& b) {
+TWINLENS_INLINE auto operator!=(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x != y; }, a, b);
 }
 
@@ -108,16 +106,13 @@ struct Vec<Four<I>> {
 
   TWINLENS_INLINE Vec() = default;
   TWINLENS_INLINE Vec(Raw r) : raw(r) {}
-  TWINLENS_INLINE Vec(float x) {
-    for (auto& part : raw.part) part = Part(x).raw;
-  }
+  TWINLENS_INLINE Vec(Part a, Part b, Part c, Part d) : raw{{a.raw, b.raw, c.raw, d.raw}} {}
+  TWINLENS_INLINE Vec(float x) : Vec(Part(x), Part(x), Part(x), Part(x)) {}
   TWINLENS_INLINE Part part(int i) const { return raw.part[i]; }
 
   template <class T>
   TWINLENS_INLINE static Vec load(const T* p) {
-    Vec r;
-    for (int i = 0; i < Raw::kCount; ++i) r.raw.part[i] = Part::load(p + i * Part::kWidth).raw;
-    return r;
+    return Vec(Part::load(p), Part::load(p + Part::kWidth), Part::load(p + 2 * Part::kWidth), Part::load(p + 3 * Part::kWidth));
   }
   template <class T>
   TWINLENS_INLINE void store(T* p) const {
