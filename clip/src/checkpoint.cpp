@@ -51,15 +51,6 @@ void remove_leftovers(const fs::path& checkpoints) {
   for (const fs::path& path : found) fs::remove_all(path, ignored);
 }
 
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) {
-    throw FileError("checkpoint: the folder cannot be made: " + error.message() + "; " + folder.string() +
-                    "; check permissions and free space");
-  }
-}
-
 // Copies on the host, into the tensors that are there from the last time.
 void copy_tensors(const StateDict& from, StateDict& to) {
   const NoGrad guard;
@@ -163,7 +154,7 @@ void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& sna
     fs::remove_all(temporary, ignored);
     throw;
   }
-  atomic_write((checkpoints / "latest").string(), final_folder.filename().string() + "\n");
+  atomic_write((checkpoints / kLatest).string(), final_folder.filename().string() + "\n");
   move_abandoned(checkpoints, state.step);
   const std::vector<fs::path> all = list_checkpoints(checkpoints);
   for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep_last)); i < all.size(); ++i) {

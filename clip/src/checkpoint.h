@@ -90,6 +90,9 @@ class CheckpointWriter {
 // Restores everything. Throws FileError when a file is missing or damaged, ConfigError when it is of another model.
 TrainState load_checkpoint(const std::filesystem::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema);
 
+// The file beside a run's checkpoints that holds the newest one's name.
+inline constexpr const char* kLatest = "latest";
+
 // Checkpoint folders of a run, newest first.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "clip/src/checkpoint.h"
 #include "clip/src/config_reader.h"
 
 #include "twinlens/clip/nearest_name.h"
@@ -395,7 +396,7 @@ ModelConfig find_model_config(const std::string& name_or_path, const std::string
   std::error_code ignored;
   if (!weights_file(name_or_path).empty()) return find_source(name_or_path, flag).config;
   if (std::filesystem::is_directory(path, ignored)) path /= "open_clip_config.json";
-  if (std::filesystem::is_regular_file(path, ignored)) {
+  if (std::filesystem::is_regular_file(path, ignored) && path.filename() != kLatest) {
     std::ifstream file(path);
     std::stringstream text;
     text << file.rdbuf();
@@ -403,7 +404,7 @@ ModelConfig find_model_config(const std::string& name_or_path, const std::string
     return parse_model_config(text.str(), path.string());
   }
   if (const std::string inside = model_inside(name_or_path); !inside.empty()) {
-    throw ConfigError("'" + name_or_path + "' is a folder of training, not a model; " + flag + "; its model is in " + inside);
+    throw ConfigError("'" + name_or_path + "' belongs to a training run and is no model; " + flag + "; its model is in " + inside);
   }
   const bool is_there = std::filesystem::exists(name_or_path, ignored);
   if (is_there || name_or_path.find('/') != std::string::npos || name_or_path.ends_with(".json")) {

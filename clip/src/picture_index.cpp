@@ -13,6 +13,7 @@
 #include "clip/src/run_lock.h"
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
 
@@ -86,8 +87,7 @@ struct NewFiles {
       if (it->path().filename().string().starts_with(kNew)) left.push_back(it->path());
     }
     for (const fs::path& old : left) fs::remove_all(old, error);
-    fs::create_directories(path, error);
-    if (error) throw FileError("folder cannot be made: " + error.message() + "; " + path + "; check permissions and free space");
+    make_folder(path);
   }
   ~NewFiles() {
     std::error_code ignored;
@@ -100,12 +100,8 @@ struct NewFiles {
 // A folder that was made for an index goes again where none came into it.
 struct IndexFolder {
   std::string path;
-  bool is_new = false;
-  explicit IndexFolder(const std::string& folder) : path(folder) {
-    std::error_code error;
-    is_new = fs::create_directories(path, error);
-    if (error) throw FileError("folder cannot be made: " + error.message() + "; " + path + "; check permissions and free space");
-  }
+  bool is_new;
+  explicit IndexFolder(const std::string& folder) : path(folder), is_new(make_folder(folder)) {}
   ~IndexFolder() {
     std::error_code has_files;
     if (is_new) fs::remove(path, has_files);

@@ -184,12 +184,6 @@ void resize_positions(StateDict& weights, const Clip& model) {
   resize("positional_embedding", c.text.context_length, [&](const Tensor& x) { return resize_text_positions(x, c.text.context_length); });
 }
 
-void make_folder(const std::string& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw FileError("model folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
-}
-
 std::map<std::string, std::string> metadata_of(const ModelConfig& config) {
   return {{"format", "pt"}, {kActivationKey, config.quick_gelu ? "quick_gelu" : config.text.gelu_tanh ? "gelu_tanh" : "gelu"}};
 }
@@ -218,7 +212,8 @@ std::string weights_file(const std::string& model) {
 }
 
 std::string model_inside(const std::string& folder) {
-  const fs::path path = fs::path(folder).lexically_normal();
+  fs::path path = fs::path(folder).lexically_normal();
+  if (path.filename() == kLatest && is_file(path)) path = path.parent_path();
   if (const fs::path model = path / "model"; !weights_files(model.string()).empty()) return model.string();
   for (const fs::path& checkpoints : {path / "checkpoints", path}) {
     for (const fs::path& checkpoint : list_checkpoints(checkpoints)) {
@@ -236,7 +231,7 @@ ModelSource look_at(const std::string& model, const std::string& flag) {
   source.weights = weights_files(model);
   if (source.weights.empty()) {
     if (const std::string inside = model_inside(model); !inside.empty()) {
-      throw ConfigError("'" + model + "' is a folder of training, not a model; " + flag + "; its model is in " + inside);
+      throw ConfigError("'" + model + "' belongs to a training run and is no model; " + flag + "; its model is in " + inside);
     }
     const bool known = fs::exists(status_of(model)) || builtin_model_config(model).has_value();
     throw ConfigError("model '" + model + (known ? "' has no weights; " : "' is not there; ") + flag + "; give a model folder with " +

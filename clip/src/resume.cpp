@@ -64,7 +64,7 @@ std::vector<fs::path> candidates_of(const fs::path& folder, const std::string& r
   std::error_code unreadable;
   if (!fs::exists(path, unreadable)) refuse("there is no such checkpoint");
   if (!fs::is_directory(path, unreadable)) {
-    if (path.filename() != "latest") refuse("a file is no checkpoint");
+    if (path.filename() != kLatest) refuse("a file is no checkpoint");
     std::string name = read_file(path.string());  // (of a folder beside it)
     name.erase(name.find_last_not_of(" \r\n") + 1);
     if (name.empty() || !fs::is_directory(path.parent_path() / name, unreadable)) refuse("the checkpoint '" + name + "' is not there");

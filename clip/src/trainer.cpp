@@ -91,9 +91,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   }
   prepare_model();
   prepare_steps();
-  std::error_code error;
-  fs::create_directories(folder_, error);
-  if (error) throw FileError("run folder cannot be made: " + error.message() + "; " + folder_.string() + "; choose another --logs");
+  make_folder(folder_.string());
   if (lock_ == nullptr) lock_ = std::make_unique<RunLock>(folder_);
   log_ = std::make_unique<RunLog>(folder_, o_.report_to == "tensorboard");
   live_report_ = std::make_unique<LiveReport>(folder_, o_.report_seconds);

@@ -204,6 +204,13 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<char*>(data_), size_);
 }
 
+bool make_folder(const std::string& path) {
+  std::error_code error;
+  const bool is_new = std::filesystem::create_directories(path, error);
+  if (error) throw FileError("folder cannot be made: " + error.message() + "; " + path + "; check permissions and free space");
+  return is_new;
+}
+
 void rename_synced(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_with_errno("cannot be renamed to '" + to + "'", from);
   if (!sync_folder(folder_of(to))) fail_with_errno("is renamed but its folder cannot be brought to the disk", to);

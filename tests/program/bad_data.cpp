@@ -92,8 +92,9 @@ TEST_CASE("a run's folder as --model: the error names the model in it, and the f
   const TemporaryFolder folder;
   const std::string &log = trained_model().log, &model = trained_model().model;
   for (const Words& command : {Words{"info", log}, Words{"embed", "--model", log, "--texts", "x", "--output", folder / "y"}})
-    check_refused(command, {"'" + log + "' is a folder of training, not a model", "its model is in " + model});
-  check_refused({"info", log + "/checkpoints/"}, {"its model is in " + log + "/checkpoints/step_6"});
+    check_refused(command, {"'" + log + "' belongs to a training run and is no model", "its model is in " + model});
+  for (const std::string& inside : {log + "/checkpoints/", log + "/checkpoints/latest"})
+    check_refused({"info", inside}, {"its model is in " + log + "/checkpoints/step_6"});
   for (const Words& more : {Words{"--model", vit(), "--pretrained", log}, Words{"--pretrained", log}})
     check_refused(train(folder, trained_model().data, more), {"; --pretrained; its model is in " + model});
   for (const Words& more : {Words{"--model", vit(), "--pretrained", folder / "none"}, Words{"--pretrained", folder / "none"}})

@@ -136,9 +136,7 @@ std::vector<std::pair<std::string, std::string>> BpeTrainer::train(std::int64_t 
 }
 
 std::int64_t write_bpe(const std::string& folder, const std::vector<std::pair<std::string, std::string>>& merges) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw FileError("folder cannot be made: " + error.message() + "; " + folder + "; check permissions and free space");
+  make_folder(folder);
   std::vector<std::string> spellings = BytePairs("", 0, "bytes").spellings();
   std::set<std::string> known;
   std::string lines = "#version: 0.2\n";

@@ -40,8 +40,8 @@ ModelSource find_source(const std::string& model, const std::string& flag = "--m
 // The weights file that `model` (a folder or a file) names, the first of several; empty when it names none.
 std::string weights_file(const std::string& model);
 
-// The model of a run of training, given the run's folder (LOGS/NAME) or its checkpoints/: LOGS/NAME/model, else the newest checkpoint.
-// Empty when there is none.
+// The model of a run of training, given the run's folder (LOGS/NAME), its checkpoints/ or their `latest`: LOGS/NAME/model, else the
+// newest checkpoint. Empty when there is none.
 std::string model_inside(const std::string& folder);
 
 // Config and weights. Throws ConfigError for a name without weights or weights that do not fit, FileError for unreadable files.

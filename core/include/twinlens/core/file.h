@@ -71,6 +71,8 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+// Makes a folder and those above it, where they are not there; whether there was anything to make.
+bool make_folder(const std::string& path);
 // Renames a finished file or folder and syncs the folder that holds it.
 void rename_synced(const std::string& from, const std::string& to);
 // The same when a folder `to` may be there already: it is exchanged for the new one in one operation, where the file system can, and then
