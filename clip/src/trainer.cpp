@@ -93,6 +93,10 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   prepare_steps();
   make_folder(folder_.string());
   if (lock_ == nullptr) lock_ = std::make_unique<RunLock>(folder_);
+  if (!o_.resume.empty()) {  // last, when nothing refuses the run any more: what is cut off does not come back
+    remove_half_written(folder_);
+    RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
+  }
   log_ = std::make_unique<RunLog>(folder_, o_.report_to == "tensorboard");
   live_report_ = std::make_unique<LiveReport>(folder_, o_.report_seconds);
 }
@@ -159,13 +163,11 @@ void Training::prepare_steps() {
       writer_->set_written(state_.step);
       health_.set_bad_in_a_row(state_.bad_in_a_row);
     }
-    remove_half_written(folder_);
     skipped_before_ = read_skipped(folder_ / "skipped.tsv");
     skipped_logged_ = skipped_before_.size();
     for (const SkippedSample& s : skipped_before_) {
       if (s.reason.rfind(kOfValidation, 0) != 0) l.skipped_before.push_back(s.key);
     }
-    RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
   }
   // What was chosen first stays chosen, for the same bits.
   if (state_.planned && o_.max_chunk == 0) step_options_.max_chunk = state_.max_chunk;

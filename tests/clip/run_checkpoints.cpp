@@ -164,6 +164,20 @@ TEST_CASE("a run that is resumed from an older checkpoint keeps what it writes",
   CHECK(std::isnan(train(o).last_loss));  // nothing was left to do
 }
 
+TEST_CASE("a resumed run that is refused leaves the metrics as they were", "[checkpoint]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.save_every_steps = 1;
+  o.keep_last = 100;
+  train(o);
+  const std::string metrics = folder / "logs/run/metrics.jsonl", before = read_file(metrics);
+  o.resume = folder / "logs/run/checkpoints/step_3";
+  o.memory_limit = 1;
+  CHECK_THROWS_WITH(train(o), Contains("--memory-limit") && Contains("too small"));
+  CHECK(std::count(before.begin(), before.end(), '\n') == 8);
+  CHECK(read_file(metrics) == before);
+}
+
 TEST_CASE("a run folder has one process at a time", "[train]") {
   const TemporaryFolder folder;
   TrainOptions o = options_in(folder);
