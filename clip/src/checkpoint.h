@@ -46,8 +46,9 @@ struct CheckpointSnapshot {
 };
 void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema);
 
-// Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last` and the best. Later steps, which are there
-// when the run was resumed from an older checkpoint, move to checkpoints/abandoned.
+// Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last`, the best, and, while steps are left out, the
+// one that the guard would go back to. Later steps, which are there when the run was resumed from an older checkpoint, move to
+// checkpoints/abandoned.
 void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last,
                       const TokenizerFiles& tokenizer);
 

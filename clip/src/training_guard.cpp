@@ -62,8 +62,10 @@ void Training::roll_back(std::int64_t bad_steps) {
     log_->line(fmt::format("warning: {}: back to the weights of step {}; the data goes on", why, then.step));
     return;
   }
-  throw NumericError(
-      why + fmt::format(" at step {}, and there is no checkpoint to go back to; give --save-every-steps, or lower --lr", state_.step + 1));
+  throw NumericError(why +
+                     fmt::format(" at step {}, and there is no checkpoint to go back to, from before step {}; give --save-every-steps and "
+                                 "--keep-last 2 or more, or lower --lr",
+                                 state_.step + 1, state_.last_update));
 }
 
 }  // namespace twinlens

@@ -65,6 +65,23 @@ TEST_CASE("with skip it leaves the step out and goes back behind the update that
   CHECK(count_nonfinite(now.at("logit_scale")).to_ints()[0] == 0);
 }
 
+TEST_CASE("checkpoints of steps that are left out do not push out the one to go back to", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.batch_size = 26;  // an epoch is a step, of which the sixth of nine does it
+  o.epochs = 9;
+  o.epochs_cooldown = 5;
+  o.lr_cooldown_power = -280.0;
+  o.keep_last = 2;
+  o.on_nonfinite = "skip";
+  o.max_bad_steps = 3;
+  CHECK(train(o).steps == 9);
+  CHECK_THAT(read_file(folder / "logs/run/out.log"), Contains("back to the weights of step 5; the data goes on"));
+  int kept = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "logs/run/checkpoints")) kept += entry.is_directory() ? 1 : 0;
+  CHECK(kept == 2);  // it has served
+}
+
 TEST_CASE("a run that is resumed goes back where it would have gone", "[train]") {
   const TemporaryFolder folder;
   TrainOptions o = options_in(folder);
