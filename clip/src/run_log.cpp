@@ -35,8 +35,9 @@ bool is_evaluation(const nlohmann::ordered_json& line) { return !line.contains("
 }  // namespace
 
 RunLog::RunLog(const std::filesystem::path& folder, bool tensorboard)
-    : log_(open_for_append(folder / "out.log")),
-      metrics_(open_for_append(folder / "metrics.jsonl")),
+    : metrics_path_(folder / "metrics.jsonl"),
+      log_(open_for_append(folder / "out.log")),
+      metrics_(open_for_append(metrics_path_)),
       events_(tensorboard ? std::make_unique<EventFile>(folder / "tensorboard") : nullptr),
       terminal_(isatty(STDERR_FILENO) != 0) {}
 
@@ -57,7 +58,8 @@ void RunLog::line(const std::string& text) {
 void RunLog::metrics(const nlohmann::ordered_json& object) {
   metrics_ << json_text(object) << "\n" << std::flush;
   if (!metrics_)
-    throw FileError("metrics.jsonl: a line could not be written; run folder; free some disk space and resume with --resume latest");
+    throw FileError("metrics: a line could not be written; " + metrics_path_.string() +
+                    "; free some disk space and resume with --resume latest");
   if (events_ == nullptr) return;
   Scalars scalars;
   const std::string group = is_evaluation(object) ? "val/" : "train/";

@@ -33,6 +33,7 @@ class RunLog {
 
  private:
   void clear_progress();
+  std::filesystem::path metrics_path_;
   std::ofstream log_, metrics_;
   std::unique_ptr<EventFile> events_;
   bool terminal_, drawn_ = false;

@@ -57,6 +57,14 @@ TEST_CASE("CRC-32C of known bytes", "[logs]") {
   for (std::size_t cut = 0; cut <= 32; ++cut) CHECK(crc32c(rising.data() + cut, 32 - cut, crc32c(rising.data(), cut)) == 0x46DD794EU);
 }
 
+TEST_CASE("a line of metrics that finds no room is an error that says where", "[logs]") {
+  if (!fs::exists("/dev/full")) return;
+  const TemporaryFolder folder;
+  fs::create_symlink("/dev/full", folder / "metrics.jsonl");
+  RunLog log(folder.path());
+  CHECK_THROWS_WITH(log.metrics({{"step", 1}}), Contains((folder / "metrics.jsonl") + "; free some disk space"));
+}
+
 TEST_CASE("event files have TensorBoard's bytes", "[logs]") {
   // tests/golden/make_events.py: the tensorboard package's own writer.
   CHECK(hex(tfrecord(version_event(1.5))) == "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c");
