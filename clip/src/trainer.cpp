@@ -61,6 +61,12 @@ void remove_half_written(const fs::path& folder) {
   }
 }
 
+bool all_captions_equal(const Dataset& data) {
+  std::int64_t same = 1;
+  while (same < data.size() && data.caption_id(same) == data.caption_id(0)) ++same;
+  return same >= data.size();
+}
+
 }  // namespace
 
 Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) : o_(options), stop_(stop) {
@@ -248,6 +254,10 @@ TrainResult Training::run() {
   }
   if (o_.batch_size * o_.accum_freq == 1 && !o_.siglip) {
     log_->line("warning: a batch of one pair has nothing to be told apart from: its loss is 0, and nothing is learned; raise --batch-size");
+  } else if (o_.equal_captions == "positives" && o_.captions != "random" && !o_.siglip && all_captions_equal(*data_)) {
+    log_->line(
+        "warning: all captions are equal, and equal ones are not told apart: the loss is 0, and nothing is learned; give captions "
+        "that differ, or see that the right column or --text-key is read");
   }
   for (const std::string& line : plan_) log_->line(line);
   TrainResult result;

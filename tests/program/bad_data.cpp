@@ -88,6 +88,27 @@ TEST_CASE("a batch of one pair is warned of", "[program]") {
   CHECK_FALSE(warned({"--model", vit(), "--batch-size", "1", "--siglip"}));
 }
 
+TEST_CASE("captions that are all equal are warned of", "[program]") {
+  const TemporaryFolder folder;
+  auto pairs = toy_pairs(8);
+  for (auto& pair : pairs) pair.caption = "a picture";
+  write_toy_folder(folder / "same", pairs);
+  pairs.back().caption = "another";
+  write_toy_folder(folder / "other", pairs);
+  const auto warned = [&](const std::string& data, const Words& more) {
+    fs::remove_all(folder / "logs");
+    Words all{"--model", vit()};
+    all.insert(all.end(), more.begin(), more.end());
+    const Outcome o = run(train(folder, data, all));
+    INFO(o.err);
+    REQUIRE(o.status == 0);
+    return o.err.find("warning: all captions are equal") != std::string::npos;
+  };
+  CHECK(warned(folder / "same", {}));
+  CHECK_FALSE(warned(folder / "same", {"--equal-captions", "negatives"}));
+  CHECK_FALSE(warned(folder / "other", {}));
+}
+
 TEST_CASE("a run's folder as --model: the error names the model in it, and the flag", "[program]") {
   const TemporaryFolder folder;
   const std::string &log = trained_model().log, &model = trained_model().model;
