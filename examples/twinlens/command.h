@@ -26,8 +26,8 @@ Action add_info(CLI::App& app);
 // Says what is wrong with the flags of `command` and returns the exit status of that.
 int wrong_usage(const std::string& message, const std::string& command);
 
-// True after Ctrl-C or SIGTERM; the second one ends the process. For train, embed and index: they end in order. The first signal ends the
-// other subcommands.
+// True after Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C or SIGTERM ends the process. For train, embed and index: they end in order. The
+// first signal ends the other subcommands.
 const std::atomic<bool>& stop_requested();
 
 }  // namespace twinlens::program

@@ -33,6 +33,9 @@ void on_signal(int signal) {
   }
 }
 
+// A terminal that goes away sends more than one of them.
+void on_hangup(int) { stop = true; }
+
 std::vector<std::string> flags_of(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
@@ -140,6 +143,8 @@ int run_program(int argc, char** argv) {
   if (stoppable.count(chosen) > 0) {
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
+    if (std::signal(SIGHUP, on_hangup) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // nohup
+    std::signal(SIGPIPE, SIG_IGN);                                                // work goes on where nobody reads its messages any more
   }
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows beyond a limit is an error of the write, not the end of the process
   const int status = actions.at(chosen)();

@@ -35,6 +35,7 @@ std::string temporary_name() {
     const rlimit limit{static_cast<rlim_t>(start.file_size_limit), static_cast<rlim_t>(start.file_size_limit)};
     ::setrlimit(RLIMIT_FSIZE, &limit);
   }
+  std::signal(SIGHUP, SIG_DFL);  // the tests may run under nohup
   std::vector<char*> arguments{const_cast<char*>("twinlens")};
   for (const std::string& argument : start.arguments) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <random>
 #include <thread>
@@ -84,17 +85,18 @@ bool wait_until(Running& program, F there) {
   return true;
 }
 
-TEST_CASE("SIGTERM and Ctrl-C save and stop; --resume latest ends with the same bytes", "[train]") {
+TEST_CASE("SIGTERM, Ctrl-C and a lost terminal save and stop; --resume latest ends with the same bytes", "[train]") {
   const Run runs(toy_vit_json());
   const Outcome whole = run(Start{runs.arguments("whole", "40", {"--workers", "1"}), {}, {"OMP_NUM_THREADS=1"}, 0});
   INFO(whole.err);
   REQUIRE(whole.status == 0);
-  for (const int signal : {SIGTERM, SIGINT}) {
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
     const std::string name = "stopped_by_" + std::to_string(signal);
     Running program(Start{runs.arguments(name, "40", {"--workers", "3", "--json"}), {}, {"OMP_NUM_THREADS=2"}, 0});
     const fs::path metrics = runs.of(name) / "metrics.jsonl";
     REQUIRE(wait_until(program, [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0; }));
     program.signal(signal);
+    if (signal == SIGHUP) program.signal(signal);  // from the shell and from the kernel
     const Outcome stopped = program.wait();
     INFO(stopped.err);
     CHECK(stopped.status == 0);
@@ -125,6 +127,15 @@ TEST_CASE("SIGTERM in a step that takes longer than the time it leaves: the last
   CHECK_FALSE(again.ended());
   again.signal(SIGKILL);
   CHECK_THAT(again.wait().err, !Catch::Contains("warning") && !Catch::Contains("error"));
+}
+
+TEST_CASE("a run whose messages nobody reads any more goes on", "[train]") {
+  const Run runs(toy_vit_json());
+  std::string command = TWINLENS_PROGRAM;
+  for (const std::string& argument : runs.arguments("run", "20", {"--log-every-n-steps", "1"})) command += " " + argument;
+  REQUIRE(std::system((command + " 2>&1 | true").c_str()) == 0);
+  CHECK(fs::exists(runs.of("run") / "checkpoints/step_100"));
+  CHECK(fs::exists(runs.of("run") / "report.html"));
 }
 
 TEST_CASE("a second Ctrl-C ends the program at once", "[train]") {
