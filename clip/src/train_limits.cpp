@@ -125,6 +125,7 @@ void check_save_best(const TrainOptions& o) {
   std::string known = "clip_val_loss";
   bool found = o.save_best == known;
   for (const auto& [name, value] : retrieval_report({})) {
+    if (name.find("_to_") == std::string::npos) continue;  // counts of the data, which no model is better by
     found = found || o.save_best == name;
     known += ", " + name;
   }

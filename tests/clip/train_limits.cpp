@@ -63,6 +63,7 @@ TEST_CASE("options of a training run that make no sense are refused first", "[tr
          o.affine = {5, 0.1, nan, 1.0};
        }},
       {"save-best", [](TrainOptions& o) { o.save_best = "image_to_text_R@2"; }},
+      {"save-best", [](TrainOptions& o) { o.save_best = "num_images"; }},
   };
   for (const Wrong& wrong : all) {
     TrainOptions o;
