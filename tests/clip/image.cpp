@@ -10,6 +10,7 @@
 #include "examples/twinlens/sha256.h"
 #include "tests/support/temporary_folder.h"
 
+#include "twinlens/clip/augment.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/isa.h"
 
@@ -135,6 +136,17 @@ TEST_CASE("resize: mirror and refused boxes") {
   CHECK_THROWS_WITH(resize(image, 8, 8, Filter::bicubic, {0, 0, 48, 45}), Catch::Contains("leaves the picture of 47 x 45"));
   CHECK_THROWS_WITH(resize(image, 0, 8, Filter::bicubic), "cannot resize 47 x 45 to 0 x 8; resize; use sizes of at least 1 x 1");
   CHECK_THROWS_AS(crop_and_resize(image, {40, 0, 8, 8}, 4, Filter::bicubic, false), ShapeError);
+}
+
+TEST_CASE("a picture without its pixels is refused, and none is made of size 0") {
+  const Image hollow{4, 4, {}};
+  const auto refused = Catch::Contains("a picture of 4 x 4 with 0 bytes; Image::rgb");
+  CHECK_THROWS_WITH(resize(hollow, 2, 2, Filter::bicubic), refused);
+  CHECK_THROWS_WITH(crop_and_resize(hollow, {0, 0, 2, 2}, 2, Filter::bicubic, false), refused);
+  CHECK_THROWS_WITH(apply({2, ResizeMode::squash, Filter::bicubic, 0, {}}, hollow), refused);
+  CHECK_THROWS_WITH(augment(hollow, 2, {}, 1, 1, 1), refused);
+  CHECK_THROWS_AS(augment(Image{}, 2, {}, 1, 1, 1), ShapeError);
+  CHECK_THROWS_AS(augment(Image{4, 4, std::vector<std::uint8_t>(48, 1)}, 0, {}, 1, 1, 1), ShapeError);
 }
 
 TEST_CASE("decode: every kind of PNG means what Pillow says") {

@@ -5,6 +5,7 @@
 
 #include "clip/src/image/augment_plan.h"
 
+#include "twinlens/kernels/error.h"
 #include "twinlens/kernels/philox.h"
 #include "twinlens/kernels/recolor.h"
 #include "twinlens/kernels/tone.h"
@@ -167,6 +168,8 @@ void recolor(Stream& stream, const ColorDraws& c, std::uint8_t* pixels, std::int
 
 AugmentPlan plan_augment(const Image& image, std::int64_t size, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
                          std::int64_t sample) {
+  check_pixels(image);
+  if (size < 1) throw ShapeError("cannot make a picture of size " + std::to_string(size) + "; augment; use a size of at least 1");
   const bool mirror = Draws("augment.flip", seed, epoch, sample).next() < o.flip_probability;
   AugmentPlan plan;
   Box box;  // of the rectangle

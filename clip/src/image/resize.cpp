@@ -4,6 +4,7 @@
 
 #include "clip/src/image/resize_axis.h"
 
+#include "twinlens/core/shape.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -86,11 +87,20 @@ Image run_resize(const PixelView& x, const AxisTable& horizontal, const AxisTabl
   return out;
 }
 
+void check_pixels(const Image& image) {
+  const std::int64_t pixels = image.width < 1 || image.height < 1 ? 0 : Shape{image.width, image.height, 3}.count();
+  if (pixels == 0 || static_cast<std::int64_t>(image.rgb.size()) != pixels) {
+    throw ShapeError("a picture of " + size_text(image.width, image.height) + " with " + std::to_string(image.rgb.size()) +
+                     " bytes; Image::rgb; give width * height * 3, of at least one pixel");
+  }
+}
+
 Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Box& box, PassOrder order) {
   if (width < 1 || height < 1 || image.width < 1 || image.height < 1) {
     throw ShapeError("cannot resize " + size_text(image.width, image.height) + " to " + size_text(width, height) +
                      "; resize; use sizes of at least 1 x 1");
   }
+  check_pixels(image);
   const bool inside = box.left >= 0 && box.top >= 0 && box.right <= static_cast<float>(image.width) &&
                       box.bottom <= static_cast<float>(image.height) && box.left < box.right && box.top < box.bottom;
   if (!inside) {
@@ -115,12 +125,13 @@ Image resize(const Image& image, std::int64_t width, std::int64_t height, Filter
 }
 
 Image crop_and_resize(const Image& image, const Rect& rect, std::int64_t size, Filter filter, bool mirror, PassOrder order) {
-  if (size < 1 || rect.width < 1 || rect.height < 1 || rect.left < 0 || rect.top < 0 || rect.left + rect.width > image.width ||
-      rect.top + rect.height > image.height) {
+  if (size < 1 || rect.width < 1 || rect.height < 1 || rect.left < 0 || rect.top < 0 || rect.width > image.width - rect.left ||
+      rect.height > image.height - rect.top) {
     throw ShapeError("the rectangle " + size_text(rect.width, rect.height) + " at (" + std::to_string(rect.left) + ", " +
                      std::to_string(rect.top) + ") is empty or leaves the picture of " + size_text(image.width, image.height) +
                      ", or the size " + std::to_string(size) + " is not positive; crop_and_resize; use a rectangle within the picture");
   }
+  check_pixels(image);
   const std::uint8_t* const corner = image.rgb.data() + (rect.top * image.width + rect.left) * 3;
   return run_resize({corner, rect.width, rect.height, image.width * 3},
                     resize_axis(rect.width, 0, static_cast<float>(rect.width), size, filter, 0, size, mirror),

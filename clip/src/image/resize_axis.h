@@ -20,6 +20,9 @@ struct AxisTable {
 AxisTable resize_axis(std::int64_t in, float from, float to, std::int64_t out, Filter filter, std::int64_t first, std::int64_t count,
                       bool mirror = false);
 
+// Throws ShapeError when there is no pixel, or `rgb` has not the bytes of width x height.
+void check_pixels(const Image& image);
+
 // The picture without what rounding the sizes up has added.
 Box whole(const Image& image);
 

@@ -61,6 +61,7 @@ Image apply(const EvalTransform& t, const Image& image) {
     throw ShapeError("cannot make a picture of " + std::to_string(image.width) + " x " + std::to_string(image.height) +
                      " into one of size " + std::to_string(t.size) + "; eval transform; use sizes of at least 1");
   }
+  check_pixels(image);
   if (t.mode == ResizeMode::longest) return longest(image, t);
   const AugmentPlan plan = plan_eval(t, image);
   return run_resize({image.rgb.data(), image.width, image.height, image.width * 3}, plan.horizontal, plan.vertical, plan.vertical_first);
