@@ -4,12 +4,20 @@
 #include <utility>
 
 #include "twinlens/clip/text_encoding.h"
+#include "twinlens/core/check.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
+namespace {
+
+// Without a batch the stream would never come to its end.
+void check_batch(const char* op, const EmbedOptions& options) { check(options.batch_size > 0, op, "needs a positive batch size"); }
+
+}  // namespace
 
 void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions& options, const TakeFeatures& take,
                   const std::function<void(const SkippedSample&)>& skip) {
+  check_batch("embed_stream", options);
   bool more = true;
   while (more) {
     std::vector<std::string> bytes, names;
@@ -46,6 +54,7 @@ void embed_stream(const Clip& model, PictureStream& pictures, const EmbedOptions
 
 void embed_lines(const Clip& model, const Tokenizer& tokenizer, std::istream& lines, const std::string& name, const EmbedOptions& options,
                  const TakeFeatures& take) {
+  check_batch("embed_lines", options);
   std::vector<std::string> batch;
   std::string line;
   bool more = true;

@@ -95,6 +95,10 @@ void check_device_transforms(const EvalTransform& transform, Device device) {
 
 LoadedPictures load_pictures(const Clip& model, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
                              const EmbedOptions& options) {
+  if (bytes.size() != names.size()) {
+    throw ConfigError("load_pictures: " + std::to_string(bytes.size()) + " pictures and " + std::to_string(names.size()) +
+                      " names; its arguments; give one name a picture");
+  }
   const EvalTransform transform = eval_transform_of(model.config);
   const Device device = model.logit_scale.value.device();
   const DecodeOptions decode = decode_options(options, transform);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 #include <map>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -23,6 +24,9 @@ std::uint64_t caption_draw(std::uint64_t seed, std::int64_t epoch, std::int64_t 
 }
 
 EpochOrder::EpochOrder(const Dataset& data, const OrderOptions& options, std::int64_t epoch) : seed_(options.seed), epoch_(epoch) {
+  if (options.global_batch < 1) {
+    throw ConfigError("epoch order: global_batch is " + std::to_string(options.global_batch) + "; OrderOptions; give at least 1");
+  }
   for (const DataSource& source : data.sources()) {
     const auto entries = static_cast<std::int64_t>(std::llround(source.weight * static_cast<double>(source.count)));
     sources_.push_back({source, entries, entries_});

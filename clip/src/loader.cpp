@@ -292,6 +292,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   };
   must(data != nullptr && tokenizer != nullptr, "no dataset or no tokenizer", "give both");
   must(options.batch_size >= 1, "batch_size is " + std::to_string(options.batch_size), "give at least 1");
+  must(options.image_size >= 1, "image_size is " + std::to_string(options.image_size), "give at least 1");
   must(options.workers >= 1, "workers is " + std::to_string(options.workers), "give at least 1: batches are made by threads of their own");
   must(options.rank >= 0 && options.rank < options.world, "rank " + std::to_string(options.rank) + " of " + std::to_string(options.world),
        "give a rank from 0 to below world");

@@ -110,6 +110,10 @@ TEST_CASE("features that are no numbers win nothing, and are an error where they
     }
   }
   CHECK_THROWS_WITH(embed_pictures(model, pixels, {}), Catch::Contains("features of pictures are not finite"));
+  EmbedOptions no_batch;
+  no_batch.batch_size = 0;  // (a stream would never end)
+  PictureStream pictures({toy.folder / "data"});
+  CHECK_THROWS_WITH(embed_stream(model, pictures, no_batch, {}, {}), Catch::Contains("embed_stream: needs a positive batch size"));
   const std::atomic<bool> stop{true};
   EmbedOptions stopped;
   stopped.stop = &stop;

@@ -164,6 +164,7 @@ TEST_CASE("fast decode reaches the pictures that are embedded") {
   const std::vector<std::string> bytes{read_file(kOdd)}, names{kOdd};
   EmbedOptions options;
   const LoadedPictures exact = load_pictures(model, bytes, names, options);
+  CHECK_THROWS_WITH(load_pictures(model, bytes, {}, options), Catch::Contains("1 pictures and 0 names"));
   options.fast_decode = true;
   const LoadedPictures fast = load_pictures(model, bytes, names, options);
   REQUIRE(exact.pixels.shape() == fast.pixels.shape());

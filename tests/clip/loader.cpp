@@ -86,10 +86,18 @@ TEST_CASE("a loader without batches, workers or a place among the ranks is refus
   };
   refused(options_of(0, 1), "batch_size is 0; LoaderOptions; give at least 1");
   refused(options_of(2, 0), "workers is 0; LoaderOptions; give at least 1");
+  LoaderOptions empty_pictures = options_of(2, 1);
+  empty_pictures.image_size = 0;
+  refused(empty_pictures, "image_size is 0; LoaderOptions; give at least 1");
   LoaderOptions second = options_of(2, 1);
   second.rank = 1;
   refused(second, "rank 1 of 1; LoaderOptions; ");
   CHECK_THROWS_WITH(Loader(nullptr, tokenizer(), options_of(2, 1)), Catch::Contains("loader: no dataset or no tokenizer"));
+}
+
+TEST_CASE("an order of batches without samples is refused", "[loader]") {
+  const auto data = std::make_shared<MemoryDataset>(8);
+  CHECK_THROWS_WITH(epoch_order(*data, 0, 1, 0, false), Catch::Contains("global_batch is 0; OrderOptions; give at least 1"));
 }
 
 TEST_CASE("batches do not depend on the number of workers", "[loader]") {
