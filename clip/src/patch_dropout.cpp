@@ -20,6 +20,9 @@ PatchSelection PatchSelection::to(Device device) const {
 }
 
 std::int64_t patches_kept(std::int64_t patches, double dropout) {
+  check(patches >= 1 && dropout >= 0.0 && dropout < 1.0, "patches_kept",
+        "of " + std::to_string(patches) + " patches a share of " + std::to_string(dropout) +
+            " cannot be left out; give at least 1 patch and a share in [0, 1)");
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(patches) * (1.0 - dropout)));
 }
 

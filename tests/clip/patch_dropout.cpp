@@ -110,6 +110,13 @@ TEST_CASE("the patches that are kept are a function of seed, step and sample, an
   CHECK_THROWS_WITH(select_patches({3, 4}, 2, 4), Contains("4 patches"));
 }
 
+TEST_CASE("patches are not drawn of none, nor by what is no share") {
+  CHECK_THROWS_AS(draw_patches({1, 2}, 0, 0.5, 1, 1), ShapeError);
+  CHECK_THROWS_AS(draw_patches({1, 2}, 4, -1.0, 1, 1), ShapeError);
+  CHECK_THROWS_AS(draw_patches({1, 2}, 4, 1.0, 1, 1), ShapeError);
+  CHECK_THROWS_WITH(patches_kept(4, std::nan("")), Contains("give at least 1 patch and a share in [0, 1)"));
+}
+
 TEST_CASE("patches that are left out take no memory") {
   Clip model(parse_model_config(R"({"embed_dim": 64, "vision_cfg": {"image_size": 128, "layers": 4, "width": 64, "head_width": 32,
       "patch_size": 8}, "text_cfg": {"context_length": 8, "vocab_size": 1000, "width": 32, "heads": 2, "layers": 1}})",
