@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -91,11 +92,13 @@ class ThreadRank final : public Communicator {
   }
   void broadcast(Tensor& x, int root) override {
     const NoGrad guard;
+    check_rank("broadcast", root);
     exchange(x.clone(), [&](const std::vector<Tensor>& all) { x.copy_(all[static_cast<std::size_t>(root)]); });
   }
   void send_recv(const Tensor& send, int to, Tensor& receive, int from) override {
     const NoGrad guard;
-    static_cast<void>(to);  // every rank reads from its sender; the pair (to, from) is a permutation
+    check_rank("send_recv", to);  // every rank reads from its sender; the pair (to, from) is a permutation
+    check_rank("send_recv", from);
     exchange(dense(send), [&](const std::vector<Tensor>& all) { receive.copy_(all[static_cast<std::size_t>(from)]); });
   }
   void barrier() override { board_.wait(); }
@@ -113,6 +116,12 @@ class ThreadRank final : public Communicator {
   }
   static void settle(const Tensor& x) {
     if (x.device().is_cuda()) synchronize(current_stream(x.device()));
+  }
+  void check_rank(const char* call, int rank) const {
+    if (rank < 0 || rank >= size()) {
+      throw ConfigError(std::string(call) + ": there is no rank " + std::to_string(rank) + " of " + std::to_string(size()) +
+                        "; communicator; give one from 0 to below size()");
+    }
   }
   void check_divisible(const Tensor& x) const {
     if (x.size(0) % size() != 0) {
@@ -136,6 +145,10 @@ struct GatherNode final : Node {
 std::unique_ptr<Communicator> solo_communicator() { return std::make_unique<Solo>(); }
 
 void run_thread_ranks(int ranks, const std::function<void(Communicator&)>& body) {
+  if (ranks < 1 || !body) {
+    throw ConfigError("run_thread_ranks: " + std::to_string(ranks) + " ranks" + (body ? "" : " without a body") +
+                      "; its arguments; give at least 1 and what they do");
+  }
   Board board(ranks);
   std::mutex mutex;
   std::exception_ptr first;

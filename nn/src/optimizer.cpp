@@ -1,6 +1,7 @@
 #include "twinlens/nn/optimizer.h"
 
 #include <cmath>
+#include <string>
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
@@ -16,6 +17,17 @@ bf16* shadow_of(const FlatParameters& parameters) {
   return parameters.shadow.defined() ? static_cast<bf16*>(parameters.shadow.raw()) : nullptr;
 }
 
+// What makes every value NaN, or runs away: torch.optim refuses it, too. (Not a number fails each comparison.)
+void check_options(const char* op, const AdamWOptions& o) {
+  const auto must = [&](bool is_so, const char* name, double value, const char* remedy) {
+    if (!is_so) throw ConfigError(std::string(op) + ": " + name + " is " + std::to_string(value) + "; AdamWOptions; give " + remedy);
+  };
+  must(o.beta1 >= 0.0 && o.beta1 < 1.0, "beta1", o.beta1, "a number from 0 to below 1");
+  must(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "a number from 0 to below 1");
+  must(o.eps >= 0.0, "eps", o.eps, "a number of at least 0");
+  must(o.weight_decay >= 0.0, "weight_decay", o.weight_decay, "a number of at least 0");
+}
+
 void settle(const char* op, FlatParameters& p) {
   check(p.gradients.defined(), op, "these parameters have no gradient block; AdamWInBackward updates them, or build them with one",
         {{"values", p.values}});
@@ -25,6 +37,7 @@ void settle(const char* op, FlatParameters& p) {
 
 // The kernels of one step, given where the step block lies on their device.
 void adamw_at(FlatParameters& p, const StepBlock* step, const AdamWOptions& options) {
+  check_options("adamw_step", options);
   settle("adamw_step", p);
   run(current_stream(p.values.device()),
       AdamW{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
@@ -33,6 +46,10 @@ void adamw_at(FlatParameters& p, const StepBlock* step, const AdamWOptions& opti
 }
 
 void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options) {
+  if (!(options.momentum >= 0.0 && options.weight_decay >= 0.0)) {
+    throw ConfigError("sgd_step: momentum is " + std::to_string(options.momentum) + " and weight_decay " +
+                      std::to_string(options.weight_decay) + "; SgdOptions; give numbers of at least 0");
+  }
   settle("sgd_step", p);
   run(current_stream(p.values.device()),
       SgdMomentum{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
@@ -75,6 +92,8 @@ AdamWInBackward::AdamWInBackward(FlatParameters& parameters, const StepBlock* st
       with_norms_(with_norms),
       norms_(parameters.segments().size()),
       updated_(parameters.segments().size()) {
+  check_options("AdamWInBackward", options);
+  if (step == nullptr) throw ConfigError("AdamWInBackward: no step block; its arguments; give one that lives as long");
   check(!p_.gradients.defined(), "AdamWInBackward", "the parameters have a gradient block; build them without",
         {{"gradients", p_.gradients}});
   for (std::size_t i = 0; i < p_.leaves().size(); ++i) {
@@ -148,7 +167,11 @@ float clip_factor(double norm, double max_norm) {
   return factor < 1.0 ? static_cast<float>(factor) : 1.0F;
 }
 
-Ema::Ema(const FlatParameters& parameters, double ema_decay) : average(parameters.values.clone()), decay(ema_decay) {}
+Ema::Ema(const FlatParameters& parameters, double ema_decay) : average(parameters.values.clone()), decay(ema_decay) {
+  if (!(decay >= 0.0 && decay <= 1.0)) {
+    throw ConfigError("ema: decay is " + std::to_string(decay) + "; its arguments; give a number from 0 to 1");
+  }
+}
 
 void Ema::update(const FlatParameters& parameters) {
   const NoGrad guard;

@@ -202,4 +202,19 @@ TEST_CASE("ranks: one that fails ends the others, and its error is what is seen"
   CHECK_THROWS_WITH(run_thread_ranks(2, body), "rank 1 has no data");
 }
 
+TEST_CASE("ranks: what there is no rank of is refused", "[ranks]") {
+  const auto broadcast = [](Communicator& c) {
+    Tensor x = zeros({2});
+    c.broadcast(x, 7);
+  };
+  CHECK_THROWS_WITH(run_thread_ranks(2, broadcast), Catch::Contains("broadcast: there is no rank 7 of 2"));
+  const auto exchange = [](Communicator& c) {
+    Tensor x = zeros({2});
+    c.send_recv(zeros({2}), 1, x, -1);
+  };
+  CHECK_THROWS_WITH(run_thread_ranks(2, exchange), Catch::Contains("send_recv: there is no rank -1 of 2"));
+  CHECK_THROWS_AS(run_thread_ranks(-1, broadcast), ConfigError);
+  CHECK_THROWS_AS(run_thread_ranks(2, {}), ConfigError);
+}
+
 }  // namespace twinlens

@@ -42,6 +42,24 @@ TEST_CASE("clip factor and loss scale both divide the gradient that the optimize
   CHECK(model.x.value.to_vector() == std::vector<float>{0.0F, 1.0F, 2.0F});
 }
 
+TEST_CASE("an optimizer refuses what would leave no number in the parameters") {
+  Vector model({1.0F, 2.0F, 3.0F});
+  FlatParameters flat(collect(model), false);
+  backward(model.x.value, full({1, 3}, 8.0));
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const StepBlock block;
+  CHECK_THROWS_WITH(adamw_step(flat, block, {.beta1 = 1.0}), Catch::Contains("adamw_step: beta1 is 1.0") && Catch::Contains("below 1"));
+  CHECK_THROWS_WITH(adamw_step(flat, block, {.beta2 = 1.0}), Catch::Contains("beta2 is 1.0"));
+  CHECK_THROWS_WITH(adamw_step(flat, block, {.eps = -1.0}), Catch::Contains("eps is -1.0"));
+  CHECK_THROWS_WITH(adamw_step(flat, block, {.weight_decay = nan}), Catch::Contains("weight_decay is nan"));
+  CHECK_THROWS_AS(sgd_step(flat, block, {nan, 0.0, false}), ConfigError);
+  CHECK_THROWS_WITH(Ema(flat, 2.0), Catch::Contains("ema: decay is 2.0"));
+  Vector other({1.0F, 2.0F, 3.0F});
+  FlatParameters bare(collect(other), false, false);
+  CHECK_THROWS_WITH(AdamWInBackward(bare, nullptr, {}, false), Catch::Contains("AdamWInBackward: no step block"));
+  CHECK(model.x.value.to_vector() == std::vector<float>{1.0F, 2.0F, 3.0F});
+}
+
 TEST_CASE("a tape from before a step is not run behind it") {
   Vector model({3.0F, 3.0F, 3.0F});
   FlatParameters flat(collect(model), false);
