@@ -148,15 +148,15 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOp
   check(!bias.defined() || bias.shape() == Shape{w.size(0)}, "conv2d", "bias must match the first dim of w", {{"w", w}, {"bias", bias}});
   check_dtype(!bias.defined() || bias.dtype() == DType::f32, "conv2d", "bias must be f32", {{"bias", bias}});
   check(w.size(2) > 0 && w.size(3) > 0, "conv2d", "the kernel is empty", {{"w", w}});
-  const auto extent = [&](std::int64_t size, std::int64_t kernel) {
-    return (size + 2 * o.padding - o.dilation * (kernel - 1) - 1) / o.stride + 1;
-  };
+  const std::int64_t rims = 2 * std::int64_t{o.padding};
+  const auto extent = [&](std::int64_t size, std::int64_t kernel) { return (size + rims - o.dilation * (kernel - 1) - 1) / o.stride + 1; };
   const std::int64_t kh = w.size(2), kw = w.size(3), out = w.size(0) / o.groups;
-  check(x.size(1) + 2 * o.padding >= o.dilation * (kh - 1) + 1 && x.size(2) + 2 * o.padding >= o.dilation * (kw - 1) + 1, "conv2d",
+  check(x.size(1) + rims >= o.dilation * (kh - 1) + 1 && x.size(2) + rims >= o.dilation * (kw - 1) + 1, "conv2d",
         "the kernel is larger than the padded picture", {{"x", x}, {"w", w}});
   Convolution conv;
   conv.g = {x.size(0), x.size(1), x.size(2), w.size(1), extent(x.size(1), kh), extent(x.size(2), kw), kh,
             kw,        o.stride,  o.padding, o.dilation};
+  static_cast<void>(Shape{conv.g.batch, conv.g.out_height, conv.g.out_width, kh * kw * conv.g.channels}.count());  // or too large
   conv.compute = compute_of(o.compute, x.dtype(), w.dtype());
   check_compute("conv2d", conv.compute, x.device());
   conv.windows_in_memory = o.windows_in_memory;

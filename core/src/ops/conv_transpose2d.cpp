@@ -45,6 +45,7 @@ void check_arguments(const Tensor& x, const Tensor& w, const Tensor& bias, const
   check(x.size(3) == w.size(0) && w.size(0) % o.groups == 0, op,
         "channels do not fit the weight in " + std::to_string(o.groups) + " groups", {{"x", x}, {"w", w}});
   check(x.size(1) > 0 && x.size(2) > 0, op, "the picture is empty", {{"x", x}});
+  check(w.size(2) > 0 && w.size(3) > 0, op, "the kernel is empty", {{"w", w}});
   if (!bias.defined()) return;
   check(bias.shape() == Shape{w.size(1) * o.groups}, op, "bias must match the channels of the result", {{"w", w}, {"bias", bias}});
   check_dtype(bias.dtype() == DType::f32, op, "bias must be f32", {{"bias", bias}});
@@ -55,7 +56,7 @@ void check_arguments(const Tensor& x, const Tensor& w, const Tensor& bias, const
 Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvTransposeOptions& o) {
   check_arguments(x, w, bias, o);
   const auto extent = [&](std::int64_t size, std::int64_t kernel) {
-    return (size - 1) * o.stride - 2 * o.padding + o.dilation * (kernel - 1) + o.output_padding + 1;
+    return (size - 1) * o.stride - 2 * std::int64_t{o.padding} + o.dilation * (kernel - 1) + o.output_padding + 1;
   };
   const std::int64_t kh = w.size(2), kw = w.size(3), in = x.size(3) / o.groups;
   const ConvGeometry g{

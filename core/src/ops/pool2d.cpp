@@ -7,13 +7,14 @@
 namespace twinlens {
 namespace {
 
-PoolWindows windows_of(const char* op, const Tensor& x, int kernel, int stride, int padding) {
+PoolWindows windows_of(const char* op, const Tensor& x, int kernel, int stride, std::int64_t padding) {
   check_compute_dtype(op, {{"x", x}});
   check(x.rank() == 4, op, "x must be (B, H, W, C)", {{"x", x}});
   const std::string sizes =
       "kernel " + std::to_string(kernel) + ", stride " + std::to_string(stride) + ", padding " + std::to_string(padding);
   check(kernel >= 1 && stride >= 1 && padding >= 0 && 2 * padding <= kernel, op,
         "needs kernel >= 1, stride >= 1 and 0 <= padding <= kernel / 2, not " + sizes, {{"x", x}});
+  check(x.size(1) > 0 && x.size(2) > 0, op, "the map is empty", {{"x", x}});
   check(x.size(1) + 2 * padding >= kernel && x.size(2) + 2 * padding >= kernel, op, "the window is larger than the map: " + sizes,
         {{"x", x}});
   PoolWindows w{x.size(0), x.size(1), x.size(2), x.size(3), 0, 0, kernel, stride, padding};
