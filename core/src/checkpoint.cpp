@@ -41,6 +41,7 @@ struct CheckpointNode final : Node {
 }  // namespace
 
 Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs) {
+  check(fn != nullptr, "checkpoint", "there is no function to run; give one");
   if (!grad_enabled()) return fn(inputs);
   auto node = std::make_shared<CheckpointNode>();
   bool any_wanted = false;

@@ -1,5 +1,6 @@
 #include "twinlens/core/random.h"
 
+#include <cmath>
 #include <cstddef>
 #include <string>
 
@@ -38,10 +39,14 @@ void copy_step_block(const StepBlock& from, const Tensor& to, bool keep_left_out
 }
 
 void normal_(Tensor& x, double mean, double stddev, std::uint64_t seed, std::uint64_t site) {
+  check(std::isfinite(mean) && std::isfinite(stddev) && stddev >= 0.0, "normal_",
+        "mean = " + std::to_string(mean) + " and stddev = " + std::to_string(stddev) + " must be finite, stddev 0 or more");
   fill("normal_", x, true, mean, stddev, seed, site);
 }
 
 void uniform_(Tensor& x, double low, double high, std::uint64_t seed, std::uint64_t site) {
+  check(std::isfinite(low) && std::isfinite(high) && low <= high, "uniform_",
+        "low = " + std::to_string(low) + " must not be above high = " + std::to_string(high) + ", and both finite");
   fill("uniform_", x, false, low, high - low, seed, site);
 }
 

@@ -106,6 +106,9 @@ const SequenceOffsets& remembered(std::int64_t sequences, std::int64_t length, D
 SequenceOffsets equal_offsets(std::int64_t sequences, std::int64_t length, Device device) {
   check(sequences >= 0 && length >= 0, "equal_offsets",
         "sequences = " + std::to_string(sequences) + " and length = " + std::to_string(length) + " must not be negative");
+  std::int64_t rows = 0;
+  check(!__builtin_mul_overflow(sequences, length, &rows), "equal_offsets",
+        std::to_string(sequences) + " sequences of " + std::to_string(length) + " rows are more rows than 64 bits can count");
   // (What a dry run hands out must not outlive it.)
   if (device.is_cpu() || DryRun::current() != nullptr) return make_equal(sequences, length, device);
   const SequenceOffsets& offsets = remembered(sequences, length, device);

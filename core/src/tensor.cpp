@@ -271,6 +271,7 @@ Tensor full(const Shape& shape, double value, DType dtype, Device device) {
 
 Tensor arange(std::int64_t n, DType dtype, Device device) {
   check(n >= 0, "arange", "n must be 0 or more; n=" + std::to_string(n));
+  static_cast<void>(bytes_of({n}, DType::i64));  // (refuses what no memory holds)
   std::vector<std::int64_t> values(static_cast<std::size_t>(n));
   for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = i;
   return from_vector(values, {n}).to(dtype).to(device);

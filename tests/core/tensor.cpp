@@ -3,11 +3,13 @@
 #include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 
 #include "tests/kernels/every_set.h"
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
 #include "twinlens/core/sequence_offsets.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
@@ -155,6 +157,57 @@ TEST_CASE("a dimension that is not there is refused in the op's name") {
   CHECK_THROWS_WITH(concat({x, x}, 2), refuses("concat"));
   CHECK_THROWS_WITH(index_select(x, 2, zeros({1}, DType::i64)), refuses("index_select"));
   CHECK_THROWS_WITH(x.select(0, 2), Catch::Contains("select: index 2 is outside [0, 2)"));
+}
+
+TEST_CASE("numbers that would leave no number, or wrap around, are refused in the op's name") {
+  const double nan = std::nan("");
+  const Tensor x = full({2, 3}, 1.0);
+  const auto says = [](const char* text) { return Catch::StartsWith(text); };
+  CHECK_THROWS_WITH(layer_norm(x, {}, {}, nan), says("layer_norm: eps = nan must be 0 or more; x=[2,3]"));
+  CHECK_THROWS_WITH(layer_norm(x, {}, {}, -5.0), says("layer_norm: eps = -5"));
+  CHECK_THROWS_WITH(l2_normalize(x, -1.0), says("l2_normalize: eps = -1"));
+  Tensor mean = zeros({3}), variance = full({3}, 1.0);
+  BatchNormOptions norm;
+  norm.eps = nan;
+  CHECK_THROWS_WITH(batch_norm(x, variance, mean, mean, variance, norm), says("batch_norm: eps = nan"));
+  norm = BatchNormOptions{};
+  norm.training = true;
+  norm.momentum = 5.0;
+  CHECK_THROWS_WITH(batch_norm(x, variance, mean, mean, variance, norm), says("batch_norm: momentum = 5"));
+  AttentionOptions options;
+  options.query_offsets = equal_offsets(1, 2);
+  options.scale = nan;
+  CHECK_THROWS_WITH(attention(x, x, x, options), says("attention: scale = nan must be finite"));
+  Tensor y = zeros({3});
+  CHECK_THROWS_WITH(normal_(y, 0.0, -1.0, 1, 1), says("normal_: mean = 0"));
+  CHECK_THROWS_WITH(uniform_(y, 2.0, 1.0, 1, 1), says("uniform_: low = 2"));
+  CHECK_THROWS_AS(equal_offsets(4, std::int64_t{1} << 62), ShapeError);
+  CHECK_THROWS_AS(arange(std::int64_t{1} << 62), ShapeError);
+  CHECK_THROWS_WITH(checkpoint({}, {x}), says("checkpoint: there is no function"));
+  InfoNceOptions half;
+  half.ranks.gather = [](const Tensor& own) { return own; };
+  CHECK_THROWS_WITH(info_nce(x, x, scalar(0.0F), half), says("info_nce: ranks need both functions"));
+  Tensor leaf = zeros({2});
+  leaf.set_requires_grad(true);
+  CHECK_THROWS_AS(backward(neg(leaf), zeros({2}, DType::i64)), DTypeError);
+}
+
+TEST_CASE("windows that lie nowhere in a map are refused, however large their padding") {
+  constexpr int kMost = std::numeric_limits<int>::max();
+  const Tensor x = full({1, 4, 4, 2}, 1.0), w = full({2, 2, 3, 3}, 1.0);
+  CHECK_THROWS_AS(max_pool2d(x, 2, kMost, kMost), ShapeError);
+  CHECK_THROWS_WITH(max_pool2d(zeros({1, 0, 4, 2}), 2, 1, 1), Catch::Contains("the map is empty"));
+  ConvOptions options;
+  options.stride = options.padding = kMost;
+  CHECK(conv2d(x, w, {}, options).shape() == Shape{1, 3, 3, 2});
+  options.stride = 1;
+  CHECK_THROWS_WITH(conv2d(x, w, {}, options), Catch::Contains("more elements than 64 bits can count"));
+  options.windows_in_memory = true;
+  CHECK_THROWS_WITH(conv2d(x, w, {}, options), Catch::Contains("more elements than 64 bits can count"));
+  ConvTransposeOptions transposed;
+  transposed.padding = kMost;
+  CHECK_THROWS_WITH(conv_transpose2d(x, w, {}, transposed), Catch::Contains("the padding takes the whole picture away"));
+  CHECK_THROWS_WITH(conv_transpose2d(x, zeros({2, 2, 0, 3}), {}), Catch::Contains("the kernel is empty"));
 }
 
 TEST_CASE("an absent tensor is refused in the name of what was asked of it") {

@@ -48,6 +48,7 @@ void check_offsets(const char* op, const char* name, const SequenceOffsets& o, c
 Plan plan_of(const char* op, const Tensor& q, const Tensor& k, std::int64_t columns, const AttentionOptions& options) {
   check(options.heads >= 1 && columns % options.heads == 0, op,
         "heads = " + std::to_string(options.heads) + " must divide the " + std::to_string(columns) + " columns of q", {{"q", q}});
+  check(std::isfinite(options.scale), op, "scale = " + std::to_string(options.scale) + " must be finite; 0 means 1 / sqrt(D)", {{"q", q}});
   check(options.query_offsets.defined(), op, "query_offsets is missing; equal_offsets() makes those of a dense batch", {{"q", q}});
   Plan plan;
   const SequenceOffsets& queries = options.query_offsets;

@@ -70,6 +70,9 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
                   const BatchNormOptions& options) {
   check(x.rank() >= 2, "batch_norm", "x needs at least two dimensions", {{"x", x}});
   check_compute_dtype("batch_norm", {{"x", x}, {"residual", options.residual}});
+  check(options.eps >= 0.0, "batch_norm", "eps = " + std::to_string(options.eps) + " must be 0 or more", {{"x", x}});
+  check(options.momentum >= 0.0 && options.momentum <= 1.0, "batch_norm",
+        "momentum = " + std::to_string(options.momentum) + " must be in [0, 1]", {{"x", x}});
   if (options.out.has_value()) check_result_dtype("batch_norm", {"x", x}, *options.out);
   const Shape channels{x.size(-1)};
   for (const Named& named :

@@ -170,6 +170,8 @@ Tensor info_nce(const Tensor& rows, const Tensor& columns, const Tensor& logit_s
   const bool taught = options.teacher_rows.defined();
   check(taught == options.teacher_columns.defined() && taught == options.teacher_logit_scale.defined(), "info_nce",
         "a teacher needs rows, columns and a logit scale");
+  check((options.ranks.gather == nullptr) == (options.ranks.merge_columns == nullptr), "info_nce",
+        "ranks need both functions, gather and merge_columns, or neither", {{"rows", rows}});
   LogitTiles tiles(rows.size(0), columns.size(0), rows.device(), options);
   Side side, teacher;
   Tensor loss;

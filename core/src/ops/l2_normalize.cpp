@@ -34,6 +34,7 @@ struct L2NormalizeNode final : Node {
 Tensor l2_normalize(const Tensor& x, double eps) {
   check(x.rank() >= 1, "l2_normalize", "x needs at least one dimension", {{"x", x}});
   check_compute_dtype("l2_normalize", {{"x", x}});
+  check(eps >= 0.0, "l2_normalize", "eps = " + std::to_string(eps) + " must be 0 or more", {{"x", x}});
   const Tensor rows = dense_rows(x);
   Tensor y = empty(x.shape(), x.dtype(), x.device());
   Tensor norm = empty({x.shape().without(-1).count()}, DType::f32, x.device());

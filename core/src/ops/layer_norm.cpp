@@ -54,6 +54,7 @@ struct LayerNormNode final : Node {
 Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps, std::optional<DType> out, bool recompute) {
   check(x.rank() >= 1, "layer_norm", "x needs at least one dimension", {{"x", x}});
   check_compute_dtype("layer_norm", {{"x", x}});
+  check(eps >= 0.0, "layer_norm", "eps = " + std::to_string(eps) + " must be 0 or more", {{"x", x}});
   check_same_device("layer_norm", {{"x", x}, {"gamma", gamma}, {"beta", beta}});
   const Shape columns{x.size(-1)};
   if (gamma.defined()) {
