@@ -81,6 +81,8 @@ LinearProbe fit_linear_probe(const Tensor& features, const std::vector<std::int6
                              const ProbeOptions& options) {
   check(features.rank() == 2 && features.size(0) == static_cast<std::int64_t>(labels.size()) && !labels.empty() && classes > 0,
         "linear_probe", "needs one label for each of at least one features", {{"features", features}});
+  check(options.c > 0.0, "linear_probe", "c = " + std::to_string(options.c) + " must be positive; OpenAI's is 0.316",
+        {{"features", features}});
   const NoGrad guard;
   std::vector<std::int64_t> present = labels;
   std::sort(present.begin(), present.end());

@@ -133,6 +133,11 @@ Tensor TextTower::operator()(const TokenBatch& captions, const Context& context)
         "a caption of " + std::to_string(captions.offsets.longest()) + " tokens is longer than the context of " +
             std::to_string(context_length) + "; cut it first, as tokenize() does",
         {{"ids", captions.ids}, {"positional_embedding", positional_embedding.value}});
+  // (Positions of another number would broadcast, and without rows to read every row would be read.)
+  check(captions.ids.shape() == captions.positions.shape() && captions.last.defined() &&
+            captions.last.count() == captions.offsets.sequences(),
+        "text", "needs a position for each token and a row to read for each caption, as batch_captions() makes them",
+        {{"ids", captions.ids}, {"positions", captions.positions}, {"last", captions.last}});
   const Tensor x = add(token_embedding(captions.ids), index_select(positional_embedding.value, 0, captions.positions));  // (N, W)
   const Scope inner("transformer");
   if (!causal) {

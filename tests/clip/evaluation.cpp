@@ -247,6 +247,8 @@ TEST_CASE("the linear probe is the same on every run, and leaves classes without
   CHECK(fit_linear_probe(x, labels, kClasses).w.to_vector() == probe.w.to_vector());
   CHECK(classification_metrics(probe.inputs(x), probe.classes(), labels).top1 > 0.6);
   CHECK(probe.b.to_vector()[2] < -1e20F);
+  CHECK_THROWS_WITH(fit_linear_probe(x, labels, kClasses, {.c = 0.0}), Catch::Contains("linear_probe: c = 0.000000 must be positive"));
+  CHECK_THROWS_WITH(fit_linear_probe(x, labels, kClasses, {.c = std::nan("")}), Catch::Contains("must be positive"));
   CHECK_FALSE(fit_linear_probe(x, labels, kClasses, {.c = 1e6, .max_steps = 3, .tolerance = 1e-9}).converged);
 }
 

@@ -310,6 +310,12 @@ TEST_CASE("models: pictures with their channels first, and captions longer than 
     CHECK_THROWS_WITH(
         model.encode_text(pack_captions({{1, 2}, std::vector<std::int32_t>(length + 1, 1)})),
         Catch::Contains("a caption of " + std::to_string(length + 1) + " tokens is longer than the context of " + std::to_string(length)));
+    TokenBatch torn = batch_captions(config.text, {{1, 2, 3}});
+    torn.positions = zeros({1}, DType::i64);
+    CHECK_THROWS_WITH(model.encode_text(torn), Catch::Contains("a position for each token"));
+    torn = batch_captions(config.text, {{1, 2, 3}});
+    torn.last = Tensor{};
+    CHECK_THROWS_WITH(model.encode_text(torn), Catch::Contains("a row to read for each caption"));
   }
 }
 
