@@ -336,7 +336,6 @@ void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
   for (const Tensor* x : {&y, &dy}) present("backward", *x);
   check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
   check_same_device("backward", {{"y", y}, {"dy", dy}});
-  check_dtype(is_float(dy.dtype()), "backward", "the upstream gradient must be floating", {{"y", y}, {"dy", dy}});
   if (!y.requires_grad())
     fail(ErrorKind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
   const NoGrad guard;
