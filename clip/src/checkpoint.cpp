@@ -61,18 +61,6 @@ void copy_tensors(const StateDict& from, StateDict& to) {
   }
 }
 
-// What lies ahead of a run that was resumed from an older checkpoint is of a branch that it has left: kept, but no longer one of its own.
-void move_abandoned(const fs::path& checkpoints, std::int64_t step) {
-  std::error_code ignored;
-  for (const fs::path& folder : list_checkpoints(checkpoints)) {
-    if (step_of(folder) <= step) return;
-    const fs::path to = checkpoints / kAbandoned / folder.filename();
-    fs::create_directories(to.parent_path(), ignored);
-    fs::remove_all(to, ignored);
-    fs::rename(folder, to, ignored);
-  }
-}
-
 // While steps are left out: the checkpoint that the guard would go back to, which those saved meanwhile must not push out. -1: none.
 std::int64_t step_to_go_back_to(const std::vector<fs::path>& newest_first, const TrainState& state) {
   if (state.bad_in_a_row == 0) return -1;
@@ -136,6 +124,22 @@ std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
   }
   std::sort(found.begin(), found.end(), [](const fs::path& a, const fs::path& b) { return step_of(a) > step_of(b); });
   return found;
+}
+
+void move_abandoned(const fs::path& checkpoints, std::int64_t step) {
+  std::error_code ignored;
+  const std::vector<fs::path> all = list_checkpoints(checkpoints);
+  if (all.empty() || step_of(all.front()) <= step) return;
+  for (const fs::path& folder : all) {
+    if (step_of(folder) <= step) {
+      atomic_write((checkpoints / kLatest).string(), folder.filename().string() + "\n");
+      return;
+    }
+    const fs::path to = checkpoints / kAbandoned / folder.filename();
+    fs::create_directories(to.parent_path(), ignored);
+    fs::remove_all(to, ignored);
+    fs::rename(folder, to, ignored);
+  }
 }
 
 void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema) {

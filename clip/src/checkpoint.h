@@ -47,8 +47,7 @@ struct CheckpointSnapshot {
 void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema);
 
 // Writes checkpoints/step_N, points `latest` at it and deletes all but the newest `keep_last`, the best, and, while steps are left out, the
-// one that the guard would go back to. Later steps, which are there when the run was resumed from an older checkpoint, move to
-// checkpoints/abandoned.
+// one that the guard would go back to. Later ones are moved as by move_abandoned().
 void write_checkpoint(const std::filesystem::path& checkpoints, const CheckpointSnapshot& snapshot, std::int64_t keep_last,
                       const TokenizerFiles& tokenizer);
 
@@ -93,6 +92,10 @@ TrainState load_checkpoint(const std::filesystem::path& checkpoint, Clip& model,
 
 // The file beside a run's checkpoints that holds the newest one's name.
 inline constexpr const char* kLatest = "latest";
+
+// What lies ahead of a run that goes on from `step` is of a branch that it has left: it moves to checkpoints/abandoned, and `latest` names
+// the newest of the others.
+void move_abandoned(const std::filesystem::path& checkpoints, std::int64_t step);
 
 // Checkpoint folders of a run, newest first.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);

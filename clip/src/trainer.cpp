@@ -101,6 +101,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   if (lock_ == nullptr) lock_ = std::make_unique<RunLock>(folder_);
   if (!o_.resume.empty()) {  // last, when nothing refuses the run any more: what is cut off does not come back
     remove_half_written(folder_);
+    move_abandoned(folder_ / "checkpoints", state_.step);
     RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
   }
   log_ = std::make_unique<RunLog>(folder_, o_.report_to == "tensorboard");

@@ -144,6 +144,9 @@ TEST_CASE("a run that is resumed from an older checkpoint keeps what it writes",
   };
   fs::create_directories(folder / "c/step_99999999999999999999");  // no number of a step
   for (const std::int64_t step : {10, 20, 30}) save(step);
+  move_abandoned(folder / "c", 25);
+  CHECK(read_file(folder / "c/latest") == "step_20\n");
+  CHECK(names_in(folder / "c/abandoned") == std::vector<std::string>{"step_30"});
   save(12);
   save(14);
   CHECK(read_file(folder / "c/latest") == "step_14\n");
