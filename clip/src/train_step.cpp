@@ -75,8 +75,11 @@ FeatureFigures figures_of(const Features& f) {
   return {own, mean_cosine(f.image), mean_cosine(f.text)};
 }
 
-// In a dry run the first chunk stands for all of them: each takes the memory that the one before gave back.
-bool is_repetition(std::int64_t begin) { return begin > 0 && DryRun::current() != nullptr; }
+// In a dry run the first chunk stands for all of its size: each takes the memory that the one before gave back. A smaller one at the end
+// may take more (scratch of products depends on how their sizes suit the threads).
+bool is_repetition(std::int64_t begin, std::int64_t end, std::int64_t chunk_size) {
+  return begin > 0 && end - begin == chunk_size && DryRun::current() != nullptr;
+}
 
 // Features of all chunks, nothing recorded.
 Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chunk_size, const StepOptions& options,
@@ -86,7 +89,7 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
   const std::int64_t n = pairs_of(batch);
   for (std::int64_t begin = 0; begin < n; begin += chunk_size) {
     const std::int64_t end = std::min(n, begin + chunk_size);
-    if (is_repetition(begin)) {
+    if (is_repetition(begin, end, chunk_size)) {
       images.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
       texts.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
       continue;
@@ -129,8 +132,9 @@ Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOpt
   backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
-  for (std::int64_t begin = 0; begin < n && !is_repetition(begin); begin += options.max_chunk) {
+  for (std::int64_t begin = 0; begin < n; begin += options.max_chunk) {
     const std::int64_t end = std::min(n, begin + options.max_chunk);
+    if (is_repetition(begin, end, options.max_chunk)) continue;
     const StepInputs in = inputs_of(model, batch, begin, end, options, context);
     // The towers share no parameter, so each takes its own backward; a locked one is not encoded again.
     const Tensor text = all.text.requires_grad() ? encode_texts(model, in, second) : Tensor{};
