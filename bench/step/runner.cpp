@@ -78,7 +78,11 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   }
   context_.checkpoint_blocks = o_.checkpoint_blocks;
   context_.recompute_cheap = o_.recompute_cheap;
-  if (forward_only()) return;
+  const bool shadow = context_.compute == Compute::bf16 && o_.weight_copies;
+  if (forward_only()) {
+    if (shadow) round_weights(collect(*model_));
+    return;
+  }
   set_staged_copies(o_.async_step);
   if (o_.async_step) {
     loss_ = zeros({}, DType::f32, device_);
@@ -87,7 +91,6 @@ Runner::Runner(const RunnerOptions& options) : o_(options), device_(parse_device
   if (o_.cuda_graphs) graphs_ = std::make_unique<GraphedSteps>(device_);
   o_.step.row_buckets = o_.cuda_graphs;
   set_thrifty_memory(o_.update_in_backward);
-  const bool shadow = context_.compute == Compute::bf16 && o_.weight_copies;
   parameters_ = std::make_unique<FlatParameters>(collect(*model_), shadow, !o_.update_in_backward);
   adamw_ = adamw_options({}, model_->config);
   if (o_.update_in_backward) in_backward_ = std::make_unique<AdamWInBackward>(*parameters_, context_.step, adamw_, false);

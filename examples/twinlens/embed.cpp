@@ -90,7 +90,7 @@ int embed(const EmbedFlags& flags) {
     throw ConfigError("names and embeddings would be one file; --output, --names " + flags.names + "; give two");
   keep_sources(flags, "--output", flags.output);
   if (!flags.names.empty()) keep_sources(flags, "--names", flags.names);
-  const LoadedModel m = load(flags.model, flags.device);
+  const LoadedModel m = load(flags.model, flags.device, flags.precision);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   options.normalize = flags.normalize;
   flags.pictures.apply_to(options);

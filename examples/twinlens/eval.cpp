@@ -88,7 +88,7 @@ Json results(EvalFlags flags) {
     if (flags.listed.names.size() < 2)
       fail_with_one_class(flags, flags.listed.names.front(), "--classes " + flags.classes, "add the others");
   }
-  const LoadedModel m = load(flags.model, flags.device);
+  const LoadedModel m = load(flags.model, flags.device, flags.precision);
   const std::optional<SeenWords> seen = seen_words(flags);
   const EvalData d = embedded(flags, m, flags.data);
   Json out;

@@ -19,7 +19,7 @@ struct IndexFlags {
 };
 
 int index(const IndexFlags& flags) {
-  const LoadedModel m = load(flags.model, flags.device);
+  const LoadedModel m = load(flags.model, flags.device, flags.precision);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   flags.pictures.apply_to(options);
   const IndexResult result = build_index(

@@ -19,12 +19,13 @@
 
 namespace twinlens::program {
 
-LoadedModel load(const std::string& model, const std::string& device) {
+LoadedModel load(const std::string& model, const std::string& device, const std::string& precision) {
   const Device where = parse_device(device);
   if (where.is_cuda() && cuda_device_count() <= where.index) throw DeviceError(cuda_unavailable_reason());
   LoadedModel loaded;
   loaded.clip = load_model(model);
   move_to(*loaded.clip, where);
+  if (compute_of_precision(precision, where) == Compute::bf16) round_weights(collect(*loaded.clip));
   loaded.tokenizer = tokenizer_of(loaded.clip->config, model);
   return loaded;
 }

@@ -18,8 +18,8 @@ struct LoadedModel {
   std::shared_ptr<const Tokenizer> tokenizer;
 };
 
-// Throws when `model` has no weights or `device` cannot be used.
-LoadedModel load(const std::string& model, const std::string& device);
+// For use in this precision. Throws when `model` has no weights or `device` cannot be used.
+LoadedModel load(const std::string& model, const std::string& device, const std::string& precision = "fp32");
 
 EmbedOptions embed_options(int batch_size, const std::string& precision, const std::string& device,
                            std::int64_t max_image_pixels = 25'000'000);

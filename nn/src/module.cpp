@@ -2,6 +2,7 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/nn/flat_parameters.h"
 
 namespace twinlens {
 
@@ -56,6 +57,22 @@ std::int64_t count_parameters(const Collector& model) {
 
 void freeze(const Collector& model, const std::function<bool(const std::string&)>& is_frozen) {
   for (const NamedParameter& p : model.parameters) p.parameter->value.set_requires_grad(!is_frozen(p.name));
+}
+
+void round_weights(const Collector& model) {
+  const NoGrad guard;
+  std::map<const TensorState*, Tensor> copies;  // one for a weight of two names
+  for (const NamedParameter& p : model.parameters) {
+    const Tensor& value = p.parameter->value;
+    // Vectors are added, and rows of embeddings looked up, as they are.
+    if (!has_weight_decay(p.name, value) || p.name.ends_with("token_embedding.weight")) continue;
+    Tensor& copy = copies[value.state().get()];
+    if (!copy.defined()) {
+      copy = value.detach().to(DType::bf16);
+      share_gradient(copy, value);
+    }
+    p.parameter->shadow = copy;
+  }
 }
 
 }  // namespace twinlens

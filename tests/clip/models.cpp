@@ -8,6 +8,7 @@
 #include "clip/src/formats/layout.h"
 #include "clip/src/formats/resize_positions.h"
 #include "tests/support/golden.h"
+#include "tests/support/memory_runs.h"
 
 #include "twinlens/clip/embedding.h"
 #include "twinlens/clip/layer_groups.h"
@@ -350,6 +351,34 @@ TEST_CASE("models: a caption without its end of text has the same features packe
     const std::vector<float> a = model.encode_text(packed).to_vector(), b = model.encode_text(padded).to_vector();
     REQUIRE(a.size() == b.size());
     for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).margin(1e-5));
+  }
+}
+
+TEST_CASE("models: weights rounded once give the features of weights that every product rounds") {
+  for (const auto& [name, config] : small_models()) {
+    INFO(name);
+    Clip model(config, 3);
+    const Tensor pixels = gray_pairs(config, 3).pixels;
+    const TokenBatch tokens = batch_captions(config.text, {{22, 9, 7, 23}, {22, 23}, {22, 1, 2, 3, 23}});
+    Context context;
+    context.compute = Compute::bf16;
+    const NoGrad guard;
+    const auto features = [&] {
+      std::vector<float> out = model.encode_image(pixels, context).to_vector();
+      const std::vector<float> text = model.encode_text(tokens, context).to_vector();
+      out.insert(out.end(), text.begin(), text.end());
+      return out;
+    };
+    const std::vector<float> before = features();
+    round_weights(collect(model));
+    int copies = 0;
+    for (const NamedParameter& p : collect(model).parameters) copies += p.parameter->shadow.defined() ? 1 : 0;
+    CHECK(copies > 4);
+    CHECK(features() == before);
+    // Values that are loaded later are rounded, too.
+    Clip other(config, 4);
+    load_state_dict(collect(model), state_dict(collect(other)));
+    CHECK(features() != before);
   }
 }
 

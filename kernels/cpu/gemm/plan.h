@@ -27,8 +27,13 @@ inline constexpr std::int64_t kDeepProduct = 1 << 17;
 // packs its own part of a: a goes through the first-level cache once and threads meet twice in all.
 inline constexpr std::int64_t kResidentWords = 1 << 17, kTaskRows = 64;
 // The columns of a task otherwise: their panels of b stay in L2 while all rows pass by. Where there are enough such tasks each packs its
-// own part of b, which then never leaves that core.
-inline constexpr std::int64_t kTaskCols = 192;
+// own part of b, which then never leaves that core. Tile registers multiply pairs faster than rows of a come from beyond L2, and have an
+// L2 of 2 MiB beside them: as many columns as kTaskWords have room for.
+inline constexpr std::int64_t kTaskCols = 192, kMostTaskCols = 3 * kTaskCols, kTaskWords = kMostTaskCols * 384;
+[[gnu::always_inline]] inline std::int64_t task_cols(bool tile_pairs, std::int64_t words) {
+  const std::int64_t fitting = tile_pairs && words > 0 ? kTaskWords / words / kTaskCols * kTaskCols : kTaskCols;
+  return fitting < kTaskCols ? kTaskCols : fitting < kMostTaskCols ? fitting : kMostTaskCols;
+}
 inline constexpr std::int64_t kUnitRows = 32, kUnitCols = 48;  // for choices between those: about what a tile has
 
 struct DepthBlocks {
@@ -80,13 +85,14 @@ struct ScratchPlan {
   bool wide;   // each slot holds panels of b for one task's columns; a is packed by all, before them
   std::int64_t slots;
   std::int64_t group_rows;  // of c, worked on at one time
+  std::int64_t task_cols;   // of a task that has not whole rows
   std::int64_t a, b;        // sizes of the panels of a, of b
   std::int64_t sums;        // sums in f32 for a c that cannot hold them between blocks of the depth
   std::int64_t blocks;      // of a deep product, the sums of every block
   [[gnu::always_inline]] std::int64_t size() const { return slots * (a + b) + sums + blocks; }
 };
 
-[[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m, Form form) {
+[[gnu::always_inline]] inline ScratchPlan scratch_plan(const Matmul& m, Form form, bool tile_registers) {
   const std::int64_t cols = m.c.cols < kGroupCols ? m.c.cols : kGroupCols;
   const auto [depths, blocks] = depth_blocks(m.depth, form);
   const std::int64_t padded = (depths + kDepthPadding - 1) / kDepthPadding * kDepthPadding;
@@ -100,12 +106,13 @@ struct ScratchPlan {
   const bool resident = blocks == 1 && m.c.cols <= kGroupCols && (cols + kPadding) * words <= kResidentWords;
   const bool larger_a = m.a.transposed && !m.a.is_windows() && m.c.rows >= m.c.cols && fill_threads(m.c.rows, kUnitRows);
   p.tall = !p.small && !p.deep && ((resident && m.c.rows >= 8 * kTaskRows) || larger_a);
+  p.task_cols = task_cols(tile_registers && form == Form::pairs, words);
   p.wide = !p.small && !p.deep && !p.tall && cols >= 2 * kUnitCols * thread_count() && fill_threads(cols, kUnitCols);
   p.group_rows = p.tall || m.c.rows < kGroupRows ? m.c.rows : kGroupRows;
   const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, slots = p.small ? kMaxSlots : thread_count();
   p.slots = items < slots ? items : slots;
   p.a = p.tall ? thread_count() * kTaskRows * words : (p.group_rows + kPadding) * words;
-  p.b = p.wide ? thread_count() * kTaskCols * words : (cols + kPadding) * words;
+  p.b = p.wide ? thread_count() * p.task_cols * words : (cols + kPadding) * words;
   p.sums = blocks > 1 && m.c.dtype != DType::f32 ? p.group_rows * cols : 0;
   p.blocks = p.deep ? blocks * p.group_rows * cols : 0;
   return p;

@@ -278,7 +278,7 @@ void multiply_wide(const P& product, const ScratchPlan& plan, const Region& r, c
   parallel_for(parts(r.rows, P::kPackedLines), 1,
                [&](std::int64_t i, std::int64_t) { product.pack_a(r, k, i * P::kPanelsOfA, P::kPanelsOfA, a_panels); });
   const std::int64_t slots = thread_count();
-  const Tasks tasks(parts(r.cols, P::kTileCols), kTaskCols / P::kTileCols);
+  const Tasks tasks(parts(r.cols, P::kTileCols), plan.task_cols / P::kTileCols);
   parallel_for_slots(tasks.count(), slots, [&](std::int64_t slot, std::int64_t task) {
     const std::int64_t col = tasks.begin(task) * P::kTileCols, end = least(tasks.begin(task + 1) * P::kTileCols, r.cols);
     const Region own{r.row, r.rows, r.col + col, end - col};
@@ -317,10 +317,10 @@ void multiply_region(const P& product, const ScratchPlan& plan, const Region& r,
       product.pack_a(r, k, (i - b_count) * P::kPanelsOfA, P::kPanelsOfA, a_panels);
     }
   });
-  const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, kTaskCols);
+  const std::int64_t row_tasks = parts(r.rows, kTaskRows), col_tasks = parts(r.cols, plan.task_cols);
   parallel_for(row_tasks * col_tasks, 1, [&](std::int64_t task, std::int64_t) {
-    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * kTaskCols;
-    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(kTaskCols, r.col + r.cols - col)}, k,
+    const std::int64_t row = r.row + task % row_tasks * kTaskRows, col = r.col + task / row_tasks * plan.task_cols;
+    product.compute(r, {row, least(kTaskRows, r.row + r.rows - row), col, least(plan.task_cols, r.col + r.cols - col)}, k,
                     {a_panels, r.row, b_panels, r.col});
   });
 }
@@ -366,7 +366,7 @@ void multiply_deep(const Matmul& m, const ScratchPlan& plan, float* scratch) {
 template <class I, Form F>
 void multiply(const Matmul& m) {
   using P = Product<I, F>;
-  const ScratchPlan plan = scratch_plan(m, F);
+  const ScratchPlan plan = scratch_plan(m, F, __is_same(I, Avx512Amx));
   float* const scratch = static_cast<float*>(m.scratch);
   if (plan.small) {
     parallel_for(m.batch, parts(m.batch, plan.slots), [&](std::int64_t begin, std::int64_t end) {

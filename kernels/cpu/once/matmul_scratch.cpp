@@ -35,7 +35,7 @@ bool splits_f32(const Matmul& m) {
 }
 
 std::int64_t scratch_bytes(const Matmul& m) {
-  const gemm::ScratchPlan p = gemm::scratch_plan(m, form_of(m));
+  const gemm::ScratchPlan p = gemm::scratch_plan(m, form_of(m), active_isa() == Isa::avx512amx);
   return p.size() * static_cast<std::int64_t>(sizeof(float));
 }
 

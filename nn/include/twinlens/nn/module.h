@@ -52,4 +52,9 @@ std::int64_t count_parameters(const Collector& model);
 // Parameters whose name satisfies `is_frozen` no longer want gradients; the others do.
 void freeze(const Collector& model, const std::function<bool(const std::string&)>& is_frozen);
 
+// For a model that is used and not trained, in bf16: weights get their rounded copies (Parameter::shadow) now, where products would round
+// them anew each time. The same numbers, for half of the weights' memory on top. Whoever writes a weight later, other than by
+// load_state_dict(), calls it again.
+void round_weights(const Collector& model);
+
 }  // namespace twinlens
