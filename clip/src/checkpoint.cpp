@@ -61,15 +61,6 @@ void copy_tensors(const StateDict& from, StateDict& to) {
   }
 }
 
-// While steps are left out: the checkpoint that the guard would go back to, which those saved meanwhile must not push out. -1: none.
-std::int64_t step_to_go_back_to(const std::vector<fs::path>& newest_first, const TrainState& state) {
-  if (state.bad_in_a_row == 0) return -1;
-  for (const fs::path& folder : newest_first) {
-    if (step_of(folder) < state.last_update) return step_of(folder);
-  }
-  return -1;
-}
-
 std::string state_text(const TrainState& state) {
   const Json json{{"step", state.step},
                   {"samples", state.samples},
@@ -126,6 +117,11 @@ std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
   return found;
 }
 
+fs::path newest_before(const std::vector<fs::path>& newest_first, std::int64_t step) {
+  const auto it = std::find_if(newest_first.begin(), newest_first.end(), [&](const fs::path& folder) { return step_of(folder) < step; });
+  return it == newest_first.end() ? fs::path() : *it;
+}
+
 void move_abandoned(const fs::path& checkpoints, std::int64_t step) {
   std::error_code ignored;
   const std::vector<fs::path> all = list_checkpoints(checkpoints);
@@ -170,10 +166,10 @@ void write_checkpoint(const fs::path& checkpoints, const CheckpointSnapshot& sna
   atomic_write((checkpoints / kLatest).string(), final_folder.filename().string() + "\n");
   move_abandoned(checkpoints, state.step);
   const std::vector<fs::path> all = list_checkpoints(checkpoints);
-  const std::int64_t way_back = step_to_go_back_to(all, state);
+  // While steps are left out, those saved meanwhile must not push out the one that the guard would go back to.
+  const fs::path way_back = state.bad_in_a_row > 0 ? newest_before(all, state.last_update) : fs::path();
   for (std::size_t i = static_cast<std::size_t>(std::max<std::int64_t>(1, keep_last)); i < all.size(); ++i) {
-    const std::int64_t step = step_of(all[i]);
-    if (step != state.best_step && step != way_back) fs::remove_all(all[i], ignored);
+    if (step_of(all[i]) != state.best_step && all[i] != way_back) fs::remove_all(all[i], ignored);
   }
 }
 

@@ -99,5 +99,7 @@ void move_abandoned(const std::filesystem::path& checkpoints, std::int64_t step)
 
 // Checkpoint folders of a run, newest first.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);
+// Of them the newest from before `step`, which is where a run goes back to that its update of `step` spoiled; empty when there is none.
+std::filesystem::path newest_before(const std::vector<std::filesystem::path>& newest_first, std::int64_t step);
 
 }  // namespace twinlens

@@ -52,20 +52,18 @@ void Training::roll_back(std::int64_t bad_steps) {
     throw NumericError(why + fmt::format(" at step {}, again after going back to a checkpoint; lower --lr; the last checkpoint is {}",
                                          state_.step + 1, last_good()));
   }
-  for (const std::filesystem::path& checkpoint : list_checkpoints(folder_ / "checkpoints")) {
-    const std::string name = checkpoint.filename().string();
-    if (std::stoll(name.substr(name.find('_') + 1)) >= state_.last_update) continue;
-    const TrainState then = resume_run(folder_, checkpoint.string(), state_, tokenizer_files_, *model_, *parameters_, ema_.get());
-    state_.left_out = state_.step - (then.step - then.left_out);
-    state_.rolled_back_at = state_.step;
-    health_.count(RunHealth::Verdict::good, false);
-    log_->line(fmt::format("warning: {}: back to the weights of step {}; the data goes on", why, then.step));
-    return;
+  const std::filesystem::path checkpoint = newest_before(list_checkpoints(folder_ / "checkpoints"), state_.last_update);
+  if (checkpoint.empty()) {
+    throw NumericError(why +
+                       fmt::format(" at step {}, and there is no checkpoint to go back to, from before step {}; give --save-every-steps "
+                                   "and --keep-last 2 or more, or lower --lr",
+                                   state_.step + 1, state_.last_update));
   }
-  throw NumericError(why +
-                     fmt::format(" at step {}, and there is no checkpoint to go back to, from before step {}; give --save-every-steps and "
-                                 "--keep-last 2 or more, or lower --lr",
-                                 state_.step + 1, state_.last_update));
+  const TrainState then = resume_run(folder_, checkpoint.string(), state_, tokenizer_files_, *model_, *parameters_, ema_.get());
+  state_.left_out = state_.step - (then.step - then.left_out);
+  state_.rolled_back_at = state_.step;
+  health_.count(RunHealth::Verdict::good, false);
+  log_->line(fmt::format("warning: {}: back to the weights of step {}; the data goes on", why, then.step));
 }
 
 }  // namespace twinlens
