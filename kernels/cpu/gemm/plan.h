@@ -28,11 +28,14 @@ inline constexpr std::int64_t kDeepProduct = 1 << 17;
 inline constexpr std::int64_t kResidentWords = 1 << 17, kTaskRows = 64;
 // The columns of a task otherwise: their panels of b stay in L2 while all rows pass by. Where there are enough such tasks each packs its
 // own part of b, which then never leaves that core. Tile registers multiply pairs faster than rows of a come from beyond L2, and have an
-// L2 of 2 MiB beside them: as many columns as kTaskWords have room for.
+// L2 of 2 MiB beside them: as many columns as kTaskWords have room for, of `cols` to be shared out.
 inline constexpr std::int64_t kTaskCols = 192, kMostTaskCols = 3 * kTaskCols, kTaskWords = kMostTaskCols * 384;
-[[gnu::always_inline]] inline std::int64_t task_cols(bool tile_pairs, std::int64_t words) {
-  const std::int64_t fitting = tile_pairs && words > 0 ? kTaskWords / words / kTaskCols * kTaskCols : kTaskCols;
-  return fitting < kTaskCols ? kTaskCols : fitting < kMostTaskCols ? fitting : kMostTaskCols;
+[[gnu::always_inline]] inline std::int64_t task_cols(bool tile_pairs, std::int64_t cols, std::int64_t words) {
+  if (!tile_pairs || words == 0) return kTaskCols;
+  const std::int64_t threads = thread_count(), share = (cols + threads - 1) / threads;
+  std::int64_t most = kTaskWords / words;
+  if (most > share) most = share;
+  return most <= kTaskCols ? kTaskCols : most >= kMostTaskCols ? kMostTaskCols : most / kTaskCols * kTaskCols;
 }
 inline constexpr std::int64_t kUnitRows = 32, kUnitCols = 48;  // for choices between those: about what a tile has
 
@@ -106,7 +109,7 @@ struct ScratchPlan {
   const bool resident = blocks == 1 && m.c.cols <= kGroupCols && (cols + kPadding) * words <= kResidentWords;
   const bool larger_a = m.a.transposed && !m.a.is_windows() && m.c.rows >= m.c.cols && fill_threads(m.c.rows, kUnitRows);
   p.tall = !p.small && !p.deep && ((resident && m.c.rows >= 8 * kTaskRows) || larger_a);
-  p.task_cols = task_cols(tile_registers && form == Form::pairs, words);
+  p.task_cols = task_cols(tile_registers && form == Form::pairs, cols, words);
   p.wide = !p.small && !p.deep && !p.tall && cols >= 2 * kUnitCols * thread_count() && fill_threads(cols, kUnitCols);
   p.group_rows = p.tall || m.c.rows < kGroupRows ? m.c.rows : kGroupRows;
   const std::int64_t items = p.small ? m.batch : p.deep ? blocks : 1, slots = p.small ? kMaxSlots : thread_count();
