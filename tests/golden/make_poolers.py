@@ -5,6 +5,7 @@ Run: python3 tests/golden/make_poolers.py      (writes tests/golden/data/poolers
 import math
 from types import SimpleNamespace
 
+import numpy
 import torch
 from open_clip.model import CLIP, resize_pos_embed, resize_text_pos_embed
 from timm.models.vision_transformer import VisionTransformer
@@ -48,7 +49,11 @@ def reordered(p, order):
         columns = name.endswith(("in_proj_weight", "c_fc.weight", "positional_embedding", "k_proj_weight", "v_proj_weight"))
         fixed = name.endswith(("in_proj_bias", "c_fc.bias")) or ("attn_pool." in name and ".ln_k." not in name and not columns)
         pooled = name.startswith(("visual.ln_post", "visual.proj"))  # after attentional pooling: other channels
-        out[name] = x if fixed or pooled else x.index_select(1 if columns else 0, order)
+        if name == "visual.attn_pool.attn.in_proj_weight":  # of queries, which are no rows of the stream, keys and values
+            width = x.shape[1]
+            out[name] = torch.cat([x[:width], x[width:].index_select(1, order)])
+        else:
+            out[name] = x if fixed or pooled else x.index_select(1 if columns else 0, order)
     return out
 
 
@@ -108,6 +113,10 @@ def main():
                       run(i, reordered(p, c), o) for _ in range(32)]
         else:
             again += [lambda i, p, o=torch.from_numpy(rng.permutation(BATCH)): run(i, p, o) for _ in range(8)]
+        if case == "pooler_avg":
+            more = numpy.random.default_rng(0)
+            again += [lambda i, p, o=torch.from_numpy(more.permutation(BATCH)), c=torch.from_numpy(more.permutation(12)):
+                      run(i, reordered(p, c), o) for _ in range(32)]
         params = {prefix + n: x for n, x in params.items()}
         t |= {f"{case}.fixed.{prefix}{n}": x for n, x in fixed.items()}
         golden.put_case(t, case, run, ins, params, {"image": golden.randn(rng, BATCH, config["embed_dim"])}, grad_in=False, again=again)
