@@ -60,18 +60,14 @@ void freeze(const Collector& model, const std::function<bool(const std::string&)
 }
 
 void round_weights(const Collector& model) {
-  const NoGrad guard;
   std::map<const TensorState*, Tensor> copies;  // one for a weight of two names
-  for (const NamedParameter& p : model.parameters) {
-    const Tensor& value = p.parameter->value;
+  for (const auto& [name, parameter] : model.parameters) {
     // Vectors are added, and rows of embeddings looked up, as they are.
-    if (!has_weight_decay(p.name, value) || p.name.ends_with("token_embedding.weight")) continue;
-    Tensor& copy = copies[value.state().get()];
-    if (!copy.defined()) {
-      copy = value.detach().to(DType::bf16);
-      share_gradient(copy, value);
-    }
-    p.parameter->shadow = copy;
+    if (!has_weight_decay(name, parameter->value) || name.ends_with("token_embedding.weight")) continue;
+    Tensor& copy = copies[parameter->value.state().get()];
+    parameter->shadow = {};
+    if (!copy.defined()) copy = parameter->rounded_operand(Compute::bf16);
+    parameter->shadow = copy;
   }
 }
 
