@@ -131,6 +131,7 @@ class Rehearsal {
 
 std::string amount(double bytes) {
   if (std::isinf(bytes)) return "more than any machine has";
+  if (bytes < 1e6) return fmt::format("{:.0f} bytes", bytes);
   return bytes < 1e9 ? fmt::format("{:.1f} MB", bytes / 1e6) : fmt::format("{:.2f} GB", bytes / 1e9);
 }
 

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fmt/format.h>
 
 #include "clip/src/step_inputs.h"
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/dry_run.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
 
 namespace twinlens {
@@ -27,6 +29,15 @@ Features encode(const Clip& model, const StepInputs& in, const Context& context)
   f.text = encode_texts(model, in, context);
   f.image = model.encode_image(in.pixels, context, in.patches);
   return f;
+}
+
+void check_options(const StepOptions& o) {
+  if (!(o.label_smoothing >= 0.0 && o.label_smoothing <= 1.0))
+    throw ConfigError(fmt::format("training step: label_smoothing is {}; StepOptions; give a share from 0 to 1", o.label_smoothing));
+  if (o.label_smoothing > 0.0 && o.loss != LossKind::softmax)
+    throw ConfigError("training step: only the softmax loss has label smoothing; StepOptions; set label_smoothing to 0");
+  if (!(std::isfinite(o.loss_scale) && o.loss_scale > 0.0))
+    throw ConfigError(fmt::format("training step: loss_scale is {}; StepOptions; give a number above 0", o.loss_scale));
 }
 
 // Whether a parameter wants a gradient: a locked tower has none.
@@ -110,6 +121,7 @@ double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& 
 
 Tensor queue_forward_backward(Clip& model, const StepInputs& inputs, const StepOptions& options, const Context& context,
                               Communicator& communicator, FeatureFigures* figures) {
+  check_options(options);
   const Features f = encode(model, inputs, context);
   if (figures != nullptr) *figures = figures_of(f);
   const Tensor loss = loss_of(model, inputs.caption_ids, f, options, communicator);
@@ -119,6 +131,7 @@ Tensor queue_forward_backward(Clip& model, const StepInputs& inputs, const StepO
 
 Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
                               Communicator& communicator, FeatureFigures* figures) {
+  check_options(options);
   const std::int64_t n = pairs_of(batch);
   if (options.max_chunk <= 0 || options.max_chunk >= n) {
     return queue_forward_backward(model, inputs_of(model, batch, 0, n, options, context), options, context, communicator, figures);
@@ -155,6 +168,7 @@ void average_gradients(FlatParameters& parameters, Communicator& communicator) {
 
 double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
                      Communicator& communicator) {
+  check_options(options);
   const NoGrad guard;
   const std::int64_t n = pairs_of(batch);
   const Features all = encode_all(model, batch, options.max_chunk > 0 ? options.max_chunk : n, options, context);

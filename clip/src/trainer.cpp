@@ -61,6 +61,13 @@ void remove_half_written(const fs::path& folder) {
   }
 }
 
+// A run has a folder of its own below the logs.
+void check_name(const std::string& name) {
+  const fs::path path = fs::path(name).lexically_normal();
+  if (!path.empty() && path.is_relative() && path != "." && *path.begin() != "..") return;
+  throw ConfigError("'" + name + "' is no folder below the logs; --name; give a name");
+}
+
 bool all_captions_equal(const Dataset& data) {
   std::int64_t same = 1;
   while (same < data.size() && data.caption_id(same) == data.caption_id(0)) ++same;
@@ -79,6 +86,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   if (o_.model.empty()) o_.model = o_.pretrained.empty() ? "ViT-B-32" : o_.pretrained;
   if (o_.resume == "latest" && o_.name.empty()) throw ConfigError("it is not said which run goes on; --resume latest; give --name");
   o_.name = run_name(o_);
+  check_name(o_.name);
   folder_ = fs::path(o_.logs) / o_.name;
   if (o_.resume.empty() && has_begun(folder_)) {
     throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() +

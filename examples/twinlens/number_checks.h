@@ -2,6 +2,7 @@
 // Checks of numbers on a command line. None of them takes nan or an infinity. Header only: bench/step has them, too.
 
 #include <CLI/CLI.hpp>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -83,6 +84,29 @@ CLI::Validator whole_number() {
     return "must be " + whole_number_rule<T>() + (is_octal ? " without a 0 before it" : "") + ", not " + text;
   };
   return {check, ""};
+}
+
+// Bytes of a number that may have a fraction and a unit, "8G", "0.5 GiB"; 1024 of one are the next.
+inline CLI::Validator bytes_of_size() {
+  const auto convert = [](std::string& text) -> std::string {
+    if (text.find_first_not_of("0123456789") == std::string::npos) return {};  // bytes, to the last digit
+    constexpr std::string_view units = "bkmgtpe";
+    char* end = nullptr;
+    const double number = std::strtod(text.c_str(), &end);
+    std::string unit;
+    for (const char* c = end; *c != '\0'; ++c) {
+      if (*c != ' ') unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*c)));
+    }
+    if (unit.size() == 3 && unit.ends_with("ib")) unit.resize(1);
+    if (unit.size() == 2 && unit.ends_with("b")) unit.resize(1);
+    const std::size_t power = unit.empty() ? 0 : unit.size() == 1 ? units.find(unit) : std::string_view::npos;
+    const double bytes = power == std::string_view::npos ? 0.0 : std::ldexp(number, 10 * static_cast<int>(power));
+    if (end == text.c_str() || power == std::string_view::npos || !(std::abs(bytes) < 9e18))
+      return "must be bytes, also with a unit from K to E, not " + text;
+    text = std::to_string(std::llround(bytes));
+    return {};
+  };
+  return {convert, "SIZE [B, K(=1024 B), M, G, T]"};
 }
 
 // Every flag with a number, whatever else is asked of it.

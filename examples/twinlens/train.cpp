@@ -237,9 +237,9 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_flag("!--no-weight-copies", o.weight_copies, "With amp_bf16: products round the weights themselves (slower, the same numbers)")
       ->group(group);
   app.add_option("--memory-limit", o.memory_limit,
-                 "Bytes (also 8G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below; 0: none")
+                 "Bytes (also 8G, 0.5G, 512M) of tensor memory: --max-chunk is chosen so that a step stays below; 0: none")
       ->group(group)
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(bytes_of_size())
       ->check(at_least(0));
   app.add_option("--prefetch-batches", o.prefetch_batches,
                  "On a card: batches copied there ahead of their step, from pinned memory, on a stream of their own; 0: none")

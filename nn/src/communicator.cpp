@@ -76,7 +76,10 @@ class ThreadRank final : public Communicator {
   Tensor all_gather(const Tensor& x) override {
     const NoGrad guard;
     Tensor out;
-    exchange(dense(x), [&](const std::vector<Tensor>& all) { out = concat(all, 0); });
+    exchange(dense(x), [&](const std::vector<Tensor>& all) {
+      check_same_shape("all_gather", x, all);
+      out = concat(all, 0);
+    });
     return out;
   }
   Tensor reduce_scatter(const Tensor& x) override {
@@ -121,6 +124,13 @@ class ThreadRank final : public Communicator {
     if (rank < 0 || rank >= size()) {
       throw ConfigError(std::string(call) + ": there is no rank " + std::to_string(rank) + " of " + std::to_string(size()) +
                         "; communicator; give one from 0 to below size()");
+    }
+  }
+  static void check_same_shape(const char* call, const Tensor& mine, const std::vector<Tensor>& all) {
+    for (std::size_t r = 0; r < all.size(); ++r) {
+      if (all[r].shape() == mine.shape()) continue;
+      throw ShapeError(std::string(call) + ": this rank has " + to_string(mine.shape()) + ", rank " + std::to_string(r) + " has " +
+                       to_string(all[r].shape()) + "; communicator; give the same shape on every rank");
     }
   }
   void check_divisible(const Tensor& x) const {

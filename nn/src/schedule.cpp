@@ -7,6 +7,7 @@
 namespace twinlens {
 
 double Schedule::operator()(std::int64_t step) const {
+  if (step < 0) throw ConfigError("learning rate of step " + std::to_string(step) + "; Schedule; steps count from 0");
   if (step < warmup) return base * static_cast<double>(step + 1) / static_cast<double>(warmup);
   switch (kind) {
     case Kind::cosine: {

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 
 #include "tests/support/toy_data.h"
 
@@ -9,6 +10,7 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/core/random.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/kernels/trace.h"
 #include "twinlens/nn/optimizer.h"
 
@@ -107,6 +109,30 @@ TEST_CASE("gradients come multiplied by the loss scale, wherever it lies", "[tra
   bool all = true;
   for (std::size_t i = 0; i < plain.size(); ++i) all = all && scaled[i] == 1024.0F * plain[i];
   CHECK(all);
+}
+
+TEST_CASE("options of a step that make no sense are refused before anything is encoded", "[train]") {
+  Clip model(tiny(), 3);
+  const Context context;
+  const auto check_refused = [&](const StepOptions& options, const char* what) {
+    CHECK_THROWS_WITH(forward_backward(model, batch_of(8), options, context, *solo_communicator()), Catch::Contains(what));
+    CHECK_THROWS_AS(evaluate_loss(model, batch_of(8), options, context, *solo_communicator()), ConfigError);
+    CHECK_FALSE(model.logit_scale.value.grad().defined());
+  };
+  for (const double share : {-0.1, 1.5, std::nan("")}) {
+    StepOptions options;
+    options.label_smoothing = share;
+    check_refused(options, "label_smoothing is ");
+  }
+  for (const double scale : {0.0, -1.0, std::nan(""), std::numeric_limits<double>::infinity()}) {
+    StepOptions options;
+    options.loss_scale = scale;
+    check_refused(options, "loss_scale is ");
+  }
+  StepOptions of_sigmoids;
+  of_sigmoids.loss = LossKind::sigmoid;
+  of_sigmoids.label_smoothing = 0.1;
+  check_refused(of_sigmoids, "only the softmax loss has label smoothing");
 }
 
 TEST_CASE("features do not depend on the chunk, to the bit", "[train]") {

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "examples/twinlens/sha256.h"
@@ -147,6 +150,36 @@ TEST_CASE("a picture without its pixels is refused, and none is made of size 0")
   CHECK_THROWS_WITH(augment(hollow, 2, {}, 1, 1, 1), refused);
   CHECK_THROWS_AS(augment(Image{}, 2, {}, 1, 1, 1), ShapeError);
   CHECK_THROWS_AS(augment(Image{4, 4, std::vector<std::uint8_t>(48, 1)}, 0, {}, 1, 1, 1), ShapeError);
+}
+
+TEST_CASE("augment: options out of range are refused by name") {
+  const Image image{4, 4, std::vector<std::uint8_t>(48, 1)};
+  const double nan = std::nan("");
+  const auto check_refused = [&](const char* field, const std::function<void(AugmentOptions&)>& set) {
+    AugmentOptions o;
+    set(o);
+    const auto names_it = Catch::Contains("augment: " + std::string(field) + " is out of range; AugmentOptions; give ");
+    CHECK_THROWS_WITH(augment(image, 2, o, 1, 1, 1), names_it);
+    CHECK_THROWS_WITH(random_crop(4, 4, o, 1, 1, 1), names_it);
+    CHECK_THROWS_WITH(least_scale(4, 4, 2, o, 1, 1, 1), names_it);
+  };
+  check_refused("scale", [](AugmentOptions& o) { o.scale = {0.0, 1.0}; });
+  check_refused("scale", [](AugmentOptions& o) { o.scale = {0.5, 1.5}; });
+  check_refused("ratio", [](AugmentOptions& o) { o.ratio = {2.0, 1.0}; });
+  check_refused("zoom", [nan](AugmentOptions& o) { o.zoom = {1.0, nan}; });
+  check_refused("sharpness", [](AugmentOptions& o) { o.sharpness = {-1.0, 1.0}; });
+  check_refused("flip_probability", [](AugmentOptions& o) { o.flip_probability = 1.5; });
+  check_refused("jitter_probability", [nan](AugmentOptions& o) { o.jitter_probability = nan; });
+  check_refused("gray_probability", [](AugmentOptions& o) { o.gray_probability = -0.5; });
+  check_refused("invert_probability", [](AugmentOptions& o) { o.invert_probability = 2.0; });
+  check_refused("sharpness_probability", [](AugmentOptions& o) { o.sharpness_probability = 2.0; });
+  check_refused("translate", [](AugmentOptions& o) { o.translate = 1.5; });
+  check_refused("brightness", [nan](AugmentOptions& o) { o.brightness = nan; });
+  check_refused("contrast", [](AugmentOptions& o) { o.contrast = -1.0; });
+  check_refused("saturation", [nan](AugmentOptions& o) { o.saturation = nan; });
+  check_refused("hue", [nan](AugmentOptions& o) { o.hue = nan; });
+  check_refused("gamma", [](AugmentOptions& o) { o.gamma = std::numeric_limits<double>::infinity(); });
+  check_refused("rotate_degrees", [](AugmentOptions& o) { o.rotate_degrees = -1.0; });
 }
 
 TEST_CASE("decode: every kind of PNG means what Pillow says") {

@@ -213,6 +213,8 @@ TEST_CASE("ranks: what there is no rank of is refused", "[ranks]") {
     c.send_recv(zeros({2}), 1, x, -1);
   };
   CHECK_THROWS_WITH(run_thread_ranks(2, exchange), Catch::Contains("send_recv: there is no rank -1 of 2"));
+  const auto uneven = [](Communicator& c) { gather_rows(zeros({2 + c.rank(), 3}), c); };
+  CHECK_THROWS_WITH(run_thread_ranks(2, uneven), Catch::Contains("all_gather: this rank has [") && Catch::Contains("the same shape"));
   CHECK_THROWS_AS(run_thread_ranks(-1, broadcast), ConfigError);
   CHECK_THROWS_AS(run_thread_ranks(2, {}), ConfigError);
 }

@@ -73,6 +73,12 @@ TEST_CASE("options of a training run that make no sense are refused first", "[tr
     CHECK_THROWS_AS(train(o), ConfigError);
     CHECK_THROWS_WITH(train(o), Contains(std::string("; --") + wrong.flag + "; "));
   }
+  for (const char* name : {"..", ".", "../other", "a/../..", "/tmp/elsewhere"}) {
+    TrainOptions o;
+    o.train_data = "nowhere";
+    o.name = name;
+    CHECK_THROWS_WITH(train(o), Contains("is no folder below the logs; --name; "));
+  }
   TrainOptions right;
   right.train_data = right.val_data = "nowhere";
   for (const char* metric : {"", "clip_val_loss", "text_to_image_R@5", "image_to_text_median_rank"}) {

@@ -51,6 +51,14 @@ TEST_CASE("a cooldown stays at its end, and may have no steps") {
   CHECK(s(12) == 0.25);
 }
 
+TEST_CASE("a step below 0 has no learning rate") {
+  for (const auto kind : {Schedule::Kind::cosine, Schedule::Kind::constant, Schedule::Kind::constant_cooldown}) {
+    const Schedule s{kind, 1.0, 2, 8};
+    CHECK(s(0) == 0.5);
+    CHECK_THROWS_WITH(s(-1), "learning rate of step -1; Schedule; steps count from 0");
+  }
+}
+
 TEST_CASE("an unknown schedule is refused with the known ones") {
   CHECK_THROWS_AS(parse_schedule("linear"), ConfigError);
   CHECK_THROWS_WITH(parse_schedule("linear"), Catch::Contains("'linear'") && Catch::Contains("const-cooldown"));

@@ -44,6 +44,10 @@ TEST_CASE("numbers of train that make no sense are refused", "[program]") {
                                  {"--grad-clip-norm", {"-1"}, "at least 0"},
                                  {"--spike-factor", {"-1"}, "at least 0"},
                                  {"--memory-limit", {"-5"}, "at least 0"},
+                                 {"--memory-limit", {"8X"}, "bytes, also with a unit from K to E"},
+                                 {"--memory-limit", {"8KM"}, "bytes, also with a unit from K to E"},
+                                 {"--memory-limit", {"G"}, "bytes, also with a unit from K to E"},
+                                 {"--memory-limit", {"1e9E"}, "bytes, also with a unit from K to E"},
                                  {"--max-image-pixels", {"-1"}, "at least 0"},
                                  {"--max-chunk", {"-1"}, "at least 0"},
                                  {"--threads", {"-1"}, "from 0 to 1024"},
@@ -83,6 +87,19 @@ TEST_CASE("whole numbers are taken as they are written or refused: none is cut, 
   check_refused({"train", "--train-data", "x"}, {"--force-image-size", {"3000000000"}, small});
   check_refused({"rank", "--model", "x", "--text", "x", "x.png"}, {"--top", {"3000000000"}, small});
   check_refused({"eval", "--model", "x", "--data", "x"}, {"--batch-size", {"3000000000"}, small});
+}
+
+TEST_CASE("a limit of memory may have a fraction and a unit", "[program]") {
+  const TemporaryFolder logs;
+  const auto refused_limit = [&](const char* size) {
+    const TrainedModel& of = trained_model();
+    const Outcome o = run({"train", "--train-data", of.data, "--model", of.model, "--logs", logs.path(), "--memory-limit", size});
+    CHECK(o.status == 1);
+    return o.err;
+  };
+  CHECK_THAT(refused_limit("0.5kb"), Contains("--memory-limit 512 bytes is too small"));
+  CHECK_THAT(refused_limit("512"), Contains("--memory-limit 512 bytes is too small"));
+  CHECK_THAT(refused_limit("0.0009765625 MiB"), Contains("--memory-limit 1024 bytes is too small"));
 }
 
 TEST_CASE("a flag whose value is missing does not take the flag behind it for one", "[program]") {

@@ -115,10 +115,40 @@ std::array<float, 6> draw_warp(std::int64_t size, const AugmentOptions& o, Draws
   return out;
 }
 
+void check_augment(const AugmentOptions& o) {
+  const auto require = [](bool fits, const char* field, const char* rule) {
+    if (!fits) throw ConfigError(std::string("augment: ") + field + " is out of range; AugmentOptions; give " + rule);
+  };
+  const auto share = [&](double x, const char* field) { require(x >= 0.0 && x <= 1.0, field, "a number from 0 to 1"); };
+  const auto width = [&](double x, const char* field) { require(std::isfinite(x) && x >= 0.0, field, "a number of at least 0"); };
+  const auto range = [&](const std::array<double, 2>& x, const char* field) {
+    require(x[0] > 0.0 && x[0] <= x[1] && std::isfinite(x[1]), field, "two numbers above 0, the lower one first");
+  };
+  range(o.scale, "scale");
+  require(o.scale[1] <= 1.0, "scale", "shares of at most 1");
+  range(o.ratio, "ratio");
+  range(o.zoom, "zoom");
+  require(o.sharpness[0] >= 0.0 && o.sharpness[0] <= o.sharpness[1] && std::isfinite(o.sharpness[1]), "sharpness",
+          "two numbers of at least 0, the lower one first");
+  share(o.flip_probability, "flip_probability");
+  share(o.jitter_probability, "jitter_probability");
+  share(o.gray_probability, "gray_probability");
+  share(o.invert_probability, "invert_probability");
+  share(o.sharpness_probability, "sharpness_probability");
+  share(o.translate, "translate");
+  width(o.brightness, "brightness");
+  width(o.contrast, "contrast");
+  width(o.saturation, "saturation");
+  width(o.hue, "hue");
+  width(o.gamma, "gamma");
+  width(o.rotate_degrees, "rotate_degrees");
+}
+
 }  // namespace
 
 Rect random_crop(std::int64_t width, std::int64_t height, const AugmentOptions& o, std::uint64_t seed, std::uint64_t epoch,
                  std::int64_t sample) {
+  check_augment(o);
   Draws draws("augment.crop", seed, epoch, sample);
   const double area = static_cast<double>(width) * static_cast<double>(height);
   for (int tries = 0; tries < 10; ++tries) {

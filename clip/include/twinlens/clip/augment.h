@@ -30,6 +30,7 @@ struct AugmentOptions {
 // RandomResizedCrop as torchvision (ten tries, then the centre at the nearest ratio), flip, then rotation, shift and zoom around the
 // centre on white, then colour changes in the order brightness, contrast, saturation, hue, gray, then gamma, inversion and sharpness.
 // (size, size). Of a picture decoded at a smaller scale the same crop is taken as of the full one; the filter reads a little beyond it.
+// Throws ConfigError for options out of range.
 Image augment(const Image& image, std::int64_t size, const AugmentOptions& options, std::uint64_t seed, std::uint64_t epoch,
               std::int64_t sample);
 

@@ -43,7 +43,7 @@ struct FeatureFigures {
 };
 
 // Adds the gradient of the mean loss over all ranks' rows (before averaging over ranks) to the parameters and returns this rank's loss.
-// Figures are computed when asked for (a pass over the features, and a read from the device).
+// Figures are computed when asked for (a pass over the features, and a read from the device). Throws ConfigError for options out of range.
 double forward_backward(Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context, Communicator& communicator,
                         FeatureFigures* figures = nullptr);
 

@@ -17,6 +17,7 @@ struct Schedule {
   double cooldown_end = 0.0;
   double cooldown_power = 1.0;
 
+  // Throws ConfigError for a step below 0.
   double operator()(std::int64_t step) const;
 };
 
