@@ -6,7 +6,6 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
-#include "twinlens/kernels/matmul.h"
 
 namespace twinlens {
 namespace {
@@ -59,14 +58,12 @@ TEST_CASE("through a closed relu no gradient passes, not even infinity and NaN")
     const Tensor upstream = from_vector(dy, {8, 1}).to(dtype);
     backward(relu(x), upstream);
     CHECK(same(x.grad().to_vector(), dx));
-    // As the epilogue of a product with 1. (Infinity times 1 is NaN in thirds, docs/decisions/0015, so f32 is multiplied by multiply-adds.)
-    set_split_f32(false);
+    // As the epilogue of a product with 1.
     const Tensor z = from_vector(values, {8, 1}).to(dtype).set_requires_grad(true);
     LinearOptions options;
     options.activation = Activation::relu;
     backward(linear(z, full({1, 1}, 1.0, dtype), {}, options), upstream);
     CHECK(same(z.grad().to_vector(), dx));
-    set_split_f32(true);
   }
 }
 

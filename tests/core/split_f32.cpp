@@ -71,11 +71,60 @@ TEST_CASE("f32 products in tile registers: the smallest numbers lose bits, and n
     CHECK(matmul(a, ones).data<float>()[0] == 8.0F);
     CHECK(matmul(ones.transpose(0, 1), a.transpose(0, 1)).data<float>()[0] == 8.0F);
   }
-  CHECK_FALSE(std::isfinite(product_of(kInfinity, 1.0F)));
-  CHECK_FALSE(std::isfinite(product_of(1.5F, -kInfinity)));
+  CHECK(product_of(kInfinity, 1.0F) == kInfinity);
+  CHECK(product_of(1.5F, -kInfinity) == -kInfinity);
   CHECK(std::isnan(product_of(kNan, 1.0F)));
   CHECK(std::isnan(product_of(0.0F, kInfinity)));
   CHECK(product_of(0x1p127F, 2.0F) == kInfinity);
+}
+
+// Both NaN, or both the same infinity.
+bool same_kind(float x, float y) { return std::isnan(x) ? std::isnan(y) : x == y; }
+
+// Of the product of copies of a and b with something in them that is not finite: elements that are finite by multiply-adds have the bits
+// that they have without it; the others are what they are by multiply-adds.
+template <class Product>
+void check_with_infinities(const Tensor& a, const Tensor& b, const Product& product) {
+  const std::vector<float> plain = product(a, b).to_vector();
+  Tensor bad_a = a.clone(), bad_b = b.clone();
+  const auto put = [](Tensor& x, std::int64_t at, float value) { x.data<float>()[at % x.count()] = value; };
+  put(bad_a, 3, kInfinity);
+  put(bad_a, 5 * a.size(a.rank() - 1) + 1, -kInfinity);
+  put(bad_b, 7, kInfinity);
+  put(bad_b, b.count() - 2, kNan);
+  const std::vector<float> got = product(bad_a, bad_b).to_vector();
+  set_split_f32(false);
+  const std::vector<float> want = product(bad_a, bad_b).to_vector();
+  set_split_f32(true);
+  REQUIRE(got.size() == want.size());
+  std::int64_t infinities = 0, nans = 0, wrong = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    infinities += std::isinf(want[i]) ? 1 : 0;
+    nans += std::isnan(want[i]) ? 1 : 0;
+    wrong += std::isfinite(want[i]) ? got[i] != plain[i] : !same_kind(got[i], want[i]);
+  }
+  CHECK(wrong == 0);
+  CHECK(infinities > 0);
+  CHECK(nans > 0);
+}
+
+TEST_CASE("f32 products in tile registers: infinities are those of multiply-adds, and touch no other element") {
+  if (!has_tiles()) return;
+  const Shape shapes[] = {{33, 31, 17}, {65, 64, 47}, {40, 800, 70}, {50, 2100, 200}, {600, 96, 40}, {9, 5000, 9}};
+  for (const Shape& s : shapes) {
+    INFO(s[0] << " x " << s[1] << " x " << s[2]);
+    const Tensor a = test::tensor_of(test::random_input({s[0], s[1]}, "a")), b = test::tensor_of(test::random_input({s[1], s[2]}, "b"));
+    check_with_infinities(a, b, [](const Tensor& x, const Tensor& y) { return matmul(x, y); });
+    check_with_infinities(dense(a.transpose(0, 1)), dense(b.transpose(0, 1)),
+                          [](const Tensor& x, const Tensor& y) { return matmul(x.transpose(0, 1), y.transpose(0, 1)); });
+  }
+  // Of one item of a batch, in windows of pictures, with an epilogue.
+  const Tensor items = test::tensor_of(test::random_input({3, 40, 64}, "a")), right = test::tensor_of(test::random_input({3, 64, 40}, "b"));
+  check_with_infinities(items, right, [](const Tensor& x, const Tensor& y) { return matmul(x, y); });
+  const Tensor maps = test::tensor_of(test::random_input({2, 9, 9, 16}, "a")), w = test::tensor_of(test::random_input({24, 16, 3, 3}, "b"));
+  check_with_infinities(maps, w, [](const Tensor& x, const Tensor& y) { return conv2d(x, y, {}, {1, 1}); });
+  const Tensor x = test::tensor_of(test::random_input({70, 96}, "a")), weight = test::tensor_of(test::random_input({50, 96}, "b"));
+  check_with_infinities(x, weight, [](const Tensor& left, const Tensor& of_right) { return linear(left, of_right, full({50}, 0.5)); });
 }
 
 }  // namespace

@@ -105,13 +105,14 @@ struct Product {
   static constexpr bool kReadsRows = F != Form::thirds;  // whose elements are what words are made of, as they lie
 
   const Matmul& m;
+  std::int64_t item;  // of the batch
   Packer<I> a, b;
-  Rows c;     // of this item of the batch
+  Rows c;     // of this item
   Rows sums;  // f32, between blocks of the depth: c itself or scratch with the rows and columns of the region
 
-  Product(const Matmul& args, std::int64_t item, float* scratch_sums) : m(args), c(args.c) {
-    a = packer(m.a, item, m.a.transposed);
-    b = packer(m.b, item, !m.b.transposed);
+  Product(const Matmul& args, std::int64_t item_of_batch, float* scratch_sums) : m(args), item(item_of_batch), c(args.c) {
+    a = packer(m.a, m.a.transposed);
+    b = packer(m.b, !m.b.transposed);
 #if defined(TWINLENS_TILE_REGISTERS)
     if constexpr (F == Form::thirds) {
       visit_float(m.a.dtype, [&]<class T>(TypeTag<T>) { a.pack = pack_rows_in_thirds<I, T>; });
@@ -132,7 +133,7 @@ struct Product {
     if (c.dtype != DType::f32) sums = {scratch_sums, DType::f32, c.rows, kGroupCols, least(c.cols, kGroupCols), nullptr};
   }
   // Without its function.
-  Packer<I> packer(const MatmulOperand& x, std::int64_t item, bool lines_are_columns) const {
+  Packer<I> packer(const MatmulOperand& x, bool lines_are_columns) const {
     const char* base = static_cast<const char*>(x.data) + item * x.batch_stride * size_of(x.dtype);
     return {{base, lines_are_columns ? 1 : x.stride, lines_are_columns ? x.stride : 1},
             x.dtype,
@@ -216,7 +217,10 @@ struct Product {
               rows.data = static_cast<const char*>(rows.data) + word / Shape::kRowWords * rows.step_bytes;
               float* const sums_of_tile = sums_of_rows + (row - first) * width;
               micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_tile, word > 0);
-              if (last_words) take_tile(r, k, {sums_of_tile, width, row, col, least(kTileRows, last - row), cols});
+              if (!last_words) continue;
+              const TileOfC tile{sums_of_tile, width, row, col, least(kTileRows, last - row), cols};
+              if constexpr (F == Form::thirds) retake_nans(k, tile);
+              take_tile(r, k, tile);
             }
           }
         });
@@ -231,6 +235,32 @@ struct Product {
     wanted.add(m.pre, row, rows, col, cols, true);
     wanted.add(m.residual, row, rows, col, cols, false);
     wanted.step(Prefetch::kStripes * kTileRows);
+  }
+
+  // Sums in thirds that are NaN, taken again by multiply-adds: they may not be with them (split.h). An element at a time changes, so that
+  // its bits do not depend on its neighbours.
+  void retake_nans(const Block& k, const TileOfC& tile) const {
+    if (!may_have_nan<I>(tile)) return;
+    using Plain = Product<I, Form::floats>;
+    constexpr std::int64_t depths = 64, rows_at_once = Plain::kTileRows, cols = kTileCols;
+    alignas(64) float a_panel[depths * rows_at_once], b_panel[depths * cols], again[rows_at_once * cols];
+    const Plain plain(m, item, nullptr);
+    for (std::int64_t row = 0; row < tile.rows; row += rows_at_once) {
+      const std::int64_t rows = least(rows_at_once, tile.rows - row);
+      for (std::int64_t d = 0; d < k.depths; d += depths) {
+        const std::int64_t n = least(depths, k.depths - d);
+        const Block part{k.depth + d, n, n, true, true};
+        plain.a(part, tile.row + row, rows, rows_at_once, a_panel);
+        plain.b(part, tile.col, tile.cols, cols, b_panel);
+        micro_kernel<I, Form::floats, kVectors>(n, {a_panel, kWordBytes, rows_at_once * kWordBytes}, b_panel, again, d > 0);
+      }
+      for (std::int64_t i = 0; i < rows; ++i) {
+        float* const sums_of_row = tile.sums + (row + i) * tile.width;
+        for (std::int64_t j = 0; j < tile.cols; ++j) {
+          if (sums_of_row[j] != sums_of_row[j]) sums_of_row[j] = again[i * cols + j];
+        }
+      }
+    }
   }
 
   static void load_tile(const TileOfC& tile, const Rows& from) {

@@ -4,7 +4,8 @@
 // multiply-adds one depth at a time would be. (Henry, Tang & Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for
 // higher-precision computations", ARITH 2019, arXiv:1904.06376.)
 //
-// Tile registers take denormal bf16 for 0, so below 2^-110 in magnitude numbers lose bits. An infinite operand may give a NaN.
+// Tile registers take denormal bf16 for 0, so below 2^-110 in magnitude numbers lose bits. An infinite operand gives NaN where it meets a
+// part that is 0: sums that are NaN are taken again by multiply-adds (product.h).
 //
 // Only for files that are compiled for Avx512Amx.
 
