@@ -283,6 +283,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& sourc
   if (json.is_object() && json.contains("model_cfg")) {
     ConfigReader outer(json, source, "");
     outer.child("model_cfg");
+    std::string of_weights;  // that lie beside it (pretrained.cpp)
+    outer.read("activation", of_weights);
     if (const Json* preprocess = outer.child("preprocess_cfg")) c.preprocess = read_preprocess(*preprocess, source);
     outer.finish();
     json = Json(json.at("model_cfg"));

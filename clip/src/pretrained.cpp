@@ -28,7 +28,9 @@ constexpr const char* kWeights = "open_clip_model.safetensors";
 constexpr const char* kConfig = "open_clip_config.json";
 constexpr const char* kHuggingFaceConfig = "config.json";
 constexpr const char* kTrainState = "state.json";     // of a checkpoint of training (checkpoint.h)
-constexpr const char* kActivationKey = "activation";  // in the metadata of safetensors
+// In the metadata of safetensors; the first also in the config beside weights in OpenAI's layout.
+constexpr const char* kActivationKey = "activation";
+constexpr const char* kConfigKey = "open_clip_config";  // the config, for weights without the file
 // In the order in which a folder is searched (open_clip factory.py, transformers).
 constexpr const char* kWeightNames[] = {kWeights,
                                         "open_clip_pytorch_model.safetensors",
@@ -118,6 +120,11 @@ void note_activation(ModelSource& source, const WeightFiles& files, const fs::pa
   if (const auto it = files.metadata().find(kActivationKey); it != files.metadata().end()) {
     says(it->second == "quick_gelu", "its metadata says " + it->second);
   }
+  if (config.filename() == kConfig && is_file(config)) {
+    const nlohmann::json json = nlohmann::json::parse(read_file(config.string()), nullptr, false);
+    if (json.is_object() && json.contains(kActivationKey) && json[kActivationKey].is_string())
+      says(json[kActivationKey] == "quick_gelu", config.filename().string() + " says so of the weights");
+  }
   if (source.layout == Layout::openai) says(true, "it is a checkpoint of OpenAI's CLIP");
   if (!source.config_inferred) says(source.config.quick_gelu, config.filename().string() + " says so");
   if (const auto quick = activation_by_name(source.weights.front())) says(*quick, "its name says so");
@@ -170,6 +177,20 @@ void check_activation(const ModelConfig& model, const ModelSource& source) {
                     " -quickgelu in its name (quick_gelu in its config)");
 }
 
+// A config beside the weights says their heads, which show in no shape.
+void check_heads(const ModelConfig& model, const ModelSource& source) {
+  if (source.config_inferred) return;
+  const auto check = [&](const char* tower, int width, int own_width, int heads, int own_heads) {
+    if (width != own_width || heads == own_heads) return;
+    throw ConfigError("heads mismatch: the " + std::string(tower) + " tower of the weights has " + std::to_string(own_heads) +
+                      " heads and that of the model " + std::to_string(heads) + "; " + source.weights.front() +
+                      "; use the model configuration that the weights were made with");
+  };
+  const ModelConfig& own = source.config;
+  check("image", model.vision.width, own.vision.width, model.vision.heads(), own.vision.heads());
+  check("text", model.text.width, own.text.width, model.text.heads, own.text.heads);
+}
+
 void resize_positions(StateDict& weights, const Clip& model) {
   const ModelConfig& c = model.config;
   const auto resize = [&](const char* name, std::int64_t rows, const auto& resized) {
@@ -184,8 +205,35 @@ void resize_positions(StateDict& weights, const Clip& model) {
   resize("positional_embedding", c.text.context_length, [&](const Tensor& x) { return resize_text_positions(x, c.text.context_length); });
 }
 
+const char* activation_key_of(const ModelConfig& config) {
+  return config.quick_gelu ? "quick_gelu" : config.text.gelu_tanh ? "gelu_tanh" : "gelu";
+}
+
 std::map<std::string, std::string> metadata_of(const ModelConfig& config) {
-  return {{"format", "pt"}, {kActivationKey, config.quick_gelu ? "quick_gelu" : config.text.gelu_tanh ? "gelu_tanh" : "gelu"}};
+  return {{"format", "pt"},
+          {kActivationKey, activation_key_of(config)},
+          {kConfigKey, nlohmann::ordered_json::parse(to_json(config)).dump()}};
+}
+
+// What OpenAI's code computes otherwise, whatever stands beside the weights.
+std::vector<std::string> notes_for_openai(const ModelConfig& c) {
+  std::vector<std::string> notes;
+  if (!c.quick_gelu)
+    notes.push_back("OpenAI's code always computes QuickGELU, and this model was trained with GELU: there it gives other numbers");
+  if (c.vision.head_width != 64 || c.text.heads * 64 != c.text.width)
+    notes.push_back("OpenAI's code takes heads of 64 columns, and this model has others: there it gives other numbers");
+  return notes;
+}
+
+// A folder's weights are those that are found first there: the file to be written must be the only one.
+void check_alone(const fs::path& folder, const char* weights_name) {
+  std::vector<const char*> names(std::begin(kWeightNames), std::end(kWeightNames));
+  names.insert(names.end(), std::begin(kIndexNames), std::end(kIndexNames));
+  for (const char* name : names) {
+    if (name == std::string(weights_name) || !is_file(folder / name)) continue;
+    throw ConfigError("the folder holds weights already, which one could take for the converted ones; " + (folder / name).string() +
+                      "; name another folder with --output");
+  }
 }
 
 }  // namespace
@@ -255,6 +303,10 @@ ModelSource look_at(const std::string& model, const std::string& flag) {
     if (const fs::path preprocess = folder / "preprocessor_config.json"; is_file(preprocess)) {
       parse_hugging_face_preprocess(read_file(preprocess.string()), preprocess.string(), source.config);
     }
+  } else if (const auto own = files.metadata().find(kConfigKey); own != files.metadata().end()) {
+    config = source.weights.front();
+    source.config = parse_model_config(own->second, "metadata of " + config.string());
+    source.config_in_metadata = true;
   } else if (source.layout == Layout::hugging_face) {
     throw ConfigError("weights of Hugging Face without their config.json; " + source.weights.front() + "; put it beside them");
   } else {
@@ -275,12 +327,15 @@ ModelSource find_source(const std::string& model, const std::string& flag) {
     throw ConfigError("the model is one " + guess + "; " + source.weights.front() +
                       "; put open_clip_config.json beside them, or name the model with --model and these with --pretrained");
   }
+  if (source.config_inferred && source.layout != Layout::openai) source.guess = guess_of_heads(source.config);
+  if (!source.guess.empty()) source.guess += "; " + source.weights.front() + "; put open_clip_config.json beside them if that is wrong";
   return source;
 }
 
 void load_weights(Clip& model, const std::string& from, const std::string& flag) {
   ModelSource source = look_at(from, flag);
   check_activation(model.config, source);
+  check_heads(model.config, source);
   // Without a config of their own, the weights are read as the model's.
   if (source.config_inferred) source.config = model.config;
   StateDict weights = read_own(source, WeightFiles(source.weights));
@@ -325,6 +380,8 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   }
   const WeightFiles files(out.from.weights);
   const std::vector<LayoutPiece> pieces = layout_pieces(to, config);  // refuses first
+  check_alone(folder, weights_name);
+  if (!out.from.guess.empty()) out.notes.push_back(out.from.guess);
   StateDict weights = to_layout(pieces, read_own(out.from, files));
   // Batch counts of PyTorch's batch norms have the same names everywhere.
   for (const auto& [name, shape] : files.shapes()) {
@@ -341,15 +398,16 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
                                       {"vocab_size", config.text.vocab_size}}) {
       weights[name] = full({}, value, DType::i64);
     }
-    if (!config.quick_gelu)
-      out.notes.push_back("OpenAI's code always computes QuickGELU, and this model was trained with GELU: there it gives other numbers");
+    for (const std::string& note : notes_for_openai(config)) out.notes.push_back(note);
   }
   for (const auto& [name, bytes] : read_tokenizer_files(model)) write(name.c_str(), bytes);
   if (to == Layout::hugging_face) {
     write(kHuggingFaceConfig, hugging_face_config(config));
     write("preprocessor_config.json", hugging_face_preprocess(config));
   } else {
-    write(kConfig, to_json(config));
+    auto json = nlohmann::ordered_json::parse(to_json(config));
+    if (to == Layout::openai) json[kActivationKey] = activation_key_of(config);
+    write(kConfig, json.dump(2) + "\n");
   }
   if (to == Layout::open_clip && config.vision.is_siglip() &&
       nlohmann::json::parse(to_json(config)).at("model_cfg").at("vision_cfg").contains("act_kwargs")) {

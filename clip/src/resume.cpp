@@ -51,11 +51,7 @@ void check_tokenizer(const TokenizerFiles& files, const fs::path& checkpoint) {
 
 // The checkpoints that `resume` names, the one to begin with first.
 std::vector<fs::path> candidates_of(const fs::path& folder, const std::string& resume) {
-  if (resume == "latest") {
-    std::vector<fs::path> all = list_checkpoints(folder / "checkpoints");
-    if (all.empty()) throw FileError("resume: no checkpoint; " + (folder / "checkpoints").string() + "; start without --resume");
-    return all;
-  }
+  if (resume == "latest") return list_checkpoints(folder / "checkpoints");
   const auto refuse = [&](const std::string& what) {
     throw FileError("resume: " + what + "; " + resume + "; give --resume latest with the run's --name, or LOGS/NAME/checkpoints/step_N");
   };

@@ -42,9 +42,9 @@ bool has_begun(const fs::path& folder) {
   return there;
 }
 
-// A run that was ended before its first checkpoint is begun again by --resume latest.
+// --resume latest without a checkpoint begins the run, as with open_clip: one that was ended before its first, or a job's first launch.
 bool begins_anew(const fs::path& folder, const std::string& resume) {
-  if (resume != "latest" || !has_begun(folder) || !list_checkpoints(folder / "checkpoints").empty()) return false;
+  if (resume != "latest" || !list_checkpoints(folder / "checkpoints").empty()) return false;
   std::fprintf(stderr, "note: the run has no checkpoint yet and begins at step 0; %s\n", folder.string().c_str());
   return true;
 }
@@ -97,7 +97,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   if (!o_.report_to.empty() && o_.report_to != "tensorboard") {
     throw ConfigError("'" + o_.report_to + "' is not there; --report-to; use tensorboard, or read metrics.jsonl");
   }
-  if (!o_.resume.empty()) lock_ = std::make_unique<RunLock>(folder_);
+  if (std::error_code ignored; !o_.resume.empty() && fs::is_directory(folder_, ignored)) lock_ = std::make_unique<RunLock>(folder_);
   data_ = open_dataset(o_.train_data, dataset_options(o_));
   if (!o_.val_data.empty()) {
     validation_ = open_dataset(o_.val_data, validation_data_options(o_));
@@ -124,6 +124,10 @@ void Training::prepare_model() {
     config.init_logit_bias = -10.0;
   }
   model_ = std::make_unique<Clip>(config, o_.seed);
+  if (o_.model == o_.pretrained) {
+    const std::string guess = find_source(o_.pretrained, "--pretrained").guess;
+    if (!guess.empty()) std::fprintf(stderr, "note: %s\n", guess.c_str());
+  }
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained, "--pretrained");
   tokenizer_ = tokenizer_of(model_->config, o_.pretrained.empty() ? o_.model : o_.pretrained);
   tokenizer_files_ = read_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained);

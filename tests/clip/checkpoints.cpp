@@ -67,12 +67,13 @@ TEST_CASE("checkpoints: converted there and back, bit for bit, and the same feat
 }
 
 TEST_CASE("checkpoints: converted to torch's files and back, bit for bit") {
+  const bool quick = GENERATE(true, false);
   const TemporaryFolder folder;
-  Clip model(small_config(true), 3);
+  Clip model(small_config(quick), 3);
   save_model(model, folder / "a");
   const std::string original = read_file(folder / "a/open_clip_model.safetensors");
   for (const Layout layout : {Layout::openai, Layout::open_clip, Layout::hugging_face}) {
-    INFO(name_of(layout));
+    INFO(name_of(layout) << ", " << (quick ? "QuickGELU" : "GELU"));
     const TemporaryFolder there;
     const Converted to = convert_model(folder / "a", layout, there / "b", WeightFormat::torch);
     const std::string weights = to.files.back();
@@ -81,6 +82,7 @@ TEST_CASE("checkpoints: converted to torch's files and back, bit for bit") {
     convert_model(there / "b", Layout::open_clip, there / "c");
     CHECK(read_file(there / "c/open_clip_model.safetensors") == original);
     CHECK_FALSE(TorchArchive(weights).is_script());
+    CHECK(features(*load_model(there / "b")) == features(model));
   }
 }
 
@@ -148,6 +150,64 @@ TEST_CASE("checkpoints: the configuration of bare weights") {
     shapes["text_projection"] = {known.text.width, known.embed_dim};
     CHECK(to_json(infer_config(shapes, name)) == to_json(known));
   }
+}
+
+// Sizes of no built-in model, heads that are not of 64 columns, pictures prepared in another way.
+ModelConfig config_of_other_heads() {
+  ModelConfig c = small_config(false);
+  c.vision.head_width = 16;
+  c.text.heads = c.text.width / 16;
+  c.preprocess.interpolation = "bilinear";
+  return c;
+}
+
+TEST_CASE("checkpoints: a file of weights carries the configuration that its shapes do not show") {
+  const TemporaryFolder folder;
+  const ModelConfig config = config_of_other_heads();
+  Clip model(config, 3);
+  save_model(model, folder / "run");
+  const std::string alone = folder / "alone.safetensors";
+  std::filesystem::copy_file(folder / "run/open_clip_model.safetensors", alone);
+  const ModelSource source = find_source(alone);
+  CHECK(to_json(source.config) == to_json(config));
+  CHECK(source.config_in_metadata);
+  CHECK_FALSE(source.config_inferred);
+  CHECK(source.guess.empty());
+  CHECK(features(*load_model(alone)) == features(model));
+  convert_model(alone, Layout::hugging_face, folder / "hf");
+  std::filesystem::copy_file(folder / "hf/model.safetensors", folder / "alone_hf.safetensors");
+  CHECK(features(*load_model(folder / "alone_hf.safetensors")) == features(model));
+  // Without it heads are guessed, and that is said; of a built-in model's sizes they are known.
+  write_safetensors(folder / "bare.safetensors", state_dict(collect(model)));
+  CHECK_THAT(find_source(folder / "bare.safetensors").guess, Contains("heads of 64 columns") && Contains("open_clip_config.json"));
+  const Converted guessed = convert_model(folder / "bare.safetensors", Layout::open_clip, folder / "guessed");
+  REQUIRE(guessed.notes.size() == 1);
+  CHECK_THAT(guessed.notes[0], Contains("heads of 64 columns"));
+}
+
+TEST_CASE("checkpoints: weights of another number of heads are refused, and OpenAI's layout says that it has none but its own") {
+  const TemporaryFolder folder;
+  Clip model(config_of_other_heads(), 3), other(small_config(false), 3);
+  save_model(model, folder / "run");
+  CHECK_THROWS_WITH(load_weights(other, folder / "run"), Contains("heads mismatch: the image tower of the weights has 4 heads") &&
+                                                             Contains("open_clip_model.safetensors"));
+  const Converted converted = convert_model(folder / "run", Layout::openai, folder / "openai");
+  REQUIRE(converted.notes.size() == 2);
+  CHECK_THAT(converted.notes[1], Contains("heads of 64 columns"));
+  CHECK(features(*load_model(folder / "openai")) == features(model));
+}
+
+TEST_CASE("checkpoints: a model is not converted into the folder of another") {
+  const TemporaryFolder folder;
+  Clip model(small_config(true), 3);
+  save_model(model, folder / "run");
+  CHECK_THROWS_WITH(convert_model(folder / "run", Layout::hugging_face, folder / "run"),
+                    Contains("open_clip_model.safetensors; name another folder with --output"));
+  convert_model(folder / "run", Layout::hugging_face, folder / "hf");
+  CHECK_THROWS_WITH(convert_model(folder / "run", Layout::hugging_face, folder / "hf", WeightFormat::torch),
+                    Contains("the folder holds weights already") && Contains("model.safetensors"));
+  CHECK_FALSE(std::filesystem::exists(folder / "hf/pytorch_model.bin"));
+  CHECK_NOTHROW(convert_model(folder / "run", Layout::hugging_face, folder / "hf"));  // the same again
 }
 
 TEST_CASE("checkpoints: towers whose pooling does not show in bare weights need a configuration") {

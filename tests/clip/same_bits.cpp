@@ -267,7 +267,12 @@ TEST_CASE("a resumed run refuses other settings, other data and a name that is t
   train_as(o, "run", &now);
   CHECK_THROWS_WITH(train_as(o, "run"), Catch::Contains("run 'run' exists already") && Catch::Contains("--resume latest"));
   o.resume = "latest";
-  CHECK_THROWS_WITH(train_as(o, "never"), Catch::Contains("resume: no checkpoint") && Catch::Contains("start without --resume"));
+  // Without a checkpoint `latest` begins: a job's first launch has the flags of its later ones.
+  train_as(o, "first launch");
+  o.resume.clear();
+  train_as(o, "plain");
+  check_equal_runs(o, "plain", "first launch", 9);
+  o.resume = "latest";
   TrainOptions other = o;
   other.lr = 2e-2;
   CHECK_THROWS_WITH(train_as(other, "run"), Catch::Contains("'lr' was 0.01 and is now 0.02"));

@@ -1,6 +1,7 @@
 #include "clip/src/formats/infer_config.h"
 
 #include <cmath>
+#include <optional>
 
 #include "twinlens/kernels/error.h"
 
@@ -77,24 +78,29 @@ void take_pooling(ModelConfig& c, const ModelConfig& known) {
   c.preprocess = known.preprocess;
 }
 
-// Heads do not show in shapes.
-void take_heads(ModelConfig& c) {
+// The built-in model with these sizes.
+std::optional<ModelConfig> known_sizes(const ModelConfig& c) {
   for (const std::string& name : builtin_model_names()) {
     const ModelConfig known = *builtin_model_config(name);
     const bool same = known.vision.layers == c.vision.layers && known.vision.width == c.vision.width &&
                       known.vision.is_siglip() == c.vision.is_siglip() && known.text.width == c.text.width &&
                       known.text.layers == c.text.layers && known.embed_dim == c.embed_dim && known.vision.no_ln_pre == c.vision.no_ln_pre;
-    if (!same) continue;
-    if (c.vision.no_ln_pre && known.text.vocab_size == c.text.vocab_size) take_pooling(c, known);
-    c.vision.head_width = known.vision.head_width;
-    if (!c.vision.is_resnet())
-      c.vision.mlp_ratio =
-          static_cast<int>(known.vision.width * known.vision.mlp_ratio) == static_cast<int>(c.vision.width * c.vision.mlp_ratio)
-              ? known.vision.mlp_ratio
-              : c.vision.mlp_ratio;
-    c.text.heads = known.text.heads;
-    return;
+    if (same) return known;
   }
+  return {};
+}
+
+// Heads do not show in shapes.
+void take_heads(ModelConfig& c) {
+  const std::optional<ModelConfig> known = known_sizes(c);
+  if (!known.has_value()) return;
+  if (c.vision.no_ln_pre && known->text.vocab_size == c.text.vocab_size) take_pooling(c, *known);
+  c.vision.head_width = known->vision.head_width;
+  if (!c.vision.is_resnet())
+    c.vision.mlp_ratio = static_cast<int>(known->vision.width * known->vision.mlp_ratio) == static_cast<int>(c.vision.width * c.vision.mlp_ratio)
+                             ? known->vision.mlp_ratio
+                             : c.vision.mlp_ratio;
+  c.text.heads = known->text.heads;
 }
 
 }  // namespace
@@ -104,6 +110,12 @@ std::string not_in_shapes(const ModelConfig& c) {
   if (c.vision.no_ln_pre && c.vision.pool_type == "tok") return "without ln_pre, and how its image tower pools is not in the weights";
   if (c.text.proj_bias) return "with a biased text projection, and how its text tower pools and masks is not in the weights";
   return {};
+}
+
+std::string guess_of_heads(const ModelConfig& c) {
+  if (known_sizes(c).has_value()) return {};
+  return "weights do not say how many heads their attention has, and heads of " + std::to_string(c.vision.head_width) +
+         " columns are taken in the image tower, " + std::to_string(c.text.heads) + " heads in the text tower";
 }
 
 double mlp_ratio_of(int hidden, int width) { return hidden % width == 0 ? hidden / width : (hidden + 0.25) / width; }

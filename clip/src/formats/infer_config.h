@@ -18,6 +18,9 @@ ModelConfig infer_config(const TensorShapes& shapes, const std::string& source);
 // Of a configuration that was inferred: what would have to be guessed, with a wrong guess giving other features; empty when nothing.
 std::string not_in_shapes(const ModelConfig& inferred);
 
+// What has been guessed of its heads, for people; empty for the sizes of a built-in model, whose heads are known.
+std::string guess_of_heads(const ModelConfig& inferred);
+
 // The ratio whose product with the width is cut down to `hidden`.
 double mlp_ratio_of(int hidden, int width);
 
