@@ -318,7 +318,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
     }
     throw ConfigError("loader: " + std::to_string(work_->data->size()) + " samples do not fill one batch of " +
                       std::to_string(work_->global_batch()) + (options.equal_captions_apart ? " with all captions different" : "") +
-                      "; --batch-size; " + remedy);
+                      "; --batch-size times --accum-freq; " + remedy);
   }
   if (first_batch >= batches) work_->claim = work_->wanted = work_->announced = {first_epoch + 1, 0};
   work_->start(std::max(1, options.workers));

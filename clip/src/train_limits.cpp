@@ -79,6 +79,8 @@ void check_optimization(const TrainOptions& o) {
   if (!(o.beta2 < 0.0)) below_one("beta2", o.beta2);
   if (!(o.eps < 0.0)) require(std::isfinite(o.eps) && o.eps > 0.0, "eps", o.eps, "above 0");
   within(0, static_cast<double>(o.epochs), "epochs-cooldown", o.epochs_cooldown);
+  if (o.lr_scheduler == "const-cooldown" && o.epochs_cooldown == 0)
+    throw ConfigError("const-cooldown has no epochs to cool down in; --epochs-cooldown; give the number of the last epochs that do");
   at_least(0, "lr-cooldown-end", o.lr_cooldown_end);
   require(std::isfinite(o.lr_cooldown_power), "lr-cooldown-power", o.lr_cooldown_power, "that is finite");
   within(0, 1, "label-smoothing", o.label_smoothing);

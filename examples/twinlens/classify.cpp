@@ -60,7 +60,7 @@ Action add_classify(CLI::App& app) {
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")
       ->capture_default_str();
   app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(at_least(1));
-  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  add_device(app, flags->device);
   flags->pictures.add_to(app);
   app.add_option("images", flags->images, "Image files; those that cannot be read are skipped")->required();
   app.add_flag("--json", flags->json, "One JSON document");

@@ -23,6 +23,9 @@ Action add_preprocess(CLI::App& app);
 Action add_tokenize(CLI::App& app);
 Action add_info(CLI::App& app);
 
+// --device cpu or cuda[:i].
+CLI::Option* add_device(CLI::App& app, std::string& device);
+
 // Says what is wrong with the flags of `command` and returns the exit status of that.
 int wrong_usage(const std::string& message, const std::string& command);
 

@@ -128,7 +128,7 @@ Action add_embed(CLI::App& app) {
   app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
-  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  add_device(app, flags->device);
   flags->pictures.add_to(app);
   app.add_flag("!--no-normalize", flags->normalize, "Leave the features at their length");
   app.add_flag("--json", flags->json, "One JSON document");

@@ -166,7 +166,7 @@ Action add_eval(CLI::App& app) {
   app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
-  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  add_device(app, flags->device);
   app.add_flag("--json", flags->json, "One flat JSON object");
   app.footer(
       "Examples:\n  twinlens eval --model logs/quickstart/model --data 'shards/{000..003}.tar'\n"

@@ -45,7 +45,7 @@ Action add_index(CLI::App& app) {
   app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
-  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  add_device(app, flags->device);
   flags->pictures.add_to(app);
   app.add_option("pictures", flags->sources, "Folders, tars or picture files")->required();
   app.add_flag("--json", flags->json, "One JSON document");

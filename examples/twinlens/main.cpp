@@ -17,6 +17,7 @@
 #include "examples/twinlens/output.h"
 
 #include "twinlens/clip/nearest_name.h"
+#include "twinlens/core/tensor.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
@@ -57,12 +58,23 @@ std::string conversion_message(const std::string& message) {
 
 // What stands for a flag of open_clip that `train` does not have and whose nearest name would mislead; nullptr: nothing.
 const char* instead_of(const CLI::App& app, const std::string& flag) {
-  if (app.get_name() != "train") return nullptr;
-  if (flag == "--train-num-samples") return "shards are counted when they are opened: leave it out; --epochs says how long to train";
-  if (flag == "--val-num-samples") return "shards are counted when they are opened: leave it out; --val-data says what is evaluated";
-  if (flag == "--dataset-resampled")
-    return "an epoch takes each sample once, in an order of its own: leave it out; --train-data-upsampling-factors weighs sources";
-  return nullptr;
+  static const std::map<std::string, const char*> known{
+      {"--train-num-samples", "shards are counted when they are opened: leave it out; --epochs says how long to train"},
+      {"--val-num-samples", "shards are counted when they are opened: leave it out; --val-data says what is evaluated"},
+      {"--dataset-resampled",
+       "an epoch takes each sample once, in an order of its own: leave it out; --train-data-upsampling-factors weighs sources"},
+      {"--opt", "the optimizer is AdamW: leave it out"},
+      {"--momentum", "the optimizer is AdamW: leave it out; --beta1 is its first moment's"},
+      {"--skip-scheduler", "--lr-scheduler const with --warmup 0 keeps the rate as it is"},
+      {"--local-loss", "the loss takes a process's own rows against all columns: leave it out"},
+      {"--gather-with-grad", "gradients of gathered features count: leave it out"},
+      {"--log-local", "--log-every-n-steps and --report-to say what is written"},
+      {"--imagenet-val", "--val-data takes a folder of class folders; `twinlens eval --task zeroshot` evaluates a model on one"},
+      {"--zeroshot-frequency", "--val-frequency says how often --val-data is evaluated"},
+      {"--torchcompile", "kernels are compiled already: leave it out"},
+  };
+  const auto it = known.find(flag);
+  return app.get_name() != "train" || it == known.end() ? nullptr : it->second;
 }
 
 // Names the flag that was not understood and the nearest known one.
@@ -166,6 +178,18 @@ void wait_briefly(char** argv) {
 }  // namespace
 
 const std::atomic<bool>& stop_requested() { return stop; }
+
+CLI::Option* add_device(CLI::App& app, std::string& device) {
+  const auto check = [](std::string& text) -> std::string {
+    try {
+      parse_device(text);
+      return {};
+    } catch (const ConfigError&) {
+      return "must be cpu, cuda or cuda:INDEX, not " + text;
+    }
+  };
+  return app.add_option("--device", device, "cpu or cuda[:i]")->capture_default_str()->check(CLI::Validator(check, ""));
+}
 
 int wrong_usage(const std::string& message, const std::string& command) {
   std::fprintf(stderr, "error: %s; command line; see `twinlens%s%s --help`\n", message.c_str(), command.empty() ? "" : " ",

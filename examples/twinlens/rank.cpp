@@ -49,7 +49,7 @@ Action add_rank(CLI::App& app) {
   auto flags = std::make_shared<RankFlags>();
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--text", flags->text, "The caption")->required();
-  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  add_device(app, flags->device);
   app.add_option("--top", flags->top, "Only so many, the best; default: all")->check(at_least(1));
   flags->pictures.add_to(app);
   app.add_option("images", flags->images, "Image files; those that cannot be read are skipped")->required();

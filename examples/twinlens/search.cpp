@@ -45,7 +45,7 @@ Action add_search(CLI::App& app) {
   app.add_option("--index", flags->index, "Folder made by twinlens index")->required();
   app.add_option("--image", flags->image, "Search by this picture instead of a text; it is decoded as the index's were");
   app.add_option("--top", flags->top, "How many pictures")->capture_default_str()->check(at_least(1));
-  app.add_option("--device", flags->device, "cpu or cuda[:i]")->capture_default_str();
+  add_device(app, flags->device);
   flags->pictures.add_to(app, false);
   app.add_option("--text,text", flags->text, "What to search for");
   app.add_flag("--json", flags->json, "One JSON document");

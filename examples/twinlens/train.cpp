@@ -187,7 +187,10 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--beta2", o.beta2, "Default by model: 0.98 for ViT, 0.999 for ResNet")->group(group)->check(within_below(0, 1));
   app.add_option("--eps", o.eps, "Default by model: 1e-6 for ViT, 1e-8 for ResNet")->group(group)->check(above(0));
   app.add_option("--warmup", o.warmup, "Steps; default 5 % of all steps, at most 10000")->group(group)->check(at_least(-1));
-  app.add_option("--lr-scheduler", o.lr_scheduler, "cosine, const or const-cooldown")->group(group)->capture_default_str();
+  app.add_option("--lr-scheduler", o.lr_scheduler, "cosine, const or const-cooldown")
+      ->group(group)
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cosine", "const", "const-cooldown"}));
   app.add_option("--epochs-cooldown", o.epochs_cooldown, "Last epochs of const-cooldown")->group(group)->check(at_least(0));
   app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group)->check(at_least(0));
   app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group);
@@ -226,7 +229,7 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
-  app.add_option("--device", o.device, "cpu or cuda[:i]")->group(group)->capture_default_str();
+  add_device(app, o.device)->group(group);
   app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str()->check(within(0, 1024));
   app.add_flag("--grad-checkpointing", o.grad_checkpointing, "Recompute Transformer blocks in backward")->group(group);
   app.add_flag("--recompute-cheap", o.recompute_cheap, "Recompute normalised rows and activations in backward: a fifth less to keep")
@@ -264,7 +267,9 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Output";
   app.add_option("--logs", o.logs, "Folder of runs")->group(group)->capture_default_str();
   app.add_option("--name", o.name, "Folder of this run; made from time and model when not given")->group(group);
-  app.add_option("--resume", o.resume, "latest (with --name; without a checkpoint yet the run begins), or the path of a checkpoint folder: continue exactly")->group(group);
+  app.add_option("--resume", o.resume,
+                 "latest (with --name; without a checkpoint yet the run begins), or the path of a checkpoint folder: continue exactly")
+      ->group(group);
   app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; 0: none")
       ->group(group)
       ->capture_default_str()

@@ -316,7 +316,8 @@ TEST_CASE("too many bad samples, none at all, and a batch that cannot be filled 
   Loader none(all_bad, tokenizer(), o);
   CHECK_THROWS_WITH(none.next(), Contains("no usable picture among 8 samples"));
 
-  CHECK_THROWS_WITH(Loader(data, tokenizer(), options_of(21, 2)), Contains("20 samples do not fill one batch of 21; --batch-size"));
+  CHECK_THROWS_WITH(Loader(data, tokenizer(), options_of(21, 2)),
+                    Contains("20 samples do not fill one batch of 21; --batch-size times --accum-freq"));
   o = options_of(8, 2);
   o.equal_captions_apart = true;
   CHECK_THROWS_WITH(Loader(std::make_shared<MemoryDataset>(20, 7), tokenizer(), o),

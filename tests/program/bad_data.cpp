@@ -221,7 +221,8 @@ TEST_CASE("data that is skipped is not blamed on the batch size", "[program]") {
                 {"no samples: its 6 rows cannot be used, first: empty.csv:2: the caption is empty; " + (folder / "empty.csv")});
   check_refused(train(folder, folder / "header.csv"), {"no samples: it has no row below its header; " + (folder / "header.csv")});
   check_refused(train(folder, folder / "some.csv", {"--model", vit()}),
-                {"3 samples do not fill one batch of 4; --batch-size; mend the 3 more that cannot be used (first: some.csv:5: the caption "
+                {"3 samples do not fill one batch of 4; --batch-size times --accum-freq; mend the 3 more that cannot be used (first: "
+                 "some.csv:5: the caption "
                  "is empty)"});
   write_tar(folder / "none.tar", {{"0.png", pairs[0].png}, {"1.txt", "no picture"}});
   check_refused(train(folder, folder / "none.tar"), {"no samples; ", "(2 cannot be used, first: none.tar:0: no caption (txt))"});

@@ -61,6 +61,8 @@ TEST_CASE("numbers of train that make no sense are refused", "[program]") {
                                  {"--color-jitter", {"1", "-1", "1", "0"}, "at least 0"},
                                  {"--color-jitter", {"1", "1", "1", "1"}, "from 0 to 0.5"},
                                  {"--affine", {"5", "0.1", "0", "1"}, "above 0"},
+                                 {"--device", {"gpu"}, "cpu, cuda or cuda:INDEX"},
+                                 {"--device", {"cuda:x"}, "cpu, cuda or cuda:INDEX"},
                                  {"--batch-size", {"0"}, "at least 1"}};
   for (const Refused& refused : all) check_refused({"train", "--train-data", "x"}, refused);
 }

@@ -57,6 +57,8 @@ TEST_CASE("an unknown flag, subcommand or value is exit status 2 and names the n
   // Flags of open_clip that are not needed here.
   check_fails({"train", "--train-data", "x", "--train-num-samples", "4"}, 2,
               {"unknown flag --train-num-samples; shards are counted when they are opened: leave it out; --epochs"});
+  check_fails({"train", "--train-data", "x", "--opt", "adamw"}, 2, {"unknown flag --opt; the optimizer is AdamW: leave it out"});
+  check_fails({"train", "--train-data", "x", "--local-loss"}, 2, {"unknown flag --local-loss; the loss takes "});
   check_fails({"train", "--train-data", "x", "--val-num-samples=4"}, 2, {"unknown flag --val-num-samples; shards are counted"});
   check_fails({"train", "--train-data", "x", "--dataset-resampled"}, 2,
               {"unknown flag --dataset-resampled; an epoch takes each sample once", "--train-data-upsampling-factors weighs sources"});

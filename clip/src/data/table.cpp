@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdio>
 #include <filesystem>
 
 #include "clip/src/data/captions.h"
@@ -113,7 +114,7 @@ class TableDataset final : public Dataset {
                                                       " rows cannot be used, first: " + skipped_[0].key + ": " + skipped_[0].reason;
       throw FileError("no samples: " + none + "; " + path + "; give each row a picture and a caption");
     }
-    check_pictures(path);
+    find_pictures(path);
   }
 
   std::int64_t size() const override { return static_cast<std::int64_t>(places_.size()); }
@@ -158,20 +159,30 @@ class TableDataset final : public Dataset {
       places_.push_back({begin, caption_id_of(text), bytes, number});
     }
   }
-  // Paths that lead nowhere are found before the first step, not in the middle of it.
-  void check_pictures(const std::string& path) const {
+  // Paths begin in the folder of the table, which can be moved with it, or in the current folder, as open_clip's do. Paths that lead
+  // nowhere are found before the first step, not in the middle of it.
+  void find_pictures(const std::string& path) {
     const std::int64_t some = std::min<std::int64_t>(size(), 100);
+    const auto has_any = [&](const fs::path& folder) {
+      std::error_code ignored;
+      for (std::int64_t i = 0; i < some; ++i) {
+        if (fs::exists(folder / row(i)[image_], ignored)) return true;
+      }
+      return false;
+    };
+    if (has_any(folder_)) return;
     std::error_code ignored;
-    for (std::int64_t i = 0; i < some; ++i) {
-      if (fs::exists(folder_ / row(i)[image_], ignored)) return;
+    const fs::path current = fs::current_path(ignored);
+    if (!current.empty() && has_any(current)) {
+      std::fprintf(stderr, "note: the pictures of %s are found from the current folder, not from the table's\n", path.c_str());
+      folder_ = current;
+      return;
     }
     const std::string named = row(0)[image_];
-    const bool is_here = fs::exists(named, ignored);
     throw FileError("none of the first " + std::to_string(some) + " pictures exists; " + path + ", column '" + header_[image_] +
                     "', begins with '" + named + "', looked for as " + fs::absolute(folder_ / named, ignored).string() +
-                    "; paths are relative to the folder of the table: " +
-                    (is_here ? "these are so to the current folder, so put the table here, or" : "put the table where they begin,") +
-                    " write whole paths, or name another column with --csv-img-key");
+                    "; paths are relative to the folder of the table, or to the current one: put the table where they begin, "
+                    "write whole paths, or name another column with --csv-img-key");
   }
   void note(const std::string& fact) { hash_ = hash_bytes(fact.data(), fact.size(), hash_); }
   std::string label(std::uint32_t number) const { return name_ + ":" + std::to_string(number); }
