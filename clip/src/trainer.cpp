@@ -88,7 +88,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   o_.name = run_name(o_);
   check_name(o_.name);
   folder_ = fs::path(o_.logs) / o_.name;
-  if (o_.resume.empty() && has_begun(folder_)) {
+  if (has_begun(folder_) && o_.resume.empty()) {
     throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() +
                       "; choose another --name, or continue it with --resume latest");
   }

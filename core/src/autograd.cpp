@@ -16,9 +16,16 @@ namespace twinlens {
 namespace {
 
 thread_local bool recording = true;
-thread_local int no_grad_depth = 0;       // NoGrad guards alive
-thread_local LeafProbe* probe = nullptr;  // null but in the first run of a checkpoint
+thread_local int no_grad_depth = 0;             // NoGrad guards alive
+thread_local LeafProbe* probe = nullptr;        // null but in the first run of a checkpoint
+thread_local const char* running = "backward";  // the node whose backward runs
 thread_local std::uint64_t next_sequence = 0;
+
+struct Running {
+  explicit Running(const char* name) : outer(std::exchange(running, name)) {}
+  ~Running() { running = outer; }
+  const char* outer;
+};
 
 // y += x, elementwise, both dense.
 void add_into(const Tensor& y, const Tensor& x) {
@@ -86,7 +93,7 @@ class Engine {
     // The CPU stores f16 and does not add in it.
     if (g.defined() && g.dtype() == DType::f16 && g.device().is_cpu()) g = g.to(DType::f32);
     if (edge.leaf != nullptr) {
-      if (g.defined()) add_to_leaf(*edge.leaf, std::move(g));
+      if (g.defined() && edge.leaf->requires_grad) add_to_leaf(*edge.leaf, std::move(g));
       leaf_served(edge.leaf);
     } else if (edge.node != nullptr) {
       Work& work = nodes_[edge.node.get()];
@@ -134,7 +141,8 @@ class Engine {
     }
     Gradients grads(*this, node);
     if (dy.defined()) {
-      const Scope scope(node.scope.empty() ? node.name() : node.scope);
+      const ScopePath scope(node.scope.empty() ? node.name() : node.scope);
+      const Running named(node.name());
       node.backward(dy, grads);
     }
     node.has_run = true;
@@ -180,6 +188,8 @@ class Engine {
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, RecordedBefore> ready_;
 };
 
+bool Edge::wanted() const { return node != nullptr || (leaf != nullptr && leaf->requires_grad); }
+
 Node::Node() : sequence(next_sequence++) {}
 
 // A long chain that is dropped must not be destroyed by recursion: nodes that only this one holds are taken apart here, one after another.
@@ -214,7 +224,7 @@ const Tensor& Saved::get() const {
     const NoGrad guard;
     tensor_ = recipe_();
   } else if (!recipe_ && tensor_.defined() && tensor_.version() != version_) {
-    fail(ErrorKind::autograd, "backward", "a saved tensor was modified in place after the forward pass; clone it before writing",
+    fail(ErrorKind::autograd, running, "a saved tensor was modified in place between forward and backward; clone it before writing",
          {{name_, tensor_}});
   }
   return tensor_;
@@ -337,7 +347,10 @@ void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
   check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
   check_same_device("backward", {{"y", y}, {"dy", dy}});
   if (!y.requires_grad())
-    fail(ErrorKind::autograd, "backward", "nothing here wants a gradient; call set_requires_grad(true) on a leaf", {{"y", y}});
+    fail(ErrorKind::autograd, "backward",
+         "nothing here wants a gradient; call set_requires_grad(true) on a leaf, and mind that nothing is recorded under NoGrad and in "
+         "hooks",
+         {{"y", y}});
   const NoGrad guard;
   Engine engine(calls_hooks);
   engine.run(y, dy.dtype() == DType::f32 ? dy : dy.to(y.dtype()));

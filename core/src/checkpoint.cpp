@@ -8,11 +8,13 @@ namespace {
 struct CheckpointNode final : Node {
   std::function<Tensor(const std::vector<Tensor>&)> fn;
   std::vector<Saved> saved;
+  std::vector<Saved> leaves;  // that fn uses by itself: the second run must find them as the first did
   std::vector<bool> wanted;
 
   const char* name() const override { return "checkpoint"; }
 
   void backward(const Tensor& dy, Gradients& grads) override {
+    for (const Saved& leaf : leaves) leaf.get();
     std::vector<Tensor> again;
     for (std::size_t i = 0; i < saved.size(); ++i) {
       again.push_back(saved[i].defined() ? saved[i].get().detach() : Tensor{});
@@ -34,6 +36,7 @@ struct CheckpointNode final : Node {
 
   void release() override {
     saved.clear();
+    leaves.clear();
     fn = nullptr;
   }
 };
@@ -63,6 +66,7 @@ Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, c
     if (!any_wanted && edges.size() == inputs.size()) return y;
     edges.insert(edges.end(), probe.bystanders().begin(), probe.bystanders().end());
   }
+  for (std::size_t i = inputs.size(); i < edges.size(); ++i) node->leaves.emplace_back("a leaf that fn uses", edges[i]);
   node->fn = fn;
   return record(std::move(y), std::move(node), edges);
 }

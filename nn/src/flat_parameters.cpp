@@ -8,6 +8,7 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/kernels/memory.h"
 
 namespace twinlens {
@@ -139,7 +140,15 @@ void FlatParameters::mark_written(std::size_t i) const {
 }
 
 void FlatParameters::set_lr_factors(const std::function<float(const std::string&)>& factor) {
-  for (Segment& segment : segments_) segment.lr_factor = factor(segment.name);
+  std::vector<float> factors;
+  for (const Segment& segment : segments_) {
+    factors.push_back(factor(segment.name));
+    if (!(std::isfinite(factors.back()) && factors.back() >= 0.0F)) {
+      throw ConfigError("set_lr_factors: the factor of '" + segment.name + "' is " + std::to_string(factors.back()) +
+                        "; its argument; give a number of at least 0");
+    }
+  }
+  for (std::size_t i = 0; i < segments_.size(); ++i) segments_[i].lr_factor = factors[i];
   upload_table();
 }
 

@@ -7,6 +7,7 @@
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/accumulate.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
@@ -26,6 +27,17 @@ void check_options(const char* op, const AdamWOptions& o) {
   must(o.beta2 >= 0.0 && o.beta2 < 1.0, "beta2", o.beta2, "a number from 0 to below 1");
   must(o.eps >= 0.0, "eps", o.eps, "a number of at least 0");
   must(o.weight_decay >= 0.0, "weight_decay", o.weight_decay, "a number of at least 0");
+}
+
+// Of a block that lies on the host.
+void check_step(const StepBlock& step) {
+  const auto must = [](bool is_so, const char* name, double value, const char* remedy) {
+    if (!is_so) throw ConfigError(std::string("optimizer step: ") + name + " is " + std::to_string(value) + "; StepBlock; give " + remedy);
+  };
+  must(step.learning_rate >= 0.0F, "learning_rate", step.learning_rate, "a number of at least 0");
+  must(step.loss_scale > 0.0F, "loss_scale", step.loss_scale, "a number above 0");
+  must(step.left_out >= 0 && static_cast<std::uint64_t>(step.left_out) <= step.step, "left_out", static_cast<double>(step.left_out),
+       "no more than the steps before this one");
 }
 
 void settle(const char* op, FlatParameters& p) {
@@ -50,6 +62,8 @@ void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options)
     throw ConfigError("sgd_step: momentum is " + std::to_string(options.momentum) + " and weight_decay " +
                       std::to_string(options.weight_decay) + "; SgdOptions; give numbers of at least 0");
   }
+  if (options.nesterov && options.momentum == 0.0)
+    throw ConfigError("sgd_step: nesterov without momentum; SgdOptions; give a momentum above 0");
   settle("sgd_step", p);
   run(current_stream(p.values.device()),
       SgdMomentum{p.segment_table(), p.segment_count(), p.values.count(), floats(p.values), floats(p.gradients), floats(p.moment1),
@@ -60,6 +74,7 @@ void sgd_at(FlatParameters& p, const StepBlock* step, const SgdOptions& options)
 // Calls f with the block where the kernels can read it; a copy on a card lives until the work that is queued has read it.
 template <class F>
 void with_step_block(const FlatParameters& p, const StepBlock& step, F&& f) {
+  check_step(step);
   if (p.values.device().is_cpu()) return f(&step);
   const Tensor on_card = step_block_on(step, p.values.device());
   f(static_cast<const StepBlock*>(on_card.raw()));

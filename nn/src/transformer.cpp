@@ -4,12 +4,18 @@
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/kernels/scope.h"
 
 namespace twinlens {
 
 MultiheadAttention::MultiheadAttention(std::int64_t width, int head_count)
-    : in_proj_weight(Shape{3 * width, width}), in_proj_bias(Shape{3 * width}), out_proj(width, width), heads(head_count) {}
+    : in_proj_weight(Shape{3 * width, width}), in_proj_bias(Shape{3 * width}), out_proj(width, width), heads(head_count) {
+  if (heads < 1 || width % heads != 0) {
+    throw ConfigError("MultiheadAttention: a width of " + std::to_string(width) + " has no " + std::to_string(heads) +
+                      " heads; its arguments; give heads that divide the width");
+  }
+}
 
 Tensor MultiheadAttention::operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual,
                                       const Context& context) const {

@@ -1,10 +1,13 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
+#include <string>
+#include <vector>
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/kernels/scope.h"
 #include "twinlens/kernels/trace.h"
 
 namespace twinlens {
@@ -140,6 +143,32 @@ TEST_CASE("checkpoint: a tensor made outside must be an input") {
                         },
                         {x}),
                     Catch::Contains("checkpoint") && Catch::Contains("among the inputs"));
+}
+
+TEST_CASE("checkpoint: a parameter that fn uses must be what it was, as a saved tensor must") {
+  const Tensor x = leaf_of({3}, 1.0), b = leaf_of({3}, 2.0);
+  const Tensor y = checkpoint([&](const std::vector<Tensor>& in) { return mul(square(in[0]), b); }, {x});
+  {
+    const NoGrad guard;
+    Tensor written = b;
+    written.fill_(100.0);
+  }
+  CHECK_THROWS_WITH(backward(sum(y)),
+                    Catch::StartsWith("checkpoint: a saved tensor was modified in place") && Catch::Contains("a leaf that fn uses=[3]"));
+  CHECK_FALSE(x.grad().defined());
+}
+
+TEST_CASE("checkpoint: scopes of the second run are those of the first") {
+  const Scope train("train");
+  const Tensor x = leaf_of({3}, 1.0);
+  std::vector<std::string> seen;
+  const auto fn = [&](const std::vector<Tensor>& in) {
+    const Scope block("block");
+    seen.push_back(Scope::path());
+    return square(in[0]);
+  };
+  backward(sum(checkpoint(fn, {x})));
+  CHECK(seen == std::vector<std::string>{"train.block", "train.block"});
 }
 
 TEST_CASE("checkpoint: fn may look at tensors of outside under NoGrad") {

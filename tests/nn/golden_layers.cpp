@@ -113,6 +113,11 @@ TEST_CASE("MultiheadAttention") {
   }
 }
 
+TEST_CASE("MultiheadAttention refuses heads that do not divide its width") {
+  CHECK_THROWS_WITH(MultiheadAttention(6, 4), Catch::Contains("a width of 6 has no 4 heads"));
+  CHECK_THROWS_AS(MultiheadAttention(6, 0), ConfigError);
+}
+
 TEST_CASE("Mlp") {
   for (const auto& [name, activation] :
        {std::pair<const char*, Activation>{"mlp_gelu", Activation::gelu}, {"mlp_quick_gelu", Activation::quick_gelu}}) {

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "twinlens/core/autograd.h"
@@ -53,6 +54,18 @@ TEST_CASE("an optimizer refuses what would leave no number in the parameters") {
   CHECK_THROWS_WITH(adamw_step(flat, block, {.eps = -1.0}), Catch::Contains("eps is -1.0"));
   CHECK_THROWS_WITH(adamw_step(flat, block, {.weight_decay = nan}), Catch::Contains("weight_decay is nan"));
   CHECK_THROWS_AS(sgd_step(flat, block, {nan, 0.0, false}), ConfigError);
+  CHECK_THROWS_WITH(sgd_step(flat, block, {0.0, 0.0, true}), Catch::Contains("nesterov without momentum"));
+  const auto check_refused = [&](const char* what, const std::function<void(StepBlock&)>& set) {
+    StepBlock wrong;
+    set(wrong);
+    CHECK_THROWS_WITH(adamw_step(flat, wrong, {}), Catch::Contains(what) && Catch::Contains("; StepBlock; give "));
+    CHECK_THROWS_AS(sgd_step(flat, wrong, {0.9, 0.0, false}), ConfigError);
+  };
+  check_refused("learning_rate is -1", [](StepBlock& b) { b.learning_rate = -1.0F; });
+  check_refused("learning_rate is nan", [nan](StepBlock& b) { b.learning_rate = static_cast<float>(nan); });
+  check_refused("loss_scale is 0", [](StepBlock& b) { b.loss_scale = 0.0F; });
+  check_refused("left_out is 9", [](StepBlock& b) { b.step = 3, b.left_out = 9; });
+  CHECK_THROWS_WITH(flat.set_lr_factors([](const std::string&) { return -1.0F; }), Catch::Contains("the factor of 'x' is -1"));
   CHECK_THROWS_WITH(Ema(flat, 2.0), Catch::Contains("ema: decay is 2.0"));
   Vector other({1.0F, 2.0F, 3.0F});
   FlatParameters bare(collect(other), false, false);

@@ -1,5 +1,7 @@
 #include "twinlens/kernels/scope.h"
 
+#include <utility>
+
 namespace twinlens {
 namespace {
 
@@ -19,5 +21,8 @@ Scope::Scope(std::string_view name) : previous_length_(current_path().size()) {
 Scope::~Scope() { current_path().resize(previous_length_); }
 
 const std::string& Scope::path() { return current_path(); }
+
+ScopePath::ScopePath(std::string path) : previous_(std::exchange(current_path(), std::move(path))) {}
+ScopePath::~ScopePath() { current_path() = std::move(previous_); }
 
 }  // namespace twinlens

@@ -44,8 +44,8 @@ class Gradients;
 // What connects a recorded op to one of its inputs: the node that made the input, or the leaf itself.
 struct Edge {
   std::shared_ptr<Node> node;         // null for a leaf
-  std::shared_ptr<TensorState> leaf;  // null unless the input is a leaf that wants a gradient
-  bool wanted() const { return node != nullptr || leaf != nullptr; }
+  std::shared_ptr<TensorState> leaf;  // null unless the input is a leaf that wanted a gradient when the op was recorded
+  bool wanted() const;                // and wants it still
 };
 
 class Node {

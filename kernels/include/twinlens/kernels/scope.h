@@ -23,4 +23,16 @@ class Scope {
   std::size_t previous_length_;
 };
 
+// The whole path for a while, in the place of what it is: backward runs under that of the forward pass.
+class ScopePath {
+ public:
+  explicit ScopePath(std::string path);
+  ~ScopePath();
+  ScopePath(const ScopePath&) = delete;
+  ScopePath& operator=(const ScopePath&) = delete;
+
+ private:
+  std::string previous_;
+};
+
 }  // namespace twinlens

@@ -16,7 +16,7 @@ struct MultiheadAttention {
   int heads = 1;
 
   MultiheadAttention() = default;
-  MultiheadAttention(std::int64_t width, int head_count);
+  MultiheadAttention(std::int64_t width, int head_count);  // throws ConfigError when the heads do not divide the width
   // Self-attention of x (N, D) per sequence, plus residual (N, D).
   Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal, const Tensor& residual, const Context& context) const;
   // Only the rows `picked` (S) of x are queries, one per sequence; residual (S, D). Keys and values are all rows, so with `causal` each
