@@ -5,6 +5,7 @@
 #include "kernels/cuda/device/packed.cuh"
 #include "kernels/cuda/device/rows.cuh"
 #include "kernels/cuda/device/short_functions.cuh"
+#include "kernels/cuda/device/stores.cuh"
 
 #include "twinlens/kernels/bias_gradient.h"
 
@@ -16,12 +17,21 @@ using namespace cuda;
 constexpr int kRowThreads = 8;  // rows that a block takes at a time
 constexpr int kAhead = 4;       // rows of a thread in flight
 
+template <int W, class T>
+__device__ void store_at(const float (&v)[W], T* p, std::int64_t n, bool aligned) {
+  if (aligned && n >= W) {
+    store_whole(v, p);
+  } else {
+    store_pack(v, p, n, false);
+  }
+}
+
 template <int W>
 __device__ void store_row(const float (&v)[W], const Rows& x, std::int64_t r, std::int64_t i, std::int64_t n, bool aligned) {
   switch (x.dtype) {
-    case DType::bf16: return store_pack(v, row_of<bf16>(x, r) + i, n, aligned);
-    case DType::f16: return store_pack(v, row_of<f16>(x, r) + i, n, aligned);
-    default: return store_pack(v, row_of<float>(x, r) + i, n, aligned);
+    case DType::bf16: return store_at(v, row_of<bf16>(x, r) + i, n, aligned);
+    case DType::f16: return store_at(v, row_of<f16>(x, r) + i, n, aligned);
+    default: return store_at(v, row_of<float>(x, r) + i, n, aligned);
   }
 }
 

@@ -1,7 +1,7 @@
 #pragma once
-// Stores of words that stay whole. nvcc cuts a plain store of 16 bytes into four where loops or selects stand before it (13.0, pool2d and
-// the sums of index_select): the card then writes a line in four turns. Not for all kernels: it leaves the others' stores whole, and
-// layer_norm's backward would take up to 12 registers more.
+// Stores of words that stay whole. nvcc cuts a plain store of 16 bytes into four where loops or selects stand before it (13.0: pool2d, the
+// sums of index_select, bias_gradient's dpre, and the results of window_product.cuh): the card then writes a line in four turns. Not for
+// all kernels: layer_norm's backward would take up to 12 registers more.
 
 #include "kernels/cuda/device/element.cuh"
 #include "kernels/cuda/device/instructions.cuh"

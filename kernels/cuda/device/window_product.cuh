@@ -225,7 +225,7 @@ __device__ void store_row(const float (&sums)[4][4], int half, const Result& c, 
   if (row >= c.rows || at >= c.cols) return;
   T* const to = static_cast<T*>(c.data) + row * c.stride + at;
   if (c.aligned && at + 8 <= c.cols) {
-    *reinterpret_cast<uint4*>(to) = uint4{words[0], words[1], words[2], words[3]};
+    store_word(reinterpret_cast<uint4*>(to), uint4{words[0], words[1], words[2], words[3]});
     return;
   }
 #pragma unroll
