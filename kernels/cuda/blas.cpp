@@ -1,6 +1,7 @@
 #include "kernels/cuda/blas.h"
 
 #include <array>
+#include <cstdio>
 #include <cublasLt.h>
 #include <map>
 #include <mutex>
@@ -119,6 +120,7 @@ Key key_of(int device, const BlasProduct& p) {
 struct Device {
   cublasLtHandle_t handle = nullptr;
   std::map<Key, Algorithm> algorithms;
+  int without_algorithm = 0;
 };
 
 struct Devices {
@@ -162,6 +164,30 @@ Algorithm choose(cublasLtHandle_t handle, Call& call, const BlasProduct& p, std:
 
 constexpr std::size_t kMostChoices = 1 << 16;  // ragged batches have ever new shapes
 
+const char* name_of(BlasEpilogue e) {
+  switch (e) {
+    case BlasEpilogue::none: return "nothing";
+    case BlasEpilogue::bias: return "bias";
+    case BlasEpilogue::gelu: return "gelu";
+    case BlasEpilogue::gelu_bias: return "bias and gelu";
+    case BlasEpilogue::gelu_aux: return "gelu of a kept argument";
+    case BlasEpilogue::gelu_aux_bias: return "bias and gelu of a kept argument";
+  }
+  return "";
+}
+
+// The result is right all the same, but the other ways are slower, the plain kernel by far. Not for ever: ragged batches, see above.
+void warn_without_algorithm(const BlasProduct& p, int said) {
+  constexpr int kMost = 20;
+  if (said >= kMost) return;
+  const auto n = [](std::int64_t x) { return static_cast<long long>(x); };
+  std::fprintf(stderr,
+               "warning: cuBLASLt has no algorithm for %lld x %lld x %lld of %s into %s, fused with %s%s; matmul, done by slower kernels; "
+               "run with CUBLASLT_LOG_LEVEL=2 to see why, or make widths multiples of 8%s\n",
+               n(p.d.rows), n(p.d.cols), n(p.a.transposed ? p.a.rows : p.a.cols), name_of(p.type), name_of(p.d_type), name_of(p.epilogue),
+               p.c.data != p.d.data ? " and a residual" : "", said + 1 == kMost ? " (no more of this is said)" : "");
+}
+
 }  // namespace
 
 bool blas_multiply(cudaStream_t stream, int device, const BlasProduct& p, void* workspace, std::size_t workspace_bytes) {
@@ -179,8 +205,12 @@ bool blas_multiply(cudaStream_t stream, int device, const BlasProduct& p, void* 
     if (own.algorithms.size() > kMostChoices) own.algorithms.clear();
     const Key key = key_of(device, p);
     const auto known = own.algorithms.find(key);
-    algorithm =
-        known != own.algorithms.end() ? known->second : own.algorithms.emplace(key, choose(handle, call, p, workspace_bytes)).first->second;
+    if (known != own.algorithms.end()) {
+      algorithm = known->second;
+    } else {
+      algorithm = own.algorithms.emplace(key, choose(handle, call, p, workspace_bytes)).first->second;
+      if (!algorithm.found) warn_without_algorithm(p, own.without_algorithm++);
+    }
   }
   if (!algorithm.found) return false;
   check_blas(cublasLtMatmul(handle, &call.description, &p.alpha, p.b.data, &call.a, p.a.data, &call.b, &p.beta, p.c.data, &call.c,

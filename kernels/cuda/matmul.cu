@@ -229,9 +229,9 @@ Epilogue native_epilogue(const Matmul& m, const MatmulPlan& p) {
   e.bias = m.bias != nullptr;
   e.residual = m.residual.data != nullptr && m.activation == Activation::none && !p.sums_in_pre && m.residual.dtype == m.c.dtype &&
                (m.residual.stride >= m.c.cols || m.c.rows == 1);
-  // cuBLASLt's GELU is the tanh form, with a tanh of about 11 bits: right for results of two bytes only.
+  // cuBLASLt's GELU is the tanh form, with a tanh of about 11 bits: right for results of two bytes only. It keeps the argument in words.
   e.gelu = m.activation == Activation::gelu_tanh && m.residual.data == nullptr && m.c.dtype != DType::f32 &&
-           (m.pre.data == nullptr || (p.sums_in_pre && m.pre.stride % 8 == 0));
+           (m.pre.data == nullptr || (p.sums_in_pre && aligned_rows(m.pre.data, m.pre.stride, m.pre.dtype)));
   return e;
 }
 
