@@ -200,6 +200,13 @@ void device_free(Stream& stream, void* data) {
   static_cast<void>(cudaGetLastError());
 }
 
+// What was freed in the order of a stream may count as taken until the host has waited, and is kept for blocks of its own size.
+void device_reclaim(Stream& stream) {
+  select_cuda_device(stream);
+  check_cuda(cudaDeviceSynchronize(), "waiting for the device", stream.device());
+  check_cuda(cudaMemPoolTrimTo(pool_of(stream.device()), 0), "cudaMemPoolTrimTo", stream.device());
+}
+
 void device_copy(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   select_cuda_device(stream);
   if (to_device.is_cuda() && from_device.is_cuda() && to_device != from_device) {

@@ -121,9 +121,20 @@ void* device_allocate(Stream& stream, std::size_t bytes) {
 void device_free(Stream& stream, void* data) {
   const std::lock_guard lock(mutex);
   refuse_recording(stream, "a release");
-  fake_card().bytes -= blocks()[data];
+  const std::size_t bytes = blocks()[data];
+  if (fake_card().frees_late) {
+    fake_card().freed += bytes;
+  } else {
+    fake_card().bytes -= bytes;
+  }
   blocks().erase(data);
   queue_of(stream).add([data] { std::free(data); });
+}
+
+void device_reclaim(Stream& stream) {
+  device_synchronize(stream);
+  const std::lock_guard lock(mutex);
+  fake_card().bytes -= std::exchange(fake_card().freed, 0);
 }
 
 void device_copy(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {

@@ -26,6 +26,8 @@ struct Call {
 struct FakeCard {
   std::size_t capacity = kFakeCardBytes;
   std::size_t bytes = 0;         // taken now
+  bool frees_late = false;       // what is freed counts as taken until the card reclaims it
+  std::size_t freed = 0;         // of `bytes`, so
   std::int64_t allocations = 0;  // asked of the card
   std::int64_t pinned_allocations = 0;
   std::int64_t waits = 0;            // times that the host waited for all that a stream had

@@ -101,10 +101,12 @@ TEST_CASE("what is too much for a card names the largest tags and the remedy", "
                        Contains("largest: visual.transformer.resblocks.* 4.2 MB, transformer.resblocks.* 2.1 MB") &&
                        Contains("lower --batch-size or --max-chunk, use --grad-checkpointing, or let --memory-limit choose"));
   CHECK(text.find('\n') == std::string::npos);
-  // What was kept for reuse is given back first.
+  // What was kept for reuse is given back first, and the card waited for.
   fake_card().capacity = fake_card().bytes + 1'000'000;
   blocks.clear();
+  fake_card().frees_late = true;
   CHECK_NOTHROW(allocate(stream, 5'000'000));
+  fake_card().frees_late = false;
   fake_card().capacity = kFakeCardBytes;
 }
 

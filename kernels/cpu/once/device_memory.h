@@ -9,6 +9,7 @@ namespace twinlens {
 
 void* device_allocate(Stream& stream, std::size_t bytes);  // null when there is not enough
 void device_free(Stream& stream, void* data);              // never throws
+void device_reclaim(Stream& stream);                       // waits for the card, then what was freed there is free
 void device_copy(Stream& stream, void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
 Stream& device_stream(Device device);
 void device_synchronize(Stream& stream);

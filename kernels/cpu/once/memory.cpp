@@ -274,6 +274,7 @@ Memory allocate(Stream& stream, std::size_t bytes) {
     memory.data_ = raw_allocate(stream, memory.capacity_);
     if (memory.data_ == nullptr) {
       release_locked(pool);
+      if (stream.device().is_cuda()) device_reclaim(stream);
       memory.data_ = raw_allocate(stream, memory.capacity_);
     }
     if (memory.data_ == nullptr) {

@@ -15,6 +15,7 @@ constexpr const char* kReason =
 
 void* device_allocate(Stream&, std::size_t) { throw DeviceError(kReason); }
 void device_free(Stream&, void*) {}
+void device_reclaim(Stream&) {}
 void device_copy(Stream&, void*, Device, const void*, Device, std::size_t) { throw DeviceError(kReason); }
 Stream& device_stream(Device) { throw DeviceError(kReason); }
 void device_synchronize(Stream&) {}
