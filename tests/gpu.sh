@@ -4,9 +4,9 @@
 #   tests/gpu.sh                    all of it, on the programs of $TWINLENS_BUILD_DIR (default build/cuda), which are built when missing
 #   tests/gpu.sh tests sanitizer    only these parts: tests, sanitizer, bench
 #
-# Writes gpu.json and gpu.txt (a table) to $TWINLENS_GPU_OUT (default build/gpu), with a log of every run beside them. Returns 1 when a
-# test or a sanitizer run failed. Programs built elsewhere will do: on a machine without the packages of tests/packages.txt bring bin/
-# along, and the shared libraries that it needs in $TWINLENS_BUILD_DIR/lib.
+# Writes gpu.json and gpu.txt (a table) to $TWINLENS_GPU_OUT (default build/gpu), with a log of every run beside them; both have what the
+# benchmarks printed. Returns 1 when a run failed. Programs built elsewhere will do: on a machine without the packages of
+# tests/packages.txt bring bin/ along, and the shared libraries that it needs in $TWINLENS_BUILD_DIR/lib.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${TWINLENS_BUILD_DIR:-build/cuda}
@@ -15,7 +15,7 @@ parts=("$@")
 [[ ${#parts[@]} -gt 0 ]] || parts=(tests sanitizer bench)
 jobs=$(($(nproc) > 12 ? 12 : $(nproc)))
 mkdir -p "$out/logs"
-rm -f "$out"/logs/*.row
+rm -f "$out"/logs/*.row "$out"/logs/bench-*.log
 export TWINLENS_SOURCE_DIR=$PWD OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 export LD_LIBRARY_PATH=$PWD/$build/lib:${LD_LIBRARY_PATH:-}:/usr/local/cuda/lib64
 export PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda/compute-sanitizer
@@ -60,7 +60,7 @@ beside() {
 op_names() { "$build/bin/test_ops" --list-test-names-only || true; } # (Catch2's status of a listing is the number of names)
 
 tests_part() {
-  beside test kernels 200 "$build/bin/test_kernels" "[cuda]"
+  beside test kernels 200 "$build/bin/test_kernels" "[cuda]~[bandwidth]~[tensor-speed]"
   beside test optimizers 120 "$build/bin/test_kernels" "~[cuda]"
   beside test core 300 "$build/bin/test_core"
   local op
@@ -85,16 +85,41 @@ sanitizer_part() {
   wait
 }
 
+# Ten minutes at the most.
 bench_part() {
+  local step=(--device cuda --model ViT-B-32 --batch-size 1024 --precision bf16)
   one bench bandwidth 120 "$build/bin/test_kernels" "[bandwidth]"
+  one bench tensor_speed 60 "$build/bin/test_kernels" "[tensor-speed]"
+  one bench step_dense 60 "$build/bin/train_step" "${step[@]}" --steps 30 \
+    --captions dense --no-pack-captions --no-prune-last-block --no-encode-equal-once
+  one bench step_packed 60 "$build/bin/train_step" "${step[@]}" --steps 30 --captions web
+  if ! python3 -c "import torch" 2>/dev/null; then
+    echo "skipped: python3 has no torch to compare with" >&2
+    return 0
+  fi
+  one bench against_pytorch 300 python3 bench/against_pytorch.py "${step[@]}" --train-step "$build/bin/train_step" \
+    --captions dense --dense --steps 10 --rounds 3
+}
+
+# What the benchmarks printed: as it stands, and as JSON, a string for every line that is no object itself.
+figures() {
+  local log
+  for log in "$out"/logs/bench-*.log; do
+    if [[ -f $log ]]; then printf '\n%s\n' "$(basename "$log" .log)" && cat "$log"; fi
+  done
+}
+figures_json() {
+  figures | sed '/^$/d' | sed -E '/^\{.*\}$/!{ s/[\\"]/\\&/g; s/[[:cntrl:]]/ /g; s/.*/"&"/; }; s/^/  /; $!s/$/,/'
 }
 
 for part in "${parts[@]}"; do "${part}_part"; done
 
-sort "$out"/logs/*.row | tee "$out/gpu.txt"
+{ sort "$out"/logs/*.row && figures; } | tee "$out/gpu.txt"
 {
   printf '{"card": "%s", "date": "%s", "runs": [' "$card" "$(date -u +%FT%TZ)"
   cat "$out"/logs/*.row | sort | awk -F'\t' '{ printf "%s\n  {\"kind\": \"%s\", \"name\": \"%s\", \"result\": \"%s\", \"seconds\": %d}", (NR > 1 ? "," : ""), $1, $2, $3, $4 }'
-  printf '\n]}\n'
+  printf '\n], "figures": [\n'
+  figures_json
+  printf ']}\n'
 } >"$out/gpu.json"
-! grep -q FAILED "$out/gpu.txt"
+! grep -q FAILED "$out"/logs/*.row

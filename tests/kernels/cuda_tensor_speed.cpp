@@ -76,12 +76,13 @@ struct Product {
   bool a_transposed = false, b_transposed = true;  // weights are stored (out, in)
   bool bias = false, residual = false, accumulate = false;
   Activation activation = Activation::none;
+  bool wide = false;  // residual and result in f32
 };
 
 void measure_product(Stream& stream, const Product& x) {
   const Block a(x.rows * x.depth, DType::bf16), b(x.depth * x.cols, DType::bf16), bias(x.cols, DType::f32);
-  const Block c(x.rows * x.cols, x.accumulate ? DType::f32 : DType::bf16), pre(x.rows * x.cols, DType::bf16),
-      residual(x.rows * x.cols, DType::bf16);
+  const Block c(x.rows * x.cols, x.accumulate || x.wide ? DType::f32 : DType::bf16), pre(x.rows * x.cols, DType::bf16),
+      residual(x.rows * x.cols, x.wide ? DType::f32 : DType::bf16);
   Matmul m;
   m.a = {a.memory.data(), DType::bf16, x.a_transposed ? x.rows : x.depth, x.a_transposed, 0};
   m.b = {b.memory.data(), DType::bf16, x.b_transposed ? x.depth : x.cols, x.b_transposed, 0};
@@ -98,7 +99,8 @@ void measure_product(Stream& stream, const Product& x) {
   m.scratch = scratch.data();
   m.workspace = workspace.data();
   const auto size = [](std::int64_t r, std::int64_t n) { return static_cast<double>(r * n); };
-  const double results = (x.accumulate ? 8.0 : 2.0) + (x.residual ? 2.0 : 0.0) + (x.activation != Activation::none ? 2.0 : 0.0);
+  const double written = x.accumulate ? 8.0 : x.wide ? 4.0 : 2.0, added = !x.residual ? 0.0 : x.wide ? 4.0 : 2.0;
+  const double results = written + added + (x.activation != Activation::none ? 2.0 : 0.0);
   print(x.name, seconds([&] { run(stream, m); }), 2.0 * size(x.rows, x.cols) * static_cast<double>(x.depth),
         2.0 * (size(x.rows, x.depth) + size(x.depth, x.cols)) + results * size(x.rows, x.cols));
 }
@@ -133,6 +135,10 @@ TEST_CASE("speed of CUDA's attention and products", "[.][cuda][tensor-speed]") {
   exact.activation = Activation::gelu;
   Product fc2{"fc2: bias + residual", kRows, kWidth, kWide};
   fc2.bias = fc2.residual = true;
+  Product wide_out = out, wide_fc2 = fc2;  // as a training step has them
+  wide_out.name = "attention out: bias + residual, both f32";
+  wide_fc2.name = "fc2: bias + residual, both f32";
+  wide_out.wide = wide_fc2.wide = true;
   Product plain{"fc1: nothing", kRows, kWide, kWidth};
   Product dx{"fc1: dx", kRows, kWidth, kWide};
   dx.b_transposed = false;
@@ -144,7 +150,7 @@ TEST_CASE("speed of CUDA's attention and products", "[.][cuda][tensor-speed]") {
   narrow.a_transposed = true;
   narrow.b_transposed = false;
   narrow.accumulate = true;
-  for (const Product& product : {qkv, out, plain, fc1, exact, fc2, dx, dw, narrow}) measure_product(stream, product);
+  for (const Product& product : {qkv, out, wide_out, plain, fc1, exact, fc2, wide_fc2, dx, dw, narrow}) measure_product(stream, product);
 }
 
 }  // namespace twinlens
