@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 constexpr const char* kWeights = "open_clip_model.safetensors";
 constexpr const char* kConfig = "open_clip_config.json";
 constexpr const char* kHuggingFaceConfig = "config.json";
-constexpr const char* kTrainState = "state.json";     // of a checkpoint of training (checkpoint.h)
+constexpr const char* kTrainState = "state.json";  // of a checkpoint of training (checkpoint.h)
 // In the metadata of safetensors; the first also in the config beside weights in OpenAI's layout.
 constexpr const char* kActivationKey = "activation";
 constexpr const char* kConfigKey = "open_clip_config";  // the config, for weights without the file
@@ -210,9 +210,8 @@ const char* activation_key_of(const ModelConfig& config) {
 }
 
 std::map<std::string, std::string> metadata_of(const ModelConfig& config) {
-  return {{"format", "pt"},
-          {kActivationKey, activation_key_of(config)},
-          {kConfigKey, nlohmann::ordered_json::parse(to_json(config)).dump()}};
+  return {
+      {"format", "pt"}, {kActivationKey, activation_key_of(config)}, {kConfigKey, nlohmann::ordered_json::parse(to_json(config)).dump()}};
 }
 
 // What OpenAI's code computes otherwise, whatever stands beside the weights.

@@ -53,7 +53,9 @@ Json description_of(const InfoFlags& flags, const ModelConfig& config, const std
   out["text_gflops"] = cost.text_gflops;
   out["layout"] = source.has_value() ? name_of(source->layout) : "none (no weights)";
   if (source.has_value()) {
-    out["config_from"] = source->config_inferred ? "shapes of the weights" : source->config_in_metadata ? "metadata of the weights" : "config file";
+    out["config_from"] = source->config_inferred      ? "shapes of the weights"
+                         : source->config_in_metadata ? "metadata of the weights"
+                                                      : "config file";
     if (!source->guess.empty()) out["guess"] = source->guess;
     out["weights"] = source->weights.front();
     out["sha256"] = sha256_of_file(source->weights.front());

@@ -189,8 +189,8 @@ TEST_CASE("checkpoints: weights of another number of heads are refused, and Open
   const TemporaryFolder folder;
   Clip model(config_of_other_heads(), 3), other(small_config(false), 3);
   save_model(model, folder / "run");
-  CHECK_THROWS_WITH(load_weights(other, folder / "run"), Contains("heads mismatch: the image tower of the weights has 4 heads") &&
-                                                             Contains("open_clip_model.safetensors"));
+  CHECK_THROWS_WITH(load_weights(other, folder / "run"),
+                    Contains("heads mismatch: the image tower of the weights has 4 heads") && Contains("open_clip_model.safetensors"));
   const Converted converted = convert_model(folder / "run", Layout::openai, folder / "openai");
   REQUIRE(converted.notes.size() == 2);
   CHECK_THAT(converted.notes[1], Contains("heads of 64 columns"));

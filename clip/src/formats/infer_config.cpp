@@ -97,9 +97,10 @@ void take_heads(ModelConfig& c) {
   if (c.vision.no_ln_pre && known->text.vocab_size == c.text.vocab_size) take_pooling(c, *known);
   c.vision.head_width = known->vision.head_width;
   if (!c.vision.is_resnet())
-    c.vision.mlp_ratio = static_cast<int>(known->vision.width * known->vision.mlp_ratio) == static_cast<int>(c.vision.width * c.vision.mlp_ratio)
-                             ? known->vision.mlp_ratio
-                             : c.vision.mlp_ratio;
+    c.vision.mlp_ratio =
+        static_cast<int>(known->vision.width * known->vision.mlp_ratio) == static_cast<int>(c.vision.width * c.vision.mlp_ratio)
+            ? known->vision.mlp_ratio
+            : c.vision.mlp_ratio;
   c.text.heads = known->text.heads;
 }
 

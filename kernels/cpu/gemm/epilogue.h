@@ -55,15 +55,21 @@ void activate_tile(const TileOfC& t, Activation activation) {
   });
 }
 
-// False only where no sum is NaN.
+// False only where no sum is NaN. Reads whole registers of whole tiles: rows behind the last one, too.
 template <class I>
 bool may_have_nan(const TileOfC& t) {
   using V = Vec<I>;
-  V zero[4] = {V(0.0F), V(0.0F), V(0.0F), V(0.0F)};  // NaN once it has met one, or an infinity
-  for (std::int64_t i = 0; i < t.rows * t.width; i += 4 * V::kWidth) {
-    for (std::int64_t j = 0; j < 4; ++j) zero[j] = V::fma(V::load(t.sums + i + j * V::kWidth), V(0.0F), zero[j]);
+  constexpr int chains = 8;
+  V zero[chains];  // NaN once it has met one, or an infinity
+  for (V& z : zero) z = V(0.0F);
+  for (std::int64_t i = 0; i < t.rows * t.width; i += chains * V::kWidth) {
+#pragma GCC unroll 8
+    for (int j = 0; j < chains; ++j) zero[j] = V::fma(V::load(t.sums + i + j * V::kWidth), V(0.0F), zero[j]);
   }
-  return ((zero[0] + zero[1]) + (zero[2] + zero[3])).sum() != 0.0F;
+  for (int n = chains / 2; n > 0; n /= 2) {
+    for (int j = 0; j < n; ++j) zero[j] = zero[j] + zero[j + n];
+  }
+  return zero[0].sum() != 0.0F;
 }
 
 // The last step of a tile whose sums are complete.

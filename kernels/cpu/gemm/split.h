@@ -23,10 +23,12 @@ struct Thirds {
 
   TWINLENS_INLINE explicit Thirds(Raw x) {
     const UInt bits = (UInt)x;
-    constexpr std::uint32_t kRoundsToInfinity = 0x7f7f8000;
+    constexpr std::uint32_t kLarge = 0x58800000, kRoundsToInfinity = 0x7f7f8000;
     part[0] = upper_half(x);
     Raw rest = x - (Raw)part[0];
-    if (const __mmask16 large = _mm512_cmpge_epu32_mask((__m512i)(bits & 0x7fffffffU), (__m512i)(UInt{} + kRoundsToInfinity)); large != 0) {
+    if (_mm512_cmpge_epu32_mask((__m512i)(bits & 0x7fffffffU), (__m512i)(UInt{} + kLarge)) != 0) {
+      __atomic_store_n(&met_large_numbers<I>, true, __ATOMIC_RELAXED);
+      const __mmask16 large = _mm512_cmpge_epu32_mask((__m512i)(bits & 0x7fffffffU), (__m512i)(UInt{} + kRoundsToInfinity));
       // The largest numbers are cut off instead of rounded; infinities and NaN have no other parts.
       const UInt cut = bits & 0xffff0000U;
       const __mmask16 finite = _mm512_cmplt_epu32_mask((__m512i)(bits & 0x7fffffffU), (__m512i)(UInt{} + 0x7f800000U));

@@ -25,10 +25,10 @@ struct ModelSource {
   std::vector<std::string> weights;  // files; several when sharded
   Layout layout = Layout::open_clip;
   ModelConfig config;
-  bool config_inferred = false;  // from the shapes of the tensors, no config file being there
+  bool config_inferred = false;     // from the shapes of the tensors, no config file being there
   bool config_in_metadata = false;  // of a safetensors file of this library, which carries it
   std::string guess;                // what had to be guessed for it, for people; empty when nothing
-  bool own_names = false;        // a checkpoint of training: tensors are named as the model names them
+  bool own_names = false;           // a checkpoint of training: tensors are named as the model names them
   // Whether the weights were trained with QuickGELU, when something says so: a config beside them, the OpenAI layout, metadata, a known
   // name.
   std::optional<bool> quick_gelu;
