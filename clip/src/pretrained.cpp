@@ -111,7 +111,8 @@ std::optional<bool> activation_by_name(const std::string& file) {
   return {};
 }
 
-void note_activation(ModelSource& source, const WeightFiles& files, const fs::path& config) {
+// `text`: of open_clip_config.json beside the weights, if there is one.
+void note_activation(ModelSource& source, const WeightFiles& files, const fs::path& config, const std::string& text) {
   const auto says = [&](bool quick, const std::string& reason) {
     if (source.quick_gelu.has_value()) return;
     source.quick_gelu = quick;
@@ -120,11 +121,8 @@ void note_activation(ModelSource& source, const WeightFiles& files, const fs::pa
   if (const auto it = files.metadata().find(kActivationKey); it != files.metadata().end()) {
     says(it->second == "quick_gelu", "its metadata says " + it->second);
   }
-  if (config.filename() == kConfig && is_file(config)) {
-    const nlohmann::json json = nlohmann::json::parse(read_file(config.string()), nullptr, false);
-    if (json.is_object() && json.contains(kActivationKey) && json[kActivationKey].is_string())
-      says(json[kActivationKey] == "quick_gelu", config.filename().string() + " says so of the weights");
-  }
+  if (const auto json = nlohmann::json::parse(text, nullptr, false); json.is_object() && json.contains(kActivationKey))
+    says(json[kActivationKey] == "quick_gelu", config.filename().string() + " says so of the weights");
   if (source.layout == Layout::openai) says(true, "it is a checkpoint of OpenAI's CLIP");
   if (!source.config_inferred) says(source.config.quick_gelu, config.filename().string() + " says so");
   if (const auto quick = activation_by_name(source.weights.front())) says(*quick, "its name says so");
@@ -290,8 +288,10 @@ ModelSource look_at(const std::string& model, const std::string& flag) {
     source.layout = Layout::openai;
   const fs::path folder = fs::path(source.weights.front()).parent_path();
   fs::path config = folder / kConfig;
+  std::string text;
   if (is_file(config)) {
-    source.config = parse_model_config(read_file(config.string()), config.string());
+    text = read_file(config.string());
+    source.config = parse_model_config(text, config.string());
   } else if (const auto trained = config_of_checkpoint(folder / kTrainState); trained.has_value() && source.layout == Layout::open_clip) {
     config = folder / kTrainState;
     source.config = *trained;
@@ -312,7 +312,7 @@ ModelSource look_at(const std::string& model, const std::string& flag) {
     source.config_inferred = true;
     source.config = infer_config(files.shapes(), source.weights.front());
   }
-  note_activation(source, files, config);
+  note_activation(source, files, config, text);
   if (source.config_inferred) source.config.quick_gelu = source.quick_gelu.value_or(false);
   return source;
 }
@@ -331,8 +331,9 @@ ModelSource find_source(const std::string& model, const std::string& flag) {
   return source;
 }
 
-void load_weights(Clip& model, const std::string& from, const std::string& flag) {
-  ModelSource source = look_at(from, flag);
+namespace {
+
+void load_from(Clip& model, ModelSource source) {
   check_activation(model.config, source);
   check_heads(model.config, source);
   // Without a config of their own, the weights are read as the model's.
@@ -349,12 +350,16 @@ void load_weights(Clip& model, const std::string& from, const std::string& flag)
   load_state_dict(collect(model), weights);
 }
 
-std::unique_ptr<Clip> load_model(const std::string& model) {
-  const ModelSource source = find_source(model);
+}  // namespace
+
+void load_weights(Clip& model, const std::string& from, const std::string& flag) { load_from(model, look_at(from, flag)); }
+
+std::unique_ptr<Clip> load_model(const ModelSource& source) {
   auto clip = std::make_unique<Clip>(source.config, 0);
-  load_weights(*clip, model);
+  load_from(*clip, source);
   return clip;
 }
+std::unique_ptr<Clip> load_model(const std::string& model) { return load_model(find_source(model)); }
 
 void save_model(Clip& model, const std::string& folder) {
   make_folder(folder);
@@ -403,10 +408,12 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   if (to == Layout::hugging_face) {
     write(kHuggingFaceConfig, hugging_face_config(config));
     write("preprocessor_config.json", hugging_face_preprocess(config));
-  } else {
+  } else if (to == Layout::openai) {
     auto json = nlohmann::ordered_json::parse(to_json(config));
-    if (to == Layout::openai) json[kActivationKey] = activation_key_of(config);
+    json[kActivationKey] = activation_key_of(config);
     write(kConfig, json.dump(2) + "\n");
+  } else {
+    write(kConfig, to_json(config));
   }
   if (to == Layout::open_clip && config.vision.is_siglip() &&
       nlohmann::json::parse(to_json(config)).at("model_cfg").at("vision_cfg").contains("act_kwargs")) {

@@ -23,8 +23,9 @@ LoadedModel load(const std::string& model, const std::string& device, const std:
   const Device where = parse_device(device);
   if (where.is_cuda() && cuda_device_count() <= where.index) throw DeviceError(cuda_unavailable_reason());
   LoadedModel loaded;
-  if (const std::string guess = find_source(model).guess; !guess.empty()) std::fprintf(stderr, "note: %s\n", guess.c_str());
-  loaded.clip = load_model(model);
+  const ModelSource source = find_source(model);
+  if (!source.guess.empty()) std::fprintf(stderr, "note: %s\n", source.guess.c_str());
+  loaded.clip = load_model(source);
   move_to(*loaded.clip, where);
   if (compute_of_precision(precision, where) == Compute::bf16) round_weights(collect(*loaded.clip));
   loaded.tokenizer = tokenizer_of(loaded.clip->config, model);

@@ -48,6 +48,7 @@ std::string model_inside(const std::string& folder);
 
 // Config and weights. Throws ConfigError for a name without weights or weights that do not fit, FileError for unreadable files.
 std::unique_ptr<Clip> load_model(const std::string& model);
+std::unique_ptr<Clip> load_model(const ModelSource& source);
 
 // Copies the weights of `from` (as above) into a model whose configuration may differ in image size and context length: then position
 // embeddings are resized as open_clip does (bicubic with antialiasing over the grid; linear over the text). A ConfigError names an
