@@ -37,11 +37,11 @@ void write_run(const float* in, const Rows& x, std::int64_t row, std::int64_t co
   });
 }
 
-// dy *= slope(pre)
-template <class I>
+// dy *= slope(pre), of a pre that is stored as T
+template <class I, class T>
 void apply_slope(Activation activation, const float* pre, std::int64_t cols, float* dy) {
   constexpr std::int64_t w = Vec<I>::kWidth;
-  along_registers<I>(activation, (cols + w - 1) / w * w, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
+  along_registers<I, T>(activation, (cols + w - 1) / w * w, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
     times_slope<S, F>(Vec<S>::load(dy + i), Vec<S>::load(pre + i)).store(dy + i);
   });
 }
@@ -70,7 +70,7 @@ void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t en
       read_run<I>(a.dy, r, col, cols, d);
       if (a.activation != Activation::none) {
         read_run<I>(a.pre, r, col, cols, pre);
-        apply_slope<I>(a.activation, pre, cols, d);
+        visit_float(a.pre.dtype, [&]<class T>(TypeTag<T>) { apply_slope<I, T>(a.activation, pre, cols, d); });
       }
       if (a.dpre.data != nullptr) write_run<I>(d, a.dpre, r, col, cols);
       if (sums == nullptr) continue;

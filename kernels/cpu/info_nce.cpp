@@ -242,7 +242,7 @@ TWINLENS_INLINE double dot(const float* a, const float* b, std::int64_t n) {
 template <class I>
 TWINLENS_INLINE void sigmoid_row(const SigmoidLossTile& a, std::int64_t r, float scale, float bias) {
   using V = Vec<I>;
-  using F = Functions<I>;
+  using F = Functions<Math<I>>;
   const InfoNceTile& t = a.tile;
   float* x = t.logits.template row<float>(r);
   const std::int64_t own = own_place(t, r);

@@ -1,6 +1,6 @@
 #include "twinlens/kernels/softmax.h"
 
-#include "kernels/cpu/vec/four.h"
+#include "kernels/cpu/vec/functions.h"
 #include "kernels/cpu/vec/past_caches.h"
 #include "kernels/cpu/vec/softmax_row.h"
 
@@ -10,6 +10,51 @@ namespace twinlens {
 namespace {
 
 constexpr std::int64_t kKept = 4096;  // columns whose exponentials are kept
+
+template <class M>
+struct Exponential {
+  TWINLENS_INLINE static auto value(typename M::V x) { return M::exp_nonpositive(x); }
+};
+
+// Calls f(set, column, lanes) along a row: for whole registers of J, which are several of I, then for the rest.
+template <class I, class J, class F>
+TWINLENS_INLINE void along_row(std::int64_t c, F&& f) {
+  const std::int64_t whole = c - c % J::kWidth;
+  for (std::int64_t i = 0; i < whole; i += J::kWidth) f(TypeTag<J>{}, i, J::kWidth);
+  for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
+}
+
+// Asks for what a register of S will be read from, or written to.
+template <class S, class T>
+TWINLENS_INLINE void ask(const T* in) {
+  for (std::int64_t l = 0; l < S::kWidth; l += static_cast<std::int64_t>(64 / sizeof(T))) __builtin_prefetch(in + l, 0, 3);
+}
+template <class S, class T>
+TWINLENS_INLINE void ask(const RowOutput& out, const T* written) {
+  for (std::int64_t l = 0; l < S::kWidth; l += static_cast<std::int64_t>(64 / sizeof(T))) out.ask(written + l);
+}
+
+// The parts of a register of J added.
+template <class I, class J>
+TWINLENS_INLINE Vec<I> added(Vec<J> v) {
+  if constexpr (__is_same(I, J)) {
+    return v;
+  } else {
+    return v.added();
+  }
+}
+
+template <class I, class J, class T>
+TWINLENS_INLINE float max_of_row(const T* x, std::int64_t c) {
+  if constexpr (__is_same(I, J) || J::kWidth > 2 * I::kWidth) {
+    return row_max<I>(x, c);
+  } else {
+    const std::int64_t whole = c - c % J::kWidth;
+    const Vec<J> most = max_lanes<J>(whole, [&](std::int64_t i, std::int64_t) { return Vec<J>::load(x + i); });
+    const float rest = row_max<I>(x + whole, c - whole);
+    return Vec<I>::max(Vec<I>::max(most.part(0), most.part(1)), Vec<I>(rest)).max();
+  }
+}
 
 // Rows [begin, end). The row behind is asked for on the way.
 template <class I, class T>
@@ -35,58 +80,57 @@ TWINLENS_INLINE void forward_rows(const SoftmaxForward& a, const RowOutput& out,
 // computed, so that memory has something to do all the time.
 template <class I, class T>
 TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
-  using J = typename SideBySide<I>::Set;
+  using J = typename SideBySide<I, T>::Set;
   alignas(64) float kept[kKept];  // of this row up to the column in work, of the row before from there on
   float inverse = 0.0F;           // of the row before
-  const std::int64_t c = a.x.cols, whole = c - c % J::kWidth;
-  const auto along_row = [&](auto&& f) __attribute__((always_inline)) {
-    for (std::int64_t i = 0; i < whole; i += J::kWidth) f(TypeTag<J>{}, i, J::kWidth);
-    for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
-  };
+  const std::int64_t c = a.x.cols;
   const auto scale = [&]<class S>(TypeTag<S>, std::int64_t r, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
     out.store<S>(Vec<S>::load(kept + i) * Vec<S>(inverse), a.y.row<T>(r) + i, n);
   };
   for (std::int64_t r = begin; r < end; ++r) {
     const T *x = a.x.row<T>(r), *ahead = a.x.row<T>(r + 1 < end ? r + 1 : r), *y = a.y.row<T>(r);
-    const float max = row_max<I>(x, c);
+    const float max = max_of_row<I, J>(x, c);
     Vec<I> sum(0.0F);
-    along_row([&]<class S>(TypeTag<S> set, std::int64_t i, std::int64_t n) {
-      for (std::int64_t l = 0; l < S::kWidth; l += I::kWidth) {
-        __builtin_prefetch(ahead + i + l, 0, 2);
-        out.ask(y + i + l);
-      }
-      const Vec<S> e = Math<S>::exp_nonpositive(load_lanes<S>(x + i, n, kMinusInfinity) - Vec<S>(max));
-      if constexpr (__is_same(S, I)) {
-        sum += e;
-      } else {
-        sum += e.added();
-      }
+    along_row<I, J>(c, [&]<class S>(TypeTag<S> set, std::int64_t i, std::int64_t n) {
+      ask<S>(ahead + i);
+      ask<S>(out, y + i);
+      const Vec<S> e = value_of<Exponential<MathFor<S, T>>>(load_lanes<S>(x + i, n, kMinusInfinity) - Vec<S>(max));
+      sum += added<I, S>(e);
       if (r > begin) scale(set, r - 1, i, n);
       e.store(kept + i);
     });
     inverse = 1.0F / sum.sum();
   }
-  along_row([&](auto set, std::int64_t i, std::int64_t n) { scale(set, end - 1, i, n); });
+  along_row<I, J>(c, [&](auto set, std::int64_t i, std::int64_t n) { scale(set, end - 1, i, n); });
 }
 
 template <class I, class T, class D>
 TWINLENS_INLINE void backward_row(const SoftmaxBackward& a, const RowOutput& out, std::int64_t r, std::int64_t next) {
-  using V = Vec<I>;
+  using J = typename SideBySide<I, T, D>::Set;
   const T *y = a.y.row<T>(r), *y_ahead = a.y.row<T>(next);
   const D *dy = a.dy.row<D>(r), *dy_ahead = a.dy.row<D>(next);
   T *dx = a.dx.row<T>(r), *dx_ahead = a.dx.row<T>(next);
-  V sums(0.0F);
-  for_lanes<I>(a.y.cols, [&](std::int64_t i, std::int64_t n) {
-    const V d = load_lanes<I>(dy + i, n);
-    sums = a.log ? sums + d : V::fma(d, load_lanes<I>(y + i, n), sums);
+  Vec<J> sums(0.0F);
+  Vec<I> rest(0.0F);
+  along_row<I, J>(a.y.cols, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) {
+    const auto add_to = [&](Vec<S>& s) {
+      const Vec<S> d = load_lanes<S>(dy + i, n);
+      s = a.log ? s + d : Vec<S>::fma(d, load_lanes<S>(y + i, n), s);
+    };
+    if constexpr (__is_same(S, J)) {
+      add_to(sums);
+    } else {
+      add_to(rest);
+    }
   });
-  const V sum(sums.sum());
-  for_lanes<I>(a.y.cols, [&](std::int64_t i, std::int64_t n) {
-    __builtin_prefetch(y_ahead + i, 0, 2);
-    __builtin_prefetch(dy_ahead + i, 0, 2);
-    out.ask(dx_ahead + i);
-    const V d = load_lanes<I>(dy + i, n), v = load_lanes<I>(y + i, n);
-    out.store<I>(a.log ? d - Math<I>::exp_nonpositive(v) * sum : v * (d - sum), dx + i, n);
+  const float sum = (added<I, J>(sums) + rest).sum();
+  along_row<I, J>(a.y.cols, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) {
+    ask<S>(y_ahead + i);
+    ask<S>(dy_ahead + i);
+    ask<S>(out, dx_ahead + i);
+    const Vec<S> d = load_lanes<S>(dy + i, n), v = load_lanes<S>(y + i, n);
+    const Vec<S> dv = a.log ? d - value_of<Exponential<Math<I>>>(v) * Vec<S>(sum) : v * (d - Vec<S>(sum));
+    out.store<S>(dv, dx + i, n);
   });
 }
 

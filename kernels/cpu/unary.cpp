@@ -1,6 +1,5 @@
 #include "twinlens/kernels/unary.h"
 
-#include "kernels/cpu/vec/four.h"
 #include "kernels/cpu/vec/gradient.h"
 #include "kernels/cpu/vec/past_caches.h"
 
@@ -9,7 +8,7 @@
 namespace twinlens {
 namespace {
 
-// A body works on whole registers of a set, SideBySide<I>::Set: n is a multiple of their width. What comes next is asked for while it
+// A body works on whole registers of a set, SideBySide<I, T>::Set: n is a multiple of their width. What comes next is asked for while it
 // computes, where the processor itself would look no further than the instructions that it holds.
 template <class T>
 using Forward = void (*)(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out);
@@ -30,7 +29,7 @@ template <class I, class F, class T>
 void forward_body(const UnaryForward&, const T* x, T* y, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
     ask_ahead<I>(out, y + i, x + i);
-    out.store<I>(F::value(Vec<I>::load(x + i)), y + i);
+    out.store<I>(value_of<F>(Vec<I>::load(x + i)), y + i);
   }
 }
 
@@ -82,10 +81,9 @@ TWINLENS_INLINE void by_registers(std::int64_t n, const RowOutput& how, Body&& b
   how.end();
 }
 
-// Calls f(TypeTag<Function>) with the function of Functions<I>; clamp, which has parameters, is handled by its callers.
-template <class I, class F>
+// Calls f(TypeTag<Function>) with the function of `All`, a Functions; clamp, which has parameters, is handled by its callers.
+template <class All, class F>
 TWINLENS_INLINE void visit_function(UnaryFunction function, F&& f) {
-  using All = Functions<I>;
   switch (function) {
     case UnaryFunction::abs: return f(TypeTag<typename All::Abs>{});
     case UnaryFunction::exp: return f(TypeTag<typename All::Exp>{});
@@ -108,10 +106,10 @@ TWINLENS_INLINE void visit_function(UnaryFunction function, F&& f) {
 
 template <class I>
 void kernel(I, const UnaryForward& a) {
-  using J = typename SideBySide<I>::Set;
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
+    using J = typename SideBySide<I, T>::Set;
     Forward<T> body = clamp_body<J, T>;
-    visit_function<J>(a.function, [&]<class F>(TypeTag<F>) { body = forward_body<J, F, T>; });
+    visit_function<FunctionsFor<J, T>>(a.function, [&]<class F>(TypeTag<F>) { body = forward_body<J, F, T>; });
     const RowOutput out{goes_past_caches(a.y, a.x)};
     parallel_for(a.y.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       const auto run = [&](const T* x, T* y, std::int64_t n, const RowOutput& how) { body(a, x, y, n, how); };
@@ -123,10 +121,10 @@ template void kernel(TWINLENS_ISA, const UnaryForward&);
 
 template <class I>
 void kernel(I, const UnaryBackward& a) {
-  using J = typename SideBySide<I>::Set;
   visit_float(a.saved.dtype, [&]<class T>(TypeTag<T>) {
+    using J = typename SideBySide<I, T>::Set;
     Backward<T> body = clamp_backward_body<J, T>;
-    visit_function<J>(a.function, [&]<class F>(TypeTag<F>) { body = backward_body<J, F, T>; });
+    visit_function<FunctionsFor<J, T>>(a.function, [&]<class F>(TypeTag<F>) { body = backward_body<J, F, T>; });
     const RowOutput out{goes_past_caches(a.dx, a.saved, a.dy)};
     parallel_for(a.dx.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
       const auto run = [&](const T* saved, const T* dy, T* dx, std::int64_t n, const RowOutput& how) { body(a, saved, dy, dx, n, how); };

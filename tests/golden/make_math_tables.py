@@ -87,21 +87,22 @@ def main():
 
     # Around the multiples of 3/16, by which one of them t is nearest to. The errors of the slope are seen beside the tail, where it is 0.
     width = 3.0 / 16.0
-    for name, function, scale in (("GeluLoss", gelu_loss, gelu_loss), ("GeluSlopeLoss", gelu_slope_loss, tail)):
-        coefficients, worst = np.zeros((32, 7)), 0.0
-        for i in range(32):
-            s = grid[::8] * width / 2.0 * 1.0005
-            if i == 0:
-                s = np.abs(s[np.abs(s) > 1e-4])
-            truth = np.array([function(i * width + x) for x in s])
-            weight = 1.0 / np.array([max(abs(function(i * width + x)), scale(i * width + x)) for x in s])
-            first = 1 if function(i * width) == 0.0 else 0
-            basis = np.stack([s**k for k in range(first, 7)], 1)
-            coefficients[i, first:], error = rounded_fit(basis, truth, weight)
-            worst = max(worst, error)
-        print(f"{name} for t < {31.5 * width}, error {worst:.1e}")
-        for k in range(7):
-            rows_of(f"k{name}{k}", coefficients[:, k])
+    for name, degree in (("", 6), ("Rough", 3)):
+        for kind, function, scale in (("Loss", gelu_loss, gelu_loss), ("SlopeLoss", gelu_slope_loss, tail)):
+            coefficients, worst = np.zeros((32, degree + 1)), 0.0
+            for i in range(32):
+                s = grid[::8] * width / 2.0 * 1.0005
+                if i == 0:
+                    s = np.abs(s[np.abs(s) > 1e-4])
+                truth = np.array([function(i * width + x) for x in s])
+                weight = 1.0 / np.array([max(abs(function(i * width + x)), scale(i * width + x)) for x in s])
+                first = 1 if function(i * width) == 0.0 else 0
+                basis = np.stack([s**k for k in range(first, degree + 1)], 1)
+                coefficients[i, first:], error = rounded_fit(basis, truth, weight)
+                worst = max(worst, error)
+            print(f"{name}{kind} for t < {31.5 * width}, error {worst:.1e}")
+            for k in range(degree + 1):
+                rows_of(f"k{name}{kind}{k}", coefficients[:, k])
 
 
 if __name__ == "__main__":

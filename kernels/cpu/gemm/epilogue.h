@@ -31,7 +31,9 @@ TWINLENS_INLINE void along_tile_of(const TileOfC& t, const R& x, F&& f) {
 
 template <class I>
 void store_tile(const TileOfC& t, const Rows& x) {
-  along_tile_of<I>(t, x, [](const float* sums, auto* to, std::int64_t n) { store_lanes<I>(load_lanes<I>(sums, n), to, n); });
+  visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
+    for (std::int64_t i = 0; i < t.rows; ++i) store_run<I>(t.sums + i * t.width, x.row<T>(t.row + i) + t.col, t.cols);
+  });
 }
 
 // tile += x; Rows or ConstRows
@@ -49,9 +51,11 @@ void scale_tile(const TileOfC& t, float factor) {
 }
 
 template <class I>
-void activate_tile(const TileOfC& t, Activation activation) {
-  along_registers<I>(activation, t.rows * t.width, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
-    F::value(Vec<S>::load(t.sums + i)).store(t.sums + i);
+void activate_tile(const TileOfC& t, Activation activation, DType stored_as) {
+  visit_float(stored_as, [&]<class T>(TypeTag<T>) {
+    along_registers<I, T>(activation, t.rows * t.width, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
+      F::value(Vec<S>::load(t.sums + i)).store(t.sums + i);
+    });
   });
 }
 
@@ -82,7 +86,7 @@ void finish_tile(const Matmul& m, const Rows& c, const TileOfC& t) {
     });
   }
   if (m.pre.data != nullptr) store_tile<I>(t, m.pre);
-  if (m.activation != Activation::none) activate_tile<I>(t, m.activation);
+  if (m.activation != Activation::none) activate_tile<I>(t, m.activation, c.dtype);
   if (m.residual.data != nullptr) add_to_tile<I>(t, m.residual);
   store_tile<I>(t, c);
 }

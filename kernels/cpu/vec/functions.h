@@ -2,14 +2,13 @@
 // The elementwise functions of one argument: value(x) and slope, the derivative. `slope` takes x, or y = value(x) where its
 // parameter is called y. Shared by the unary kernels and by the kernels that fuse an activation into their last step.
 
-#include "kernels/cpu/vec/math.h"
+#include "kernels/cpu/vec/rough_math.h"
 
 namespace twinlens {
 
-template <class I>
+template <class M>
 struct Functions {
-  using V = Vec<I>;
-  using M = Math<I>;
+  using V = typename M::V;
   using Int = typename V::Int;
 
   struct Abs {
@@ -45,23 +44,18 @@ struct Functions {
     TWINLENS_INLINE static V value(V x) { return V::min(x, V(0.0F)) - M::log1p_exp_neg_abs(x); }
     TWINLENS_INLINE static V slope(V x) { return M::sigmoid(-x); }
   };
-  struct Relu {  // (its gradient is no product: gradient.h)
+  struct Relu {
+    using Gate = void;  // its gradient is no product: gradient.h
     TWINLENS_INLINE static V value(V x) { return V::max(x, V(0.0F)); }
   };
 
-  // x sigmoid(kx): SiLU for k = 1, OpenAI's quick GELU for k = 1.702.
-  TWINLENS_INLINE static V gated(V x, float k) { return x * M::sigmoid(V(k) * x); }
-  TWINLENS_INLINE static V gated_slope(V x, float k) {
-    const auto [s, rest] = M::sigmoid_and_rest(V(k) * x);
-    return V::fma(x, V(k) * (s * rest), s);  // x last: k x is infinite before x is
-  }
   struct Silu {
-    TWINLENS_INLINE static V value(V x) { return gated(x, 1.0F); }
-    TWINLENS_INLINE static V slope(V x) { return gated_slope(x, 1.0F); }
+    TWINLENS_INLINE static V value(V x) { return M::gated(x, 1.0F); }
+    TWINLENS_INLINE static V slope(V x) { return M::gated_slope(x, 1.0F); }
   };
-  struct QuickGelu {
-    TWINLENS_INLINE static V value(V x) { return gated(x, 1.702F); }
-    TWINLENS_INLINE static V slope(V x) { return gated_slope(x, 1.702F); }
+  struct QuickGelu {  // OpenAI's
+    TWINLENS_INLINE static V value(V x) { return M::gated(x, 1.702F); }
+    TWINLENS_INLINE static V slope(V x) { return M::gated_slope(x, 1.702F); }
   };
 
   // x Phi(x), Phi the normal distribution; slope Phi + x phi. Both from the tail Q(|x|), which leaves no cancellation:
@@ -90,5 +84,26 @@ struct Functions {
     }
   };
 };
+
+template <class S, class T>
+using FunctionsFor = Functions<MathFor<S, T>>;
+
+// F of x, or of each part of x, where F is for one register and x is several.
+template <class F, class V>
+TWINLENS_INLINE V value_of(V x) {
+  if constexpr (requires { F::value(x); }) {
+    return F::value(x);
+  } else {
+    return each_part([](typename V::Part part) { return F::value(part).raw; }, x.raw);
+  }
+}
+template <class F, class V>
+TWINLENS_INLINE V slope_of(V x) {
+  if constexpr (requires { F::slope(x); }) {
+    return F::slope(x);
+  } else {
+    return each_part([](typename V::Part part) { return F::slope(part).raw; }, x.raw);
+  }
+}
 
 }  // namespace twinlens

@@ -1,6 +1,6 @@
 #pragma once
 // What GELU takes from relu, and its slope from the step, by tables of 32 numbers: for most arguments half the operations of an exponential
-// times Mills' ratio. tests/golden/make_math_tables.py makes the numbers.
+// times Mills' ratio. The rough ones are for results that are rounded to bf16. tests/golden/make_math_tables.py makes the numbers.
 //
 // Only for files that are compiled with AVX-512.
 
@@ -17,17 +17,21 @@ struct GeluTables {
 
   // t Q(t), Q the tail of the normal distribution. Relative error of the polynomials 8.5e-8.
   TWINLENS_INLINE static V loss(V t) { return at(t, kLoss6, kLoss5, kLoss4, kLoss3, kLoss2, kLoss1, kLoss0); }
+  // Error 3.7e-4.
+  TWINLENS_INLINE static V rough_loss(V t) { return at(t, kRoughLoss3, kRoughLoss2, kRoughLoss1, kRoughLoss0); }
 
   // Q(t) - t phi(t), phi its density. Error 7.7e-8 of it or of Q(t), which is larger where it is 0, at 0.752.
   TWINLENS_INLINE static V slope_loss(V t) {
     return at(t, kSlopeLoss6, kSlopeLoss5, kSlopeLoss4, kSlopeLoss3, kSlopeLoss2, kSlopeLoss1, kSlopeLoss0);
   }
+  // Error 3.2e-4.
+  TWINLENS_INLINE static V rough_slope_loss(V t) { return at(t, kRoughSlopeLoss3, kRoughSlopeLoss2, kRoughSlopeLoss1, kRoughSlopeLoss0); }
 
  private:
   static constexpr float kStep = 3.0F / 16.0F;
   static constexpr float kShift = 12582912.0F;  // 1.5 * 2^23: rounds to an integer, which its lowest bits count
 
-  // A polynomial of degree 6 around the nearest multiple of the step.
+  // A polynomial around the nearest multiple of the step.
   template <class... Table>
   TWINLENS_INLINE static V at(V t, const float (&first)[32], const Table&... rest) {
     const V shifted = V::fma(t, V(1.0F / kStep), V(kShift)), s = V::fma(shifted - V(kShift), V(-kStep), t);
@@ -134,6 +138,62 @@ struct GeluTables {
       2.08330667e-03F,  2.73748278e-03F,  2.53971992e-03F,  1.90126162e-03F,  1.16726931e-03F,  5.49887831e-04F,  1.31409673e-04F,
       -9.55483993e-05F, -1.81272248e-04F, -1.83476208e-04F, -1.48278661e-04F, -1.04701503e-04F, -6.69630681e-05F, -3.95109237e-05F,
       -2.17425677e-05F, -1.12374955e-05F, -5.48161233e-06F, -2.53260146e-06F,
+  };
+  alignas(64) static constexpr float kRoughLoss0[32] = {
+      0.00000000e+00F, 7.98058584e-02F, 1.32685885e-01F, 1.61374077e-01F, 1.69970468e-01F, 1.63360178e-01F, 1.46581605e-01F,
+      1.24262258e-01F, 1.00211151e-01F, 7.72095397e-02F, 5.69934063e-02F, 4.03840579e-02F, 2.75051370e-02F, 1.80243738e-02F,
+      1.13726612e-02F, 6.91281399e-03F, 4.04965645e-03F, 2.28713127e-03F, 1.24561181e-03F, 6.54303702e-04F, 3.31550866e-04F,
+      1.62088007e-04F, 7.64587094e-05F, 3.48029171e-05F, 1.52878947e-05F, 6.48109790e-06F, 2.65179415e-06F, 1.04722335e-06F,
+      3.99174013e-07F, 1.46866100e-07F, 5.21588817e-08F, 1.78809998e-08F,
+  };
+  alignas(64) static constexpr float kRoughLoss1[32] = {
+      5.00001907e-01F,  3.52145016e-01F,  2.14387581e-01F,  9.53198001e-02F,  7.75144959e-04F,  -6.67551979e-02F, -1.08065657e-01F,
+      -1.26601607e-01F, -1.27467975e-01F, -1.16349064e-01F, -9.85770673e-02F, -7.84993023e-02F, -5.91895431e-02F, -4.24588434e-02F,
+      -2.90687643e-02F, -1.90372560e-02F, -1.19459927e-02F, -7.19156815e-03F, -4.15745564e-03F, -2.30974727e-03F, -1.23395328e-03F,
+      -6.34228112e-04F, -3.13748867e-04F, -1.49436470e-04F, -6.85477789e-05F, -3.02899498e-05F, -1.28962374e-05F, -5.29133649e-06F,
+      -2.09254131e-06F, -7.97717064e-07F, -2.93185707e-07F, -1.03896880e-07F,
+  };
+  alignas(64) static constexpr float kRoughLoss2[32] = {
+      -3.99282694e-01F, -3.84565741e-01F, -3.45295459e-01F, -2.86453307e-01F, -2.16400936e-01F, -1.44231528e-01F, -7.80509338e-02F,
+      -2.36931387e-02F, 1.58728547e-02F,  4.04386409e-02F,  5.19195348e-02F,  5.34573533e-02F,  4.85338047e-02F,  4.02888693e-02F,
+      3.11294161e-02F,  2.26155017e-02F,  1.55468322e-02F,  1.01559497e-02F,  6.32323883e-03F,  3.76053690e-03F,  2.13978696e-03F,
+      1.16643321e-03F,  6.09762617e-04F,  3.05936352e-04F,  1.47422703e-04F,  6.82660684e-05F,  3.03919187e-05F,  1.30136432e-05F,
+      5.36138714e-06F,  2.12580176e-06F,  8.11425707e-07F,  2.98232152e-07F,
+  };
+  alignas(64) static constexpr float kRoughLoss3[32] = {
+      9.45451856e-03F,  4.71310578e-02F,  8.90995860e-02F,  1.17231674e-01F,  1.29095793e-01F,  1.25100121e-01F,  1.08386457e-01F,
+      8.37789103e-02F,  5.64984269e-02F,  3.10188737e-02F,  1.03501966e-02F,  -4.16515442e-03F, -1.26242423e-02F, -1.60851981e-02F,
+      -1.60345025e-02F, -1.39496950e-02F, -1.10270130e-02F, -8.07660818e-03F, -5.54228760e-03F, -3.58797773e-03F, -2.20158161e-03F,
+      -1.28462829e-03F, -7.14553811e-04F, -3.79588048e-04F, -1.92859123e-04F, -9.38255835e-05F, -4.37487397e-05F, -1.95664343e-05F,
+      -8.39930635e-06F, -3.46259162e-06F, -1.37148493e-06F, -5.22144319e-07F,
+  };
+  alignas(64) static constexpr float kRoughSlopeLoss0[32] = {
+      5.00000000e-01F,  3.52136523e-01F,  2.14385495e-01F,  9.53195542e-02F,  7.75374298e-04F,  -6.67551979e-02F, -1.08066171e-01F,
+      -1.26602635e-01F, -1.27469316e-01F, -1.16350494e-01F, -9.85783339e-02F, -7.85002410e-02F, -5.91900870e-02F, -4.24590260e-02F,
+      -2.90686656e-02F, -1.90369841e-02F, -1.19456472e-02F, -7.19122496e-03F, -4.15715855e-03F, -2.30951491e-03F, -1.23378541e-03F,
+      -6.34115131e-04F, -3.13677359e-04F, -1.49393731e-04F, -6.85235791e-05F, -3.02769295e-05F, -1.28895645e-05F, -5.28807459e-06F,
+      -2.09101813e-06F, -7.97036989e-07F, -2.92895066e-07F, -1.03777914e-07F,
+  };
+  alignas(64) static constexpr float kRoughSlopeLoss1[32] = {
+      -7.97887325e-01F, -7.70197392e-01F, -6.91413820e-01F, -5.73373079e-01F, -4.32881236e-01F, -2.88201302e-01F, -1.55596063e-01F,
+      -4.67599668e-02F, 3.23781744e-02F,  8.14257860e-02F,  1.04252674e-01F,  1.07180491e-01F,  9.72013846e-02F,  8.06113780e-02F,
+      6.22287169e-02F,  4.51688953e-02F,  3.10230535e-02F,  2.02472396e-02F,  1.25943292e-02F,  7.48276338e-03F,  4.25348384e-03F,
+      2.31622648e-03F,  1.20952050e-03F,  6.06176560e-04F,  2.91764445e-04F,  1.34945134e-04F,  6.00039166e-05F,  2.56610529e-05F,
+      1.05582567e-05F,  4.18083482e-06F,  1.59367755e-06F,  5.84930433e-07F,
+  };
+  alignas(64) static constexpr float kRoughSlopeLoss2[32] = {
+      1.24226979e-04F,  1.45231918e-01F,  2.68247098e-01F,  3.51808012e-01F,  3.87183577e-01F,  3.75300050e-01F,  3.25390995e-01F,
+      2.51799673e-01F,  1.70111030e-01F,  9.37086865e-02F,  3.16280536e-02F,  -1.20678199e-02F, -3.76238562e-02F, -4.81730215e-02F,
+      -4.81487364e-02F, -4.19732556e-02F, -3.32386419e-02F, -2.43867245e-02F, -1.67628024e-02F, -1.08704595e-02F, -6.68174122e-03F,
+      -3.90580134e-03F, -2.17655627e-03F, -1.15844759e-03F, -5.89740521e-04F, -2.87493458e-04F, -1.34334579e-04F, -6.02115360e-05F,
+      -2.59052376e-05F, -1.07041487e-05F, -4.24990549e-06F, -1.62198512e-06F,
+  };
+  alignas(64) static constexpr float kRoughSlopeLoss3[32] = {
+      2.64424831e-01F,  2.44413733e-01F,  1.87224954e-01F,  1.06273837e-01F,  1.85434986e-02F,  -5.92855886e-02F, -1.14853412e-01F,
+      -1.42512187e-01F, -1.43957570e-01F, -1.24946304e-01F, -9.43182558e-02F, -6.06909692e-02F, -3.06083709e-02F, -7.75320688e-03F,
+      6.88091991e-03F,  1.42242573e-02F,  1.61983352e-02F,  1.48651535e-02F,  1.20112756e-02F,  8.84096045e-03F,  6.03283523e-03F,
+      3.85571481e-03F,  2.32327869e-03F,  1.32575608e-03F,  7.18782539e-04F,  3.71154252e-04F,  1.82871299e-04F,  8.61017834e-05F,
+      3.87857435e-05F,  1.67321105e-05F,  6.91835112e-06F,  2.74363924e-06F,
   };
 };
 

@@ -10,10 +10,10 @@ namespace twinlens {
 template <class I, class F>
 TWINLENS_INLINE Vec<I> times_slope(Vec<I> dy, Vec<I> saved) {
   using V = Vec<I>;
-  if constexpr (__is_same(F, typename Functions<I>::Relu)) {
+  if constexpr (requires { typename F::Gate; }) {
     return V::select(saved.raw <= 0.0F, V(0.0F), dy);
   } else {
-    return dy * F::slope(saved);
+    return dy * slope_of<F>(saved);
   }
 }
 

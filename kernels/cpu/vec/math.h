@@ -99,6 +99,13 @@ struct Math {
     return {V::select(x.raw < kLowest, V(0.0F), value), V::select(x.raw > -kLowest, V(0.0F), e * value)};
   }
 
+  // x sigmoid(kx), and its slope. k > 0
+  TWINLENS_INLINE static V gated(V x, float k) { return x * sigmoid(V(k) * x); }
+  TWINLENS_INLINE static V gated_slope(V x, float k) {
+    const auto [s, rest] = sigmoid_and_rest(V(k) * x);
+    return V::fma(x, V(k) * (s * rest), s);  // x last: k x is infinite before x is
+  }
+
   // (1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x, and a polynomial near 0 where that form cancels. <= 2 ulp.
   TWINLENS_INLINE static V tanh(V x) {
     const V a = V::abs(x);
@@ -171,7 +178,7 @@ struct Math {
     return any_gelu_slope_loss(t);
   }
 
- private:
+ protected:
   // For any t. (What is multiplied by the tail is limited, where that is 0: infinity times it is not wanted.)
   TWINLENS_INLINE static V any_gelu_loss(V t) { return V::min(t, V(20.0F)) * normal(t).tail; }
   TWINLENS_INLINE static V any_gelu_slope_loss(V t) {

@@ -38,6 +38,13 @@ struct Tables {
     return power(shifted, n, r, V(kFirst), V(kSecond), V(kThird));
   }
 
+  // e^x from the nearest sixteenth of an octave and one term of the series beside it: 1.2e-4 of itself off at most.
+  TWINLENS_INLINE static Power rough_exp(V x) {
+    const V shifted = V::fma(x, V(kInverseLn2), V(kShift)), n = shifted - V(kShift);
+    const V root = at(kRaisedRoots, (Int)shifted.raw);
+    return {n, V::fma(root, V::fma(n, V(-kLn2), x), root)};
+  }
+
   // e^(-t^2 / 2) for 0 <= t <= 100. What rounding takes from the square is made up for, so that large t lose nothing in the exponent.
   TWINLENS_INLINE static Power bell(V t, V square) {
     const V shifted = V::fma(square, V(-0.5F * kInverseLn2), V(kShift)), n = shifted - V(kShift);
@@ -66,6 +73,7 @@ struct Tables {
 
   static constexpr float kShift = 786432.0F;  // 1.5 * 2^19: rounds to 1/16, which its lowest bits count
   static constexpr float kInverseLn2 = 1.44269504088896341F, kLn2High = 0.693359375F, kLn2Low = -2.12194440e-4F;
+  static constexpr float kLn2 = 0.693147181F;
   // e^r - 1 = r (first + second r + third r^2), error 1.6e-9
   static constexpr float kFirst = 1.0F, kSecond = 5.00016212e-01F, kThird = 1.66660741e-01F;
 
@@ -73,6 +81,12 @@ struct Tables {
       1.00000000e+00F, 1.04427373e+00F, 1.09050775e+00F, 1.13878858e+00F, 1.18920708e+00F, 1.24185777e+00F,
       1.29683959e+00F, 1.35425556e+00F, 1.41421354e+00F, 1.47682619e+00F, 1.54221082e+00F, 1.61049032e+00F,
       1.68179286e+00F, 1.75625217e+00F, 1.83400810e+00F, 1.91520655e+00F,
+  };
+  // Each 1.2e-4 of itself higher, half of what the series lacks at the most.
+  alignas(64) static constexpr float kRaisedRoots[16] = {
+      1.00011563e+00F, 1.04439449e+00F, 1.09063387e+00F, 1.13892031e+00F, 1.18934464e+00F, 1.24200141e+00F,
+      1.29698944e+00F, 1.35441208e+00F, 1.41437709e+00F, 1.47699690e+00F, 1.54238915e+00F, 1.61067653e+00F,
+      1.68198729e+00F, 1.75645518e+00F, 1.83422017e+00F, 1.91542804e+00F,
   };
   // How much of itself rounding took from each.
   alignas(64) static constexpr float kRootErrors[16] = {

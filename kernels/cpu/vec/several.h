@@ -1,5 +1,5 @@
 #pragma once
-// Four registers as one, operation by operation. An elementwise function is one long chain of operations that wait for each other: of
+// Several registers as one, operation by operation. An elementwise function is one long chain of operations that wait for each other: of
 // registers one behind the other a processor holds three or four chains at a time, and waits with them; of four side by side it always has
 // something to do. A lane comes out the same either way, which is why operands are passed by value and no loop goes over the parts: a part
 // that lies in memory between two operations, as it does in the -O1 of the sanitizer builds, has its a * b + c rounded twice.
@@ -8,29 +8,35 @@
 
 namespace twinlens {
 
-template <class I>
-struct Four {
-  static constexpr int kWidth = 4 * I::kWidth;
+template <class I, int N>
+struct Several {
+  static constexpr int kWidth = N * I::kWidth;
 };
 
-// What elementwise functions take at a time: four registers where that has been timed. (AVX-512 has tables instead of long chains.)
-template <class I>
+// What elementwise functions take at a time of what is stored as T: four registers where that has been timed (AVX-512 has tables
+// instead of long chains); of bf16, where an instruction rounds two registers to it, a register of pairs, taken apart into the first and
+// the second of each. (Not beside another type: its lanes would lie in another order.)
+template <class I, class... T>
 struct SideBySide {
   using Set = I;
 };
-template <>
-struct SideBySide<Avx2> {
-  using Set = Four<Avx2>;
+template <class... T>
+struct SideBySide<Avx2, T...> {
+  using Set = Several<Avx2, 4>;
+};
+template <class I, class... T>
+requires(I::kBf16Dot && (__is_same(T, bf16) && ...)) struct SideBySide<I, T...> {
+  using Set = Several<I, 2>;
 };
 
 // Raw vectors side by side, with the operators of the formulas; the other operand may be one number for all.
-template <class R>
+template <class R, int N>
 struct Parts {
-  static constexpr int kCount = 4;
+  static constexpr int kCount = N;
   R part[kCount];
   template <class S>
-  TWINLENS_INLINE explicit operator Parts<S>() const {
-    return {{(S)part[0], (S)part[1], (S)part[2], (S)part[3]}};
+  TWINLENS_INLINE explicit operator Parts<S, N>() const {
+    return each_part([](R r) { return (S)r; }, *this);
   }
 };
 template <class A>
@@ -38,19 +44,40 @@ concept AnyParts = requires(A a) {
   a.part[A::kCount - 1];
 };
 
+template <int... K>
+struct Numbers {};
+template <int N, int... K>
+struct NumbersBelow : NumbersBelow<N - 1, N - 1, K...> {};
+template <int... K>
+struct NumbersBelow<0, K...> {
+  using List = Numbers<K...>;
+};
+
 // f of the parts, one after the other; of what has no parts, itself every time.
-template <class A>
-TWINLENS_INLINE auto part_of(A a, [[maybe_unused]] int i) {
+template <int K, class A>
+TWINLENS_INLINE auto part_of(A a) {
   if constexpr (AnyParts<A>) {
-    return a.part[i];
+    return a.part[K];
   } else {
     return a;
   }
 }
+template <int K, class F, class... A>
+TWINLENS_INLINE auto of_part(F f, A... a) {
+  return f(part_of<K>(a)...);
+}
+template <int... K, class F, class... A>
+TWINLENS_INLINE auto of_parts(Numbers<K...>, F f, A... a) {
+  return Parts<decltype(of_part<0>(f, a...)), sizeof...(K)>{{of_part<K>(f, a...)...}};
+}
 template <class F, AnyParts A, class... B>
 TWINLENS_INLINE auto each_part(F f, A a, B... b) {
-  return Parts<decltype(f(a.part[0], part_of(b, 0)...))>{
-      {f(a.part[0], part_of(b, 0)...), f(a.part[1], part_of(b, 1)...), f(a.part[2], part_of(b, 2)...), f(a.part[3], part_of(b, 3)...)}};
+  return of_parts(typename NumbersBelow<A::kCount>::List{}, f, a, b...);
+}
+// f of the numbers of the parts.
+template <int... K, class F>
+TWINLENS_INLINE auto numbered_parts(Numbers<K...>, F f) {
+  return Parts<decltype(f(0)), sizeof...(K)>{{f(K)...}};
 }
 TWINLENS_INLINE auto operator+(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x + y; }, a, b);
@@ -95,31 +122,46 @@ TWINLENS_INLINE auto operator!=(AnyParts auto a, auto b) {
   return each_part([](auto x, auto y) { return x != y; }, a, b);
 }
 
-template <class I>
-struct Vec<Four<I>> {
+template <class I, int N>
+struct Vec<Several<I, N>> {
   using Part = Vec<I>;
-  using Raw = Parts<typename Part::Raw>;
-  using Int = Parts<typename Part::Int>;
-  static constexpr int kWidth = Four<I>::kWidth;
+  using Raw = Parts<typename Part::Raw, N>;
+  using Int = Parts<typename Part::Int, N>;
+  static constexpr int kWidth = Several<I, N>::kWidth;
 
   Raw raw;
 
   TWINLENS_INLINE Vec() = default;
   TWINLENS_INLINE Vec(Raw r) : raw(r) {}
-  TWINLENS_INLINE Vec(Part a, Part b, Part c, Part d) : raw{{a.raw, b.raw, c.raw, d.raw}} {}
-  TWINLENS_INLINE Vec(float x) : Vec(Part(x), Part(x), Part(x), Part(x)) {}
+  TWINLENS_INLINE Vec(float x) : Vec(numbered_parts(Count{}, [x](int) { return Part(x).raw; })) {}
   TWINLENS_INLINE Part part(int i) const { return raw.part[i]; }
 
   template <class T>
   TWINLENS_INLINE static Vec load(const T* p) {
-    return Vec(Part::load(p), Part::load(p + Part::kWidth), Part::load(p + 2 * Part::kWidth), Part::load(p + 3 * Part::kWidth));
+    return numbered_parts(Count{}, [p](int i) { return Part::load(p + i * Part::kWidth).raw; });
   }
+#if defined(__AVX512BF16__)
+  TWINLENS_INLINE static Vec load(const bf16* p) {
+    static_assert(N == 2);
+    typename Part::UInt both;
+    std::memcpy(&both, p, sizeof both);
+    return Raw{{(typename Part::Raw)(both << 16), (typename Part::Raw)(both & 0xFFFF0000U) }};
+  }
+#endif
   template <class T>
   TWINLENS_INLINE void store(T* p) const {
-#if defined(__AVX2__)
+#if defined(__AVX512BF16__)
+    if constexpr (__is_same(T, bf16) && Part::kWidth == 16) {
+      // (denormal numbers become 0, as in Part::to_bf16)
+      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)raw.part[1], (__m512)raw.part[0]);
+      const __m512i woven = _mm512_maskz_permutexvar_epi16(0xffffffff, weave(), both);
+      std::memcpy(static_cast<void*>(p), &woven, sizeof woven);
+      return;
+    }
+#elif defined(__AVX2__) && !defined(__AVX512F__)
     if constexpr (__is_same(T, bf16) && Part::kWidth == 8) {
       if (!has_nan()) [[likely]] {
-        for (int i = 0; i < Raw::kCount; i += 2) {  // packed by halves of a register
+        for (int i = 0; i < N; i += 2) {  // packed by halves of a register
           const __m256i both = _mm256_packus_epi32(rounded_to_bf16(i), rounded_to_bf16(i + 1));
           _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + i * Part::kWidth), _mm256_permute4x64_epi64(both, 0xD8));
         }
@@ -127,7 +169,7 @@ struct Vec<Four<I>> {
       }
     }
 #endif
-    for (int i = 0; i < Raw::kCount; ++i) part(i).store(p + i * Part::kWidth);
+    for (int i = 0; i < N; ++i) part(i).store(p + i * Part::kWidth);
   }
 
   TWINLENS_INLINE friend Vec operator+(Vec a, Vec b) { return a.raw + b.raw; }
@@ -163,13 +205,28 @@ struct Vec<Four<I>> {
   TWINLENS_INLINE static Vec number(Int i) {
     return each_part([](auto x) { return Part::number(x).raw; }, i);
   }
-  // The four added, two and two.
-  TWINLENS_INLINE Part added() const { return (part(0) + part(1)) + (part(2) + part(3)); }
+  // All parts added, two and two.
+  TWINLENS_INLINE Part added() const {
+    if constexpr (N == 2) {
+      return part(0) + part(1);
+    } else {
+      return (part(0) + part(1)) + (part(2) + part(3));
+    }
+  }
 
-#if defined(__AVX2__)
  private:
+#if defined(__AVX512BF16__)
+  TWINLENS_INLINE static __m512i weave() {
+    alignas(64) static constexpr std::uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_load_si512(order);
+  }
+#endif
+  using Count = typename NumbersBelow<N>::List;
+#if defined(__AVX2__) && !defined(__AVX512F__)
   // Part::to_bf16, but for NaN, which all four are searched for at once.
   TWINLENS_INLINE bool has_nan() const {
+    static_assert(N == 4);
     const auto& x = raw.part;
     const __m256 first = _mm256_cmp_ps((__m256)x[0], (__m256)x[1], _CMP_UNORD_Q);
     const __m256 last = _mm256_cmp_ps((__m256)x[2], (__m256)x[3], _CMP_UNORD_Q);
