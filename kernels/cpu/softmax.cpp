@@ -24,14 +24,10 @@ TWINLENS_INLINE void along_row(std::int64_t c, F&& f) {
   for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
 }
 
-// Asks for what a register of S will be read from, or written to.
+// Asks for what a register of S will be read from.
 template <class S, class T>
-TWINLENS_INLINE void ask(const T* in) {
-  for (std::int64_t l = 0; l < S::kWidth; l += static_cast<std::int64_t>(64 / sizeof(T))) __builtin_prefetch(in + l, 0, 3);
-}
-template <class S, class T>
-TWINLENS_INLINE void ask(const RowOutput& out, const T* written) {
-  for (std::int64_t l = 0; l < S::kWidth; l += static_cast<std::int64_t>(64 / sizeof(T))) out.ask(written + l);
+TWINLENS_INLINE void ask(const T* p) {
+  for (int i = 0; i < S::kWidth; i += static_cast<int>(64 / sizeof(T))) __builtin_prefetch(p + i, 0, 3);
 }
 
 // The parts of a register of J added.
@@ -93,7 +89,7 @@ TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput&
     Vec<I> sum(0.0F);
     along_row<I, J>(c, [&]<class S>(TypeTag<S> set, std::int64_t i, std::int64_t n) {
       ask<S>(ahead + i);
-      ask<S>(out, y + i);
+      out.ask_all<S>(y + i);
       const Vec<S> e = value_of<Exponential<MathFor<S, T>>>(load_lanes<S>(x + i, n, kMinusInfinity) - Vec<S>(max));
       sum += added<I, S>(e);
       if (r > begin) scale(set, r - 1, i, n);
@@ -127,7 +123,7 @@ TWINLENS_INLINE void backward_row(const SoftmaxBackward& a, const RowOutput& out
   along_row<I, J>(a.y.cols, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) {
     ask<S>(y_ahead + i);
     ask<S>(dy_ahead + i);
-    ask<S>(out, dx_ahead + i);
+    out.ask_all<S>(dx_ahead + i);
     const Vec<S> d = load_lanes<S>(dy + i, n), v = load_lanes<S>(y + i, n);
     const Vec<S> dv = a.log ? d - value_of<Exponential<Math<I>>>(v) * Vec<S>(sum) : v * (d - Vec<S>(sum));
     out.store<S>(dv, dx + i, n);

@@ -67,6 +67,11 @@ struct RowOutput {
   TWINLENS_INLINE void ask(const void* p) const {
     if (!past_caches) __builtin_prefetch(p, 1, 2);
   }
+  // For all that a register of S is written to.
+  template <class S, class T>
+  TWINLENS_INLINE void ask_all(const T* p) const {
+    for (int i = 0; i < S::kWidth; i += static_cast<int>(64 / sizeof(T))) ask(p + i);
+  }
   template <class I, class T>
   TWINLENS_INLINE void store(Vec<I> v, T* p) const {
     if (past_caches) {
@@ -82,6 +87,18 @@ struct RowOutput {
     } else {
       store_lanes<I>(v, p, n);
     }
+  }
+  // Two registers, one behind the other.
+  template <class I, class T>
+  TWINLENS_INLINE void store_two(Vec<I> a, Vec<I> b, T* p) const {
+#if defined(__AVX512BF16__)
+    if constexpr (__is_same(T, bf16)) {
+      const __m512i both = rounded_to_bf16(a, b);
+      return past_caches ? _mm512_stream_si512(reinterpret_cast<__m512i*>(p), both) : _mm512_storeu_si512(p, both);
+    }
+#endif
+    store<I>(a, p);
+    store<I>(b, p + Vec<I>::kWidth);
   }
   TWINLENS_INLINE void end() const {
     if (past_caches) end_past_caches();

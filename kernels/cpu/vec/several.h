@@ -152,9 +152,7 @@ struct Vec<Several<I, N>> {
   TWINLENS_INLINE void store(T* p) const {
 #if defined(__AVX512BF16__)
     if constexpr (__is_same(T, bf16) && Part::kWidth == 16) {
-      // (denormal numbers become 0, as in Part::to_bf16)
-      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)raw.part[1], (__m512)raw.part[0]);
-      const __m512i woven = _mm512_maskz_permutexvar_epi16(0xffffffff, weave(), both);
+      const __m512i woven = _mm512_maskz_permutexvar_epi16(0xffffffff, weave(), rounded_to_bf16(part(0), part(1)));
       std::memcpy(static_cast<void*>(p), &woven, sizeof woven);
       return;
     }

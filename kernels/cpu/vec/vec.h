@@ -370,6 +370,14 @@ TWINLENS_INLINE void store_lanes(Vec<I> v, T* p, std::int64_t n) {
   v.store(p);
 }
 
+#if defined(__AVX512BF16__)
+// One behind the other. (Denormal numbers become 0, as in Vec::to_bf16.)
+template <class I>
+TWINLENS_INLINE __m512i rounded_to_bf16(Vec<I> first, Vec<I> second) {
+  return (__m512i)_mm512_cvtne2ps_pbh((__m512)second.raw, (__m512)first.raw);
+}
+#endif
+
 // Copies n floats; where one instruction rounds two registers to bf16, by two of them.
 template <class I, class T>
 TWINLENS_INLINE void store_run(const float* from, T* to, std::int64_t n) {
@@ -377,8 +385,7 @@ TWINLENS_INLINE void store_run(const float* from, T* to, std::int64_t n) {
 #if defined(__AVX512BF16__)
   if constexpr (__is_same(T, bf16)) {
     for (; done + 32 <= n; done += 32) {
-      const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + done + 16), _mm512_loadu_ps(from + done));
-      std::memcpy(static_cast<void*>(to + done), &both, sizeof both);
+      _mm512_storeu_si512(to + done, rounded_to_bf16(Vec<I>::load(from + done), Vec<I>::load(from + done + 16)));
     }
   }
 #endif
