@@ -25,6 +25,8 @@ Action add_info(CLI::App& app);
 
 // --device cpu or cuda[:i].
 CLI::Option* add_device(CLI::App& app, std::string& device);
+// --precision, the names that compute_of_precision() knows.
+CLI::Option* add_precision(CLI::App& app, std::string& precision);
 
 // Says what is wrong with the flags of `command` and returns the exit status of that.
 int wrong_usage(const std::string& message, const std::string& command);

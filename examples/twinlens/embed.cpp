@@ -125,9 +125,7 @@ Action add_embed(CLI::App& app) {
       "File for the names of the rows, one a line; one that is there is replaced. In folders and tars, pictures that cannot be used "
       "are left out, and so are those whose names have line breaks");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
-  app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
+  add_precision(app, flags->precision);
   add_device(app, flags->device);
   flags->pictures.add_to(app);
   app.add_flag("!--no-normalize", flags->normalize, "Leave the features at their length");

@@ -163,9 +163,7 @@ Action add_eval(CLI::App& app) {
   flags->pictures.add_to(app);
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
-  app.add_option("--precision", flags->precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
+  add_precision(app, flags->precision);
   add_device(app, flags->device);
   app.add_flag("--json", flags->json, "One flat JSON object");
   app.footer(

@@ -42,9 +42,7 @@ Action add_index(CLI::App& app) {
   app.add_option("--model", flags->model, "Model folder")->required();
   app.add_option("--index,--output", flags->index, "Folder of the index; it is made, or, where it is an index, replaced")->required();
   app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
-  app.add_option("--precision", flags->precision, "fp32 or amp_bf16")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "amp_bf16", "bf16"}));
+  add_precision(app, flags->precision);
   add_device(app, flags->device);
   flags->pictures.add_to(app);
   app.add_option("pictures", flags->sources, "Folders, tars or picture files")->required();

@@ -179,6 +179,12 @@ void wait_briefly(char** argv) {
 
 const std::atomic<bool>& stop_requested() { return stop; }
 
+CLI::Option* add_precision(CLI::App& app, std::string& precision) {
+  return app.add_option("--precision", precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
+}
+
 CLI::Option* add_device(CLI::App& app, std::string& device) {
   const auto check = [](std::string& text) -> std::string {
     try {

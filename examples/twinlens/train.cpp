@@ -225,10 +225,7 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
 
 void add_machine_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Machine";
-  app.add_option("--precision", o.precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
-      ->group(group)
-      ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
+  add_precision(app, o.precision)->group(group);
   add_device(app, o.device)->group(group);
   app.add_option("--threads", o.threads, "Compute threads; 0: all cores")->group(group)->capture_default_str()->check(within(0, 1024));
   app.add_flag("--grad-checkpointing", o.grad_checkpointing, "Recompute Transformer blocks in backward")->group(group);

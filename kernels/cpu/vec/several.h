@@ -160,7 +160,8 @@ struct Vec<Several<I, N>> {
     if constexpr (__is_same(T, bf16) && Part::kWidth == 8) {
       if (!has_nan()) [[likely]] {
         for (int i = 0; i < N; i += 2) {  // packed by halves of a register
-          const __m256i both = _mm256_packus_epi32(rounded_to_bf16(i), rounded_to_bf16(i + 1));
+          const auto half = [&](int k) { return (__m256i)(Part::nearest_bf16(raw.part[k]) >> 16); };
+          const __m256i both = _mm256_packus_epi32(half(i), half(i + 1));
           _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + i * Part::kWidth), _mm256_permute4x64_epi64(both, 0xD8));
         }
         return;
@@ -229,10 +230,6 @@ struct Vec<Several<I, N>> {
     const __m256 first = _mm256_cmp_ps((__m256)x[0], (__m256)x[1], _CMP_UNORD_Q);
     const __m256 last = _mm256_cmp_ps((__m256)x[2], (__m256)x[3], _CMP_UNORD_Q);
     return _mm256_movemask_ps(_mm256_or_ps(first, last)) != 0;
-  }
-  TWINLENS_INLINE __m256i rounded_to_bf16(int i) const {
-    const auto bits = (typename Part::UInt)raw.part[i];
-    return (__m256i)((bits + 0x7FFFU + (bits << 15 >> 31)) >> 16);
   }
 #endif
 };

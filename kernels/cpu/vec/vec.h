@@ -225,9 +225,8 @@ struct Vec {
     }
 #elif defined(__AVX2__)
     if constexpr (kWidth == 8) {
-      const UInt bits = (UInt)r, nearest = bits + 0x7FFFU + (bits << 15 >> 31);
-      const __m256 nan = _mm256_cmp_ps((__m256)r, (__m256)r, _CMP_UNORD_Q), quiet = (__m256)(bits | 0x400000U);
-      return low_halves((UInt)_mm256_blendv_ps((__m256)nearest, quiet, nan) >> 16);
+      const __m256 nan = _mm256_cmp_ps((__m256)r, (__m256)r, _CMP_UNORD_Q), quiet = (__m256)((UInt)r | 0x400000U);
+      return low_halves((UInt)_mm256_blendv_ps((__m256)nearest_bf16(r), quiet, nan) >> 16);
     }
 #endif
     const UInt u = (UInt)r;
@@ -237,6 +236,8 @@ struct Vec {
     return __builtin_convertvector(((is_nan & nan) | (~is_nan & rounded)) >> 16, Half);
   }
 #if defined(__AVX2__) && !defined(__AVX512F__)
+  // In the upper halves; not of NaN.
+  TWINLENS_INLINE static UInt nearest_bf16(Raw r) { return (UInt)r + 0x7FFFU + ((UInt)r << 15 >> 31); }
   // Of lanes below 2^16.
   TWINLENS_INLINE static Half low_halves(UInt u) {
     const __m256i both = (__m256i)u;
