@@ -14,7 +14,7 @@
 #include "kernels/cpu/attention/pair_rows.h"
 #include "kernels/cpu/gemm/pack.h"
 #include "kernels/cpu/gemm/tile.h"
-#include "kernels/cpu/vec/math.h"
+#include "kernels/cpu/vec/rough_math.h"
 #include "kernels/cpu/vec/pack.h"
 
 namespace twinlens::heads {
@@ -109,7 +109,7 @@ struct Tiles {
         V e[2] = {V(0.0F), V(0.0F)};
         for (int n = 0; n < 2; ++n) {
           if (j + n >= b.keys) break;
-          e[n] = Math<I>::exp_nonpositive(V::fma(V::load(scores + (j + n) * b.lanes + g), V(factor), -shift));
+          e[n] = MathFor<I, bf16>::exp_nonpositive(V::fma(V::load(scores + (j + n) * b.lanes + g), V(factor), -shift));
           sum[n] += e[n];
         }
         store_pair(e[0], e[1], j % kSide / 2, b.lanes, weights + j / kSide * kWords * b.lanes + g);
@@ -191,7 +191,7 @@ struct Tiles {
       V of_delta[2] = {V(0.0F), V(0.0F)}, of_mass[2] = {V(0.0F), V(0.0F)};
       const auto one = [&](std::int64_t j, int chain) {
         float* at = s.scores + j * b.lanes + g;
-        const V e = Math<I>::exp_nonpositive(V::fma(V::load(at), V(factor), -shift));
+        const V e = MathFor<I, bf16>::exp_nonpositive(V::fma(V::load(at), V(factor), -shift));
         e.store(at);
         of_delta[chain] = V::fma(e, V::load(s.dp + j * b.lanes + g), of_delta[chain]);
         of_mass[chain] += e;
