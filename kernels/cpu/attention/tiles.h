@@ -14,8 +14,8 @@
 #include "kernels/cpu/attention/pair_rows.h"
 #include "kernels/cpu/gemm/pack.h"
 #include "kernels/cpu/gemm/tile.h"
-#include "kernels/cpu/vec/rough_math.h"
 #include "kernels/cpu/vec/pack.h"
+#include "kernels/cpu/vec/rough_math.h"
 
 namespace twinlens::heads {
 
