@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the tables of kernels/cpu/vec/tables.h and what rounding them to f32 leaves of their accuracy.
+"""Prints the tables of kernels/cpu/vec/tables.h and gelu_tables.h, and what rounding them to f32 leaves of their accuracy.
 
     python3 tests/golden/make_math_tables.py
 
@@ -70,6 +70,8 @@ def main():
     rounded = roots.astype(np.float32)
     rows_of("kRoots", rounded)
     rows_of("kRootErrors", (roots - rounded) / rounded)
+    step = math.log(2.0) / 32.0  # 1 + r is too low by that much of e^r at most
+    rows_of("kRaisedRoots", roots * (1.0 + (1.0 - (1.0 + step) * math.exp(-step)) / 2.0))
 
     # By the exponent and three bits of the mantissa of v = 1 + t, whose lowest five bits count from v = 2 on.
     coefficients, worst = np.zeros((32, 5)), 0.0

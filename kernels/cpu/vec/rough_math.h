@@ -1,6 +1,6 @@
 #pragma once
 // Functions for results that are rounded to bf16, whose rounding is up to 2^-9 of them: within 2^-11 of the exact ones, for half of the
-// operations. tests/kernels/vec_math.cpp looks at all arguments in bf16.
+// operations. tests/kernels/bf16_functions.cpp looks at all arguments in bf16.
 
 #include "kernels/cpu/vec/math.h"
 #include "kernels/cpu/vec/several.h"
