@@ -1,73 +1,42 @@
 #include "twinlens/kernels/layer_norm.h"
 
 #include "kernels/cpu/vec/past_caches.h"
-#include "kernels/cpu/vec/several.h"
+#include "kernels/cpu/vec/vec.h"
 
 #include "twinlens/kernels/parallel.h"
 
 namespace twinlens {
 namespace {
 
-// What a row is taken by where X is read and Y is written: two registers where one instruction rounds two to bf16.
-template <class I, class X, class Y>
-struct Taken {
-  using Set = I;
-};
-template <class I, class X, class Y>
-requires(I::kBf16Dot && (__is_same(X, bf16) || __is_same(Y, bf16))) struct Taken<I, X, Y> {
-  using Set = Several<I, 2>;
-};
-
-// The sum of f(set, offset, lanes) along a row of c, by registers of J and behind the last of them by registers of I.
-template <class I, class J, class F>
-TWINLENS_INLINE float sum_along(std::int64_t c, F&& f) {
-  const std::int64_t whole = c - c % J::kWidth;
-  const Vec<J> sum = sum_lanes<J>(whole, [&](std::int64_t i, std::int64_t n) { return f(TypeTag<J>{}, i, n); });
-  const Vec<I> rest = sum_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { return f(TypeTag<I>{}, whole + i, n); });
-  if constexpr (__is_same(I, J)) {
-    return (sum + rest).sum();
-  } else {
-    return (sum.added() + rest).sum();
-  }
-}
-
 // Rows from begin to end. A row is summed while the one before it is written, so that memory is read as evenly as it is written and the sum
 // does not hold up what comes next.
 template <class I, class X, class Y>
 TWINLENS_INLINE void forward_rows(const LayerNormForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
   using V = Vec<I>;
-  using J = typename Taken<I, X, Y>::Set;
   const std::int64_t c = a.x.cols;
   const X* x = a.x.row<X>(begin);
-  float sum = sum_along<I, J>(c, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) { return load_lanes<S>(x + i, n); });
+  V sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { return load_lanes<I>(x + i, n); });
   for (std::int64_t r = begin; r < end; ++r) {
     const std::int64_t next = r + 1 < end ? r + 1 : r;
     const X* x_next = a.x.row<X>(next);
     Y *y = a.y.row<Y>(r), *y_ahead = a.y.row<Y>(next);
-    const float mean = sum / static_cast<float>(c);
+    const float mean = sum.sum() / static_cast<float>(c);
     // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
-    const float squares = sum_along<I, J>(c, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) {
-      out.ask_all<S>(y_ahead + i);
-      const Vec<S> d = load_lanes<S>(x + i, n, mean) - Vec<S>(mean);
+    const V squares = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
+      out.ask(y_ahead + i);
+      const V d = load_lanes<I>(x + i, n, mean) - V(mean);
       return d * d;
     });
-    const float rstd = 1.0F / __builtin_sqrtf(squares / static_cast<float>(c) + a.eps);
-    const auto normalised = [&](std::int64_t i, std::int64_t n) {
+    const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
+    sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
       V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
       if (a.gamma != nullptr) {
         v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
       } else if (a.beta != nullptr) {
         v = v + load_lanes<I>(a.beta + i, n);
       }
-      return v;
-    };
-    sum = sum_along<I, J>(c, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) {
-      if constexpr (__is_same(S, I)) {
-        out.store<I>(normalised(i, n), y + i, n);
-      } else {
-        out.store_two<I>(normalised(i, V::kWidth), normalised(i + V::kWidth, V::kWidth), y + i);
-      }
-      return load_lanes<S>(x_next + i, n);
+      out.store<I>(v, y + i, n);
+      return load_lanes<I>(x_next + i, n);
     });
     a.mean[r] = mean;
     a.rstd[r] = rstd;

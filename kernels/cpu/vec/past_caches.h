@@ -88,18 +88,6 @@ struct RowOutput {
       store_lanes<I>(v, p, n);
     }
   }
-  // Two registers, one behind the other.
-  template <class I, class T>
-  TWINLENS_INLINE void store_two(Vec<I> a, Vec<I> b, T* p) const {
-#if defined(__AVX512BF16__)
-    if constexpr (__is_same(T, bf16)) {
-      const __m512i both = rounded_to_bf16(a, b);
-      return past_caches ? _mm512_stream_si512(reinterpret_cast<__m512i*>(p), both) : _mm512_storeu_si512(p, both);
-    }
-#endif
-    store<I>(a, p);
-    store<I>(b, p + Vec<I>::kWidth);
-  }
   TWINLENS_INLINE void end() const {
     if (past_caches) end_past_caches();
   }
