@@ -40,6 +40,7 @@ TWINLENS_INLINE Vec<I> added(Vec<J> v) {
   }
 }
 
+// (Four registers at a time, in the four chains of max_lanes(), are more than AVX2 has.)
 template <class I, class J, class T>
 TWINLENS_INLINE float max_of_row(const T* x, std::int64_t c) {
   if constexpr (__is_same(I, J) || J::kWidth > 2 * I::kWidth) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "tests/kernels/bf16.h"
 #include "tests/kernels/every_set.h"
 
 #include "twinlens/kernels/isa.h"
@@ -13,13 +14,6 @@
 
 namespace twinlens {
 namespace {
-
-float widened(bf16 x) {
-  const std::uint32_t bits = std::uint32_t{x.bits} << 16;
-  float out = 0.0F;
-  std::memcpy(&out, &bits, sizeof out);
-  return out;
-}
 
 // Numbers of 8 bits, so that both types hold them.
 float number(std::size_t i) { return static_cast<float>(static_cast<int>(i * 37 % 251) - 125) / 64.0F; }

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "tests/kernels/bf16.h"
 #include "tests/kernels/every_set.h"
 
 #include "twinlens/kernels/unary.h"
@@ -15,12 +15,7 @@
 namespace twinlens::test {
 namespace {
 
-double value_of(bf16 x) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(x.bits) << 16;
-  float f = 0.0F;
-  std::memcpy(&f, &bits, sizeof f);
-  return static_cast<double>(f);
-}
+double value_of(bf16 x) { return static_cast<double>(widened(x)); }
 
 double logistic(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 double tail(double x) { return 0.5 * std::erfc(x / std::sqrt(2.0)); }

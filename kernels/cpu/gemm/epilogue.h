@@ -23,12 +23,6 @@ TWINLENS_INLINE void along_tile(const TileOfC& t, T* x, std::int64_t stride, F&&
   }
 }
 
-// x may be Rows or ConstRows.
-template <class I, class R, class F>
-TWINLENS_INLINE void along_tile_of(const TileOfC& t, const R& x, F&& f) {
-  visit_float(x.dtype, [&]<class T>(TypeTag<T>) { along_tile<I>(t, x.template row<T>(0), x.stride, f); });
-}
-
 template <class I>
 void store_tile(const TileOfC& t, const Rows& x) {
   visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
@@ -39,8 +33,10 @@ void store_tile(const TileOfC& t, const Rows& x) {
 // tile += x; Rows or ConstRows
 template <class I, class R>
 void add_to_tile(const TileOfC& t, const R& x) {
-  along_tile_of<I>(t, x, [](float* sums, const auto* from, std::int64_t n) {
-    store_lanes<I>(load_lanes<I>(sums, n) + load_lanes<I>(from, n), sums, n);
+  visit_float(x.dtype, [&]<class T>(TypeTag<T>) {
+    along_tile<I>(t, x.template row<T>(0), x.stride, [](float* sums, const T* from, std::int64_t n) {
+      store_lanes<I>(load_lanes<I>(sums, n) + load_lanes<I>(from, n), sums, n);
+    });
   });
 }
 
