@@ -136,13 +136,20 @@ TWINLENS_INLINE void add_small_products(const float* a, const float* b) {
 
 // tile[32][16 Vectors] = sum over words of a and b in thirds, or goes on with it. The large products of a few steps come behind the small
 // ones of all of them, which so are added up before the sums are large.
+//
+// A tile that is stored after none was for 700 ns takes 300 ns (measured, family 6 model 167; the same store after 650 ns takes 10): each
+// step stores one to nowhere, 2 to 4 % of a product.
 template <int Vectors>
 TWINLENS_INLINE void multiply_thirds(std::int64_t words, const float* a, const float* b, float* tile, bool more) {
   constexpr std::int64_t step_of_a = 3 * 512, step_of_b = 3 * Vectors * 256, steps_at_once = 4;
+  alignas(64) float nowhere[256];
   begin_sums<Vectors>(tile, more);
   for (std::int64_t steps = words / 48; steps > 0; steps -= steps_at_once) {
     const std::int64_t n = steps < steps_at_once ? steps : steps_at_once;
-    for (std::int64_t i = 0; i < n; ++i) add_small_products<Vectors>(a + i * step_of_a, b + i * step_of_b);
+    for (std::int64_t i = 0; i < n; ++i) {
+      add_small_products<Vectors>(a + i * step_of_a, b + i * step_of_b);
+      _tile_stored(4, nowhere, 64);
+    }
     for (std::int64_t i = 0; i < n; ++i) {
       load_rows_of_a(a + i * step_of_a);
       load_rows_of_b<Vectors>(b + i * step_of_b);
