@@ -5,9 +5,11 @@
 #include <span>
 #include <unordered_map>
 
+#include "twinlens/clip/loss.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -99,6 +101,29 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
   out.images = concat(parts, 0);
   out.texts = embed_texts(model, tokenizer, out.captions, options);
   return out;
+}
+
+double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
+  constexpr std::int64_t at_once = 256;
+  const NoGrad guard;
+  const std::unique_ptr<Communicator> solo = solo_communicator();
+  const std::int64_t n = e.images.size(0);
+  const Permutation order(n, 0, 0);
+  std::vector<std::int64_t> picture_of, caption_of;
+  for (std::int64_t i = 0; i < n; ++i) {
+    picture_of.push_back(order(i));
+    caption_of.push_back(e.caption_of[static_cast<std::size_t>(picture_of.back())]);
+  }
+  const Tensor rows = from_vector(caption_of, {n});
+  const Tensor images = index_select(e.images, 0, from_vector(picture_of, {n})), texts = index_select(e.texts, 0, rows);
+  double total = 0.0;
+  for (std::int64_t begin = 0; begin < n; begin += at_once) {
+    const std::int64_t end = std::min(n, begin + at_once);
+    const Tensor loss = clip_loss({images.slice(0, begin, end), texts.slice(0, begin, end), log_scale.to(kCpu), rows.slice(0, begin, end)},
+                                  EqualCaptions::positives, *solo);
+    total += static_cast<double>(loss.item()) * static_cast<double>(end - begin);
+  }
+  return total / static_cast<double>(n);
 }
 
 std::vector<std::pair<std::string, double>> retrieval_report(const Retrieval& r) {

@@ -7,9 +7,10 @@ namespace twinlens {
 
 // Restores model, parameters and averages from `resume` ("latest": the newest usable checkpoint of the run in `folder`; or the path of a
 // checkpoint, of a run's folder, of its checkpoints/ or of the file `latest` there) and returns where it stood. `fresh` is the state of the
-// run as it would start now: settings, data and the files of the tokenizer must be the same. Throws FileError when no checkpoint can be
+// run as it would start now: settings, data and the files of the tokenizer must be the same, but for the number of epochs, which may be
+// any that are not over, and, where any_warmup, the steps of warmup. Throws FileError when no checkpoint can be
 // used, ConfigError naming what differs.
-TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh,
+TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh, bool any_warmup,
                       const TokenizerFiles& tokenizer, Clip& model, FlatParameters& parameters, Ema* ema);
 
 }  // namespace twinlens

@@ -6,18 +6,14 @@
 #include <fstream>
 
 #include "twinlens/clip/image.h"
-#include "twinlens/clip/loss.h"
 #include "twinlens/clip/report.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
-#include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
-
-constexpr std::int64_t kLossChunk = 256;
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100.0 * share); }
 
@@ -75,73 +71,9 @@ std::string text_of(const T& value) {
 std::string text_of(bool value) { return value ? "true" : "false"; }
 std::string text_of(const std::vector<double>& value) { return fmt::format("{}", fmt::join(value, " ")); }
 
-}  // namespace
-
-std::string one_line(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
-  return text;
-}
-
-void write_skipped(const std::filesystem::path& file, const std::vector<SkippedSample>& skipped) {
-  if (skipped.empty()) return;
-  std::string text;
-  for (const SkippedSample& s : skipped) {
-    text += one_line(s.key) + "\t" + one_line(s.reason) + "\n";
-  }
-  atomic_write(file.string(), text);
-}
-
-std::vector<SkippedSample> read_skipped(const std::filesystem::path& file) {
-  std::vector<SkippedSample> out;
-  std::ifstream lines(file);
-  std::string line;
-  while (std::getline(lines, line)) {
-    const auto tab = line.find('\t');
-    if (tab != std::string::npos) out.push_back({line.substr(0, tab), line.substr(tab + 1)});
-  }
-  return out;
-}
-
-double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
-  const NoGrad guard;
-  const std::unique_ptr<Communicator> solo = solo_communicator();
-  const std::int64_t n = e.images.size(0);
-  const Permutation order(n, 0, 0);
-  std::vector<std::int64_t> picture_of, caption_of;
-  for (std::int64_t i = 0; i < n; ++i) {
-    picture_of.push_back(order(i));
-    caption_of.push_back(e.caption_of[static_cast<std::size_t>(picture_of.back())]);
-  }
-  const Tensor rows = from_vector(caption_of, {n});
-  const Tensor images = index_select(e.images, 0, from_vector(picture_of, {n})), texts = index_select(e.texts, 0, rows);
-  double total = 0.0;
-  for (std::int64_t begin = 0; begin < n; begin += kLossChunk) {
-    const std::int64_t end = std::min(n, begin + kLossChunk);
-    const Tensor loss = clip_loss({images.slice(0, begin, end), texts.slice(0, begin, end), log_scale.to(kCpu), rows.slice(0, begin, end)},
-                                  EqualCaptions::positives, *solo);
-    total += static_cast<double>(loss.item()) * static_cast<double>(end - begin);
-  }
-  return total / static_cast<double>(n);
-}
-
-void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,
-                      const Dataset* validation, const EmbedOptions& embed, const TrainState& state, const ReportTable& data) {
-  Report report;
-  report.title = "twinlens: " + options.name;
-  report.summary = fmt::format("{} steps, {} pairs seen, {} epochs done; logit scale {:.2f}.", state.step, state.samples, state.epoch,
-                               model.logit_scale_value());
-  report.settings = describe(options);
-  if (validation != nullptr) {
-    add_validation(report, model, *validation, embed_dataset(model, tokenizer, *validation, embed));
-  }
-  report.tables.push_back(data);
-  write_report(folder / "report.html", report, folder / "metrics.jsonl");
-}
-
-std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o) {
-  std::vector<std::pair<std::string, std::string>> out;
-  const auto add = [&](const char* name, const auto& value) { out.emplace_back(name, text_of(value)); };
+// Calls add(flag's name, resolved value).
+template <class F>
+void each_option(const TrainOptions& o, F&& add) {
   add("train-data", o.train_data);
   add("val-data", o.val_data);
   add("dataset-type", o.dataset_type);
@@ -235,6 +167,59 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o)
   add("pack-captions", o.pack_captions);
   add("prune-last-block", o.prune_last_block);
   add("encode-equal-once", o.encode_equal_once);
+}
+
+}  // namespace
+
+std::string one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c == '\t' || c == '\n' || c == '\r'; }, ' ');
+  return text;
+}
+
+void write_skipped(const std::filesystem::path& file, const std::vector<SkippedSample>& skipped) {
+  if (skipped.empty()) return;
+  std::string text;
+  for (const SkippedSample& s : skipped) {
+    text += one_line(s.key) + "\t" + one_line(s.reason) + "\n";
+  }
+  atomic_write(file.string(), text);
+}
+
+std::vector<SkippedSample> read_skipped(const std::filesystem::path& file) {
+  std::vector<SkippedSample> out;
+  std::ifstream lines(file);
+  std::string line;
+  while (std::getline(lines, line)) {
+    const auto tab = line.find('\t');
+    if (tab != std::string::npos) out.push_back({line.substr(0, tab), line.substr(tab + 1)});
+  }
+  return out;
+}
+
+void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,
+                      const Dataset* validation, const EmbedOptions& embed, const TrainState& state, const ReportTable& data) {
+  Report report;
+  report.title = "twinlens: " + options.name;
+  report.summary = fmt::format("{} steps, {} pairs seen, {} epochs done; logit scale {:.2f}.", state.step, state.samples, state.epoch,
+                               model.logit_scale_value());
+  report.settings = describe(options);
+  if (validation != nullptr) {
+    add_validation(report, model, *validation, embed_dataset(model, tokenizer, *validation, embed));
+  }
+  report.tables.push_back(data);
+  write_report(folder / "report.html", report, folder / "metrics.jsonl");
+}
+
+std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& o) {
+  std::vector<std::pair<std::string, std::string>> out;
+  each_option(o, [&](const char* name, const auto& value) { out.emplace_back(name, text_of(value)); });
+  return out;
+}
+
+nlohmann::ordered_json params_of(const TrainOptions& o) {
+  nlohmann::ordered_json out;
+  each_option(o, [&](const char* name, const auto& value) { out[name] = value; });
   return out;
 }
 

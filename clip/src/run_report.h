@@ -2,6 +2,7 @@
 // What a finished run leaves beside its checkpoints: skipped.tsv and report.html.
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "clip/src/checkpoint.h"
@@ -19,9 +20,8 @@ void write_skipped(const std::filesystem::path& file, const std::vector<SkippedS
 // What an earlier part of the run wrote; empty when there is no such file.
 std::vector<SkippedSample> read_skipped(const std::filesystem::path& file);
 
-// Symmetric InfoNCE of the validation set in batches of 256 pictures, in a fixed random order (files are often sorted by class, whose
-// pictures share captions and would have nothing to be told from). Equal captions in a batch count as one.
-double validation_loss(const EmbeddedDataset& embedded, const Tensor& log_scale);
+// params.json: every option under its flag's name, resolved, numbers as numbers.
+nlohmann::ordered_json params_of(const TrainOptions& options);
 
 // report.html with the curves of metrics.jsonl and, when there is validation data, what its captions find and where the model errs.
 void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,

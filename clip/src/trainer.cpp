@@ -157,12 +157,23 @@ void Training::prepare_model() {
   if (o_.ema > 0.0) ema_ = std::make_unique<Ema>(*parameters_, o_.ema);
 }
 
+// A resumed run may have become longer or shorter; its warmup stays what it was unless it is given.
+void Training::take_length(bool any_warmup) {
+  const Json then = Json::parse(state_.settings);
+  if (any_warmup) o_.warmup = then.at("warmup");
+  if (then.at("epochs") != o_.epochs) {
+    fmt::print(stderr, "note: the run was to have {} epochs and has {} now; from here on its learning rate is that of a run of {}\n",
+               then.at("epochs").dump(), o_.epochs, o_.epochs);
+  }
+  state_.settings = json_text(resume_settings(o_, model_->config));
+}
+
 void Training::prepare_steps() {
   LoaderOptions l = loader_options(o_, model_->config);
   steps_per_epoch_ = EpochOrder(*data_, order_options(l), 0).size() / l.batch_size;
   total_steps_ = std::max<std::int64_t>(1, steps_per_epoch_ * o_.epochs);
-  if (o_.warmup < 0) o_.warmup = std::min<std::int64_t>(10'000, total_steps_ / 20);
-  schedule_ = schedule_of(o_, steps_per_epoch_);
+  const bool any_warmup = o_.warmup < 0;
+  if (any_warmup) o_.warmup = std::min<std::int64_t>(10'000, total_steps_ / 20);
   adamw_ = adamw_options(o_, model_->config);
   o_.beta1 = adamw_.beta1;
   o_.beta2 = adamw_.beta2;
@@ -177,7 +188,8 @@ void Training::prepare_steps() {
   writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save, tokenizer_files_);
   if (!o_.resume.empty()) {
     if (!begins_anew(folder_, o_.resume)) {
-      state_ = resume_run(folder_, o_.resume, state_, tokenizer_files_, *model_, *parameters_, ema_.get());
+      state_ = resume_run(folder_, o_.resume, state_, any_warmup, tokenizer_files_, *model_, *parameters_, ema_.get());
+      take_length(any_warmup);
       saved_step_ = state_.step;
       writer_->set_written(state_.step);
       health_.set_bad_in_a_row(state_.bad_in_a_row);
@@ -188,6 +200,7 @@ void Training::prepare_steps() {
       if (s.reason.rfind(kOfValidation, 0) != 0) l.skipped_before.push_back(s.key);
     }
   }
+  schedule_ = schedule_of(o_, steps_per_epoch_);
   // What was chosen first stays chosen, for the same bits.
   if (state_.planned && o_.max_chunk == 0) step_options_.max_chunk = state_.max_chunk;
   if (in_backward_ != nullptr && step_options_.max_chunk > 0) {
@@ -254,9 +267,7 @@ void Training::finish() {
 }
 
 TrainResult Training::run() {
-  Json params;
-  for (const auto& [name, value] : describe(o_)) params[name] = value;
-  atomic_write((folder_ / "params.json").string(), json_text(params, 2) + "\n");
+  atomic_write((folder_ / "params.json").string(), json_text(params_of(o_), 2) + "\n");
   log_->line(fmt::format("{}: {} parameters on {} ({}, {} threads), precision {}", o_.model, count_parameters(collect(*model_)),
                          to_string(device_), name_of(active_isa()), thread_count(), o_.precision));
   log_->line(fmt::format("{} pairs, {} steps an epoch of {} pairs, {} steps in all; equal captions: {}", data_->size(), steps_per_epoch_,

@@ -93,7 +93,7 @@ Json results(EvalFlags flags) {
   const EvalData d = embedded(flags, m, flags.data);
   Json out;
   if (flags.task == "retrieval") {
-    out = evaluate_retrieval(d, seen);
+    out = evaluate_retrieval(m, d, seen);
   } else if (flags.task == "zeroshot") {
     out = evaluate_zeroshot(flags, m, d, seen);
   } else {

@@ -79,9 +79,10 @@ void fail_with_one_class(const EvalFlags& flags, const std::string& name, const 
   throw ConfigError(flags.task + ": at least two classes are needed, and there is one, '" + name + "'; " + place + "; " + remedy);
 }
 
-Json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen) {
+Json evaluate_retrieval(const LoadedModel& m, const EvalData& d, const std::optional<SeenWords>& seen) {
   const EmbeddedDataset& e = d.embedded;
-  Json out = json_of(retrieval_metrics(e.images, e.texts, e.texts_of));
+  Json out{{"clip_val_loss", validation_loss(e, m.clip->logit_scale.value)}};
+  out.update(json_of(retrieval_metrics(e.images, e.texts, e.texts_of)));
   for (const bool part : {true, false}) {
     if (!seen.has_value()) break;
     std::vector<bool> asked;

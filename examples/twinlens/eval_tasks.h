@@ -31,7 +31,7 @@ struct EvalData {
 // With one class, every answer would be right.
 [[noreturn]] void fail_with_one_class(const EvalFlags& flags, const std::string& name, const std::string& place, const std::string& remedy);
 
-nlohmann::ordered_json evaluate_retrieval(const EvalData& d, const std::optional<SeenWords>& seen);
+nlohmann::ordered_json evaluate_retrieval(const LoadedModel& m, const EvalData& d, const std::optional<SeenWords>& seen);
 nlohmann::ordered_json evaluate_zeroshot(const EvalFlags& flags, const LoadedModel& m, const EvalData& d,
                                          const std::optional<SeenWords>& seen);
 // Fitted on `train`; when that is absent, on four of five pictures of each class of `d` and measured on the fifth. The probe's features are

@@ -264,8 +264,10 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Output";
   app.add_option("--logs", o.logs, "Folder of runs")->group(group)->capture_default_str();
   app.add_option("--name", o.name, "Folder of this run; made from time and model when not given")->group(group);
-  app.add_option("--resume", o.resume,
-                 "latest (with --name; without a checkpoint yet the run begins), or the path of a checkpoint folder: continue exactly")
+  app.add_option(
+         "--resume", o.resume,
+         "latest (with --name; without a checkpoint yet the run begins), or the path of a checkpoint folder: continue exactly; with "
+         "another --epochs longer or shorter, a finished run, too")
       ->group(group);
   app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; 0: none")
       ->group(group)

@@ -9,7 +9,6 @@
 #include <memory>
 #include <set>
 
-#include "clip/src/run_report.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/without_permission.h"

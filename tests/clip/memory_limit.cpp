@@ -8,6 +8,7 @@
 
 #include "clip/src/memory_plan.h"
 #include "tests/support/memory_runs.h"
+#include "tests/support/restored_threads.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/toy_training.h"
@@ -114,6 +115,8 @@ TEST_CASE("the plan's peak is that of the step: a large batch of small towers", 
 TEST_CASE("the plan's peak is that of the step: ResNet", "[train]") { check_plans({"ResNet", toy_resnet_json(), 48}); }
 
 TEST_CASE("captions that are equal, and batches too large to go through, are planned for", "[train]") {
+  const RestoredThreads restored;
+  set_thread_count(2);  // scratch depends on it
   InTraining of(parse_model_config(toy_vit_json(), "test"));
   const auto whole = [&](std::int64_t pairs, std::vector<std::int64_t> ids) {
     const std::vector<std::int64_t> lengths(ids.size(), 12);

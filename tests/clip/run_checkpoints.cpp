@@ -11,7 +11,6 @@
 
 #include "clip/src/checkpoint.h"
 #include "clip/src/run_lock.h"
-#include "clip/src/run_report.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/toy_training.h"
@@ -345,6 +344,34 @@ TEST_CASE("a run that was ended before its first checkpoint begins again with --
   const std::string metrics = read_file(folder / "logs/run/metrics.jsonl");
   CHECK(std::count(metrics.begin(), metrics.end(), '\n') == 8);
   CHECK_FALSE(fs::exists(folder / "logs/run/report.html.tmp-1-0"));
+}
+
+TEST_CASE("a finished run goes on with more epochs, as if it had been to have them", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = options_in(folder);
+  o.lr_scheduler = "const";
+  o.epochs = 10;  // 20 steps, of which one is warmup
+  train(o);
+  o.resume = "latest";
+  o.epochs = 20;
+  CHECK(train(o).steps == 40);
+  const auto params = nlohmann::json::parse(read_file(folder / "logs/run/params.json"));
+  CHECK(params["epochs"] == 20);
+  CHECK(params["warmup"] == 1);  // not two
+  CHECK(params["lr"] == 0.01);
+  CHECK(params["flip"] == false);
+  CHECK(params["aug-scale"] == std::vector<double>{0.9, 1.0});
+  o.epochs = 19;
+  CHECK_THROWS_WITH(train(o), Contains("resume: epoch 20 is begun and --epochs is 19; ") && Contains("step_40; give 20 or more"));
+  o.epochs = 20;
+  o.warmup = 2;
+  CHECK_THROWS_WITH(train(o), Contains("resume: 'warmup' was 1 and is now 2; "));
+  o.resume.clear();
+  o.name = "whole";
+  o.warmup = 1;
+  train(o);
+  CHECK(read_file(folder / "logs/run/model/open_clip_model.safetensors") ==
+        read_file(folder / "logs/whole/model/open_clip_model.safetensors"));
 }
 
 TEST_CASE("a run whose tokenizer is not that of its checkpoint is not resumed", "[train]") {

@@ -8,6 +8,7 @@
 #include <sstream>
 #include <thread>
 
+#include "tests/support/restored_threads.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_data.h"
 #include "tests/support/toy_training.h"
@@ -16,23 +17,11 @@
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
-#include "twinlens/kernels/parallel.h"
 
 namespace twinlens::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-class RestoredThreads {
- public:
-  RestoredThreads() : before_(thread_count()) {}
-  ~RestoredThreads() { set_thread_count(before_); }
-  RestoredThreads(const RestoredThreads&) = delete;
-  RestoredThreads& operator=(const RestoredThreads&) = delete;
-
- private:
-  int before_;
-};
 
 // 26 pairs in batches of 8: 3 steps an epoch, 2 pairs left out; every augmentation and the averaged weights on.
 TrainOptions options_in(const TemporaryFolder& folder, const std::string& config, const std::vector<ToyPair>& pairs = toy_pairs(26)) {

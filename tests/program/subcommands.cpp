@@ -87,8 +87,14 @@ TEST_CASE("training leaves what the contract says", "[program]") {
   CHECK(step["step"] == 6);
   CHECK(step["samples"] == 48);
   check_has(evaluation, {"step", "clip_val_loss", "image_to_text_R@1", "image_to_text_R@5", "image_to_text_R@10", "text_to_image_R@1"});
+  const Json again = json_of({"eval", "--model", trained_model().model, "--data", trained_model().data, "--json"});
+  for (const char* name : {"clip_val_loss", "image_to_text_R@1", "text_to_image_mean_rank"}) {
+    INFO(name);
+    CHECK(again[name].get<double>() == Approx(evaluation[name].get<double>()).epsilon(1e-5));
+  }
   const Json params = Json::parse(read_file((log / "params.json").string()));
   check_has(params, {"train-data", "batch-size", "lr", "wd", "seed", "memory-limit", "max-chunk", "csv-img-key"});
+  CHECK(params["batch-size"] == 8);
 }
 
 TEST_CASE("train --json prints one document", "[program]") {

@@ -84,7 +84,7 @@ struct TrainOptions {
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
 
-// Every option as (flag name, resolved value), for params.json and the report.
+// Every option as (flag name, resolved value), as text for the report.
 std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& options);
 
 struct TrainResult {
