@@ -27,8 +27,8 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const std::vector<std::int64_t>& samples,
                               const EmbedOptions& options);
 
-// clip_val_loss of metrics.jsonl: symmetric InfoNCE, mean over all pairs, in batches of 256 pictures in a fixed random order (files are often
-// sorted by class, whose pictures share captions and would have nothing to be told from). Equal captions in a batch count as one; of
+// clip_val_loss of metrics.jsonl: symmetric InfoNCE, mean over all pairs, in batches of 256 pictures in a fixed random order (files are
+// often sorted by class, whose pictures share captions and would have nothing to be told from). Equal captions in a batch count as one; of
 // several captions of a picture the first is taken. log_scale: the model's, a scalar.
 double validation_loss(const EmbeddedDataset& embedded, const Tensor& log_scale);
 
