@@ -162,8 +162,8 @@ void Training::take_length(bool any_warmup) {
   const Json then = Json::parse(state_.settings);
   if (any_warmup) o_.warmup = then.at("warmup");
   if (then.at("epochs") != o_.epochs) {
-    fmt::print(stderr, "note: the run was to have {} epochs and has {} now; from here on its learning rate is that of a run of {}\n",
-               then.at("epochs").dump(), o_.epochs, o_.epochs);
+    fmt::print(stderr, "note: --epochs was {} and is {} now; from here on the learning rate is that of a run of this length\n",
+               then.at("epochs").dump(), o_.epochs);
   }
   state_.settings = json_text(resume_settings(o_, model_->config));
 }

@@ -5,7 +5,8 @@
 // Built once after the model is on its device and initialised; the model must not be moved or copied afterwards (views stay valid, the
 // Parameter structs may not be reallocated). A tensor that stands under several names stays one, with one segment, of its first name; two
 // tensors that merely share elements are refused. Each parameter has a version of its own: a hook (on_grad_ready) may write to one while
-// backward still reads others. Who writes to a whole block says so with mark_written().
+// backward still reads others. Who writes to a whole block says so with mark_written(). A model belongs to the one built last: what an
+// earlier one holds is nobody's weights any more.
 
 #include <functional>
 #include <string>
