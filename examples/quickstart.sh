@@ -38,7 +38,10 @@ step() { printf '\n== %s  (%d:%02d)\n' "$1" $(((SECONDS - started) / 60)) $(((SE
 
 step "1/4 build"
 mkdir -p "$build"
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA="${TWINLENS_CUDA:-OFF}" -DTWINLENS_UNITY_BUILD=ON -DTWINLENS_BUILD_TESTS=OFF -DTWINLENS_BUILD_BENCH=OFF >"$build/configure.log" 2>&1 || { cat "$build/configure.log" >&2; exit 1; }
+# The CUDA half where TWINLENS_CUDA says so; otherwise as this folder was configured, at first without.
+cuda=()
+if [ -n "${TWINLENS_CUDA:-}" ] || [ ! -f "$build/CMakeCache.txt" ]; then cuda=("-DTWINLENS_CUDA=${TWINLENS_CUDA:-OFF}"); fi
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "${cuda[@]}" -DTWINLENS_UNITY_BUILD=ON -DTWINLENS_BUILD_TESTS=OFF -DTWINLENS_BUILD_BENCH=OFF >"$build/configure.log" 2>&1 || { cat "$build/configure.log" >&2; exit 1; }
 cmake --build "$build" --target twinlens_program
 twinlens="$build/bin/twinlens"
 
@@ -61,7 +64,11 @@ fi
 echo "training data: $train"
 
 step "3/4 training"
-rm -rf logs/quickstart
+if [ -d logs/quickstart ]; then
+  rm -rf logs/quickstart.before
+  mv logs/quickstart logs/quickstart.before
+  echo "the run before is kept as logs/quickstart.before"
+fi
 # --equal-captions apart: the same name drawn by several vendors never meets itself in a batch, so it is never counted as a negative.
 # bf16 where the processor multiplies it, elsewhere fp32, which takes longer.
 if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then precision=amp_bf16; else precision=fp32; fi

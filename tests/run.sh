@@ -25,8 +25,11 @@ export CMAKE_COLOR_DIAGNOSTICS=${CMAKE_COLOR_DIAGNOSTICS:-OFF}
 
 tests/packages.sh build tests
 [[ $full == 1 ]] && tests/packages.sh ci neon
+# The CUDA half where TWINLENS_CUDA says so; otherwise as this folder was configured, at first without.
+cuda=()
+if [ -n "${TWINLENS_CUDA:-}" ] || [ ! -f "$build/CMakeCache.txt" ]; then cuda=("-DTWINLENS_CUDA=${TWINLENS_CUDA:-OFF}"); fi
 # The same options as examples/quickstart.sh, which needs no tests, so that the two share what is built.
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWINLENS_CUDA="${TWINLENS_CUDA:-OFF}" -DTWINLENS_UNITY_BUILD=ON -DTWINLENS_BUILD_TESTS=ON -DTWINLENS_BUILD_BENCH=ON \
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "${cuda[@]}" -DTWINLENS_UNITY_BUILD=ON -DTWINLENS_BUILD_TESTS=ON -DTWINLENS_BUILD_BENCH=ON \
   -DTWINLENS_WERROR="${TWINLENS_WERROR:-OFF}"
 cmake --build "$build" --parallel "$cores"
 

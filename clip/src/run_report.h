@@ -20,7 +20,7 @@ void write_skipped(const std::filesystem::path& file, const std::vector<SkippedS
 // What an earlier part of the run wrote; empty when there is no such file.
 std::vector<SkippedSample> read_skipped(const std::filesystem::path& file);
 
-// params.json: every option under its flag's name, resolved, numbers as numbers.
+// params.json: every option under describe()'s name, resolved, numbers as numbers.
 nlohmann::ordered_json params_of(const TrainOptions& options);
 
 // report.html with the curves of metrics.jsonl and, when there is validation data, what its captions find and where the model errs.

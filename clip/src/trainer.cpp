@@ -157,8 +157,8 @@ void Training::prepare_model() {
   if (o_.ema > 0.0) ema_ = std::make_unique<Ema>(*parameters_, o_.ema);
 }
 
-// A resumed run may have become longer or shorter; its warmup stays what it was unless it is given.
-void Training::take_length(bool any_warmup) {
+// What a resumed run may do otherwise: be longer or shorter (its warmup stays what it was unless it is given), have no validation data.
+void Training::take_changes(bool any_warmup) {
   const Json then = Json::parse(state_.settings);
   if (any_warmup) o_.warmup = then.at("warmup");
   if (then.at("epochs") != o_.epochs) {
@@ -166,6 +166,7 @@ void Training::take_length(bool any_warmup) {
                then.at("epochs").dump(), o_.epochs);
   }
   state_.settings = json_text(resume_settings(o_, model_->config));
+  if (validation_ == nullptr) state_.evaluation_due = false;
 }
 
 void Training::prepare_steps() {
@@ -189,7 +190,7 @@ void Training::prepare_steps() {
   if (!o_.resume.empty()) {
     if (!begins_anew(folder_, o_.resume)) {
       state_ = resume_run(folder_, o_.resume, state_, any_warmup, tokenizer_files_, *model_, *parameters_, ema_.get());
-      take_length(any_warmup);
+      take_changes(any_warmup);
       saved_step_ = state_.step;
       writer_->set_written(state_.step);
       health_.set_bad_in_a_row(state_.bad_in_a_row);

@@ -56,7 +56,7 @@ class Training {
  private:
   void prepare_model();
   void prepare_steps();
-  void take_length(bool any_warmup);
+  void take_changes(bool any_warmup);
   void plan_step_memory();
   MemoryBudget memory_budget() const;
   void plan_chunks(const MemoryBudget& budget);

@@ -47,7 +47,7 @@ Action add_convert(CLI::App& app) {
       "Numbers and their types stay as they are, bit for bit; only names, joints and transposes change.\n"
       "Examples:\n  twinlens convert ViT-B-32.pt --to hf --output vit-b-32-hf\n"
       "  twinlens convert logs/quickstart/model --to openai --format pt --output for-openai\n"
-      "  twinlens convert logs/quickstart/model --to hf --output for-transformers");
+      "  twinlens convert logs/first/model --to hf --output for-transformers");
   return [flags] { return convert(*flags); };
 }
 

@@ -27,7 +27,7 @@ struct Saving {
   const char* why;
 };
 
-// Which of the ways to the same numbers with less work apply to a model (design.md section 5).
+// Which of the ways to the same numbers with less work apply to a model.
 std::vector<Saving> savings_of(const ModelConfig& c) {
   const bool causal = c.text.needs_no_padding(), resnet = c.vision.is_resnet();
   return {{"captions_without_padding", causal,

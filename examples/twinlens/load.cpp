@@ -32,11 +32,11 @@ LoadedModel load(const std::string& model, const std::string& device, const std:
   return loaded;
 }
 
-void PictureFlags::add_to(CLI::App& app, bool decoding) {
+void PictureFlags::add_to(CLI::App& app, bool decoding, bool device) {
   app.add_option("--max-image-pixels", max_image_pixels, "Pictures whose header promises more are refused before decoding; 0: no limit")
       ->capture_default_str()
       ->check(at_least(0));
-  app.add_flag("--device-transforms", device_transforms, "On a card: crop and resize there (the same bytes)");
+  if (device) app.add_flag("--device-transforms", device_transforms, "On a card: crop and resize there (the same bytes)");
   if (!decoding) return;
   app.add_flag("--exif-orientation", exif_orientation, "Turn pictures upright as their EXIF tag says; CLIP models are trained without");
   app.add_flag("--fast-decode", fast_decode,

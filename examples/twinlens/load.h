@@ -41,7 +41,8 @@ ClassNames read_classes(const std::string& path);
 struct PictureFlags {
   std::int64_t max_image_pixels = 25'000'000;
   bool exif_orientation = false, fast_decode = false, device_transforms = false;
-  void add_to(CLI::App& app, bool decoding = true);
+  // Without the flags of decoding, or of a card, for commands that have no such thing.
+  void add_to(CLI::App& app, bool decoding = true, bool device = true);
   void apply_to(EmbedOptions& options) const;
 };
 

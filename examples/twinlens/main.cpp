@@ -124,7 +124,7 @@ int run_program(int argc, char** argv) {
     return app;
   };
   stoppable.insert(add("train", "Train or fine-tune a model on image-text pairs", add_train));
-  add("eval", "Retrieval, zero-shot classification or linear probe on a dataset", add_eval);
+  add("eval", "Retrieval, zero-shot classification, linear probe or k-NN on a dataset", add_eval);
   stoppable.insert(add("embed", "Embeddings of images or texts to a safetensors file", add_embed));
   add("classify", "Zero-shot labels for images", add_classify);
   add("rank", "Order images by how well they fit a caption", add_rank);
@@ -182,7 +182,8 @@ const std::atomic<bool>& stop_requested() { return stop; }
 CLI::Option* add_precision(CLI::App& app, std::string& precision) {
   return app.add_option("--precision", precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
       ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "bf16", "amp"}));
+      ->transform([](const std::string& name) { return name == "bf16" ? "amp_bf16" : name; })
+      ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "amp"}));
 }
 
 CLI::Option* add_device(CLI::App& app, std::string& device) {

@@ -45,7 +45,7 @@ Action add_preprocess(CLI::App& app) {
   auto flags = std::make_shared<PreprocessFlags>();
   app.add_option("--model", flags->model, "Built-in name, open_clip config .json, or model folder")->required();
   app.add_option("--output", flags->output, "safetensors file; tensor `pixels` (3, S, S) f32")->required();
-  flags->pictures.add_to(app);
+  flags->pictures.add_to(app, true, false);
   app.add_option("image", flags->image, "Image file")->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Example:\n  twinlens preprocess --model ViT-B-32 --output pixels.safetensors cat.jpg");

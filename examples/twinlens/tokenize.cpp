@@ -119,7 +119,8 @@ Action add_tokenize(CLI::App& app) {
                              ->check(within(2, 1 << 20));
   app.add_option(
          "--cleaning", flags->cleaning,
-         "none, ftfy (as open_clip), whitespace or canonicalize; default: the model's, which is ftfy for CLIP; without --model none")
+         "none, ftfy (as open_clip), whitespace or canonicalize; default: the model's, which is ftfy for CLIP; without --model none, for "
+         "--train ftfy")
       ->check(CLI::IsMember({"none", "ftfy", "lower", "whitespace", "canonicalize"}));
   app.add_option("--train", flags->train, "Trains a byte-pair vocabulary on the lines of this file instead");
   CLI::Option* size = app.add_option("--vocab-size", flags->vocab_size, "--train: 512 byte symbols, the merges, start and end");

@@ -176,7 +176,9 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(at_least(1));
-  app.add_option("--max-chunk", o.max_chunk, "Pairs encoded at once; bounds memory, never changes the result; 0: all")
+  app.add_option(
+         "--max-chunk", o.max_chunk,
+         "Pairs encoded at once; bounds memory and does not change the result (but a ResNet's, whose batch norm sees chunks); 0: all")
       ->group(group)
       ->capture_default_str()
       ->check(at_least(0));
@@ -186,7 +188,9 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--beta1", o.beta1, "Default by model, as open_clip: 0.9")->group(group)->check(within_below(0, 1));
   app.add_option("--beta2", o.beta2, "Default by model: 0.98 for ViT, 0.999 for ResNet")->group(group)->check(within_below(0, 1));
   app.add_option("--eps", o.eps, "Default by model: 1e-6 for ViT, 1e-8 for ResNet")->group(group)->check(above(0));
-  app.add_option("--warmup", o.warmup, "Steps; default 5 % of all steps, at most 10000")->group(group)->check(at_least(-1));
+  app.add_option("--warmup", o.warmup, "Steps; default 5 % of all steps, at most 10000; of a resumed run as before")
+      ->group(group)
+      ->check(at_least(-1));
   app.add_option("--lr-scheduler", o.lr_scheduler, "cosine, const or const-cooldown")
       ->group(group)
       ->capture_default_str()
@@ -266,10 +270,10 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--name", o.name, "Folder of this run; made from time and model when not given")->group(group);
   app.add_option(
          "--resume", o.resume,
-         "latest (with --name; without a checkpoint yet the run begins), or the path of a checkpoint folder: continue exactly; with "
-         "another --epochs longer or shorter, a finished run, too")
+         "latest (with --name; without a checkpoint yet the run begins), or the path of a checkpoint folder (what follows goes to --name): "
+         "continue exactly; another --epochs makes a run longer, a finished one, too, or shorter")
       ->group(group);
-  app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; 0: none")
+  app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; the last step has one in any case; 0: no other")
       ->group(group)
       ->capture_default_str()
       ->check(at_least(0));

@@ -351,8 +351,10 @@ TEST_CASE("a finished run goes on with more epochs, as if it had been to have th
   TrainOptions o = options_in(folder);
   o.lr_scheduler = "const";
   o.epochs = 10;  // 20 steps, of which one is warmup
+  o.val_data = o.train_data;
   train(o);
   o.resume = "latest";
+  o.val_data.clear();
   o.epochs = 20;
   CHECK(train(o).steps == 40);
   const auto params = nlohmann::json::parse(read_file(folder / "logs/run/params.json"));

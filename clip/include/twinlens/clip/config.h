@@ -35,7 +35,7 @@ struct VisionConfig {
 
   bool is_resnet() const { return layers.size() > 1; }
   bool is_siglip() const { return !timm_model_name.empty(); }
-  // The last block is needed for the class token only (design.md 5.2).
+  // The last block is needed for the class token only.
   bool pools_one_token() const { return !is_resnet() && !is_siglip() && !attentional_pool && pool_type == "tok"; }
   int heads() const { return is_resnet() ? width * 32 / head_width : width / head_width; }
   int grid() const { return is_resnet() ? image_size / 32 : image_size / patch_size; }
@@ -61,7 +61,7 @@ struct TextConfig {
   std::string hf_tokenizer_name{};  // empty: CLIP's own tokenizer
   std::string tokenizer_kwargs{};   // the JSON object of that key, or empty
 
-  // The tower reads the end-of-text token and nothing after it, so captions need no padding (design.md 5.1).
+  // The tower reads the end-of-text token and nothing after it, so captions need no padding.
   bool needs_no_padding() const { return !no_causal_mask && (pool_type == "argmax" || pool_type == "eos"); }
 };
 

@@ -38,7 +38,8 @@ class Dataset {
   virtual std::string image_bytes(std::int64_t i) const = 0;
   // The caption (the first, when there are several).
   virtual std::string caption(std::int64_t i) const = 0;
-  // Equal captions have equal ids, different ones different ids (63 bits of a hash; see captions.h for how surely).
+  // Equal captions have equal ids, different ones different ids (63 bits of a hash: two of 10 million share one by chance with probability
+  // 5e-6).
   virtual std::int64_t caption_id(std::int64_t i) const = 0;
   // With --captions random: the caption that `draw`, any number, picks among several, and its id. Otherwise as above.
   virtual std::string drawn_caption(std::int64_t i, std::uint64_t /*draw*/) const { return caption(i); }

@@ -49,7 +49,7 @@ struct TextTower {
   Parameter text_projection;                     // (W, E)
   std::optional<Linear> text_projection_linear;  // instead, with a bias; weight (E, W)
   bool causal = true;
-  bool pooled_last_block = true;  // compute only the row that is read in the last block (equal numbers, design.md 5.2)
+  bool pooled_last_block = true;  // compute only the row that is read in the last block (equal numbers)
 
   TextTower() = default;
   explicit TextTower(const ModelConfig& config);

@@ -25,13 +25,13 @@ struct StepOptions {
   EqualCaptions equal_captions = EqualCaptions::negatives;
   std::int64_t max_chunk = 0;  // pairs encoded at once; 0: all
   LossKind loss = LossKind::softmax;
-  bool stream_loss = true;           // tiles of logits instead of all of them (design.md 5.3)
-  bool encode_equal_once = true;     // a caption that stands several times is encoded once (design.md 5.5)
+  bool stream_loss = true;           // tiles of logits instead of all of them
+  bool encode_equal_once = true;     // a caption that stands several times is encoded once
   double loss_scale = 1.0;           // gradients come multiplied by it (f16)
   Tensor card_loss_scale{};          // instead, where a card keeps it: one f32
   double label_smoothing = 0.0;      // share of every target spread over the batch
   std::uint64_t seed = 0, step = 0;  // of the patches that are seen, with a model's patch dropout
-  bool pack_captions = true;         // no work on padding (design.md 5.1); off: every caption padded to the context length
+  bool pack_captions = true;         // no work on padding; off: every caption padded to the context length
   bool row_buckets = false;          // captions filled up, so that batches have few sizes (docs/decisions/0018-graphs.md)
   bool backward_if_finite = false;   // a loss that is not finite has no backward pass: for updates inside of it (AdamWInBackward)
 };

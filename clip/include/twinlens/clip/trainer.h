@@ -1,6 +1,6 @@
 #pragma once
-// The training program as a function: data in, LOGS/NAME out (params.json, out.log, metrics.jsonl, checkpoints/, model/, report.html;
-// best/ and tensorboard/ when asked for).
+// The training program as a function: data in, LOGS/NAME out (params.json, out.log, metrics.jsonl, checkpoints/, model/, report.html,
+// skipped.tsv; best/ and tensorboard/ when asked for: docs/runs.md).
 
 #include <atomic>
 #include <cstdint>
@@ -84,7 +84,7 @@ struct TrainOptions {
   bool pack_captions = true, prune_last_block = true, encode_equal_once = true;
 };
 
-// Every option as (flag name, resolved value), as text for the report.
+// Every option as (name, resolved value), as text for the report. Names are those of the flags, --no-NAME's without its "no".
 std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& options);
 
 struct TrainResult {

@@ -23,8 +23,7 @@ struct VisionTransformer {
   Transformer transformer;
   std::optional<AttentionalPooler> attn_pool;
   std::optional<LatentPool> latent_pool;
-  // Compute only the class token in the last block, and only the query that is read in an attentional pooler (equal numbers,
-  // design.md 5.2).
+  // Compute only the class token in the last block, and only the query that is read in an attentional pooler (equal numbers).
   bool pooled_last_block = true;
 
   VisionTransformer() = default;

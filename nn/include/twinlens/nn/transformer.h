@@ -67,8 +67,7 @@ struct ResidualAttentionBlock {
   ResidualAttentionBlock(std::int64_t width, int heads, std::int64_t hidden, const BlockOptions& options);
   Tensor operator()(const Tensor& x, const SequenceOffsets& offsets, bool causal,
                     const Context& context) const;  // (N, D) f32 -> (N, D) f32
-  // The same for the one row of each sequence that is read afterwards, with `causal` its last: (N, D) -> (S, D). Equal numbers, less work
-  // (design.md 5.2).
+  // The same for the one row of each sequence that is read afterwards, with `causal` its last: (N, D) -> (S, D). Equal numbers, less work.
   Tensor pooled(const Tensor& x, const Tensor& picked, const SequenceOffsets& offsets, bool causal, const Context& context) const;
   void visit(Visitor& v);
 };
