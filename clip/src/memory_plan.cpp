@@ -80,8 +80,9 @@ class Rehearsal {
     forward_backward(model_, made_up_(least(), least()), options_, context_, communicator_);
   }
 
-  // Pairs of the smallest chunk: batch norm needs two values a channel, and a ResNet may end in a map of one pixel.
-  std::int64_t least() const { return std::min<std::int64_t>(pairs_, model_.config.vision.is_resnet() ? 2 : 1); }
+  // Pairs of the smallest chunks: batch norm needs two values a channel, and a ResNet may end in a map of one pixel. (An odd batch in
+  // chunks of at most two has one of one pair.)
+  std::int64_t least() const { return std::min<std::int64_t>(pairs_, model_.config.vision.is_resnet() ? 2 + pairs_ % 2 : 1); }
 
   // Bytes of batches that wait in the memory of the step.
   double waiting(const MemoryBudget& budget) const {
@@ -112,7 +113,8 @@ class Rehearsal {
     FeatureFigures figures;
     try {
       const DryRun dry;
-      forward_backward(model_, made_up_(n, std::min(n, chunk)), options_, context_, communicator_, &figures);
+      const std::int64_t chunks = (n + chunk - 1) / chunk;
+      forward_backward(model_, made_up_(n, (n + chunks - 1) / chunks), options_, context_, communicator_, &figures);
       return static_cast<double>(dry.peak_bytes(device_));
     } catch (const DeviceError&) {
       return std::numeric_limits<double>::infinity();
@@ -171,8 +173,9 @@ MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& c
   if (const double smallest = peak(least); smallest > limit) {
     throw ConfigError(
         fmt::format("--memory-limit {} is too small: the model and its optimizer take {}, batches that wait {}, and a step of "
-                    "{} pairs, one encoded at a time, {} in all; --memory-limit; raise it, or lower --batch-size",
-                    amount(limit), amount(static_cast<double>(plan.resident)), amount(waiting), budget.pairs, amount(smallest)));
+                    "{} pairs, {} encoded at a time, {} in all; --memory-limit; raise it, or lower --batch-size",
+                    amount(limit), amount(static_cast<double>(plan.resident)), amount(waiting), budget.pairs,
+                    least == 1 ? "one" : std::to_string(least), amount(smallest)));
   }
   std::int64_t good = peak(most) <= limit ? most : least, too_many = most + 1;
   while (too_many - good > 1) {

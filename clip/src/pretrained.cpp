@@ -15,6 +15,7 @@
 
 #include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/core/safetensors.h"
@@ -150,16 +151,16 @@ std::vector<LayoutPiece> pieces_of(const ModelSource& source) {
 StateDict read_own(const ModelSource& source, const WeightFiles& files) {
   const std::vector<LayoutPiece> pieces = pieces_of(source);
   const std::set<std::string> wanted = names_of(pieces);
-  std::string missing, unexpected;
+  std::vector<std::string> missing, unexpected;
   for (const std::string& name : wanted) {
-    if (files.shapes().count(name) == 0) missing += " " + name;
+    if (files.shapes().count(name) == 0) missing.push_back(name);
   }
   for (const auto& [name, shape] : files.shapes()) {
-    if (wanted.count(name) == 0 && !is_left_out(name)) unexpected += " " + name;
+    if (wanted.count(name) == 0 && !is_left_out(name)) unexpected.push_back(name);
   }
   if (!missing.empty() || !unexpected.empty()) {
-    throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + missing + ";") +
-                      (unexpected.empty() ? "" : " unexpected:" + unexpected + ";") + " " + source.weights.front() +
+    throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + few_of(missing) + ";") +
+                      (unexpected.empty() ? "" : " unexpected:" + few_of(unexpected) + ";") + " " + source.weights.front() +
                       "; use the model configuration that the weights were made with");
   }
   return from_layout(pieces, files.read(wanted));

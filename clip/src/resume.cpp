@@ -14,12 +14,13 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-void check_settings(const TrainState& saved, const TrainState& fresh, bool any_warmup, const fs::path& folder, const fs::path& checkpoint) {
+void check_settings(const TrainState& saved, const TrainState& fresh, const NotGiven& not_given, const fs::path& folder,
+                    const fs::path& checkpoint) {
   const Json then = Json::parse(saved.settings), now = Json::parse(fresh.settings);
   const auto text = [](const Json& settings, const std::string& key) { return settings.contains(key) ? settings[key].dump() : "unset"; };
   for (const Json* settings : {&now, &then}) {
     for (const auto& entry : settings->items()) {
-      if (entry.key() == "epochs" || (any_warmup && entry.key() == "warmup")) continue;
+      if (entry.key() == "epochs" || (not_given.warmup && entry.key() == "warmup")) continue;
       const std::string before = text(then, entry.key()), after = text(now, entry.key());
       if (before != after) {
         throw ConfigError("resume: '" + entry.key() + "' was " + before + " and is now " + after + "; " + checkpoint.string() +
@@ -32,7 +33,7 @@ void check_settings(const TrainState& saved, const TrainState& fresh, bool any_w
                       (folder / "model").string());
   }
   const std::int64_t begun = saved.epoch + (saved.batch > 0 ? 1 : 0), epochs = now.at("epochs");
-  if (epochs < begun) {
+  if (!not_given.epochs && epochs < begun) {
     throw ConfigError(
         fmt::format("resume: epoch {} is begun and --epochs is {}; {}; give {} or more", begun, epochs, checkpoint.string(), begun));
   }
@@ -85,7 +86,7 @@ std::vector<fs::path> candidates_of(const fs::path& folder, const std::string& r
 
 }  // namespace
 
-TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, bool any_warmup,
+TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, const NotGiven& not_given,
                       const TokenizerFiles& tokenizer, Clip& model, FlatParameters& parameters, Ema* ema) {
   const std::vector<fs::path> candidates = candidates_of(folder, resume);
   std::string problem;
@@ -98,7 +99,7 @@ TrainState resume_run(const fs::path& folder, const std::string& resume, const T
       problem = e.what();
       continue;
     }
-    check_settings(state, fresh, any_warmup, folder, candidate);
+    check_settings(state, fresh, not_given, folder, candidate);
     check_tokenizer(tokenizer, candidate);
     if (state.instruction_set != fresh.instruction_set) {
       std::fprintf(stderr, "warning: the run used %s and goes on with %s: results continue, but not bit for bit\n",

@@ -5,12 +5,17 @@
 
 namespace twinlens {
 
+// Options that a resumed run takes from its checkpoint.
+struct NotGiven {
+  bool epochs = false, warmup = false;
+};
+
 // Restores model, parameters and averages from `resume` ("latest": the newest usable checkpoint of the run in `folder`; or the path of a
 // checkpoint, of a run's folder, of its checkpoints/ or of the file `latest` there) and returns where it stood. `fresh` is the state of the
 // run as it would start now: settings, data and the files of the tokenizer must be the same, but for the number of epochs, which may be
-// any that are not over, and, where any_warmup, the steps of warmup. Throws FileError when no checkpoint can be
+// any that are not over, and for what is not given. Throws FileError when no checkpoint can be
 // used, ConfigError naming what differs.
-TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh, bool any_warmup,
+TrainState resume_run(const std::filesystem::path& folder, const std::string& resume, const TrainState& fresh, const NotGiven& not_given,
                       const TokenizerFiles& tokenizer, Clip& model, FlatParameters& parameters, Ema* ema);
 
 }  // namespace twinlens

@@ -86,10 +86,24 @@ FeatureFigures figures_of(const Features& f) {
   return {own, mean_cosine(f.image), mean_cosine(f.text)};
 }
 
-// In a dry run the first chunk stands for all of its size: each takes the memory that the one before gave back. A smaller one at the end
-// may take more (scratch of products depends on how their sizes suit the threads).
-bool is_repetition(std::int64_t begin, std::int64_t end, std::int64_t chunk_size) {
-  return begin > 0 && end - begin == chunk_size && DryRun::current() != nullptr;
+// Calls f(begin, end) for chunks of a batch of n pairs, none of more than `most`, all nearly the same: a last one of a few pairs would be
+// work for few threads, and of one pair batch norm could say nothing. `repeated(begin, end)` instead for those that in a dry run another of
+// their size has stood for: each takes the memory that the one before gave back.
+template <class F, class G>
+void for_chunks(std::int64_t n, std::int64_t most, F&& f, G&& repeated) {
+  const std::int64_t chunks = (n + most - 1) / most, larger = n % chunks;
+  const bool dry = DryRun::current() != nullptr;
+  std::int64_t begin = 0;
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    const std::int64_t end = begin + n / chunks + (i < larger ? 1 : 0);
+    const bool is_first = i == 0 || i == larger;
+    if (dry && !is_first) {
+      repeated(begin, end);
+    } else {
+      f(begin, end);
+    }
+    begin = end;
+  }
 }
 
 // Features of all chunks, nothing recorded.
@@ -98,17 +112,17 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
   const NoGrad guard;
   std::vector<Tensor> images, texts;
   const std::int64_t n = pairs_of(batch);
-  for (std::int64_t begin = 0; begin < n; begin += chunk_size) {
-    const std::int64_t end = std::min(n, begin + chunk_size);
-    if (is_repetition(begin, end, chunk_size)) {
-      images.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
-      texts.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
-      continue;
-    }
-    const Features f = encode(model, inputs_of(model, batch, begin, end, options, context), context);
-    images.push_back(f.image);
-    texts.push_back(f.text);
-  }
+  for_chunks(
+      n, chunk_size,
+      [&](std::int64_t begin, std::int64_t end) {
+        const Features f = encode(model, inputs_of(model, batch, begin, end, options, context), context);
+        images.push_back(f.image);
+        texts.push_back(f.text);
+      },
+      [&](std::int64_t begin, std::int64_t end) {
+        images.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+        texts.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+      });
   return {concat(images, 0), concat(texts, 0)};
 }
 
@@ -145,16 +159,17 @@ Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOpt
   backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
-  for (std::int64_t begin = 0; begin < n; begin += options.max_chunk) {
-    const std::int64_t end = std::min(n, begin + options.max_chunk);
-    if (is_repetition(begin, end, options.max_chunk)) continue;
-    const StepInputs in = inputs_of(model, batch, begin, end, options, context);
-    // The towers share no parameter, so each takes its own backward; a locked one is not encoded again.
-    const Tensor text = all.text.requires_grad() ? encode_texts(model, in, second) : Tensor{};
-    const Tensor image = all.image.requires_grad() ? model.encode_image(in.pixels, second, in.patches) : Tensor{};
-    if (text.defined()) backward(text, all.text.grad().slice(0, begin, end));
-    if (image.defined()) backward(image, all.image.grad().slice(0, begin, end));
-  }
+  for_chunks(
+      n, options.max_chunk,
+      [&](std::int64_t begin, std::int64_t end) {
+        const StepInputs in = inputs_of(model, batch, begin, end, options, context);
+        // The towers share no parameter, so each takes its own backward; a locked one is not encoded again.
+        const Tensor text = all.text.requires_grad() ? encode_texts(model, in, second) : Tensor{};
+        const Tensor image = all.image.requires_grad() ? model.encode_image(in.pixels, second, in.patches) : Tensor{};
+        if (text.defined()) backward(text, all.text.grad().slice(0, begin, end));
+        if (image.defined()) backward(image, all.image.grad().slice(0, begin, end));
+      },
+      [](std::int64_t, std::int64_t) {});
   return loss.detach();
 }
 

@@ -9,7 +9,6 @@
 
 #include "clip/src/json_text.h"
 #include "clip/src/memory_plan.h"
-#include "clip/src/resume.h"
 #include "clip/src/run_report.h"
 #include "clip/src/training.h"
 
@@ -42,9 +41,23 @@ bool has_begun(const fs::path& folder) {
   return there;
 }
 
+constexpr const char* kModel = "ViT-B-32";  // where none is named
+
+// --model of the run in a folder.
+std::string model_of_run(const fs::path& folder) {
+  std::error_code ignored;
+  const std::string path = (folder / "params.json").string();
+  const Json params = fs::exists(path, ignored) ? Json::parse(read_file(path), nullptr, false) : Json();
+  return params.is_object() ? params.value("model", std::string(kModel)) : kModel;
+}
+
 // --resume latest without a checkpoint begins the run, as with open_clip: one that was ended before its first, or a job's first launch.
 bool begins_anew(const fs::path& folder, const std::string& resume) {
   if (resume != "latest" || !list_checkpoints(folder / "checkpoints").empty()) return false;
+  if (std::error_code ignored; fs::exists(folder / "model", ignored)) {
+    throw FileError("resume: the run has come to its end once and its checkpoints are gone; " + (folder / "checkpoints").string() +
+                    "; start a new one with --pretrained " + (folder / "model").string());
+  }
   std::fprintf(stderr, "note: the run has no checkpoint yet and begins at step 0; %s\n", folder.string().c_str());
   return true;
 }
@@ -83,11 +96,12 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   check_card_options();
   set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
-  if (o_.model.empty()) o_.model = o_.pretrained.empty() ? "ViT-B-32" : o_.pretrained;
+  if (o_.model.empty() && o_.resume.empty()) o_.model = o_.pretrained.empty() ? kModel : o_.pretrained;
   if (o_.resume == "latest" && o_.name.empty()) throw ConfigError("it is not said which run goes on; --resume latest; give --name");
   o_.name = run_name(o_);
   check_name(o_.name);
   folder_ = fs::path(o_.logs) / o_.name;
+  if (o_.model.empty()) o_.model = o_.pretrained.empty() ? model_of_run(folder_) : o_.pretrained;
   if (has_begun(folder_) && o_.resume.empty()) {
     throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() +
                       "; choose another --name, or continue it with --resume latest");
@@ -158,9 +172,10 @@ void Training::prepare_model() {
 }
 
 // What a resumed run may do otherwise: be longer or shorter (its warmup stays what it was unless it is given), have no validation data.
-void Training::take_changes(bool any_warmup) {
+void Training::take_changes(const NotGiven& not_given) {
   const Json then = Json::parse(state_.settings);
-  if (any_warmup) o_.warmup = then.at("warmup");
+  if (not_given.warmup) o_.warmup = then.at("warmup");
+  if (not_given.epochs) o_.epochs = then.at("epochs");
   if (then.at("epochs") != o_.epochs) {
     fmt::print(stderr, "note: --epochs was {} and is {} now; from here on the learning rate is that of a run of this length\n",
                then.at("epochs").dump(), o_.epochs);
@@ -169,12 +184,26 @@ void Training::take_changes(bool any_warmup) {
   if (validation_ == nullptr) state_.evaluation_due = false;
 }
 
+// Where a ResNet's last map is one pixel, batch norm has as many values as there are pairs at once, and needs two.
+void Training::check_batch_norm() const {
+  if (!model_->config.vision.is_resnet() || model_->config.vision.image_size >= 64) return;
+  const std::int64_t pairs = o_.batch_size * o_.accum_freq;
+  if (pairs < 2) throw ConfigError("batch norm needs two pairs at once; --batch-size; give 2 or more");
+  const std::int64_t most = step_options_.max_chunk > 0 ? step_options_.max_chunk : pairs, chunks = (pairs + most - 1) / most;
+  if (pairs / chunks < 2) {
+    throw ConfigError(
+        fmt::format("batch norm needs two pairs at once, and {} pairs in chunks of at most {} leave one alone; --max-chunk; give 3 or more",
+                    pairs, most));
+  }
+}
+
 void Training::prepare_steps() {
+  check_batch_norm();
   LoaderOptions l = loader_options(o_, model_->config);
   steps_per_epoch_ = EpochOrder(*data_, order_options(l), 0).size() / l.batch_size;
-  total_steps_ = std::max<std::int64_t>(1, steps_per_epoch_ * o_.epochs);
-  const bool any_warmup = o_.warmup < 0;
-  if (any_warmup) o_.warmup = std::min<std::int64_t>(10'000, total_steps_ / 20);
+  const NotGiven not_given{o_.epochs == 0, o_.warmup < 0};
+  if (not_given.epochs) o_.epochs = kEpochs;
+  if (not_given.warmup) o_.warmup = std::min<std::int64_t>(10'000, steps_per_epoch_ * o_.epochs / 20);
   adamw_ = adamw_options(o_, model_->config);
   o_.beta1 = adamw_.beta1;
   o_.beta2 = adamw_.beta2;
@@ -189,8 +218,8 @@ void Training::prepare_steps() {
   writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save, tokenizer_files_);
   if (!o_.resume.empty()) {
     if (!begins_anew(folder_, o_.resume)) {
-      state_ = resume_run(folder_, o_.resume, state_, any_warmup, tokenizer_files_, *model_, *parameters_, ema_.get());
-      take_changes(any_warmup);
+      state_ = resume_run(folder_, o_.resume, state_, not_given, tokenizer_files_, *model_, *parameters_, ema_.get());
+      take_changes(not_given);
       saved_step_ = state_.step;
       writer_->set_written(state_.step);
       health_.set_bad_in_a_row(state_.bad_in_a_row);
@@ -202,6 +231,7 @@ void Training::prepare_steps() {
     }
   }
   schedule_ = schedule_of(o_, steps_per_epoch_);
+  total_steps_ = schedule_.total;
   // What was chosen first stays chosen, for the same bits.
   if (state_.planned && o_.max_chunk == 0) step_options_.max_chunk = state_.max_chunk;
   if (in_backward_ != nullptr && step_options_.max_chunk > 0) {
@@ -283,6 +313,19 @@ TrainResult Training::run() {
     log_->line(
         "warning: all captions are equal, and equal ones are not told apart: the loss is 0, and nothing is learned; give captions "
         "that differ, or see that the right column or --text-key is read");
+  }
+  if (o_.warmup > total_steps_) {
+    log_->line(fmt::format("warning: --warmup {} is longer than the run of {} steps: the learning rate never gets to --lr", o_.warmup,
+                           total_steps_));
+  }
+  if (const std::vector<SkippedSample>& bad = data_->skipped(); !bad.empty()) {
+    log_->line(fmt::format("warning: {} of the training data cannot be used, first: {}: {}; see skipped.tsv", bad.size(), bad.front().key,
+                           bad.front().reason));
+  }
+  if (step_options_.max_chunk > 0 && o_.memory_limit == 0 && model_->config.vision.is_resnet()) {
+    log_->line(
+        fmt::format("warning: batch norm takes its statistics from each chunk of --max-chunk {}: the result is not that of whole batches",
+                    step_options_.max_chunk));
   }
   for (const std::string& line : plan_) log_->line(line);
   TrainResult result;

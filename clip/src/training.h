@@ -18,6 +18,7 @@
 #include "clip/src/graphed_steps.h"
 #include "clip/src/live_report.h"
 #include "clip/src/memory_plan.h"
+#include "clip/src/resume.h"
 #include "clip/src/run_health.h"
 #include "clip/src/run_lock.h"
 #include "clip/src/run_log.h"
@@ -55,8 +56,9 @@ class Training {
 
  private:
   void prepare_model();
+  void check_batch_norm() const;
   void prepare_steps();
-  void take_changes(bool any_warmup);
+  void take_changes(const NotGiven& not_given);
   void plan_step_memory();
   MemoryBudget memory_budget() const;
   void plan_chunks(const MemoryBudget& budget);

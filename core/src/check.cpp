@@ -1,5 +1,7 @@
 #include "twinlens/core/check.h"
 
+#include <algorithm>
+
 #include "twinlens/kernels/scope.h"
 
 namespace twinlens {
@@ -22,6 +24,14 @@ void fail(ErrorKind kind, const Where& where, std::string_view rule, std::initia
     case ErrorKind::autograd: throw AutogradError(text);
   }
   throw Error(text);
+}
+
+std::string few_of(const std::vector<std::string>& names) {
+  constexpr std::size_t most = 8;
+  std::string out;
+  for (std::size_t i = 0; i < std::min(most, names.size()); ++i) out += " " + names[i];
+  if (names.size() > most) out += " and " + std::to_string(names.size() - most) + " more";
+  return out;
 }
 
 void check_same_device(const Where& where, std::initializer_list<Named> tensors) {

@@ -24,8 +24,13 @@ struct EmbedFlags {
 
 struct Result {
   std::int64_t skipped = 0;
-  bool stopped = false;
+  bool stopped = false, kept = false;  // kept: nothing is written
 };
+
+bool is_file(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(path, ignored);
+}
 
 // Everything goes to the files batch by batch; they appear under their names at the end.
 Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptions& options, EmbeddingWriter& out) {
@@ -54,6 +59,9 @@ Result embed_all(const EmbedFlags& flags, const LoadedModel& m, const EmbedOptio
     const std::string& source = flags.texts.empty() ? flags.images.front() : flags.texts;
     throw FileError((flags.texts.empty() ? "no usable picture; " : "file has no lines; ") + source + "; check the path");
   }
+  // What was there before is worth more than a part of what was to replace it.
+  result.kept = result.stopped && is_file(flags.output);
+  if (result.kept) return result;
   out.finish();
   if (names.has_value()) names->commit();
   return result;
@@ -68,16 +76,13 @@ std::filesystem::path place_of(const std::string& path) {
   return unreadable ? absolute.lexically_normal() : place;
 }
 
-bool is_file(const std::string& path) {
-  std::error_code ignored;
-  return std::filesystem::is_regular_file(path, ignored);
-}
-
 // A file that is there is replaced, but not one that is read.
 void keep_sources(const EmbedFlags& flags, const char* flag, const std::string& written) {
   std::error_code ignored;
   std::vector<std::string> sources = flags.images;
   if (!flags.texts.empty()) sources.push_back(flags.texts);
+  sources.push_back(flags.model);
+  for (const auto& entry : std::filesystem::directory_iterator(flags.model, ignored)) sources.push_back(entry.path().string());
   for (const std::string& source : sources) {
     if (std::filesystem::equivalent(source, written, ignored) && !std::filesystem::is_directory(source, ignored))
       throw ConfigError("the file is read, and would be replaced; " + std::string(flag) + " " + written + "; give another name");
@@ -97,8 +102,9 @@ int embed(const EmbedFlags& flags) {
   const bool replaces = is_file(flags.output), replaces_names = !flags.names.empty() && is_file(flags.names);
   EmbeddingWriter out(flags.output, flags.images.empty() ? Metadata{} : decoding_metadata(options));
   const Result result = embed_all(flags, m, options, out);
-  if (replaces) std::fprintf(stderr, "note: the file that was there is replaced; --output %s\n", flags.output.c_str());
-  if (replaces_names) std::fprintf(stderr, "note: the file that was there is replaced; --names %s\n", flags.names.c_str());
+  if (result.kept) std::fprintf(stderr, "note: stopped early, the file that was there is kept; --output %s\n", flags.output.c_str());
+  if (replaces && !result.kept) std::fprintf(stderr, "note: the file that was there is replaced; --output %s\n", flags.output.c_str());
+  if (replaces_names && !result.kept) std::fprintf(stderr, "note: the file that was there is replaced; --names %s\n", flags.names.c_str());
   if (flags.json) {
     const nlohmann::ordered_json json{{"output", flags.output},
                                       {"count", out.count()},

@@ -182,7 +182,7 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(at_least(0));
-  app.add_option("--epochs", o.epochs)->group(group)->capture_default_str()->check(at_least(1));
+  app.add_option("--epochs", o.epochs, "Default 32, of a resumed run what it was to have")->group(group)->check(at_least(1));
   app.add_option("--lr", o.lr, "Peak learning rate")->group(group)->capture_default_str()->check(at_least(0));
   app.add_option("--wd", o.wd, "Weight decay of matrices")->group(group)->capture_default_str()->check(at_least(0));
   app.add_option("--beta1", o.beta1, "Default by model, as open_clip: 0.9")->group(group)->check(within_below(0, 1));

@@ -1,6 +1,7 @@
 #include "twinlens/nn/module.h"
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/nn/flat_parameters.h"
 
@@ -21,25 +22,25 @@ StateDict state_dict(const Collector& model) {
 }
 
 void load_state_dict(const Collector& model, const StateDict& values) {
-  std::string missing, misshaped, unexpected;
+  std::vector<std::string> missing, misshaped, unexpected;
   const StateDict own = state_dict(model);
   for (const auto& [name, tensor] : own) {
     const auto it = values.find(name);
     if (it == values.end()) {
-      missing += " " + name;
+      missing.push_back(name);
       continue;
     }
     if (it->second.shape() != tensor.shape()) {
-      misshaped += " " + name + " (model " + to_string(tensor.shape()) + ", given " + to_string(it->second.shape()) + ")";
+      misshaped.push_back(name + " (model " + to_string(tensor.shape()) + ", given " + to_string(it->second.shape()) + ")");
     }
   }
   for (const auto& [name, tensor] : values) {
-    if (own.find(name) == own.end()) unexpected += " " + name;
+    if (own.find(name) == own.end()) unexpected.push_back(name);
   }
   if (!missing.empty() || !misshaped.empty() || !unexpected.empty()) {
-    throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + missing + ";") +
-                      (misshaped.empty() ? "" : " other shapes:" + misshaped + ";") +
-                      (unexpected.empty() ? "" : " unexpected:" + unexpected + ";") +
+    throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + few_of(missing) + ";") +
+                      (misshaped.empty() ? "" : " other shapes:" + few_of(misshaped) + ";") +
+                      (unexpected.empty() ? "" : " unexpected:" + few_of(unexpected) + ";") +
                       " use the model configuration that the weights were made with");
   }
   const NoGrad guard;

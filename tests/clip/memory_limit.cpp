@@ -198,5 +198,28 @@ TEST_CASE("training with --memory-limit gives the result of training without, in
   CHECK_FALSE(fs::exists(folder / "logs/small"));
 }
 
+TEST_CASE("batch norm meets at least two pairs at once, in chunks of nearly one size", "[train]") {
+  const TemporaryFolder folder;
+  TrainOptions o = toy_training(folder, toy_pairs(16), toy_resnet_json());
+  o.batch_size = 16;
+  o.epochs = 1;
+  for (const int chunk : {2, 3, 5, 15}) {  // three of them with a rest of one
+    o.max_chunk = chunk;
+    o.name = "chunks-" + std::to_string(chunk);
+    CHECK(train(o).steps == 1);
+    CHECK_THAT(read_file(folder / ("logs/" + o.name + "/out.log")), Contains("batch norm takes its statistics from each chunk"));
+  }
+  o.name = "refused";
+  o.max_chunk = 1;
+  CHECK_THROWS_WITH(train(o), Contains("16 pairs in chunks of at most 1 leave one alone; --max-chunk; give 3 or more"));
+  o.max_chunk = 2;
+  o.batch_size = 15;
+  CHECK_THROWS_WITH(train(o), Contains("15 pairs in chunks of at most 2 leave one alone"));
+  o.batch_size = 1;
+  o.max_chunk = 0;
+  CHECK_THROWS_WITH(train(o), Contains("batch norm needs two pairs at once; --batch-size; give 2 or more"));
+  CHECK_FALSE(fs::exists(folder / "logs/refused"));
+}
+
 }  // namespace
 }  // namespace twinlens::test

@@ -339,6 +339,8 @@ TEST_CASE("a run that was ended before its first checkpoint begins again with --
   fs::remove_all(folder / "logs/run/checkpoints");
   write_text(folder / "logs/run/report.html.tmp-1-0", "half");
   o.resume = "latest";
+  CHECK_THROWS_WITH(train(o), Contains("has come to its end once and its checkpoints are gone") && Contains("--pretrained"));
+  fs::remove_all(folder / "logs/run/model");
   CHECK(train(o).steps == 8);
   CHECK(read_file(folder / "logs/run/model/open_clip_model.safetensors") == weights);
   const std::string metrics = read_file(folder / "logs/run/metrics.jsonl");
@@ -363,6 +365,10 @@ TEST_CASE("a finished run goes on with more epochs, as if it had been to have th
   CHECK(params["lr"] == 0.01);
   CHECK(params["flip"] == false);
   CHECK(params["aug-scale"] == std::vector<double>{0.9, 1.0});
+  TrainOptions bare = o;
+  bare.epochs = 0;
+  bare.model.clear();
+  CHECK(train(bare).steps == 40);
   o.epochs = 19;
   CHECK_THROWS_WITH(train(o), Contains("resume: epoch 20 is begun and --epochs is 19; ") && Contains("step_40; give 20 or more"));
   o.epochs = 20;

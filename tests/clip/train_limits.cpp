@@ -38,7 +38,7 @@ TEST_CASE("options of a training run that make no sense are refused first", "[tr
       {"ema", [](TrainOptions& o) { o.ema = 1.0; }},
       {"max-skipped", [nan](TrainOptions& o) { o.max_skipped = nan; }},
       {"force-patch-dropout", [nan](TrainOptions& o) { o.force_patch_dropout = nan; }},
-      {"epochs-cooldown", [](TrainOptions& o) { o.epochs_cooldown = o.epochs + 1; }},
+      {"epochs-cooldown", [](TrainOptions& o) { o.epochs_cooldown = 33; }},
       {"epochs-cooldown", [](TrainOptions& o) { o.lr_scheduler = "const-cooldown"; }},
       {"max-chunk", [](TrainOptions& o) { o.max_chunk = -1; }},
       {"memory-limit", [](TrainOptions& o) { o.memory_limit = -1; }},

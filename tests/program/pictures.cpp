@@ -150,6 +150,7 @@ TEST_CASE("embed looks at the places that it writes to before it works, and keep
   fs::current_path(before);
   CHECK_FALSE(fs::exists(folder / "same"));
   refused({"--output", image, "--images", last, folder / "./0.png"}, "the file is read, and would be replaced; --output " + image);
+  refused({"--output", model + "/open_clip_config.json", "--texts", texts}, "the file is read, and would be replaced; --output " + model);
   refused({"--output", folder / "out", "--names", texts, "--texts", texts}, "the file is read, and would be replaced; --names " + texts);
   CHECK(read_file(image) == read_file(picture(0)));
   CHECK(read_file(texts) == "red\n");

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
 
@@ -202,14 +203,14 @@ void add_hugging_face_pool(std::vector<LayoutPiece>& out) {
 StateDict move(const std::vector<LayoutPiece>& pieces, const StateDict& in, bool to_theirs) {
   const NoGrad guard;
   StateDict out;
-  std::string missing;
+  std::vector<std::string> missing;
   for (const LayoutPiece& piece : pieces) {
     const auto &from = to_theirs ? piece.own : piece.theirs, &to = to_theirs ? piece.theirs : piece.own;
     std::vector<Tensor> parts;
     for (const LayoutPiece::Part& part : from) {
       const auto it = in.find(part.name);
       if (it == in.end()) {
-        missing += " " + part.name;
+        missing.push_back(part.name);
       } else {
         parts.push_back(it->second);
       }
@@ -236,7 +237,8 @@ StateDict move(const std::vector<LayoutPiece>& pieces, const StateDict& in, bool
     }
   }
   if (!missing.empty()) {
-    throw ConfigError("weights do not fit the model; missing:" + missing + "; use the model configuration that the weights were made with");
+    throw ConfigError("weights do not fit the model; missing:" + few_of(missing) +
+                      "; use the model configuration that the weights were made with");
   }
   return out;
 }

@@ -29,7 +29,8 @@ struct TrainOptions {
   std::string resume;
   std::string precision = "fp32";
   std::string device = "cpu";
-  std::int64_t batch_size = 64, epochs = 32;
+  std::int64_t batch_size = 64;
+  std::int64_t epochs = 0;  // 0: 32, or what a resumed run was to have
   std::int64_t accum_freq = 1, max_chunk = 0;
   double lr = 5e-4, wd = 0.2, beta1 = -1.0, beta2 = -1.0, eps = -1.0;  // negative: by model, as open_clip
   std::int64_t warmup = -1;                                            // steps; negative: 5 % of all steps, at most 10,000

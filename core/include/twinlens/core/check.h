@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "twinlens/core/tensor.h"
 #include "twinlens/kernels/error.h"
@@ -36,6 +37,8 @@ inline void check(bool ok, const Where& where, std::string_view rule, std::initi
 inline void check_dtype(bool ok, const Where& where, std::string_view rule, std::initializer_list<Named> tensors = {}) {
   if (!ok) fail(ErrorKind::dtype, where, rule, tensors);
 }
+// " a b c and 4 more": of many names the first few, each with a blank before it.
+std::string few_of(const std::vector<std::string>& names);
 // Every defined tensor is on the device of the first.
 void check_same_device(const Where& where, std::initializer_list<Named> tensors);
 // Floating dtypes that CPU kernels compute in (f32, bf16); on CUDA f16 too.
