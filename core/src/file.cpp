@@ -118,7 +118,13 @@ AtomicFile::~AtomicFile() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-void AtomicFile::fail(const char* what) const { fail_with_errno(what, path_, ", which is left as it was"); }
+void AtomicFile::fail(const char* what) const {
+  const int error = errno;
+  std::error_code ignored;
+  const bool there = std::filesystem::exists(path_, ignored);
+  errno = error;
+  fail_with_errno(what, path_, there ? ", which is left as it was" : "");
+}
 
 void AtomicFile::write(const void* bytes, std::size_t count) {
   const char* p = static_cast<const char*>(bytes);

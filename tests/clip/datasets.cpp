@@ -246,7 +246,7 @@ TEST_CASE("CSV: quoted line breaks and quotes, bad rows, missing columns and pic
   std::vector<std::string> reasons;
   for (const SkippedSample& s : data->skipped()) reasons.push_back(s.key + " " + s.reason);
   CHECK(reasons ==
-        std::vector<std::string>{"a.csv:3 the row has 1 of 2 columns", "a.csv:4 the image path is empty", "a.csv:5 the caption is empty"});
+        std::vector<std::string>{"a.csv:4 the row has 1 of 2 columns", "a.csv:5 the image path is empty", "a.csv:6 the caption is empty"});
   write_text(folder / "more.csv", "filepath,title\nx.png,a cat, asleep\nx.png,a dog,,\n");
   const auto more = open_dataset(folder / "more.csv");
   REQUIRE(more->size() == 1);
@@ -310,6 +310,10 @@ TEST_CASE("folders: captions beside the pictures, or classes", "[data]") {
   CHECK_THROWS_WITH(open_dataset(""), Contains("data without a name; ''"));
   CHECK_THROWS_WITH(open_dataset((folder / "a.tar") + "::"), Contains("data without a name") && Contains("a.tar::"));
   CHECK_THROWS_WITH(open_dataset((folder / "flat") + "::" + (folder / "classes")), Contains("only webdataset shards can be joined by ::"));
+  write_text(folder / "s.tar", "");
+  write_text(folder / "t.csv", "filepath,title\n");
+  CHECK_THROWS_WITH(open_dataset((folder / "s.tar") + "::" + (folder / "t.csv")),
+                    Contains("only webdataset shards can be joined by ::, and this is none: " + (folder / "t.csv")));
   options.type = "parquet";
   CHECK_THROWS_WITH(open_dataset(folder / "flat", options), Contains("unknown dataset type 'parquet'"));
 }

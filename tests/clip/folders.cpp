@@ -11,12 +11,25 @@
 #include "tests/support/toy_data.h"
 
 #include "twinlens/clip/dataset.h"
+#include "twinlens/clip/image.h"
 #include "twinlens/clip/picture_stream.h"
 
 namespace twinlens::test {
 namespace {
 
 using Catch::Contains;
+
+TEST_CASE("a folder's pictures may be PNM, too; of formats that are not read a user hears", "[data]") {
+  const TemporaryFolder folder;
+  write_text(folder / "a.ppm", "P6\n1 1\n255\nabc");
+  write_text(folder / "a.txt", "a grey dot");
+  write_text(folder / "b.ico", "");
+  const auto data = open_dataset(folder.path());
+  REQUIRE(data->size() == 1);
+  CHECK(decode_image(data->image_bytes(0), "a.ppm", {}).rgb == std::vector<std::uint8_t>{'a', 'b', 'c'});
+  REQUIRE(data->skipped().size() == 1);
+  CHECK(data->skipped()[0].key == "b.ico");
+}
 
 TEST_CASE("one walk through a folder: links are followed and end, what is left out is told", "[data]") {
   const TemporaryFolder folder;

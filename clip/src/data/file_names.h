@@ -14,11 +14,11 @@ inline bool ends_like(std::string name, std::initializer_list<const char*> endin
 }
 
 inline bool is_picture(const std::string& name) {
-  return ends_like(name, {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif"});
+  return ends_like(name, {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".tga", ".psd"});
 }
 // Pictures that this program does not read: a user should hear of them.
 inline bool is_foreign_picture(const std::string& name) {
-  return ends_like(name, {".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl"});
+  return ends_like(name, {".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".ico", ".svg"});
 }
 inline constexpr const char* kForeign = "a format that is not read; save it as PNG, JPEG or WebP";
 // What macOS keeps beside a file on other disks and in archives.

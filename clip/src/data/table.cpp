@@ -101,11 +101,12 @@ class TableDataset final : public Dataset {
       return fs::is_regular_file(folder_ / picture, ignored);
     });
     std::uint64_t begin = rows.position();
-    for (std::uint32_t number = 2; rows.next(row, separator_, problem); ++number, begin = rows.position()) {
+    auto line = static_cast<std::uint32_t>(rows.line());
+    for (; rows.next(row, separator_, problem); begin = rows.position(), line = static_cast<std::uint32_t>(rows.line())) {
       if (problem.empty()) {
-        add(row, begin, static_cast<std::uint32_t>(rows.position() - begin), number);
+        add(row, begin, static_cast<std::uint32_t>(rows.position() - begin), line);
       } else {
-        skipped_.push_back({label(number), problem});
+        skipped_.push_back({label(line), problem});
       }
     }
     if (places_.empty()) {
@@ -118,7 +119,7 @@ class TableDataset final : public Dataset {
   }
 
   std::int64_t size() const override { return static_cast<std::int64_t>(places_.size()); }
-  std::string key(std::int64_t i) const override { return label(at(i).number); }
+  std::string key(std::int64_t i) const override { return label(at(i).line); }
   std::string image_bytes(std::int64_t i) const override { return read_file((folder_ / row(i)[image_]).string()); }
   std::string caption(std::int64_t i) const override { return trimmed(row(i)[caption_]); }
   std::int64_t caption_id(std::int64_t i) const override { return at(i).caption_id; }
@@ -136,12 +137,12 @@ class TableDataset final : public Dataset {
   struct Place {
     std::uint64_t begin = 0;
     std::int64_t caption_id = 0;
-    std::uint32_t bytes = 0, number = 0;
+    std::uint32_t bytes = 0, line = 0;
   };
 
-  void add(const TableRow& row, std::uint64_t begin, std::uint32_t bytes, std::uint32_t number) {
+  void add(const TableRow& row, std::uint64_t begin, std::uint32_t bytes, std::uint32_t line) {
     if (row.size() == 1 && row[0].empty()) return;
-    const std::string key = label(number);
+    const std::string key = label(line);
     if (row.size() <= std::max(image_, caption_)) {
       skipped_.push_back({key, "the row has " + std::to_string(row.size()) + " of " + std::to_string(header_.size()) + " columns"});
     } else if (std::any_of(row.begin() + static_cast<std::ptrdiff_t>(std::min(row.size(), header_.size())), row.end(),
@@ -156,7 +157,7 @@ class TableDataset final : public Dataset {
       skipped_.push_back({key, "the caption is " + problem});
     } else {
       note(row[image_] + "\n" + text);
-      places_.push_back({begin, caption_id_of(text), bytes, number});
+      places_.push_back({begin, caption_id_of(text), bytes, line});
     }
   }
   // Paths begin in the folder of the table, which can be moved with it, or in the current folder, as open_clip's do. Paths that lead
@@ -185,7 +186,7 @@ class TableDataset final : public Dataset {
                     "write whole paths, or name another column with --csv-img-key");
   }
   void note(const std::string& fact) { hash_ = hash_bytes(fact.data(), fact.size(), hash_); }
-  std::string label(std::uint32_t number) const { return name_ + ":" + std::to_string(number); }
+  std::string label(std::uint32_t line) const { return name_ + ":" + std::to_string(line); }
   const Place& at(std::int64_t i) const { return places_.at(static_cast<std::size_t>(i)); }
   TableRow row(std::int64_t i) const {
     const Place& place = at(i);

@@ -34,6 +34,7 @@ class RowReader {
   void expect(std::size_t picture, std::size_t columns, std::function<bool(const std::string&)> is_picture);
   // Where the next row begins.
   std::uint64_t position() const { return window_begin_ + at_; }
+  std::uint64_t line() const { return line_; }  // the same as editors count
   // False at the end of the file. Where a row cannot be made out, `problem` says why, and the next one is that of the next line.
   bool next(TableRow& row, char separator, std::string& problem);
 
