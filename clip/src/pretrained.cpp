@@ -406,11 +406,11 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
     for (const std::string& note : notes_for_openai(config)) out.notes.push_back(note);
   }
   // First, so that a folder whose weights found no room does not look like a model.
-  out.files.push_back((fs::path(folder) / weights_name).string());
+  const std::string weights_file = (fs::path(folder) / weights_name).string();
   if (torch) {
-    write_torch(out.files.back(), weights);
+    write_torch(weights_file, weights);
   } else {
-    write_safetensors(out.files.back(), weights, metadata_of(config));
+    write_safetensors(weights_file, weights, metadata_of(config));
   }
   for (const auto& [name, bytes] : read_tokenizer_files(model)) write(name.c_str(), bytes);
   if (to == Layout::hugging_face) {
@@ -427,6 +427,7 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
       nlohmann::json::parse(to_json(config)).at("model_cfg").at("vision_cfg").contains("act_kwargs")) {
     out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
   }
+  out.files.push_back(weights_file);
   return out;
 }
 

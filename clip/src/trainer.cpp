@@ -234,6 +234,11 @@ void Training::prepare_steps() {
   total_steps_ = schedule_.total;
   // What was chosen first stays chosen, for the same bits.
   if (state_.planned && o_.max_chunk == 0) step_options_.max_chunk = state_.max_chunk;
+  if (state_.planned && model_->config.vision.is_resnet() && step_options_.max_chunk != state_.max_chunk) {
+    throw ConfigError(
+        fmt::format("resume: batch norm has met chunks of {} (0: the whole batch) and would meet others; --max-chunk; give {} again",
+                    state_.max_chunk, state_.max_chunk));
+  }
   if (in_backward_ != nullptr && step_options_.max_chunk > 0) {
     throw ConfigError("the run was begun in chunks, whose gradients are added up; --update-in-backward; leave it out");
   }
@@ -318,11 +323,14 @@ TrainResult Training::run() {
     log_->line(fmt::format("warning: --warmup {} is longer than the run of {} steps: the learning rate never gets to --lr", o_.warmup,
                            total_steps_));
   }
-  if (const std::vector<SkippedSample>& bad = data_->skipped(); !bad.empty()) {
-    log_->line(fmt::format("warning: {} of the training data cannot be used, first: {}: {}; see skipped.tsv", bad.size(), bad.front().key,
-                           bad.front().reason));
+  const std::vector<SkippedSample>& skipped = data_->skipped();
+  const auto is_bad = [](const SkippedSample& s) { return !s.by_rule; };
+  if (const auto first = std::find_if(skipped.begin(), skipped.end(), is_bad); first != skipped.end()) {
+    log_->line(fmt::format("warning: {} of the training data cannot be used, first: {}: {}; see skipped.tsv",
+                           std::count_if(first, skipped.end(), is_bad), first->key, first->reason));
   }
-  if (step_options_.max_chunk > 0 && o_.memory_limit == 0 && model_->config.vision.is_resnet()) {
+  if (step_options_.max_chunk > 0 && step_options_.max_chunk < o_.batch_size * o_.accum_freq && o_.memory_limit == 0 &&
+      model_->config.vision.is_resnet()) {
     log_->line(
         fmt::format("warning: batch norm takes its statistics from each chunk of --max-chunk {}: the result is not that of whole batches",
                     step_options_.max_chunk));

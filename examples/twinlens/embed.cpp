@@ -9,6 +9,7 @@
 
 #include "twinlens/clip/embed_stream.h"
 #include "twinlens/clip/embedding_file.h"
+#include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::program {
@@ -81,8 +82,13 @@ void keep_sources(const EmbedFlags& flags, const char* flag, const std::string& 
   std::error_code ignored;
   std::vector<std::string> sources = flags.images;
   if (!flags.texts.empty()) sources.push_back(flags.texts);
-  sources.push_back(flags.model);
-  for (const auto& entry : std::filesystem::directory_iterator(flags.model, ignored)) sources.push_back(entry.path().string());
+  for (const std::string& weights : find_source(flags.model).weights) {
+    sources.push_back(weights);
+    for (const char* config : {"open_clip_config.json", "config.json"})
+      sources.push_back((std::filesystem::path(weights).parent_path() / config).string());
+  }
+  const std::string tokenizer = tokenizer_folder(flags.model);
+  for (const std::string& name : tokenizer_files_in(tokenizer)) sources.push_back((std::filesystem::path(tokenizer) / name).string());
   for (const std::string& source : sources) {
     if (std::filesystem::equivalent(source, written, ignored) && !std::filesystem::is_directory(source, ignored))
       throw ConfigError("the file is read, and would be replaced; " + std::string(flag) + " " + written + "; give another name");
@@ -93,9 +99,9 @@ int embed(const EmbedFlags& flags) {
   if (flags.images.empty() == flags.texts.empty()) return wrong_usage("give either --images or --texts, not both and not none", "embed");
   if (!flags.names.empty() && place_of(flags.names) == place_of(flags.output))
     throw ConfigError("names and embeddings would be one file; --output, --names " + flags.names + "; give two");
+  const LoadedModel m = load(flags.model, flags.device, flags.precision);
   keep_sources(flags, "--output", flags.output);
   if (!flags.names.empty()) keep_sources(flags, "--names", flags.names);
-  const LoadedModel m = load(flags.model, flags.device, flags.precision);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   options.normalize = flags.normalize;
   flags.pictures.apply_to(options);

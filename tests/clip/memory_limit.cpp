@@ -209,6 +209,13 @@ TEST_CASE("batch norm meets at least two pairs at once, in chunks of nearly one 
     CHECK(train(o).steps == 1);
     CHECK_THAT(read_file(folder / ("logs/" + o.name + "/out.log")), Contains("batch norm takes its statistics from each chunk"));
   }
+  o.resume = "latest";  // of the last one
+  o.max_chunk = 4;
+  o.epochs = 2;
+  CHECK_THROWS_WITH(train(o), Contains("batch norm has met chunks of 15 ") && Contains("--max-chunk; give 15 again"));
+  o.max_chunk = 0;
+  CHECK(train(o).steps == 2);
+  o.resume.clear();
   o.name = "refused";
   o.max_chunk = 1;
   CHECK_THROWS_WITH(train(o), Contains("16 pairs in chunks of at most 1 leave one alone; --max-chunk; give 3 or more"));
