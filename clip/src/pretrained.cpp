@@ -412,7 +412,12 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   } else {
     write_safetensors(weights_file, weights, metadata_of(config));
   }
-  for (const auto& [name, bytes] : read_tokenizer_files(model)) write(name.c_str(), bytes);
+  TokenizerFiles tokenizer = read_tokenizer_files(model);
+  // CLIP's own needs no files here; transformers would take an empty vocabulary instead, and say nothing.
+  if (tokenizer.empty() && to == Layout::hugging_face && config.text.hf_tokenizer_name.empty()) {
+    tokenizer = clip_tokenizer_files(config.text.vocab_size, config.text.context_length);
+  }
+  for (const auto& [name, bytes] : tokenizer) write(name.c_str(), bytes);
   if (to == Layout::hugging_face) {
     write(kHuggingFaceConfig, hugging_face_config(config));
     write("preprocessor_config.json", hugging_face_preprocess(config));

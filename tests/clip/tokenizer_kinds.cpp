@@ -216,5 +216,23 @@ TEST_CASE("a vocabulary is trained as the textbook does and as Hugging Face's tr
   CHECK(small.train(1000) == std::vector<Pair>{{"a", "b</w>"}});
 }
 
+TEST_CASE("the built-in vocabulary as files of Hugging Face gives the same tokens", "[tokenizer]") {
+  const TemporaryFolder folder;
+  for (const std::int64_t vocab_size : {49408, 1000, 514}) {
+    write_tokenizer_files(clip_tokenizer_files(vocab_size, 77), folder.path());
+    ClipTokenizerOptions built_in;
+    built_in.vocab_size = vocab_size;
+    built_in.cleaning = Cleaning::ftfy;
+    const auto from_files = find_tokenizer(folder.path(), {"", "", vocab_size}), own = clip_tokenizer(built_in);
+    for (const char* text : {"a photo of a cat", "Hello WORLD  42!!", "na\xC3\xAFve caf\xC3\xA9", "it's 100% \xF0\x9F\x98\x80", ""}) {
+      INFO(vocab_size << ": " << text);
+      CHECK(from_files->tokenize(text, 77).ids == own->tokenize(text, 77).ids);
+    }
+  }
+  CHECK(tokenizer_files_in(folder.path()) ==
+        std::vector<std::string>{"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"});
+  CHECK(clip_tokenizer_files(513, 77).empty());
+}
+
 }  // namespace
 }  // namespace twinlens::test

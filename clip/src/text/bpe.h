@@ -73,6 +73,11 @@ class PairTable {
   std::vector<Slot> slots_ = std::vector<Slot>(1024);  // a power of two, at most half full
 };
 
+// Tokens of the built-in vocabulary with none of its merges (512 bytes, start and end) and with all.
+constexpr std::int64_t kLeastTokens = 514, kMostTokens = kLeastTokens + 48894;
+// The first `count` of its merges or more, a line "left right" each.
+std::string built_in_merges(std::int64_t count);
+
 class BytePairs {
  public:
   // `merges`: lines "left right" in order of rank, in the alphabet that stands for bytes ("Ġ"-like code points), without a header line.

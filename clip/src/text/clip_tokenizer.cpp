@@ -13,8 +13,6 @@
 namespace twinlens {
 namespace {
 
-constexpr std::int64_t kByteSymbols = 512, kAllMerges = 48894;
-
 struct Special {
   std::string_view name;
   bool starts;
@@ -102,19 +100,22 @@ class ClipTokenizer final : public Tokenizer {
   mutable WordCaches caches_;
 };
 
+constexpr const char* kBuiltIn = "built-in vocabulary bpe_simple_vocab_16e6";
+
 }  // namespace
 
+std::string built_in_merges(std::int64_t count) {
+  const std::string text = gunzip_lines(embedded(Embedded::bpe_vocabulary_gz), count + 1, kBuiltIn);
+  return text.substr(text.find('\n') + 1);  // line 0 is a header
+}
+
 std::shared_ptr<const Tokenizer> clip_tokenizer(const ClipTokenizerOptions& options) {
-  constexpr std::int64_t kLeast = kByteSymbols + 2, kMost = kByteSymbols + kAllMerges + 2;
-  if (options.vocab_size < kLeast || options.vocab_size > kMost) {
+  if (options.vocab_size < kLeastTokens || options.vocab_size > kMostTokens) {
     throw ConfigError("vocab_size " + std::to_string(options.vocab_size) + " is not possible; clip_tokenizer; use " +
-                      std::to_string(kLeast) + " to " + std::to_string(kMost));
+                      std::to_string(kLeastTokens) + " to " + std::to_string(kMostTokens));
   }
-  constexpr const char* kSource = "built-in vocabulary bpe_simple_vocab_16e6";
-  const std::int64_t count = options.vocab_size - kByteSymbols - 2;
-  const std::string text = gunzip_lines(embedded(Embedded::bpe_vocabulary_gz), count + 1, kSource);
-  const std::string_view merges = std::string_view(text).substr(text.find('\n') + 1);  // line 0 is a header
-  BytePairs pairs(merges, count, kSource);
+  const std::int64_t count = options.vocab_size - kLeastTokens;
+  BytePairs pairs(built_in_merges(count), count, kBuiltIn);
   const auto last = static_cast<std::int32_t>(options.vocab_size - 1);
   return std::make_shared<ClipTokenizer>(options, std::move(pairs), options.vocab_size, last - 1, last);
 }

@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <queue>
 #include <set>
+#include <sstream>
 
 #include "clip/src/text/bpe.h"
 #include "clip/src/text/words.h"
@@ -135,8 +137,14 @@ std::vector<std::pair<std::string, std::string>> BpeTrainer::train(std::int64_t 
   return merges;
 }
 
-std::int64_t write_bpe(const std::string& folder, const std::vector<std::pair<std::string, std::string>>& merges) {
-  make_folder(folder);
+namespace {
+
+struct BpeFiles {
+  std::string vocabulary, merges;  // vocab.json, merges.txt
+  std::int64_t tokens = 0;
+};
+
+BpeFiles bpe_files(const std::vector<std::pair<std::string, std::string>>& merges) {
   std::vector<std::string> spellings = BytePairs("", 0, "bytes").spellings();
   std::set<std::string> known;
   std::string lines = "#version: 0.2\n";
@@ -151,10 +159,35 @@ std::int64_t write_bpe(const std::string& folder, const std::vector<std::pair<st
     if (id != 0) vocabulary += ',';
     vocabulary += nlohmann::json(spellings[id]).dump() + ":" + std::to_string(id);
   }
+  return {vocabulary + "}\n", lines, static_cast<std::int64_t>(spellings.size())};
+}
+
+}  // namespace
+
+std::int64_t write_bpe(const std::string& folder, const std::vector<std::pair<std::string, std::string>>& merges) {
+  make_folder(folder);
+  const BpeFiles files = bpe_files(merges);
   const std::filesystem::path path = folder;
-  atomic_write((path / "vocab.json").string(), vocabulary + "}\n");
-  atomic_write((path / "merges.txt").string(), lines);
-  return static_cast<std::int64_t>(spellings.size());
+  atomic_write((path / "vocab.json").string(), files.vocabulary);
+  atomic_write((path / "merges.txt").string(), files.merges);
+  return files.tokens;
+}
+
+TokenizerFiles clip_tokenizer_files(std::int64_t vocab_size, std::int64_t context_length) {
+  if (vocab_size < kLeastTokens) return {};
+  std::vector<std::pair<std::string, std::string>> merges;
+  const std::int64_t count = std::min(vocab_size, kMostTokens) - kLeastTokens;
+  std::istringstream lines(built_in_merges(count));
+  for (std::string left, right; std::ssize(merges) < count && lines >> left >> right;) merges.emplace_back(left, right);
+  BpeFiles files = bpe_files(merges);
+  const char *start = "<|startoftext|>", *end = "<|endoftext|>";
+  const nlohmann::ordered_json special{{"bos_token", start}, {"eos_token", end}, {"unk_token", end}, {"pad_token", end}};
+  nlohmann::ordered_json config{{"tokenizer_class", "CLIPTokenizer"}, {"model_max_length", context_length}, {"do_lower_case", true}};
+  config.update(special);
+  return {{"vocab.json", std::move(files.vocabulary)},
+          {"merges.txt", std::move(files.merges)},
+          {"tokenizer_config.json", config.dump(2) + "\n"},
+          {"special_tokens_map.json", special.dump(2) + "\n"}};
 }
 
 }  // namespace twinlens

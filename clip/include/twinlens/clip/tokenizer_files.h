@@ -33,6 +33,9 @@ std::string tokenizer_folder(const std::string& model);
 using TokenizerFiles = std::vector<std::pair<std::string, std::string>>;
 TokenizerFiles read_tokenizer_files(const std::string& model);
 void write_tokenizer_files(const TokenizerFiles& files, const std::string& to);
+// Those of CLIP's own tokenizer with the built-in vocabulary (clip_tokenizer()), as Hugging Face's CLIPTokenizer takes them;
+// none for fewer tokens than it has (514).
+TokenizerFiles clip_tokenizer_files(std::int64_t vocab_size, std::int64_t context_length);
 
 // Trains a byte-level BPE: CLIP's word splitting, then the most frequent pair of neighbouring symbols is merged, again and again. Of
 // equally frequent pairs the one with the smaller left symbol goes first, then that with the smaller right one, in the numbering of
