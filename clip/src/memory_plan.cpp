@@ -6,6 +6,8 @@
 #include <limits>
 #include <sys/resource.h>
 
+#include "clip/src/chunks.h"
+
 #include "twinlens/kernels/dry_run.h"
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/memory.h"
@@ -113,8 +115,7 @@ class Rehearsal {
     FeatureFigures figures;
     try {
       const DryRun dry;
-      const std::int64_t chunks = (n + chunk - 1) / chunk;
-      forward_backward(model_, made_up_(n, (n + chunks - 1) / chunks), options_, context_, communicator_, &figures);
+      forward_backward(model_, made_up_(n, Chunks(n, chunk).largest), options_, context_, communicator_, &figures);
       return static_cast<double>(dry.peak_bytes(device_));
     } catch (const DeviceError&) {
       return std::numeric_limits<double>::infinity();
@@ -182,10 +183,9 @@ MemoryPlan plan_memory(Clip& model, const StepOptions& options, const Context& c
     const std::int64_t middle = good + (too_many - good) / 2;
     (peak(middle) <= limit ? good : too_many) = middle;
   }
-  // Chunks of about one size: the same number of them, none larger than it must be.
-  const std::int64_t chunks = (budget.pairs + good - 1) / good, even = (budget.pairs + chunks - 1) / chunks;
-  plan.chunk = even >= budget.pairs ? 0 : even;
-  plan.step = peak(even);
+  const std::int64_t largest = Chunks(budget.pairs, good).largest;
+  plan.chunk = largest >= budget.pairs ? 0 : largest;
+  plan.step = peak(largest);
   return plan;
 }
 

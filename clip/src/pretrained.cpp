@@ -406,11 +406,11 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
     for (const std::string& note : notes_for_openai(config)) out.notes.push_back(note);
   }
   // First, so that a folder whose weights found no room does not look like a model.
-  const std::string weights_file = (fs::path(folder) / weights_name).string();
+  const std::string weights_path = (fs::path(folder) / weights_name).string();
   if (torch) {
-    write_torch(weights_file, weights);
+    write_torch(weights_path, weights);
   } else {
-    write_safetensors(weights_file, weights, metadata_of(config));
+    write_safetensors(weights_path, weights, metadata_of(config));
   }
   TokenizerFiles tokenizer = read_tokenizer_files(model);
   // CLIP's own needs no files here; transformers would take an empty vocabulary instead, and say nothing.
@@ -432,7 +432,7 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
       nlohmann::json::parse(to_json(config)).at("model_cfg").at("vision_cfg").contains("act_kwargs")) {
     out.notes.push_back("open_clip computes the activation that timm gives this trunk by its name, whatever act_kwargs says");
   }
-  out.files.push_back(weights_file);
+  out.files.push_back(weights_path);
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
+#include "clip/src/chunks.h"
 #include "clip/src/step_inputs.h"
 
 #include "twinlens/core/autograd.h"
@@ -86,25 +87,8 @@ FeatureFigures figures_of(const Features& f) {
   return {own, mean_cosine(f.image), mean_cosine(f.text)};
 }
 
-// Calls f(begin, end) for chunks of a batch of n pairs, none of more than `most`, all nearly the same: a last one of a few pairs would be
-// work for few threads, and of one pair batch norm could say nothing. `repeated(begin, end)` instead for those that in a dry run another of
-// their size has stood for: each takes the memory that the one before gave back.
-template <class F, class G>
-void for_chunks(std::int64_t n, std::int64_t most, F&& f, G&& repeated) {
-  const std::int64_t chunks = (n + most - 1) / most, larger = n % chunks;
-  const bool dry = DryRun::current() != nullptr;
-  std::int64_t begin = 0;
-  for (std::int64_t i = 0; i < chunks; ++i) {
-    const std::int64_t end = begin + n / chunks + (i < larger ? 1 : 0);
-    const bool is_first = i == 0 || i == larger;
-    if (dry && !is_first) {
-      repeated(begin, end);
-    } else {
-      f(begin, end);
-    }
-    begin = end;
-  }
-}
+// In a dry run the first chunk of a size stands for all: each takes the memory that the one before gave back.
+bool is_repetition(const Chunks& chunks, std::int64_t i) { return DryRun::current() != nullptr && i > 0 && i != chunks.larger; }
 
 // Features of all chunks, nothing recorded.
 Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chunk_size, const StepOptions& options,
@@ -112,17 +96,18 @@ Features encode_all(const Clip& model, const PairBatch& batch, std::int64_t chun
   const NoGrad guard;
   std::vector<Tensor> images, texts;
   const std::int64_t n = pairs_of(batch);
-  for_chunks(
-      n, chunk_size,
-      [&](std::int64_t begin, std::int64_t end) {
-        const Features f = encode(model, inputs_of(model, batch, begin, end, options, context), context);
-        images.push_back(f.image);
-        texts.push_back(f.text);
-      },
-      [&](std::int64_t begin, std::int64_t end) {
-        images.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
-        texts.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
-      });
+  const Chunks chunks(n, chunk_size);
+  for (std::int64_t i = 0; i < chunks.count; ++i) {
+    const std::int64_t begin = chunks.begin(i), end = chunks.begin(i + 1);
+    if (is_repetition(chunks, i)) {
+      images.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+      texts.push_back(empty({end - begin, model.config.embed_dim}, DType::f32, images[0].device()));
+      continue;
+    }
+    const Features f = encode(model, inputs_of(model, batch, begin, end, options, context), context);
+    images.push_back(f.image);
+    texts.push_back(f.text);
+  }
   return {concat(images, 0), concat(texts, 0)};
 }
 
@@ -159,17 +144,17 @@ Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOpt
   backward(scaled(loss, options));
   Context second = context;
   second.update_statistics = false;
-  for_chunks(
-      n, options.max_chunk,
-      [&](std::int64_t begin, std::int64_t end) {
-        const StepInputs in = inputs_of(model, batch, begin, end, options, context);
-        // The towers share no parameter, so each takes its own backward; a locked one is not encoded again.
-        const Tensor text = all.text.requires_grad() ? encode_texts(model, in, second) : Tensor{};
-        const Tensor image = all.image.requires_grad() ? model.encode_image(in.pixels, second, in.patches) : Tensor{};
-        if (text.defined()) backward(text, all.text.grad().slice(0, begin, end));
-        if (image.defined()) backward(image, all.image.grad().slice(0, begin, end));
-      },
-      [](std::int64_t, std::int64_t) {});
+  const Chunks chunks(n, options.max_chunk);
+  for (std::int64_t i = 0; i < chunks.count; ++i) {
+    if (is_repetition(chunks, i)) continue;
+    const std::int64_t begin = chunks.begin(i), end = chunks.begin(i + 1);
+    const StepInputs in = inputs_of(model, batch, begin, end, options, context);
+    // The towers share no parameter, so each takes its own backward; a locked one is not encoded again.
+    const Tensor text = all.text.requires_grad() ? encode_texts(model, in, second) : Tensor{};
+    const Tensor image = all.image.requires_grad() ? model.encode_image(in.pixels, second, in.patches) : Tensor{};
+    if (text.defined()) backward(text, all.text.grad().slice(0, begin, end));
+    if (image.defined()) backward(image, all.image.grad().slice(0, begin, end));
+  }
   return loss.detach();
 }
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <unordered_set>
 
+#include "clip/src/chunks.h"
 #include "clip/src/json_text.h"
 #include "clip/src/memory_plan.h"
 #include "clip/src/run_report.h"
@@ -189,8 +190,8 @@ void Training::check_batch_norm() const {
   if (!model_->config.vision.is_resnet() || model_->config.vision.image_size >= 64) return;
   const std::int64_t pairs = o_.batch_size * o_.accum_freq;
   if (pairs < 2) throw ConfigError("batch norm needs two pairs at once; --batch-size; give 2 or more");
-  const std::int64_t most = step_options_.max_chunk > 0 ? step_options_.max_chunk : pairs, chunks = (pairs + most - 1) / most;
-  if (pairs / chunks < 2) {
+  const std::int64_t most = step_options_.max_chunk > 0 ? step_options_.max_chunk : pairs;
+  if (Chunks(pairs, most).smallest < 2) {
     throw ConfigError(
         fmt::format("batch norm needs two pairs at once, and {} pairs in chunks of at most {} leave one alone; --max-chunk; give 3 or more",
                     pairs, most));
@@ -329,10 +330,9 @@ TrainResult Training::run() {
     log_->line(fmt::format("warning: {} of the training data cannot be used, first: {}: {}; see skipped.tsv",
                            std::count_if(first, skipped.end(), is_bad), first->key, first->reason));
   }
-  if (step_options_.max_chunk > 0 && step_options_.max_chunk < o_.batch_size * o_.accum_freq && o_.memory_limit == 0 &&
-      model_->config.vision.is_resnet()) {
+  if (step_options_.max_chunk > 0 && step_options_.max_chunk < o_.batch_size * o_.accum_freq && model_->config.vision.is_resnet()) {
     log_->line(
-        fmt::format("warning: batch norm takes its statistics from each chunk of --max-chunk {}: the result is not that of whole batches",
+        fmt::format("warning: batch norm takes its statistics from each chunk of at most {} pairs: the result is not that of whole batches",
                     step_options_.max_chunk));
   }
   for (const std::string& line : plan_) log_->line(line);

@@ -55,9 +55,6 @@ void Training::plan_chunks(const MemoryBudget& budget) {
     step_options_.max_chunk = plan.chunk;
   }
   context_.checkpoint_blocks = plan.checkpoint_blocks;  // (changes no bits)
-  if (plan.chunk > 0 && model_->config.vision.is_resnet()) {
-    text += "; batch norm takes its statistics from each chunk, so the result is that of a smaller batch there";
-  }
   plan_.push_back(std::move(text));
 }
 

@@ -77,9 +77,8 @@ std::filesystem::path place_of(const std::string& path) {
   return unreadable ? absolute.lexically_normal() : place;
 }
 
-// A file that is there is replaced, but not one that is read.
-void keep_sources(const EmbedFlags& flags, const char* flag, const std::string& written) {
-  std::error_code ignored;
+// What is read: pictures or texts, and of the model its weights, configuration and tokenizer.
+std::vector<std::string> sources_of(const EmbedFlags& flags) {
   std::vector<std::string> sources = flags.images;
   if (!flags.texts.empty()) sources.push_back(flags.texts);
   for (const std::string& weights : find_source(flags.model).weights) {
@@ -89,6 +88,12 @@ void keep_sources(const EmbedFlags& flags, const char* flag, const std::string& 
   }
   const std::string tokenizer = tokenizer_folder(flags.model);
   for (const std::string& name : tokenizer_files_in(tokenizer)) sources.push_back((std::filesystem::path(tokenizer) / name).string());
+  return sources;
+}
+
+// A file that is there is replaced, but not one that is read.
+void keep(const std::vector<std::string>& sources, const char* flag, const std::string& written) {
+  std::error_code ignored;
   for (const std::string& source : sources) {
     if (std::filesystem::equivalent(source, written, ignored) && !std::filesystem::is_directory(source, ignored))
       throw ConfigError("the file is read, and would be replaced; " + std::string(flag) + " " + written + "; give another name");
@@ -99,9 +104,10 @@ int embed(const EmbedFlags& flags) {
   if (flags.images.empty() == flags.texts.empty()) return wrong_usage("give either --images or --texts, not both and not none", "embed");
   if (!flags.names.empty() && place_of(flags.names) == place_of(flags.output))
     throw ConfigError("names and embeddings would be one file; --output, --names " + flags.names + "; give two");
+  const std::vector<std::string> sources = sources_of(flags);
+  keep(sources, "--output", flags.output);
+  if (!flags.names.empty()) keep(sources, "--names", flags.names);
   const LoadedModel m = load(flags.model, flags.device, flags.precision);
-  keep_sources(flags, "--output", flags.output);
-  if (!flags.names.empty()) keep_sources(flags, "--names", flags.names);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   options.normalize = flags.normalize;
   flags.pictures.apply_to(options);

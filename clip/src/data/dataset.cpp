@@ -180,17 +180,15 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
                         "; use .tar shards, .csv, .tsv or a folder, or say --dataset-type");
     }
   }
-  if (type == "webdataset") {
-    for (const SpecPart& part : parts) {
-      for (const std::string& path : part.paths) {
-        if (ends_like(path, {".csv", ".tsv"}) || fs::is_directory(path, ignored))
-          throw ConfigError("only webdataset shards can be joined by ::, and this is none: " + path + "; " + spec + "; give shards alone");
-      }
+  const bool joined = parts.size() > 1 || paths.size() > 1;
+  for (const SpecPart& part : parts) {
+    for (const std::string& path : part.paths) {
+      if (joined && (type != "webdataset" || ends_like(path, {".csv", ".tsv"}) || fs::is_directory(path, ignored)))
+        throw ConfigError("only webdataset shards can be joined by ::, and this is none: " + path + "; " + spec +
+                          "; give shards alone, or one file or folder");
     }
-    return open_tars(parts, options);
   }
-  if (parts.size() > 1 || paths.size() > 1)
-    throw ConfigError("only webdataset shards can be joined by ::; " + spec + "; give one file or folder");
+  if (type == "webdataset") return open_tars(parts, options);
   if (type == "csv") return open_table(paths[0], options);
   if (type == "folder") return open_folder(paths[0], options);
   throw ConfigError("unknown dataset type '" + type + "'; --dataset-type; use auto, webdataset, csv or folder");

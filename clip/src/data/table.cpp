@@ -100,9 +100,10 @@ class TableDataset final : public Dataset {
       std::error_code ignored;
       return fs::is_regular_file(folder_ / picture, ignored);
     });
-    std::uint64_t begin = rows.position();
-    auto line = static_cast<std::uint32_t>(rows.line());
-    for (; rows.next(row, separator_, problem); begin = rows.position(), line = static_cast<std::uint32_t>(rows.line())) {
+    while (true) {
+      const std::uint64_t begin = rows.position();
+      const auto line = static_cast<std::uint32_t>(rows.line());
+      if (!rows.next(row, separator_, problem)) break;
       if (problem.empty()) {
         add(row, begin, static_cast<std::uint32_t>(rows.position() - begin), line);
       } else {
