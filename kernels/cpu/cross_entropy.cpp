@@ -9,7 +9,7 @@ namespace {
 
 template <class F>
 TWINLENS_INLINE void for_rows(const ConstRows& logits, F&& f) {
-  parallel_for(row_count(logits), row_grain(logits.cols), [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(row_count(logits), row_grain(row_count(logits), logits.cols), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) f(r);
   });
 }

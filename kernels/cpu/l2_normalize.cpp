@@ -47,7 +47,7 @@ TWINLENS_INLINE void backward_row(const L2NormalizeBackward& a, std::int64_t r) 
 template <class I>
 void kernel(I, const L2NormalizeForward& a) {
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    parallel_for(row_count(a.x), row_grain(a.x.cols), [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(row_count(a.x), row_grain(row_count(a.x), a.x.cols), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) forward_row<I, T>(a, r);
     });
   });
@@ -58,7 +58,7 @@ template <class I>
 void kernel(I, const L2NormalizeBackward& a) {
   visit_float(a.y.dtype, [&]<class T>(TypeTag<T>) {
     visit_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
-      parallel_for(row_count(a.y), row_grain(a.y.cols), [&](std::int64_t begin, std::int64_t end) {
+      parallel_for(row_count(a.y), row_grain(row_count(a.y), a.y.cols), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) backward_row<I, T, D>(a, r);
       });
     });

@@ -93,7 +93,7 @@ void kernel(I, const LayerNormForward& a) {
   const RowOutput out{goes_past_caches(a.y, a.x)};
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
-      parallel_for(row_count(a.x), 16, [&](std::int64_t begin, std::int64_t end) {
+      parallel_for(row_count(a.x), row_grain(row_count(a.x), a.x.cols), [&](std::int64_t begin, std::int64_t end) {
         forward_rows<I, X, Y>(a, out, begin, end);
         out.end();
       });

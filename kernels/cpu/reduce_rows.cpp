@@ -35,7 +35,7 @@ void kernel(I, const ReduceRows& a) {
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
       const std::int64_t c = a.x.cols;
-      parallel_for(row_count(a.x), row_grain(c), [&](std::int64_t begin, std::int64_t end) {
+      parallel_for(row_count(a.x), row_grain(row_count(a.x), c), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) {
           a.y.as<Y>()[r] = Vec<I>::template narrow<Y>(a.factor * sum_row<I>(a.x.row<X>(r), c));
         }

@@ -24,10 +24,10 @@ TWINLENS_INLINE void along_row(std::int64_t c, F&& f) {
   for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
 }
 
-// Asks for what a register of S will be read from.
-template <class S, class T>
+// Asks for what a register of S will be read from: into the first-level cache (3), or, of rows of which it holds too few, the second (2).
+template <class S, int Cache, class T>
 TWINLENS_INLINE void ask(const T* p) {
-  for (int i = 0; i < S::kWidth; i += static_cast<int>(64 / sizeof(T))) __builtin_prefetch(p + i, 0, 3);
+  for (int i = 0; i < S::kWidth; i += static_cast<int>(64 / sizeof(T))) __builtin_prefetch(p + i, 0, Cache);
 }
 
 // The parts of a register of J added.
@@ -89,7 +89,7 @@ TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput&
     const float max = max_of_row<I, J>(x, c);
     Vec<I> sum(0.0F);
     along_row<I, J>(c, [&]<class S>(TypeTag<S> set, std::int64_t i, std::int64_t n) {
-      ask<S>(ahead + i);
+      ask<S, 3>(ahead + i);
       out.ask_all<S>(y + i);
       const Vec<S> e = value_of<Exponential<MathFor<S, T>>>(load_lanes<S>(x + i, n, kMinusInfinity) - Vec<S>(max));
       sum += added<I, S>(e);
@@ -122,8 +122,8 @@ TWINLENS_INLINE void backward_row(const SoftmaxBackward& a, const RowOutput& out
   });
   const float sum = (added<I, J>(sums) + rest).sum();
   along_row<I, J>(a.y.cols, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) {
-    ask<S>(y_ahead + i);
-    ask<S>(dy_ahead + i);
+    ask<S, 2>(y_ahead + i);
+    ask<S, 2>(dy_ahead + i);
     out.ask_all<S>(dx_ahead + i);
     const Vec<S> d = load_lanes<S>(dy + i, n), v = load_lanes<S>(y + i, n);
     const Vec<S> dv = a.log ? d - value_of<Exponential<Math<I>>>(v) * Vec<S>(sum) : v * (d - Vec<S>(sum));
@@ -137,7 +137,7 @@ template <class I>
 void kernel(I, const SoftmaxForward& a) {
   const RowOutput out{goes_past_caches(a.y, a.x)};
   visit_float(a.x.dtype, [&]<class T>(TypeTag<T>) {
-    parallel_for(row_count(a.x), 4 * row_grain(a.x.cols), [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(row_count(a.x), row_grain(row_count(a.x), a.x.cols), [&](std::int64_t begin, std::int64_t end) {
       if (a.log || a.x.cols > kKept) {
         forward_rows<I, T>(a, out, begin, end);
       } else {
@@ -154,7 +154,7 @@ void kernel(I, const SoftmaxBackward& a) {
   const RowOutput out{goes_past_caches(a.dx, a.y, a.dy)};
   visit_float(a.y.dtype, [&]<class T>(TypeTag<T>) {
     visit_float(a.dy.dtype, [&]<class D>(TypeTag<D>) {
-      parallel_for(row_count(a.y), row_grain(a.y.cols), [&](std::int64_t begin, std::int64_t end) {
+      parallel_for(row_count(a.y), row_grain(row_count(a.y), a.y.cols), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t r = begin; r < end; ++r) backward_row<I, T, D>(a, out, r, r + 1 < end ? r + 1 : r);
         out.end();
       });

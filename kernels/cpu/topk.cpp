@@ -90,7 +90,7 @@ struct Heap {
 
 template <class F>
 TWINLENS_INLINE void for_rows(const ConstRows& x, F&& f) {
-  parallel_for(row_count(x), row_grain(x.cols), [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(row_count(x), row_grain(row_count(x), x.cols), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) f(r);
   });
 }

@@ -14,14 +14,14 @@ template <class T>
 using Forward = void (*)(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out);
 template <class T>
 using Backward = void (*)(const UnaryBackward& a, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out);
-constexpr std::int64_t kAhead = 512;  // elements
+constexpr std::int64_t kAhead = 4096;  // bytes
 
 template <class I, class T, class... In>
 TWINLENS_INLINE void ask_ahead(const RowOutput& out, const T* y, const In*... in) {
-  constexpr int line = 64 / sizeof(T);
+  constexpr int line = 64 / sizeof(T), ahead = kAhead / sizeof(T);
   for (int i = 0; i < Vec<I>::kWidth; i += line) {
-    (__builtin_prefetch(in + i + kAhead, 0, 3), ...);
-    if (!out.past_caches) __builtin_prefetch(y + i + kAhead, 0, 3);
+    (__builtin_prefetch(in + i + ahead, 0, 3), ...);
+    if (!out.past_caches) __builtin_prefetch(y + i + ahead, 0, 3);
   }
 }
 
@@ -111,7 +111,7 @@ void kernel(I, const UnaryForward& a) {
     Forward<T> body = clamp_body<J, T>;
     visit_function<FunctionsFor<J, T>>(a.function, [&]<class F>(TypeTag<F>) { body = forward_body<J, F, T>; });
     const RowOutput out{goes_past_caches(a.y, a.x)};
-    parallel_for(a.y.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(a.y.count, element_grain(a.y.count), [&](std::int64_t begin, std::int64_t end) {
       const auto run = [&](const T* x, T* y, std::int64_t n, const RowOutput& how) { body(a, x, y, n, how); };
       by_registers<J>(end - begin, out, run, a.y.as<T>() + begin, a.x.as<T>() + begin);
     });
@@ -126,7 +126,7 @@ void kernel(I, const UnaryBackward& a) {
     Backward<T> body = clamp_backward_body<J, T>;
     visit_function<FunctionsFor<J, T>>(a.function, [&]<class F>(TypeTag<F>) { body = backward_body<J, F, T>; });
     const RowOutput out{goes_past_caches(a.dx, a.saved, a.dy)};
-    parallel_for(a.dx.count, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(a.dx.count, element_grain(a.dx.count), [&](std::int64_t begin, std::int64_t end) {
       const auto run = [&](const T* saved, const T* dy, T* dx, std::int64_t n, const RowOutput& how) { body(a, saved, dy, dx, n, how); };
       by_registers<J>(end - begin, out, run, a.dx.as<T>() + begin, a.saved.as<T>() + begin, a.dy.as<T>() + begin);
     });
