@@ -20,6 +20,13 @@ TWINLENS_INLINE void store_value(Vec<I> w, float* value, bf16* shadow, std::int6
   if (shadow != nullptr) store_lanes<I>(w, shadow, n);
 }
 
+// Asks for what comes next of every block: a thread reads more of them side by side than the processor follows well.
+template <class... Block>
+TWINLENS_INLINE void ask_ahead(std::int64_t at, const Block*... blocks) {
+  constexpr std::int64_t ahead = 1024;
+  (__builtin_prefetch(blocks + at + ahead, 0, 3), ...);
+}
+
 }  // namespace
 
 template <class I>
@@ -40,10 +47,11 @@ void kernel(I, const AdamW& a) {
     const double lr = static_cast<double>(a.step->learning_rate) * static_cast<double>(segment.lr_factor);
     const V keep(static_cast<float>(1.0 - lr * a.weight_decay * static_cast<double>(segment.decay)));
     const V rate(static_cast<float>(lr / correction1));
-    parallel_for(segment.size, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(segment.size, element_grain(segment.size), [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t base = segment.offset + begin;
       for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
         const std::int64_t at = base + i;
+        ask_ahead(at, a.gradient, a.moment1, a.moment2, a.value);
         const V g = load_lanes<I>(a.gradient + at, n) * factor;
         const V m = V::fma(load_lanes<I>(a.moment1 + at, n), beta1, g * rest1);
         const V v = V::fma(load_lanes<I>(a.moment2 + at, n), beta2, g * g * rest2);
@@ -66,10 +74,11 @@ void kernel(I, const SgdMomentum& a) {
     const OptimizerSegment& segment = a.segments[s];
     if (segment.frozen != 0) continue;
     const V rate(a.step->learning_rate * segment.lr_factor), decay(static_cast<float>(a.weight_decay) * segment.decay);
-    parallel_for(segment.size, kElementGrain, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(segment.size, element_grain(segment.size), [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t base = segment.offset + begin;
       for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
         const std::int64_t at = base + i;
+        ask_ahead(at, a.gradient, a.moment, a.value);
         const V w = load_lanes<I>(a.value + at, n);
         const V g = V::fma(w, decay, load_lanes<I>(a.gradient + at, n) * factor);
         const V m = V::fma(load_lanes<I>(a.moment + at, n), momentum, g);
