@@ -16,9 +16,9 @@ void parallel_for_chunks(std::int64_t n, std::int64_t grain, void (*body)(void*,
 // A chunk of elementwise work: enough elements that handing it out costs nothing beside it.
 inline constexpr std::int64_t kElementGrain = 16384;
 // The same of n elements in all, a multiple of that. A chunk begins with lines that nobody has asked for, which costs a tenth of its time
-// where they come from memory: of large tensors, whose chunks are many, they are larger.
+// where they come from memory: where every thread has many, they are larger. (Not for what is reduced by chunks.)
 [[gnu::always_inline]] inline std::int64_t element_grain(std::int64_t n) {
-  const std::int64_t times = n / (64 * kElementGrain);
+  const std::int64_t times = n / (32 * thread_count() * kElementGrain);
   return kElementGrain * (times < 1 ? 1 : times > 8 ? 8 : times);
 }
 // The same in rows.
