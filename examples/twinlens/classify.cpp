@@ -62,7 +62,7 @@ Action add_classify(CLI::App& app) {
   app.add_option("--top", flags->top, "Labels per image")->capture_default_str()->check(at_least(1));
   add_device(app, flags->device);
   flags->pictures.add_to(app);
-  app.add_option("images", flags->images, "Image files; those that cannot be read are skipped")->required();
+  app.add_option("images", flags->images, "Image files, folders or tars; pictures that cannot be read are skipped")->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Example:\n  twinlens classify --model logs/quickstart/model --classes names.txt --top 3 cat.png dog.jpg");
   return [flags] { return classify(*flags); };

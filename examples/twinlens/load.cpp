@@ -11,6 +11,7 @@
 
 #include "examples/twinlens/number_checks.h"
 
+#include "twinlens/clip/picture_stream.h"
 #include "twinlens/clip/precision.h"
 #include "twinlens/clip/text_encoding.h"
 #include "twinlens/core/file.h"
@@ -55,9 +56,10 @@ EmbeddedFiles embed_usable_files(const Clip& model, const std::vector<std::strin
   std::vector<Tensor> parts;
   std::vector<std::string> bytes, names;
   std::string first_reason;
+  bool is_one_file = paths.size() == 1;  // then what is wrong with it is the error
   const auto skip = [&](const std::string& name, const std::string& reason) {
     if (++out.skipped == 1) first_reason = reason;
-    if (paths.size() > 1) std::fprintf(stderr, "skipped %s: %s\n", name.c_str(), reason.c_str());
+    if (!is_one_file) std::fprintf(stderr, "skipped %s: %s\n", name.c_str(), reason.c_str());
   };
   const auto embed_batch = [&] {
     const LoadedPictures pictures = load_pictures(model, bytes, names, options);
@@ -68,19 +70,34 @@ EmbeddedFiles embed_usable_files(const Clip& model, const std::vector<std::strin
     names.clear();
   };
   for (const std::string& path : paths) {
-    try {
-      bytes.push_back(read_file_or_pipe(path));
-      names.push_back(path);
-    } catch (const FileError& e) {
-      skip(path, e.what());
+    PictureStream pictures({path});
+    EncodedPicture picture;
+    const auto has_next = [&] {
+      try {
+        return pictures.next(picture);
+      } catch (const FileError& e) {
+        skip(path, e.what());
+        return false;
+      }
+    };
+    while (has_next()) {
+      is_one_file = is_one_file && picture.named;
+      if (!picture.damage.empty()) {
+        skip(picture.name, picture.damage);
+        continue;
+      }
+      bytes.push_back(std::move(picture.bytes));
+      names.push_back(picture.name);
+      if (bytes.size() == static_cast<std::size_t>(options.batch_size)) embed_batch();
     }
-    if (bytes.size() == static_cast<std::size_t>(options.batch_size)) embed_batch();
   }
   if (!bytes.empty()) embed_batch();
-  if (parts.empty())
-    throw FileError(paths.size() == 1 ? first_reason
-                                      : "none of " + std::to_string(paths.size()) + " pictures is usable; first: " + first_reason);
-  if (out.skipped > 0) std::fprintf(stderr, "note: %lld of %zu pictures were skipped\n", static_cast<long long>(out.skipped), paths.size());
+  const std::size_t count = out.names.size() + static_cast<std::size_t>(out.skipped);
+  if (count == 0) throw FileError("no picture in it; " + paths.front() + "; give pictures, or folders or tars that hold some");
+  if (parts.empty()) {
+    throw FileError(is_one_file ? first_reason : "none of " + std::to_string(count) + " pictures is usable; first: " + first_reason);
+  }
+  if (out.skipped > 0) std::fprintf(stderr, "note: %lld of %zu pictures were skipped\n", static_cast<long long>(out.skipped), count);
   out.features = concat(parts, 0);
   return out;
 }

@@ -46,8 +46,8 @@ struct PictureFlags {
   void apply_to(EmbedOptions& options) const;
 };
 
-// Features (N, E) of picture files, each with its name. One that cannot be used is left out, with a line on stderr that says why. Throws
-// FileError when none is left.
+// Features (N, E) of pictures, each with its name, from files, folders and tars (PictureStream). One that cannot be used is left out, with
+// a line on stderr that says why. Throws FileError when none is left.
 struct EmbeddedFiles {
   Tensor features;
   std::vector<std::string> names;

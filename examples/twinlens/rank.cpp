@@ -52,7 +52,7 @@ Action add_rank(CLI::App& app) {
   add_device(app, flags->device);
   app.add_option("--top", flags->top, "Only so many, the best; default: all")->check(at_least(1));
   flags->pictures.add_to(app);
-  app.add_option("images", flags->images, "Image files; those that cannot be read are skipped")->required();
+  app.add_option("images", flags->images, "Image files, folders or tars; pictures that cannot be read are skipped")->required();
   app.add_flag("--json", flags->json, "One JSON document");
   app.footer("Example:\n  twinlens rank --model logs/quickstart/model --text 'red heart' generated/*.png");
   return [flags] { return rank(*flags); };

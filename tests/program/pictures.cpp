@@ -184,6 +184,10 @@ TEST_CASE("rank and classify leave out what cannot be read, say so and go on", "
   const std::string& model = trained_model().model;
   write_text(folder / "broken.png", "no picture");
   write_text(folder / "classes.txt", "red\ngreen\n");
+  fs::create_directory(folder / "empty");
+  fs::create_directory(folder / "few");
+  for (const int i : {0, 1}) fs::copy_file(picture(i), folder / ("few/" + std::to_string(i) + ".png"));
+  write_text(folder / "few/broken.png", "no picture");
   const std::string missing = folder / "missing.png", broken = folder / "broken.png";
   for (const Words& command : {Words{"rank", "--model", model, "--text", "a red square"},
                                Words{"classify", "--model", model, "--classes", folder / "classes.txt", "--top", "1"}}) {
@@ -193,18 +197,27 @@ TEST_CASE("rank and classify leave out what cannot be read, say so and go on", "
       words.insert(words.end(), images.begin(), images.end());
       return words;
     };
-    const Outcome some = run(with({missing, picture(0), folder.path(), broken, picture(1)}));
+    const Outcome some = run(with({missing, picture(0), folder / "empty", broken, picture(1)}));
     INFO(some.err);
     CHECK(some.status == 0);
     CHECK_THAT(some.err, Contains("skipped " + missing + ": cannot open the file: No such file") &&
                              Contains("skipped " + broken + ": not a picture of a known format") &&
-                             Contains("skipped " + folder.path() + ": cannot open the file: Is a directory") &&
-                             Contains("note: 3 of 5 pictures were skipped"));
+                             Contains("note: 2 of 4 pictures were skipped"));
     // The others are what they are without it.
     Json expected = json_of(with({picture(0), picture(1)}));
     CHECK_FALSE(expected.contains("skipped"));
-    expected["skipped"] = 3;
+    expected["skipped"] = 2;
     CHECK(Json::parse(some.out) == expected);
+    // A folder is what its pictures are.
+    const Outcome found = run(with({folder / "few"}));
+    CHECK(found.status == 0);
+    CHECK_THAT(found.err, Contains("skipped " + (folder / "few/broken.png") + ": ") && Contains("note: 1 of 3 pictures were skipped"));
+    Json named = json_of(with({folder / "few/0.png", folder / "few/1.png"}));
+    named["skipped"] = 1;
+    CHECK(Json::parse(found.out) == named);
+    const Outcome nothing = run(with({folder / "empty"}));
+    CHECK(nothing.status == 1);
+    CHECK_THAT(nothing.err, Contains("error: no picture in it; " + (folder / "empty") + "; give pictures, or folders or tars"));
     const Outcome none = run(with({missing, broken}));
     CHECK(none.status == 1);
     CHECK(none.out.empty());
