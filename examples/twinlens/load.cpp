@@ -14,7 +14,6 @@
 #include "twinlens/clip/picture_stream.h"
 #include "twinlens/clip/precision.h"
 #include "twinlens/clip/text_encoding.h"
-#include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
 
