@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/vec/prefetch.h"
 #include "kernels/cpu/vec/vec.h"
 
 #include "twinlens/kernels/parallel.h"
@@ -18,13 +19,6 @@ template <class I>
 TWINLENS_INLINE void store_value(Vec<I> w, float* value, bf16* shadow, std::int64_t n) {
   store_lanes<I>(w, value, n);
   if (shadow != nullptr) store_lanes<I>(w, shadow, n);
-}
-
-// Asks for what comes next of every block: a thread reads more of them side by side than the processor follows well.
-template <class... Block>
-TWINLENS_INLINE void ask_ahead(std::int64_t at, const Block*... blocks) {
-  constexpr std::int64_t ahead = 1024;
-  (__builtin_prefetch(blocks + at + ahead, 0, 3), ...);
 }
 
 }  // namespace
@@ -51,7 +45,7 @@ void kernel(I, const AdamW& a) {
       const std::int64_t base = segment.offset + begin;
       for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
         const std::int64_t at = base + i;
-        ask_ahead(at, a.gradient, a.moment1, a.moment2, a.value);
+        ask_ahead<I>(a.gradient + at, a.moment1 + at, a.moment2 + at, a.value + at);
         const V g = load_lanes<I>(a.gradient + at, n) * factor;
         const V m = V::fma(load_lanes<I>(a.moment1 + at, n), beta1, g * rest1);
         const V v = V::fma(load_lanes<I>(a.moment2 + at, n), beta2, g * g * rest2);
@@ -78,7 +72,7 @@ void kernel(I, const SgdMomentum& a) {
       const std::int64_t base = segment.offset + begin;
       for_lanes<I>(end - begin, [&](std::int64_t i, std::int64_t n) {
         const std::int64_t at = base + i;
-        ask_ahead(at, a.gradient, a.moment, a.value);
+        ask_ahead<I>(a.gradient + at, a.moment + at, a.value + at);
         const V w = load_lanes<I>(a.value + at, n);
         const V g = V::fma(w, decay, load_lanes<I>(a.gradient + at, n) * factor);
         const V m = V::fma(load_lanes<I>(a.moment + at, n), momentum, g);

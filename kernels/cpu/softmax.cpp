@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/vec/functions.h"
 #include "kernels/cpu/vec/past_caches.h"
+#include "kernels/cpu/vec/prefetch.h"
 #include "kernels/cpu/vec/softmax_row.h"
 
 #include "twinlens/kernels/parallel.h"
@@ -22,12 +23,6 @@ TWINLENS_INLINE void along_row(std::int64_t c, F&& f) {
   const std::int64_t whole = c - c % J::kWidth;
   for (std::int64_t i = 0; i < whole; i += J::kWidth) f(TypeTag<J>{}, i, J::kWidth);
   for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
-}
-
-// Asks for what a register of S will be read from: into the first-level cache (3), or, of rows of which it holds too few, the second (2).
-template <class S, int Cache, class T>
-TWINLENS_INLINE void ask(const T* p) {
-  for (int i = 0; i < S::kWidth; i += static_cast<int>(64 / sizeof(T))) __builtin_prefetch(p + i, 0, Cache);
 }
 
 // The parts of a register of J added.
@@ -89,7 +84,7 @@ TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput&
     const float max = max_of_row<I, J>(x, c);
     Vec<I> sum(0.0F);
     along_row<I, J>(c, [&]<class S>(TypeTag<S> set, std::int64_t i, std::int64_t n) {
-      ask<S, 3>(ahead + i);
+      ask<S>(ahead + i);
       out.ask_all<S>(y + i);
       const Vec<S> e = value_of<Exponential<MathFor<S, T>>>(load_lanes<S>(x + i, n, kMinusInfinity) - Vec<S>(max));
       sum += added<I, S>(e);

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/vec/gradient.h"
 #include "kernels/cpu/vec/past_caches.h"
+#include "kernels/cpu/vec/prefetch.h"
 
 #include "twinlens/kernels/parallel.h"
 
@@ -14,21 +15,18 @@ template <class T>
 using Forward = void (*)(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out);
 template <class T>
 using Backward = void (*)(const UnaryBackward& a, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out);
-constexpr std::int64_t kAhead = 4096;  // bytes
 
+// What comes next of an output and of inputs.
 template <class I, class T, class... In>
-TWINLENS_INLINE void ask_ahead(const RowOutput& out, const T* y, const In*... in) {
-  constexpr int line = 64 / sizeof(T), ahead = kAhead / sizeof(T);
-  for (int i = 0; i < Vec<I>::kWidth; i += line) {
-    (__builtin_prefetch(in + i + ahead, 0, 3), ...);
-    if (!out.past_caches) __builtin_prefetch(y + i + ahead, 0, 3);
-  }
+TWINLENS_INLINE void ask_ahead_of(const RowOutput& out, const T* y, const In*... in) {
+  ask_ahead<I>(in...);
+  if (!out.past_caches) ask_ahead<I>(y);
 }
 
 template <class I, class F, class T>
 void forward_body(const UnaryForward&, const T* x, T* y, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
-    ask_ahead<I>(out, y + i, x + i);
+    ask_ahead_of<I>(out, y + i, x + i);
     out.store<I>(value_of<F>(Vec<I>::load(x + i)), y + i);
   }
 }
@@ -37,7 +35,7 @@ template <class I, class T>
 void clamp_body(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
-    ask_ahead<I>(out, y + i, x + i);
+    ask_ahead_of<I>(out, y + i, x + i);
     out.store<I>(V::min(V::max(V::load(x + i), V(a.low)), V(a.high)), y + i);
   }
 }
@@ -45,7 +43,7 @@ void clamp_body(const UnaryForward& a, const T* x, T* y, std::int64_t n, RowOutp
 template <class I, class F, class T>
 void backward_body(const UnaryBackward&, const T* saved, const T* dy, T* dx, std::int64_t n, RowOutput out) {
   for (std::int64_t i = 0; i < n; i += Vec<I>::kWidth) {
-    ask_ahead<I>(out, dx + i, saved + i, dy + i);
+    ask_ahead_of<I>(out, dx + i, saved + i, dy + i);
     out.store<I>(times_slope<I, F>(Vec<I>::load(dy + i), Vec<I>::load(saved + i)), dx + i);
   }
 }
@@ -54,7 +52,7 @@ template <class I, class T>
 void clamp_backward_body(const UnaryBackward& a, const T* x, const T* dy, T* dx, std::int64_t n, RowOutput out) {
   using V = Vec<I>;
   for (std::int64_t i = 0; i < n; i += V::kWidth) {
-    ask_ahead<I>(out, dx + i, x + i, dy + i);
+    ask_ahead_of<I>(out, dx + i, x + i, dy + i);
     const V v = V::load(x + i);
     out.store<I>(V::select((v.raw >= a.low) & (v.raw <= a.high), V::load(dy + i), V(0.0F)), dx + i);
   }

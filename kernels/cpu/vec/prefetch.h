@@ -1,6 +1,6 @@
 #pragma once
-// Asks for strided rows ahead of their use, a few at a time from inside a product: rows of one head lie a page or more apart, where no
-// hardware prefetcher follows, and waiting for them costs as much as a short sequence's products.
+// Asks for memory ahead of its use: for what lies next, and for strided rows, a few at a time from inside a product: rows of one head lie a
+// page or more apart, where no hardware prefetcher follows, and waiting for them costs as much as a short sequence's products.
 
 #include <cstdint>
 
@@ -19,6 +19,19 @@ TWINLENS_INLINE void prefetch_row(const char* row, std::int64_t bytes, bool writ
       __builtin_prefetch(row + b, 0, 2);
     }
   }
+}
+
+// All that a register of S is read from: into the first-level cache, or, of rows of which it holds too few, the second (2).
+template <class S, int Cache = 3, class T>
+TWINLENS_INLINE void ask(const T* p) {
+  for (int i = 0; i < S::kWidth; i += static_cast<int>(64 / sizeof(T))) __builtin_prefetch(p + i, 0, Cache);
+}
+// The same of what comes next in blocks that a loop goes through: about what a core takes in while memory answers, further than the
+// instructions reach that a processor holds.
+template <class S, class... T>
+TWINLENS_INLINE void ask_ahead(const T*... p) {
+  constexpr std::int64_t bytes = 4096;
+  (ask<S>(p + bytes / static_cast<std::int64_t>(sizeof(T))), ...);
 }
 
 struct Prefetch {
