@@ -86,7 +86,7 @@ Tensor pixels_on_card(const std::vector<std::shared_ptr<const Image>>& images, c
 }
 
 void check_device_transforms(const EvalTransform& transform, Device device) {
-  if (device.is_cpu()) throw ConfigError("--device-transforms is for a card; --device cpu; leave it out, or use --device cuda");
+  if (device.is_cpu()) throw UsageError("--device-transforms is for a card; --device cpu; leave it out, or use --device cuda");
   if (transform.mode == ResizeMode::longest)
     throw ConfigError("--device-transforms has no padding; a model whose pictures are resized by their longest side; leave it out");
 }

@@ -284,7 +284,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
                std::int64_t first_epoch, std::int64_t first_batch)
     : work_(std::make_unique<Work>()) {
   if (!(options.max_skipped >= 0.0)) {
-    throw ConfigError("loader: " + std::to_string(options.max_skipped) + " is no share; --max-skipped; give a number from 0 to 1");
+    throw UsageError("loader: " + std::to_string(options.max_skipped) + " is no share; --max-skipped; give a number from 0 to 1");
   }
   // Without a batch there is no number of batches, and without workers next() would wait for ever.
   const auto must = [](bool is_so, const std::string& what, const char* remedy) {

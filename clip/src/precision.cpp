@@ -10,7 +10,7 @@ Compute compute_of_precision(const std::string& name, Device device) {
   if (name == "tf32") return device.is_cuda() ? Compute::tf32 : Compute::fp32;
   if (name == "amp_bf16" || name == "bf16") return Compute::bf16;
   if (name == "amp" && device.is_cuda()) return Compute::f16;
-  throw ConfigError("precision '" + name + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
+  throw UsageError("precision '" + name + "' is not available on " + to_string(device) + "; --precision; use fp32 or amp_bf16");
 }
 
 }  // namespace twinlens

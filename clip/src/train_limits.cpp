@@ -15,7 +15,7 @@ constexpr double kMostThreads = 1024;
 constexpr double kMany = 1e9;  // products of two such counts are still counts
 
 void require(bool fits, const char* flag, double value, const std::string& rule) {
-  if (!fits) throw ConfigError(fmt::format("{:.15g} is out of range; --{}; give a number {}", value, flag, rule));
+  if (!fits) throw UsageError(fmt::format("{:.15g} is out of range; --{}; give a number {}", value, flag, rule));
 }
 
 template <class Number>
@@ -34,7 +34,7 @@ void below_one(const char* flag, double value) { require(value >= 0.0 && value <
 
 void count_of(const char* flag, const std::vector<double>& values, std::size_t count, bool optional) {
   if (values.size() == count || (optional && values.empty())) return;
-  throw ConfigError(fmt::format("{} numbers; --{}; give {}", values.size(), flag, count));
+  throw UsageError(fmt::format("{} numbers; --{}; give {}", values.size(), flag, count));
 }
 
 void check_augmentation(const TrainOptions& o) {
@@ -43,7 +43,7 @@ void check_augmentation(const TrainOptions& o) {
   count_of("sharpness", o.sharpness, 2, true);
   count_of("affine", o.affine, 4, true);
   const auto range = [](const char* flag, double low, double high) {
-    if (!(low <= high)) throw ConfigError(fmt::format("{:g} to {:g} is no range; --{}; give the lower end first", low, high, flag));
+    if (!(low <= high)) throw UsageError(fmt::format("{:g} to {:g} is no range; --{}; give the lower end first", low, high, flag));
   };
   for (const double share : o.aug_scale) require(share > 0.0 && share <= 1.0, "aug-scale", share, "above 0 and at most 1");
   range("aug-scale", o.aug_scale[0], o.aug_scale[1]);
@@ -80,7 +80,7 @@ void check_optimization(const TrainOptions& o) {
   if (!(o.eps < 0.0)) require(std::isfinite(o.eps) && o.eps > 0.0, "eps", o.eps, "above 0");
   within(0, o.epochs > 0 ? static_cast<double>(o.epochs) : o.resume.empty() ? kEpochs : kMany, "epochs-cooldown", o.epochs_cooldown);
   if (o.lr_scheduler == "const-cooldown" && o.epochs_cooldown == 0)
-    throw ConfigError("const-cooldown has no epochs to cool down in; --epochs-cooldown; give the number of the last epochs that do");
+    throw UsageError("const-cooldown has no epochs to cool down in; --epochs-cooldown; give the number of the last epochs that do");
   at_least(0, "lr-cooldown-end", o.lr_cooldown_end);
   require(std::isfinite(o.lr_cooldown_power), "lr-cooldown-power", o.lr_cooldown_power, "that is finite");
   within(0, 1, "label-smoothing", o.label_smoothing);
@@ -123,7 +123,7 @@ constexpr const char* kOfClasses[] = {"zeroshot_top1", "zeroshot_top5"};
 // What an evaluation reports (Training::evaluate).
 void check_save_best(const TrainOptions& o) {
   if (o.save_best.empty()) return;
-  if (o.val_data.empty()) throw ConfigError("nothing is evaluated; --save-best; give --val-data");
+  if (o.val_data.empty()) throw UsageError("nothing is evaluated; --save-best; give --val-data");
   std::string known = "clip_val_loss";
   bool found = o.save_best == known;
   for (const auto& [name, value] : retrieval_report({})) {
@@ -135,7 +135,7 @@ void check_save_best(const TrainOptions& o) {
     found = found || o.save_best == name;
     known += std::string(", ") + name;
   }
-  if (!found) throw ConfigError("no metric '" + o.save_best + "'; --save-best; use one of " + known);
+  if (!found) throw UsageError("no metric '" + o.save_best + "'; --save-best; use one of " + known);
 }
 
 }  // namespace

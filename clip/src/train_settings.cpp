@@ -46,7 +46,7 @@ std::vector<double> factors_of(const std::string& text) {
     char* rest = nullptr;
     out.push_back(std::strtod(word.c_str(), &rest));
     if (word.empty() || *rest != '\0') {
-      throw ConfigError("'" + text + "' is no list of numbers; --train-data-upsampling-factors; give one for each source, as 1::2::0.5");
+      throw UsageError("'" + text + "' is no list of numbers; --train-data-upsampling-factors; give one for each source, as 1::2::0.5");
     }
     begin = end + 2;
   }
@@ -57,7 +57,7 @@ std::vector<double> factors_of(const std::string& text) {
 void check_update_in_backward(const TrainOptions& o) {
   if (!o.update_in_backward) return;
   const auto refuse = [](const std::string& what, const std::string& why) {
-    throw ConfigError(what + " " + why + "; --update-in-backward; leave one out");
+    throw UsageError(what + " " + why + "; --update-in-backward; leave one out");
   };
   if (o.grad_clip_norm > 0.0) refuse("--grad-clip-norm", "needs all gradients before the first update");
   if (o.on_nonfinite == "skip") refuse("--on-nonfinite skip", "needs all gradients before the first update");
@@ -163,7 +163,7 @@ StepOptions step_options(const TrainOptions& o) {
   s.pack_captions = o.pack_captions;
   s.row_buckets = o.cuda_graphs;
   if (o.siglip && o.label_smoothing > 0.0) {
-    throw ConfigError("label smoothing is defined for the softmax loss only; --label-smoothing with --siglip; leave one out");
+    throw UsageError("label smoothing is defined for the softmax loss only; --label-smoothing with --siglip; leave one out");
   }
   s.label_smoothing = o.label_smoothing;
   check_update_in_backward(o);

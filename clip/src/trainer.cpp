@@ -79,7 +79,7 @@ void remove_half_written(const fs::path& folder) {
 void check_name(const std::string& name) {
   const fs::path path = fs::path(name).lexically_normal();
   if (!path.empty() && path.is_relative() && path != "." && *path.begin() != "..") return;
-  throw ConfigError("'" + name + "' is no folder below the logs; --name; give a name");
+  throw UsageError("'" + name + "' is no folder below the logs; --name; give a name");
 }
 
 bool all_captions_equal(const Dataset& data) {
@@ -98,7 +98,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
   if (o_.model.empty() && o_.resume.empty()) o_.model = o_.pretrained.empty() ? kModel : o_.pretrained;
-  if (o_.resume == "latest" && o_.name.empty()) throw ConfigError("it is not said which run goes on; --resume latest; give --name");
+  if (o_.resume == "latest" && o_.name.empty()) throw UsageError("it is not said which run goes on; --resume latest; give --name");
   o_.name = run_name(o_);
   check_name(o_.name);
   folder_ = fs::path(o_.logs) / o_.name;
@@ -110,7 +110,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   tokenizer_ = nullptr;
   step_options_ = step_options(o_);
   if (!o_.report_to.empty() && o_.report_to != "tensorboard") {
-    throw ConfigError("'" + o_.report_to + "' is not there; --report-to; use tensorboard, or read metrics.jsonl");
+    throw UsageError("'" + o_.report_to + "' is not there; --report-to; use tensorboard, or read metrics.jsonl");
   }
   if (std::error_code ignored; !o_.resume.empty() && fs::is_directory(folder_, ignored)) lock_ = std::make_unique<RunLock>(folder_);
   data_ = open_dataset(o_.train_data, dataset_options(o_));

@@ -17,7 +17,7 @@
 namespace twinlens {
 
 void Training::check_card_options() const {
-  const auto refuse = [](const std::string& what, const char* remedy) { throw ConfigError(what + "; " + remedy); };
+  const auto refuse = [](const std::string& what, const char* remedy) { throw UsageError(what + "; " + remedy); };
   if (device_.is_cpu() && o_.async_step) refuse("--async-step is for a card; --device cpu", "leave it out, or use --device cuda");
   if (device_.is_cpu() && o_.prefetch_batches > 0)
     refuse("--prefetch-batches is for a card; --device cpu", "leave it out, or use --device cuda");
@@ -35,7 +35,7 @@ void Training::check_card_options() const {
 
 void Training::check_graph_options() const {
   if (!o_.cuda_graphs) return;
-  const auto refuse = [](const std::string& what, const char* remedy) { throw ConfigError("--cuda-graphs " + what + "; " + remedy); };
+  const auto refuse = [](const std::string& what, const char* remedy) { throw UsageError("--cuda-graphs " + what + "; " + remedy); };
   if (device_.is_cpu()) refuse("is for a card; --device cpu", "leave it out, or use --device cuda");
   if (!o_.async_step || o_.prefetch_batches == 0)
     refuse("records steps that the host does not wait for; --async-step, --prefetch-batches",

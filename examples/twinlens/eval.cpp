@@ -22,7 +22,7 @@ std::map<std::int64_t, std::string> chosen(const EvalFlags& flags, const Dataset
   const std::set<std::string> listed(flags.listed.names.begin(), flags.listed.names.end());
   const auto equals = flags.where.find('=');
   if (!flags.where.empty() && equals == std::string::npos)
-    throw ConfigError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
+    throw UsageError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
   std::map<std::int64_t, std::string> out;
   for (std::int64_t i = 0; i < data.size(); ++i) {
     if (!flags.where.empty() && data.field(i, flags.where.substr(0, equals)) != flags.where.substr(equals + 1)) continue;
@@ -106,6 +106,22 @@ Json results(EvalFlags flags) {
   return out;
 }
 
+// Flags that the task does not read are said to be: one may have meant another task.
+void note_unused_flags(const CLI::App& app, const std::string& task) {
+  using Tasks = std::set<std::string>;
+  static const std::map<std::string, Tasks> readers{{"--classes", {"zeroshot", "linear-probe", "knn"}},
+                                                    {"--label", {"zeroshot", "linear-probe", "knn"}},
+                                                    {"--templates", {"zeroshot"}},
+                                                    {"--seen-words", {"retrieval", "zeroshot"}},
+                                                    {"--train-data", {"linear-probe", "knn"}},
+                                                    {"--probe-c", {"linear-probe"}},
+                                                    {"--knn-k", {"knn"}}};
+  for (const auto& [flag, tasks] : readers) {
+    if (app.count(flag) > 0 && tasks.count(task) == 0)
+      std::fprintf(stderr, "note: %s is not used by --task %s\n", flag.c_str(), task.c_str());
+  }
+}
+
 int eval(const EvalFlags& flags) {
   const Json out = results(flags);
   if (flags.json) {
@@ -171,7 +187,10 @@ Action add_eval(CLI::App& app) {
       "  twinlens eval --model logs/quickstart/model --data pictures/ --task zeroshot --templates openai\n"
       "  twinlens eval --model logs/quickstart/model --data 'test/{0..3}.tar' --task zeroshot --text-key cls --label cls "
       "--classes classnames.txt");
-  return [flags] { return eval(*flags); };
+  return [flags, &app] {
+    note_unused_flags(app, flags->task);
+    return eval(*flags);
+  };
 }
 
 }  // namespace twinlens::program

@@ -211,6 +211,9 @@ int main(int argc, char** argv) {
   wait_briefly(argv);
   try {
     return run_program(argc, argv);
+  } catch (const twinlens::UsageError& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return kWrongUsage;
   } catch (const twinlens::Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
   } catch (const std::filesystem::filesystem_error& error) {

@@ -71,7 +71,7 @@ TEST_CASE("options of a training run that make no sense are refused first", "[tr
     o.train_data = o.val_data = "nowhere";
     wrong.set(o);
     INFO(wrong.flag);
-    CHECK_THROWS_AS(train(o), ConfigError);
+    CHECK_THROWS_AS(train(o), UsageError);
     CHECK_THROWS_WITH(train(o), Contains(std::string("; --") + wrong.flag + "; "));
   }
   for (const char* name : {"..", ".", "../other", "a/../..", "/tmp/elsewhere"}) {

@@ -98,6 +98,19 @@ TEST_CASE("names that are not UTF-8 come out of --json as U+FFFD", "[program]") 
   json_of({"eval", "--model", model, "--data", trained_model().data, "--seen-words", classes, "--json"});
 }
 
+TEST_CASE("eval says which flags its task does not read, and answers", "[program]") {
+  const auto eval = [](const std::vector<std::string>& more) {
+    std::vector<std::string> words{"eval", "--model", trained_model().model, "--data", trained_model().data, "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(words);
+  };
+  const Outcome plain = eval({}), noted = eval({"--knn-k", "3", "--templates", "openai"});
+  CHECK(noted.status == 0);
+  CHECK(noted.out == plain.out);
+  CHECK(plain.err.empty());
+  CHECK(noted.err == "note: --knn-k is not used by --task retrieval\nnote: --templates is not used by --task retrieval\n");
+}
+
 TEST_CASE("the first SIGTERM ends a subcommand that has nothing to save", "[program]") {
   const TemporaryFolder folder;
   const std::string pipe = folder / "classes";

@@ -69,6 +69,18 @@ TEST_CASE("an unknown flag, subcommand or value is exit status 2 and names the n
   check_fails({"train", "--train-data", "x", "--precision", "fp23"}, 2, {"--precision"});
   check_fails({"embed", "--model", "x"}, 2, {"--output"});
   check_fails({}, 2, {"twinlens --help"});
+  // What the library finds wrong with the flags alone, whatever the files hold.
+  const auto train_with = [](const Words& more) {
+    Words all{"train", "--train-data", "x", "--val-data", "x"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  check_fails(train_with({"--lr-scheduler", "const-cooldown"}), 2, {"no epochs to cool down in; --epochs-cooldown; "});
+  check_fails(train_with({"--resume", "latest"}), 2, {"--resume latest; give --name"});
+  check_fails(train_with({"--save-best", "foo"}), 2, {"no metric 'foo'; --save-best; use one of clip_val_loss"});
+  check_fails(train_with({"--siglip", "--label-smoothing", "0.1"}), 2, {"--label-smoothing with --siglip; leave one out"});
+  check_fails(train_with({"--async-step"}), 2, {"--async-step is for a card; --device cpu"});
+  check_fails(train_with({"--train-data", "{1..x}.tar"}), 2, {"brace range '{1..x}' is not of numbers"});
 }
 
 TEST_CASE("missing files and unknown models are exit status 1 and say what to do", "[program]") {

@@ -36,27 +36,27 @@ std::vector<std::string> split_keys(const std::string& list) {
 CaptionRules::CaptionRules(const DatasetOptions& o)
     : image_keys_(split_keys(o.image_key)), json_keys_(split_keys(o.json_text_key)), weights_(o.json_text_key_probs), policy_(o.captions) {
   source_keys_ = json_keys_.empty() ? split_keys(o.text_key) : std::vector<std::string>{"json"};
-  if (image_keys_.empty()) throw ConfigError("no extension for pictures; --image-key; give 'jpg;png;jpeg;webp'");
+  if (image_keys_.empty()) throw UsageError("no extension for pictures; --image-key; give 'jpg;png;jpeg;webp'");
   picture_keys_ = image_keys_;
   if (std::any_of(image_keys_.begin(), image_keys_.end(), [](const std::string& key) { return key == "jpg" || key == "jpeg"; })) {
     picture_keys_.insert(picture_keys_.end(), {"jpe", "jfif"});
   }
-  if (source_keys_.empty()) throw ConfigError("no extension for captions; --text-key; give 'txt'");
-  if (json_keys_.size() > 200) throw ConfigError("more than 200 keys; --json-text-key; give fewer");
+  if (source_keys_.empty()) throw UsageError("no extension for captions; --text-key; give 'txt'");
+  if (json_keys_.size() > 200) throw UsageError("more than 200 keys; --json-text-key; give fewer");
   if (policy_ != "first" && policy_ != "random" && policy_ != "all") {
-    throw ConfigError("unknown policy '" + policy_ + "'; --captions; use first, random or all");
+    throw UsageError("unknown policy '" + policy_ + "'; --captions; use first, random or all");
   }
   if (weights_.empty()) return;
   double sum = 0.0;
   for (const double weight : weights_) {
-    if (!(weight >= 0.0)) throw ConfigError("a weight is negative; --json-text-key-probs; give weights of 0 or more");
+    if (!(weight >= 0.0)) throw UsageError("a weight is negative; --json-text-key-probs; give weights of 0 or more");
     sum += weight;
   }
   if (weights_.size() > json_keys_.size()) {
-    throw ConfigError(std::to_string(weights_.size()) + " weights for " + std::to_string(json_keys_.size()) +
-                      " keys; --json-text-key-probs; give at most one for each key of --json-text-key");
+    throw UsageError(std::to_string(weights_.size()) + " weights for " + std::to_string(json_keys_.size()) +
+                     " keys; --json-text-key-probs; give at most one for each key of --json-text-key");
   }
-  if (!(sum > 0.0)) throw ConfigError("all weights are 0; --json-text-key-probs; give one above 0");
+  if (!(sum > 0.0)) throw UsageError("all weights are 0; --json-text-key-probs; give one above 0");
   weights_.resize(json_keys_.size(), 0.0);
   if (policy_ == "first") policy_ = "random";  // weights are for drawing
 }

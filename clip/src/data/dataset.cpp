@@ -32,11 +32,11 @@ std::vector<std::string> range_of(const std::string& inside, const std::string& 
   const std::string first = inside.substr(0, dots), last = inside.substr(dots + 2);
   if (first.empty() || last.empty() || (first + last).find_first_not_of("0123456789") != std::string::npos || first.size() > 18 ||
       last.size() > 18) {
-    throw ConfigError("brace range '{" + inside + "}' is not of numbers; " + text + "; write {000..012}");
+    throw UsageError("brace range '{" + inside + "}' is not of numbers; " + text + "; write {000..012}");
   }
   const long long from = std::stoll(first), to = std::stoll(last);
   if (to < from || to - from >= 1'000'000) {
-    throw ConfigError("brace range '{" + inside + "}' is empty or has more than a million numbers; " + text + "; write {000..012}");
+    throw UsageError("brace range '{" + inside + "}' is empty or has more than a million numbers; " + text + "; write {000..012}");
   }
   std::vector<std::string> out;
   for (long long i = from; i <= to; ++i) {
@@ -107,7 +107,7 @@ std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double
       expand(piece, 0, written);
       for (const std::string& path : written) {
         refuse_foreign_place(path);
-        if (path.empty()) throw ConfigError("data without a name; '" + spec + "'; give a file, a folder or shards, several between ::");
+        if (path.empty()) throw UsageError("data without a name; '" + spec + "'; give a file, a folder or shards, several between ::");
         add_matches(path, out.back().paths);
       }
     }
@@ -116,12 +116,12 @@ std::vector<SpecPart> parts_of(const std::string& spec, const std::vector<double
   }
   if (weights.empty()) return out;
   if (weights.size() != out.size()) {
-    throw ConfigError(std::to_string(weights.size()) + " factors for " + std::to_string(out.size()) +
-                      " sources; --train-data-upsampling-factors; give one for each part between ::");
+    throw UsageError(std::to_string(weights.size()) + " factors for " + std::to_string(out.size()) +
+                     " sources; --train-data-upsampling-factors; give one for each part between ::");
   }
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (!(weights[i] > 0.0) || weights[i] > 1e6) {
-      throw ConfigError("factor " + std::to_string(weights[i]) + "; --train-data-upsampling-factors; give factors above 0, as 1::2::0.5");
+      throw UsageError("factor " + std::to_string(weights[i]) + "; --train-data-upsampling-factors; give factors above 0, as 1::2::0.5");
     }
     out[i].weight = weights[i];
   }
@@ -191,7 +191,7 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
   if (type == "webdataset") return open_tars(parts, options);
   if (type == "csv") return open_table(paths[0], options);
   if (type == "folder") return open_folder(paths[0], options);
-  throw ConfigError("unknown dataset type '" + type + "'; --dataset-type; use auto, webdataset, csv or folder");
+  throw UsageError("unknown dataset type '" + type + "'; --dataset-type; use auto, webdataset, csv or folder");
 }
 
 }  // namespace twinlens

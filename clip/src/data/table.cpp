@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 char sniff(std::string_view text, const std::string& given) {
   if (given == "\\t" || given == "tab") return '\t';
   if (given.size() > 1)
-    throw ConfigError("'" + given + "' is not one character; --csv-separator; give one, or tab, or leave it out to have it found");
+    throw UsageError("'" + given + "' is not one character; --csv-separator; give one, or tab, or leave it out to have it found");
   if (!given.empty()) return given[0];
   text.remove_prefix(std::min(text.find_first_not_of("\r\n"), text.size()));
   const std::string_view header = text.substr(0, text.find('\n'));

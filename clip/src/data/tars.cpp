@@ -175,7 +175,7 @@ class TarDataset final : public Dataset {
 
   void choose_form(const std::string& wanted) {
     if (wanted != "auto" && wanted != "unpack" && wanted != "stream") {
-      throw ConfigError("unknown form '" + wanted + "'; --compressed-shards; use auto, unpack or stream");
+      throw UsageError("unknown form '" + wanted + "'; --compressed-shards; use auto, unpack or stream");
     }
     std::uint64_t bytes = 0;
     for (const std::string& path : paths_) {

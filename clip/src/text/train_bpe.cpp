@@ -114,8 +114,8 @@ void BpeTrainer::add(std::string_view text) {
 
 std::vector<std::pair<std::string, std::string>> BpeTrainer::train(std::int64_t vocab_size) const {
   if (vocab_size < 514) {
-    throw ConfigError("vocab_size " + std::to_string(vocab_size) +
-                      " is not possible; tokenize --train; use at least 514 (bytes, start, end)");
+    throw UsageError("vocab_size " + std::to_string(vocab_size) +
+                     " is not possible; tokenize --train; use at least 514 (bytes, start, end)");
   }
   const BytePairs bytes("", 0, "bytes");
   std::vector<Word> words;

@@ -39,6 +39,11 @@ class ConfigError : public Error {
  public:
   using Error::Error;
 };
+// Options that cannot be used whatever the files hold: out of range, unknown, or against each other. The program ends with status 2.
+class UsageError : public ConfigError {
+ public:
+  using ConfigError::ConfigError;
+};
 // NaN or infinity where a finite number is required.
 class NumericError : public Error {
  public:
