@@ -135,6 +135,23 @@ TEST_CASE("options of a step that make no sense are refused before anything is e
   check_refused(of_sigmoids, "only the softmax loss has label smoothing");
 }
 
+TEST_CASE("a batch without pairs, or with lists of other lengths, is refused", "[train]") {
+  Clip model(tiny(), 3);
+  const Context context;
+  PairBatch no_caption = batch_of(8), no_id = batch_of(8), one_sample = batch_of(8);
+  no_caption.captions.pop_back();
+  no_id.caption_ids.pop_back();
+  one_sample.samples = {1};
+  for (const PairBatch& batch : {batch_of(0), no_caption, no_id, one_sample}) {
+    for (const std::int64_t chunk : {0, 3}) {
+      StepOptions options;
+      options.max_chunk = chunk;
+      CHECK_THROWS_AS(forward_backward(model, batch, options, context, *solo_communicator()), ShapeError);
+      CHECK_THROWS_AS(evaluate_loss(model, batch, options, context, *solo_communicator()), ShapeError);
+    }
+  }
+}
+
 TEST_CASE("features do not depend on the chunk, to the bit", "[train]") {
   const Clip model(tiny(), 3);
   const NoGrad guard;
