@@ -76,6 +76,8 @@ std::string state_text(const TrainState& state) {
                   {"best_step", state.best_step},
                   {"best_value", state.best_value},
                   {"left_out", state.left_out},
+                  {"steps_left_out", state.steps_left_out},
+                  {"spikes", state.spikes},
                   {"loss_scale", state.scaler.scale},
                   {"loss_scale_good_steps", state.scaler.good_steps},
                   {"data", state.data_fingerprint},
@@ -248,7 +250,7 @@ void CheckpointWriter::set_written(std::int64_t step) {
   written_ = step;
 }
 
-TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema) {
+TrainState check_checkpoint(const fs::path& checkpoint) {
   const fs::path state_file = checkpoint / kState;
   check_sums(checkpoint);
   const Json json = Json::parse(read_file(state_file.string()), nullptr, false);
@@ -270,6 +272,8 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     state.rolled_back_at = json.value("rolled_back_at", std::int64_t{-1});
     state.bad_in_a_row = json.value("bad_in_a_row", std::int64_t{0});
     state.left_out = json.value("left_out", std::int64_t{0});
+    state.steps_left_out = json.value("steps_left_out", std::int64_t{0});
+    state.spikes = json.value("spikes", std::int64_t{0});
     state.scaler.scale = json.value("loss_scale", LossScale::kFirst);
     state.scaler.good_steps = json.value("loss_scale_good_steps", std::int32_t{0});
     state.data_fingerprint = json.at("data");
@@ -278,6 +282,10 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     throw FileError("checkpoint: state.json is incomplete: " + std::string(e.what()) + "; " + state_file.string() +
                     "; use an older checkpoint");
   }
+  return state;
+}
+
+void load_tensors(const fs::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema) {
   const StateDict weights = read_safetensors((checkpoint / kModel).string());
   const StateDict moments = read_safetensors((checkpoint / kOptimizer).string());
   load_state_dict(collect(model), weights);
@@ -290,7 +298,6 @@ TrainState load_checkpoint(const fs::path& checkpoint, Clip& model, FlatParamete
     target.copy_(it->second);
   }
   parameters.refresh_shadow();
-  return state;
 }
 
 }  // namespace twinlens

@@ -35,8 +35,9 @@ struct TrainState {
   bool evaluation_due = false;                         // saved before the evaluation of this step was made
   std::int64_t best_step = -1;                         // of --save-best; -1: none yet
   double best_value = 0.0;
-  LossScale scaler;           // --precision amp
-  std::int64_t left_out = 0;  // steps whose update the moments do not hold (StepBlock)
+  LossScale scaler;                             // --precision amp
+  std::int64_t left_out = 0;                    // steps whose update the moments do not hold (StepBlock)
+  std::int64_t steps_left_out = 0, spikes = 0;  // by the guard, of the whole run
 };
 
 // All that a checkpoint holds: a copy on the host, which uses its memory again when it is taken again, or the tensors themselves.
@@ -87,8 +88,10 @@ class CheckpointWriter {
   std::thread thread_;  // absent without background
 };
 
-// Restores everything. Throws FileError when a file is missing or damaged, ConfigError when it is of another model.
-TrainState load_checkpoint(const std::filesystem::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema);
+// Where training stood. Throws FileError when a file of the checkpoint is missing or damaged.
+TrainState check_checkpoint(const std::filesystem::path& checkpoint);
+// Restores the tensors of a checkpoint that has been checked. Throws ConfigError when they are another model's.
+void load_tensors(const std::filesystem::path& checkpoint, Clip& model, FlatParameters& parameters, Ema* ema);
 
 // The file beside a run's checkpoints that holds the newest one's name.
 inline constexpr const char* kLatest = "latest";

@@ -16,40 +16,55 @@ namespace twinlens {
 
 namespace {
 
-// The picture of a sample.
-struct LastPicture {
-  std::string bytes;
-  std::int64_t sample = -1;
-};
-
-// The pictures of some samples, each once, with the samples that show it. Those that repeat `last`, the picture before, are left out.
-struct Gathered {
+// Pictures that were not met before, as they are encoded.
+struct NewPictures {
   std::vector<std::string> bytes, names;
-  std::vector<std::vector<std::int64_t>> samples;
-  std::vector<std::int64_t> of_last;
+  std::vector<std::size_t> numbers;  // Gatherer's
 };
 
-Gathered gather(const Dataset& data, std::span<const std::int64_t> samples, LastPicture& last, std::vector<SkippedSample>& skipped) {
-  Gathered out;
-  for (const std::int64_t i : samples) {
-    const bool follows = i == last.sample + 1;
-    last.sample = i;
-    try {
-      std::string bytes = data.image_bytes(i);
-      if (follows && bytes == last.bytes && !bytes.empty()) {
-        (out.samples.empty() ? out.of_last : out.samples.back()).push_back(i);
+// Goes through samples in order and numbers the pictures that they show, each once.
+class Gatherer {
+ public:
+  explicit Gatherer(const Dataset& data) : data_(data) {}
+
+  NewPictures batch(std::span<const std::int64_t> samples, std::vector<SkippedSample>& skipped) {
+    NewPictures out;
+    for (const std::int64_t i : samples) {
+      const bool follows = i == last_sample_ + 1;
+      last_sample_ = i;
+      const std::string place = data_.picture_place(i);
+      if (const auto known = by_place_.find(place); !place.empty() && known != by_place_.end()) {
+        last_bytes_.clear();
+        samples_[known->second].push_back(i);
         continue;
       }
-      last.bytes = bytes;
-      out.bytes.push_back(std::move(bytes));
-      out.names.push_back(data.key(i));
-      out.samples.push_back({i});
-    } catch (const FileError& e) {
-      skipped.push_back({data.key(i), e.what()});
+      try {
+        std::string bytes = data_.image_bytes(i);
+        const bool repeats = follows && bytes == last_bytes_ && !bytes.empty();
+        if (!repeats) samples_.emplace_back();
+        samples_.back().push_back(i);
+        if (!place.empty()) by_place_.emplace(place, samples_.size() - 1);
+        if (repeats) continue;
+        last_bytes_ = bytes;
+        out.bytes.push_back(std::move(bytes));
+        out.names.push_back(data_.key(i));
+        out.numbers.push_back(samples_.size() - 1);
+      } catch (const FileError& e) {
+        skipped.push_back({data_.key(i), e.what()});
+      }
     }
+    return out;
   }
-  return out;
-}
+  // All that show picture `number`.
+  const std::vector<std::int64_t>& samples_of(std::size_t number) const { return samples_[number]; }
+
+ private:
+  const Dataset& data_;
+  std::unordered_map<std::string, std::size_t> by_place_;
+  std::vector<std::vector<std::int64_t>> samples_;  // of a picture
+  std::string last_bytes_;
+  std::int64_t last_sample_ = -2;
+};
 
 }  // namespace
 
@@ -66,38 +81,34 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
   EmbeddedDataset out;
   out.skipped = data.skipped();
   std::vector<Tensor> parts;
-  std::unordered_map<std::int64_t, std::int64_t> text_of;
-  const auto text = [&](std::int64_t sample) {
-    const auto [it, is_new] = text_of.try_emplace(data.caption_id(sample), static_cast<std::int64_t>(out.captions.size()));
-    if (is_new) out.captions.push_back(data.caption(sample));
-    return it->second;
-  };
-  LastPicture last;
-  bool last_kept = false;
+  Gatherer gatherer(data);
+  std::vector<std::size_t> kept;
   const auto batch = static_cast<std::size_t>(options.batch_size);
   for (std::size_t begin = 0; begin < samples.size(); begin += batch) {
     if (options.stop != nullptr && options.stop->load()) throw Stopped();
-    const Gathered g = gather(data, std::span(samples).subspan(begin, std::min(batch, samples.size() - begin)), last, out.skipped);
-    for (const std::int64_t sample : g.of_last) {
-      if (last_kept) out.texts_of.back().push_back(text(sample));
-    }
-    if (g.bytes.empty()) continue;
-    const LoadedPictures pictures = load_pictures(model, g.bytes, g.names, options);
+    const NewPictures found = gatherer.batch(std::span(samples).subspan(begin, std::min(batch, samples.size() - begin)), out.skipped);
+    if (found.bytes.empty()) continue;
+    const LoadedPictures pictures = load_pictures(model, found.bytes, found.names, options);
     out.skipped.insert(out.skipped.end(), pictures.skipped.begin(), pictures.skipped.end());
-    for (const std::int64_t k : pictures.kept) {
-      const auto& showing = g.samples[static_cast<std::size_t>(k)];
-      out.samples.push_back(showing.front());
-      out.texts_of.emplace_back();
-      for (const std::int64_t sample : showing) out.texts_of.back().push_back(text(sample));
-      out.caption_of.push_back(out.texts_of.back().front());
-    }
-    last_kept = !pictures.kept.empty() && pictures.kept.back() + 1 == static_cast<std::int64_t>(g.bytes.size());
+    for (const std::int64_t k : pictures.kept) kept.push_back(found.numbers[static_cast<std::size_t>(k)]);
     if (!pictures.kept.empty()) parts.push_back(embed_pictures(model, pictures.pixels, options));
   }
   if (parts.empty())
     throw FileError("evaluation: no usable picture; " + std::to_string(out.skipped.size()) + " were skipped" +
                     (out.skipped.empty() ? std::string() : ", first: " + out.skipped.front().key + ": " + out.skipped.front().reason) +
                     "; mend the data");
+  std::unordered_map<std::int64_t, std::int64_t> text_of;
+  for (const std::size_t number : kept) {
+    out.texts_of.emplace_back();
+    for (const std::int64_t sample : gatherer.samples_of(number)) {
+      const auto [it, is_new] = text_of.try_emplace(data.caption_id(sample), static_cast<std::int64_t>(out.captions.size()));
+      if (is_new) out.captions.push_back(data.caption(sample));
+      std::vector<std::int64_t>& texts = out.texts_of.back();
+      if (std::find(texts.begin(), texts.end(), it->second) == texts.end()) texts.push_back(it->second);
+    }
+    out.samples.push_back(gatherer.samples_of(number).front());
+    out.caption_of.push_back(out.texts_of.back().front());
+  }
   out.images = concat(parts, 0);
   out.texts = embed_texts(model, tokenizer, out.captions, options);
   return out;

@@ -1,5 +1,6 @@
 #include "clip/src/resume.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <fmt/format.h>
 #include <map>
@@ -14,19 +15,31 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+// The first place in which two settings differ, and what stands there: "model/vision_cfg/layers' was 2 and is now 3".
+std::string difference(const std::string& key, const Json& then, const Json& now) {
+  const std::string path = Json::diff(then, now)[0]["path"];
+  const auto text = [&](const Json& setting) {
+    const Json::json_pointer place(path);
+    const Json found = setting.contains(place) ? setting[place] : Json();
+    return found.is_null() ? std::string("unset") : found.dump();
+  };
+  return "'" + key + path + "' was " + text(then) + " and is now " + text(now);
+}
+
 void check_settings(const TrainState& saved, const TrainState& fresh, const NotGiven& not_given, const fs::path& folder,
                     const fs::path& checkpoint) {
   const Json then = Json::parse(saved.settings), now = Json::parse(fresh.settings);
-  const auto text = [](const Json& settings, const std::string& key) { return settings.contains(key) ? settings[key].dump() : "unset"; };
+  std::vector<std::string> keys;
   for (const Json* settings : {&now, &then}) {
-    for (const auto& entry : settings->items()) {
-      if (entry.key() == "epochs" || (not_given.warmup && entry.key() == "warmup")) continue;
-      const std::string before = text(then, entry.key()), after = text(now, entry.key());
-      if (before != after) {
-        throw ConfigError("resume: '" + entry.key() + "' was " + before + " and is now " + after + "; " + checkpoint.string() +
-                          "; give the flags of the first run");
-      }
-    }
+    for (const auto& entry : settings->items()) keys.push_back(entry.key());
+  }
+  // The model last: other settings change it, and are what one knows.
+  std::stable_partition(keys.begin(), keys.end(), [](const std::string& key) { return key != "model"; });
+  for (const std::string& key : keys) {
+    if (key == "epochs" || (not_given.warmup && key == "warmup")) continue;
+    const Json before = then.value(key, Json()), after = now.value(key, Json());
+    if (before != after)
+      throw ConfigError("resume: " + difference(key, before, after) + "; " + checkpoint.string() + "; give the flags of the first run");
   }
   if (saved.data_fingerprint != fresh.data_fingerprint) {
     throw ConfigError("resume: the training data has changed; --train-data; restore it, or start a new run with --pretrained " +
@@ -86,6 +99,10 @@ std::vector<fs::path> candidates_of(const fs::path& folder, const std::string& r
 
 }  // namespace
 
+fs::path run_of(const fs::path& folder, const std::string& resume) {
+  return resume == "latest" ? folder : fs::absolute(candidates_of(folder, resume).front()).parent_path().parent_path();
+}
+
 TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, const NotGiven& not_given,
                       const TokenizerFiles& tokenizer, Clip& model, FlatParameters& parameters, Ema* ema) {
   const std::vector<fs::path> candidates = candidates_of(folder, resume);
@@ -93,14 +110,15 @@ TrainState resume_run(const fs::path& folder, const std::string& resume, const T
   for (const fs::path& candidate : candidates) {
     TrainState state;
     try {
-      state = load_checkpoint(candidate, model, parameters, ema);
+      state = check_checkpoint(candidate);
     } catch (const FileError& e) {
       if (candidate != candidates.back()) std::fprintf(stderr, "warning: %s; trying the checkpoint before\n", e.what());
       problem = e.what();
       continue;
     }
-    check_settings(state, fresh, not_given, folder, candidate);
+    check_settings(state, fresh, not_given, folder, candidate);  // before the tensors, which would not fit another model
     check_tokenizer(tokenizer, candidate);
+    load_tensors(candidate, model, parameters, ema);
     if (state.instruction_set != fresh.instruction_set) {
       std::fprintf(stderr, "warning: the run used %s and goes on with %s: results continue, but not bit for bit\n",
                    state.instruction_set.c_str(), fresh.instruction_set.c_str());

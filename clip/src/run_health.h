@@ -25,9 +25,14 @@ class RunHealth {
   // Counts a step that was left out, or the end of a series of them.
   void count(Verdict verdict, bool left_out);
   // Of a run that is resumed.
-  void set_bad_in_a_row(std::int64_t steps) { in_a_row_ = steps; }
+  void go_on(std::int64_t bad_in_a_row, std::int64_t left_out, std::int64_t spikes) {
+    in_a_row_ = bad_in_a_row;
+    left_out_ = left_out;
+    spikes_ = spikes;
+  }
   std::int64_t bad_in_a_row() const { return in_a_row_; }
   std::int64_t left_out() const { return left_out_; }
+  std::int64_t spikes() const { return spikes_; }
 
   // At a step that is logged: gradient norms of the towers.
   using GradientNorm = std::function<double(const std::function<bool(const std::string& name)>& wanted)>;

@@ -31,8 +31,14 @@ std::vector<std::int64_t> spread(std::int64_t n, std::int64_t count) {
   return out;
 }
 
+// Whether caption `text` is one of picture `picture`.
+bool is_of(const EmbeddedDataset& e, std::int64_t picture, std::int64_t text) {
+  const std::vector<std::int64_t>& own = e.texts_of[static_cast<std::size_t>(picture)];
+  return std::find(own.begin(), own.end(), text) != own.end();
+}
+
 void add_validation(Report& report, const Clip& model, const Dataset& data, const EmbeddedDataset& e) {
-  const Retrieval r = retrieval_metrics(e.images, e.texts, e.caption_of);
+  const Retrieval r = retrieval_metrics(e.images, e.texts, e.texts_of);
   report.tables.push_back(
       {"Retrieval on the validation data",
        fmt::format("{} pictures, {} distinct captions; chance R@1 {}.", r.images, r.texts, percent(1.0 / static_cast<double>(r.texts))),
@@ -48,14 +54,14 @@ void add_validation(Report& report, const Clip& model, const Dataset& data, cons
     for (const std::int64_t i : found) {
       const auto at = static_cast<std::size_t>(i);
       query.pictures.push_back(
-          {thumbnail(data, e.samples[at], model.config), e.captions[static_cast<std::size_t>(e.caption_of[at])], e.caption_of[at] == c});
+          {thumbnail(data, e.samples[at], model.config), e.captions[static_cast<std::size_t>(e.caption_of[at])], is_of(e, i, c)});
     }
     report.queries.push_back(std::move(query));
   }
   const auto best = nearest(e.images, e.texts, 1);
   std::vector<std::int64_t> wrong;
   for (std::size_t i = 0; i < best.size(); ++i) {
-    if (best[i].front() != e.caption_of[i]) wrong.push_back(static_cast<std::int64_t>(i));
+    if (!is_of(e, static_cast<std::int64_t>(i), best[i].front())) wrong.push_back(static_cast<std::int64_t>(i));
   }
   for (const std::int64_t k : spread(static_cast<std::int64_t>(wrong.size()), 24)) {
     const auto i = static_cast<std::size_t>(wrong[static_cast<std::size_t>(k)]);

@@ -34,8 +34,10 @@ StepInputs step_inputs(const Clip& model, const PairBatch& batch, std::int64_t b
     const auto next = static_cast<std::int64_t>(captions.size());
     ids.push_back(batch.caption_ids[at]);
     const auto [it, is_new] = row_of.try_emplace(options.encode_equal_once ? ids.back() : i, next);
-    if (is_new) captions.push_back(batch.captions[at]);
-    rows.push_back(it->second);
+    // (Ids that say which captions count as equal, as those of classes, may stand for several texts.)
+    const bool is_equal = !is_new && captions[static_cast<std::size_t>(it->second)] == batch.captions[at];
+    if (!is_equal) captions.push_back(batch.captions[at]);
+    rows.push_back(is_equal ? it->second : next);
   }
   const std::int64_t n = end - begin;
   const bool packed = text.needs_no_padding() && options.pack_captions;

@@ -37,6 +37,8 @@ void check_options(const StepOptions& o) {
     throw ConfigError(fmt::format("training step: label_smoothing is {}; StepOptions; give a share from 0 to 1", o.label_smoothing));
   if (o.label_smoothing > 0.0 && o.loss != LossKind::softmax)
     throw ConfigError("training step: only the softmax loss has label smoothing; StepOptions; set label_smoothing to 0");
+  if (o.max_chunk < 0)
+    throw ConfigError(fmt::format("training step: max_chunk is {}; StepOptions; give at least 0, which is all at once", o.max_chunk));
   if (!(std::isfinite(o.loss_scale) && o.loss_scale > 0.0))
     throw ConfigError(fmt::format("training step: loss_scale is {}; StepOptions; give a number above 0", o.loss_scale));
 }

@@ -42,6 +42,11 @@ bool has_begun(const fs::path& folder) {
   return there;
 }
 
+bool is_same_place(const fs::path& a, const fs::path& b) {
+  std::error_code ignored;
+  return fs::equivalent(a, b, ignored);
+}
+
 constexpr const char* kModel = "ViT-B-32";  // where none is named
 
 // --model of the run in a folder.
@@ -102,8 +107,9 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   o_.name = run_name(o_);
   check_name(o_.name);
   folder_ = fs::path(o_.logs) / o_.name;
-  if (o_.model.empty()) o_.model = o_.pretrained.empty() ? model_of_run(folder_) : o_.pretrained;
-  if (has_begun(folder_) && o_.resume.empty()) {
+  const fs::path begun = o_.resume.empty() ? fs::path() : run_of(folder_, o_.resume);
+  if (o_.model.empty()) o_.model = o_.pretrained.empty() ? model_of_run(begun) : o_.pretrained;
+  if (has_begun(folder_) && !is_same_place(begun, folder_)) {
     throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() +
                       "; choose another --name, or continue it with --resume latest");
   }
@@ -223,7 +229,7 @@ void Training::prepare_steps() {
       take_changes(not_given);
       saved_step_ = state_.step;
       writer_->set_written(state_.step);
-      health_.set_bad_in_a_row(state_.bad_in_a_row);
+      health_.go_on(state_.bad_in_a_row, state_.steps_left_out, state_.spikes);
     }
     skipped_before_ = read_skipped(folder_ / "skipped.tsv");
     skipped_logged_ = skipped_before_.size();

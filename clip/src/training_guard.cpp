@@ -30,6 +30,8 @@ bool Training::guard(const SeenStep& step) {
   if (left_out && (health_.bad_in_a_row() >= o_.max_bad_steps || !statistics_are_finite())) roll_back(health_.bad_in_a_row());
   if (!left_out) state_.last_update = step.number;
   state_.bad_in_a_row = health_.bad_in_a_row();
+  state_.steps_left_out = health_.left_out();
+  state_.spikes = health_.spikes();
   return !left_out;
 }
 

@@ -161,7 +161,7 @@ Json Training::evaluate() {
                            embedded.skipped.front().key, embedded.skipped.front().reason));
     note_skipped();
   }
-  const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.caption_of);
+  const Retrieval r = retrieval_metrics(embedded.images, embedded.texts, embedded.texts_of);
   Json line{{"step", state_.step},
             {"epoch", state_.epoch},
             {"samples", state_.samples},

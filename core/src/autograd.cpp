@@ -41,6 +41,15 @@ TensorState& present(const char* op, const Tensor& x) {
   return *x.state();
 }
 
+std::size_t input_of(const Node& node, int i) {
+  if (i < 0 || static_cast<std::size_t>(i) >= node.inputs.size()) {
+    fail(ErrorKind::autograd, node.name(),
+         "backward names input " + std::to_string(i) + ", and inputs recorded are " + std::to_string(node.inputs.size()) +
+             "; count from 0, in the order given to record()");
+  }
+  return static_cast<std::size_t>(i);
+}
+
 bool only_owner(const Tensor& x) { return x.state().use_count() == 1 && x.state()->storage.use_count() == 1 && x.is_dense(); }
 
 // sum of two gradients that met; f32 if either is.
@@ -236,10 +245,10 @@ void set_recipe(const Tensor& y, std::function<Tensor()> recipe) {
   state.recipe_version = y.version();
 }
 
-bool Gradients::wants(int i) const { return node_.inputs[static_cast<std::size_t>(i)].wanted(); }
+bool Gradients::wants(int i) const { return node_.inputs[input_of(node_, i)].wanted(); }
 
 void Gradients::add(int i, Tensor g) {
-  const auto index = static_cast<std::size_t>(i);
+  const std::size_t index = input_of(node_, i);
   if (!node_.inputs[index].wanted()) return;
   check(g.shape() == node_.input_shapes[index], node_.name(),
         "backward gave a gradient of another shape than input " + std::to_string(i) + " " + to_string(node_.input_shapes[index]),
@@ -249,7 +258,7 @@ void Gradients::add(int i, Tensor g) {
 }
 
 Tensor Gradients::accumulator(int i, bool* forgotten) const {
-  const Edge& edge = node_.inputs[static_cast<std::size_t>(i)];
+  const Edge& edge = node_.inputs[input_of(node_, i)];
   if (edge.leaf == nullptr || !edge.leaf->grad_is_bound || edge.leaf->grad.dtype() != DType::f32 || !edge.leaf->grad.is_dense()) return {};
   if (forgotten != nullptr) {
     *forgotten = edge.leaf->grad_is_forgotten;
@@ -260,7 +269,12 @@ Tensor Gradients::accumulator(int i, bool* forgotten) const {
 }
 
 void Gradients::done(int i) {
-  const auto index = static_cast<std::size_t>(i);
+  const std::size_t index = input_of(node_, i);
+  if (node_.inputs[index].leaf == nullptr || !node_.inputs[index].leaf->grad_is_bound) {
+    fail(ErrorKind::autograd, node_.name(),
+         "backward says that input " + std::to_string(i) +
+             " is done, which has no gradient block; call add() where accumulator() is absent");
+  }
   served_[index] = true;
   node_.inputs[index].leaf->grad_is_forgotten = false;
   ++node_.inputs[index].leaf->grad.state()->storage->version;
@@ -346,6 +360,7 @@ void run_backward(const Tensor& y, const Tensor& dy, bool calls_hooks) {
   for (const Tensor* x : {&y, &dy}) present("backward", *x);
   check(y.shape() == dy.shape(), "backward", "the upstream gradient must have the shape of the result", {{"y", y}, {"dy", dy}});
   check_same_device("backward", {{"y", y}, {"dy", dy}});
+  check_dtype(is_float(dy.dtype()), "backward", "the upstream gradient must be floating", {{"y", y}, {"dy", dy}});
   if (!y.requires_grad())
     fail(ErrorKind::autograd, "backward",
          "nothing here wants a gradient; call set_requires_grad(true) on a leaf, and mind that nothing is recorded under NoGrad and in "
@@ -364,6 +379,7 @@ void backward_within(const Tensor& y, const Tensor& dy) { run_backward(y, dy, fa
 void forget_grad(const Tensor& leaf) {
   TensorState& state = present("forget_grad", leaf);
   state.grad_is_forgotten = state.grad_is_bound;
+  if (!state.grad_is_bound) state.grad = {};  // backward makes another
 }
 
 void settle_grad(const Tensor& leaf) {
@@ -373,6 +389,11 @@ void settle_grad(const Tensor& leaf) {
   state.grad_is_forgotten = false;
 }
 
-void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) { present("on_grad_ready", leaf).hook = std::move(hook); }
+void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor&)> hook) {
+  TensorState& state = present("on_grad_ready", leaf);
+  if (hook && !leaf.is_leaf())
+    fail(ErrorKind::autograd, "on_grad_ready", "only leaves keep gradients; this tensor was made by an op", {{"x", leaf}});
+  state.hook = std::move(hook);
+}
 
 }  // namespace twinlens

@@ -329,6 +329,7 @@ void write_safetensors(const std::string& path, const std::map<std::string, Tens
     if (name == "__metadata__" || !is_utf8(name)) {
       throw FileError("a tensor cannot be named '" + name + "'; '" + path + "'; use UTF-8, and not __metadata__");
     }
+    if (!tensor.defined()) throw FileError("tensor '" + name + "' is absent; '" + path + "'; leave it out, or give one with elements");
     const char* dtype = file_name_of(tensor.dtype());
     pieces.push_back(
         {&name, &tensor, dtype, file_dtype(dtype)->order, static_cast<std::uint64_t>(tensor.count() * size_of(tensor.dtype()))});

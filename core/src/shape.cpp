@@ -7,6 +7,12 @@
 namespace twinlens {
 
 Shape::Shape(std::initializer_list<std::int64_t> sizes) {
+  if (sizes.size() > kMaxRank) {
+    std::string text;
+    for (const std::int64_t size : sizes) text += (text.empty() ? "[" : ",") + std::to_string(size);
+    throw ShapeError("shape: " + std::to_string(sizes.size()) + " dimensions were given; shape " + text + "]; a tensor has at most " +
+                     std::to_string(kMaxRank) + ", merge some by reshape");
+  }
   for (const std::int64_t size : sizes) push_back(size);
 }
 
@@ -35,7 +41,10 @@ std::int64_t Shape::count() const {
 }
 
 void Shape::push_back(std::int64_t size) {
-  if (rank_ == kMaxRank) throw ShapeError("shape: more than 6 dimensions; shape " + to_string(*this) + "; merge some by reshape");
+  if (rank_ == kMaxRank) {
+    throw ShapeError("shape: one dimension more, of size " + std::to_string(size) + ", than a tensor can have; shape " + to_string(*this) +
+                     "; merge some by reshape");
+  }
   sizes_[rank_++] = size;
 }
 

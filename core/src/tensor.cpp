@@ -208,8 +208,11 @@ const Tensor& Tensor::grad() const { return state_of(*this).grad; }
 void Tensor::set_grad(Tensor grad) const {
   state_of(*this);
   if (grad.defined()) {
+    if (!is_leaf()) fail(ErrorKind::autograd, "set_grad", "only leaves keep gradients; this tensor was made by an op", {{"x", *this}});
     check(grad.shape() == shape(), "set_grad", "the gradient must have the shape of the leaf", {{"x", *this}, {"grad", grad}});
     check_compute_dtype("set_grad", {{"grad", grad}});  // backward adds to it
+    check_dtype(dtype() != DType::f32 || grad.dtype() == DType::f32, "set_grad", "the gradient of an f32 leaf is f32",
+                {{"x", *this}, {"grad", grad}});
     check_same_device("set_grad", {{"x", *this}, {"grad", grad}});
     check(grad.is_dense(), "set_grad", "backward adds to the gradient's elements, which must lie one behind the other", {{"grad", grad}});
   }

@@ -62,7 +62,9 @@ std::vector<std::int64_t> labels_of(const EvalFlags& flags, const EvalData& d, s
   const auto other = std::find_if_not(labels.begin(), labels.end(), is_name);
   const bool counts = std::all_of(labels.begin(), labels.end(), [&](const std::string& label) { return line_of(flags, label) >= 0; });
   if (other != labels.end() && !counts) {
-    throw ConfigError("label '" + *other + "' is not among the classes; " +
+    const auto neither =
+        std::find_if(labels.begin(), labels.end(), [&](const std::string& label) { return !is_name(label) && line_of(flags, label) < 0; });
+    throw ConfigError("label '" + *(neither != labels.end() ? neither : other) + "' is not among the classes; " +
                       (flags.classes.empty() ? "--train-data; add pictures of it"
                                              : flags.classes + "; add it, or let every label count the file's lines, from 0"));
   }

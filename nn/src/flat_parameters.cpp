@@ -77,11 +77,17 @@ FlatParameters::FlatParameters(const Collector& model, bool with_shadow, bool wi
 // A segment for each tensor, and for each parameter which is its: one tensor of several names has one.
 std::vector<std::size_t> FlatParameters::lay_out(const Collector& model) {
   std::unordered_map<const TensorState*, std::size_t> known;
+  std::unordered_map<std::string, const Tensor*> named;
   std::vector<std::size_t> segment_of;
   std::vector<const NamedParameter*> by_address;
   std::int64_t n = 0;
   for (const NamedParameter& p : model.parameters) {
     const Tensor& value = p.parameter->value;
+    const Tensor& first = *named.try_emplace(p.name, &value).first->second;
+    if (first.state() != value.state()) {
+      throw ConfigError("FlatParameters: two tensors are called '" + p.name + "', " + describe(first) + " and " + describe(value) +
+                        "; give each a name of its own in visit()");
+    }
     const auto [it, is_new] = known.try_emplace(value.state().get(), segments_.size());
     segment_of.push_back(it->second);
     if (!is_new) continue;
@@ -166,22 +172,51 @@ void FlatParameters::upload_table() {
 
 const OptimizerSegment* FlatParameters::segment_table() const { return static_cast<const OptimizerSegment*>(table_.raw()); }
 
+void FlatParameters::need_gradients(const char* op) const {
+  check(gradients.defined(), op, "these parameters have no gradient block; AdamWInBackward updates them, or build them with one",
+        {{"values", values}});
+}
+
+bool FlatParameters::has_its_part(std::size_t i) const {
+  const Tensor& gradient = leaves_[i].grad();
+  return gradient.defined() && gradient.raw() == static_cast<const char*>(gradients.raw()) + segments_[i].offset * size_of(DType::f32);
+}
+
+// set_grad() may have taken a gradient out of the block.
+void FlatParameters::bind_gradients() {
+  const NoGrad guard;
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    if (leaves_[i].defined() && !has_its_part(i)) leaves_[i].set_grad(part(gradients, segments_[i], leaves_[i].shape()));
+  }
+}
+
 void FlatParameters::zero_gradients() {
+  need_gradients("zero_gradients");
   follow_freezing();
+  bind_gradients();
   settle_gradients();
   gradients.fill_(0.0);
 }
 
 void FlatParameters::forget_gradients() {
   follow_freezing();
+  if (gradients.defined()) bind_gradients();
   for (const Tensor& leaf : leaves_) {
     if (leaf.defined()) forget_grad(leaf);
   }
 }
 
 void FlatParameters::settle_gradients() const {
-  for (const Tensor& leaf : leaves_) {
-    if (leaf.defined()) settle_grad(leaf);
+  need_gradients("settle_gradients");
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    const Tensor& leaf = leaves_[i];
+    if (!leaf.defined()) continue;
+    if (leaf.requires_grad() && !has_its_part(i)) {
+      throw AutogradError("FlatParameters: the gradient of '" + segments_[i].name +
+                          "' does not lie in the gradient block, whose step it would miss; set_grad() was called on it; call "
+                          "zero_gradients() or forget_gradients() after set_grad() and before backward()");
+    }
+    settle_grad(leaf);
   }
 }
 
@@ -192,11 +227,13 @@ void FlatParameters::refresh_shadow() {
 }
 
 double FlatParameters::gradient_norm() const {
+  need_gradients("gradient_norm");
   settle_gradients();
   return static_cast<double>(norm2(gradients).item());
 }
 
 double FlatParameters::gradient_norm(const std::function<bool(const std::string&)>& wanted) const {
+  need_gradients("gradient_norm");
   settle_gradients();
   double squares = 0.0;
   for (std::size_t i = 0; i < segments_.size();) {

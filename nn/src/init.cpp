@@ -8,7 +8,11 @@
 namespace twinlens {
 namespace {
 
-double fan_in(const Tensor& weight) { return static_cast<double>(weight.count() / weight.size(0)); }
+// 1/sqrt(fan_in); 0 for a layer without inputs, as PyTorch has it.
+double default_bound(const Tensor& weight) {
+  const std::int64_t fan_in = weight.shape().without(0).count();
+  return fan_in > 0 ? 1.0 / std::sqrt(static_cast<double>(fan_in)) : 0.0;
+}
 
 }  // namespace
 
@@ -28,19 +32,19 @@ void Initializer::constant(Parameter& p, double value) const {
 }
 
 void Initializer::linear(Linear& layer, const std::string& name) const {
-  const double bound = 1.0 / std::sqrt(fan_in(layer.weight.value));
+  const double bound = default_bound(layer.weight.value);
   uniform(layer.weight, name + ".weight", bound);
   if (layer.bias.defined()) uniform(layer.bias, name + ".bias", bound);
 }
 
 void Initializer::conv(Conv2d& layer, const std::string& name) const {
-  const double bound = 1.0 / std::sqrt(fan_in(layer.weight.value));
+  const double bound = default_bound(layer.weight.value);
   uniform(layer.weight, name + ".weight", bound);
   if (layer.bias.defined()) uniform(layer.bias, name + ".bias", bound);
 }
 
 void Initializer::patch_embed(PatchEmbed& layer, const std::string& name) const {
-  const double bound = 1.0 / std::sqrt(fan_in(layer.weight.value));
+  const double bound = default_bound(layer.weight.value);
   uniform(layer.weight, name + ".weight", bound);
   if (layer.bias.defined()) uniform(layer.bias, name + ".bias", bound);
 }

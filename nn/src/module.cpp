@@ -1,5 +1,7 @@
 #include "twinlens/nn/module.h"
 
+#include <set>
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/kernels/error.h"
@@ -22,7 +24,7 @@ StateDict state_dict(const Collector& model) {
 }
 
 void load_state_dict(const Collector& model, const StateDict& values) {
-  std::vector<std::string> missing, misshaped, unexpected;
+  std::vector<std::string> missing, absent, misshaped, unexpected;
   const StateDict own = state_dict(model);
   for (const auto& [name, tensor] : own) {
     const auto it = values.find(name);
@@ -30,15 +32,18 @@ void load_state_dict(const Collector& model, const StateDict& values) {
       missing.push_back(name);
       continue;
     }
-    if (it->second.shape() != tensor.shape()) {
+    if (!it->second.defined()) {
+      absent.push_back(name);
+    } else if (it->second.shape() != tensor.shape()) {
       misshaped.push_back(name + " (model " + to_string(tensor.shape()) + ", given " + to_string(it->second.shape()) + ")");
     }
   }
   for (const auto& [name, tensor] : values) {
     if (own.find(name) == own.end()) unexpected.push_back(name);
   }
-  if (!missing.empty() || !misshaped.empty() || !unexpected.empty()) {
+  if (!missing.empty() || !absent.empty() || !misshaped.empty() || !unexpected.empty()) {
     throw ConfigError("weights do not fit the model;" + (missing.empty() ? "" : " missing:" + few_of(missing) + ";") +
+                      (absent.empty() ? "" : " given as Tensor{}:" + few_of(absent) + ";") +
                       (misshaped.empty() ? "" : " other shapes:" + few_of(misshaped) + ";") +
                       (unexpected.empty() ? "" : " unexpected:" + few_of(unexpected) + ";") +
                       " use the model configuration that the weights were made with");
@@ -52,7 +57,10 @@ void load_state_dict(const Collector& model, const StateDict& values) {
 
 std::int64_t count_parameters(const Collector& model) {
   std::int64_t count = 0;
-  for (const NamedParameter& p : model.parameters) count += p.parameter->value.count();
+  std::set<const TensorState*> counted;
+  for (const NamedParameter& p : model.parameters) {
+    if (counted.insert(p.parameter->value.state().get()).second) count += p.parameter->value.count();
+  }
   return count;
 }
 

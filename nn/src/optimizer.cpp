@@ -41,8 +41,7 @@ void check_step(const StepBlock& step) {
 }
 
 void settle(const char* op, FlatParameters& p) {
-  check(p.gradients.defined(), op, "these parameters have no gradient block; AdamWInBackward updates them, or build them with one",
-        {{"values", p.values}});
+  p.need_gradients(op);
   p.follow_freezing();
   p.settle_gradients();
 }
@@ -170,6 +169,7 @@ void judge_step(const FlatParameters& p, const Tensor& loss, const Tensor& step,
   check(!scaling.defined() || scaling.count() * size_of(scaling.dtype()) == static_cast<std::int64_t>(sizeof(LossScale)), "judge_step",
         "needs the bytes of a LossScale", {{"scaling", scaling}});
   StepBlock* block = block_in("judge_step", p, step);
+  p.need_gradients("judge_step");
   p.settle_gradients();
   const Tensor norm = norm2(p.gradients);
   run(current_stream(p.values.device()), StepVerdict{floats(loss), floats(norm), max_norm, block, static_cast<StepRecord*>(record.raw()),

@@ -129,6 +129,9 @@ TEST_CASE("options of a step that make no sense are refused before anything is e
     options.loss_scale = scale;
     check_refused(options, "loss_scale is ");
   }
+  StepOptions of_chunks;
+  of_chunks.max_chunk = -1;
+  check_refused(of_chunks, "max_chunk is -1");
   StepOptions of_sigmoids;
   of_sigmoids.loss = LossKind::sigmoid;
   of_sigmoids.label_smoothing = 0.1;
@@ -150,6 +153,19 @@ TEST_CASE("a batch without pairs, or with lists of other lengths, is refused", "
       CHECK_THROWS_AS(evaluate_loss(model, batch, options, context, *solo_communicator()), ShapeError);
     }
   }
+}
+
+TEST_CASE("different captions that count as equal are each encoded", "[train]") {
+  Clip model(tiny(), 3);
+  const Context context;
+  PairBatch batch = batch_of(12);
+  for (std::size_t i = 0; i < batch.caption_ids.size(); ++i) batch.caption_ids[i] = static_cast<std::int64_t>(i % 3);
+  const auto loss = [&](bool once) {
+    StepOptions options;
+    options.encode_equal_once = once;
+    return evaluate_loss(model, batch, options, context, *solo_communicator());
+  };
+  CHECK(loss(true) == Approx(loss(false)).epsilon(1e-6));
 }
 
 TEST_CASE("features do not depend on the chunk, to the bit", "[train]") {

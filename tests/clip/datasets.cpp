@@ -306,6 +306,8 @@ TEST_CASE("folders: captions beside the pictures, or classes", "[data]") {
 
   std::filesystem::create_directory(folder / "empty");
   CHECK_THROWS_WITH(open_dataset(folder / "empty"), Contains("no pictures with captions"));
+  write_text(folder / "empty/00000.tar", "");
+  CHECK_THROWS_WITH(open_dataset(folder / "empty"), Contains("it has shards: give them by name, as '" + (folder / "empty/*.tar") + "'"));
   CHECK_THROWS_WITH(open_dataset(folder / "nowhere"), Contains("data does not exist"));
   CHECK_THROWS_WITH(open_dataset(""), Contains("data without a name; ''"));
   CHECK_THROWS_WITH(open_dataset((folder / "a.tar") + "::"), Contains("data without a name") && Contains("a.tar::"));

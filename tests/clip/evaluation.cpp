@@ -19,6 +19,7 @@
 #include "twinlens/clip/pretrained.h"
 #include "twinlens/clip/seen_words.h"
 #include "twinlens/clip/tokenizer_files.h"
+#include "twinlens/clip/zero_shot.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
 
@@ -119,26 +120,40 @@ TEST_CASE("features that are no numbers win nothing, and are an error where they
   CHECK_THROWS_AS(embed_dataset(model, *toy.tokenizer, *open_dataset(toy.folder / "data"), stopped), Stopped);
 }
 
+TEST_CASE("a class is the mean direction of its sentences, whatever the options say; a template needs a place for the name", "[eval]") {
+  const ToyModel toy(1);
+  const Strings classes{"cat", "dog"}, templates{"a photo of a {}.", "itap of the large {}."};
+  EmbedOptions bare;
+  bare.normalize = false;
+  const auto of = [&](const EmbedOptions& options) {
+    return zero_shot_classifier(*toy.model, *toy.tokenizer, classes, templates, options).to_vector();
+  };
+  CHECK(of(bare) == of({}));
+  CHECK_THROWS_WITH(zero_shot_classifier(*toy.model, *toy.tokenizer, classes, {"a photo"}),
+                    Catch::Contains("template 'a photo' has no {}"));
+}
+
 TEST_CASE("of a dataset, the chosen samples alone: their rows are those of the whole", "[eval]") {
   const ToyModel toy(4);
-  // A picture that comes again right behind itself is one with two captions; behind one that is left out it is another, as in the whole.
+  // A file that comes again is one picture with several captions.
   write_text(toy.folder / "broken.png", "no picture");
   write_text(toy.folder / "t.csv",
              "filepath,title\ndata/00.png,a\ndata/00.png,b\ndata/01.png,c\ndata/00.png,d\nbroken.png,e\ndata/02.png,f\n");
   const auto data = open_dataset(toy.folder / "t.csv");
   const EmbeddedDataset all = embed_dataset(*toy.model, *toy.tokenizer, *data, {}),
                         some = embed_dataset(*toy.model, *toy.tokenizer, *data, {0, 1, 3, 5}, {});
-  CHECK(all.samples == std::vector<std::int64_t>{0, 2, 3, 5});
+  CHECK(all.samples == std::vector<std::int64_t>{0, 2, 5});
   CHECK(all.skipped.size() == 1);
-  CHECK(some.samples == std::vector<std::int64_t>{0, 3, 5});
+  CHECK(some.samples == std::vector<std::int64_t>{0, 5});
   CHECK(some.skipped.empty());
   CHECK(some.captions == Strings{"a", "b", "d", "f"});
-  CHECK(some.texts_of == std::vector<std::vector<std::int64_t>>{{0, 1}, {2}, {3}});
+  CHECK(some.texts_of == std::vector<std::vector<std::int64_t>>{{0, 1, 2}, {3}});
   const auto rows = [](const Tensor& x, const std::vector<std::int64_t>& of) {
     return index_select(x, 0, from_vector(of, {static_cast<std::int64_t>(of.size())})).to_vector();
   };
-  CHECK(some.images.to_vector() == rows(all.images, {0, 2, 3}));
-  CHECK(some.texts.to_vector() == rows(all.texts, {0, 1, 3, 4}));
+  CHECK(some.images.to_vector() == rows(all.images, {0, 2}));
+  CHECK(all.captions == Strings{"a", "b", "d", "c", "f"});
+  CHECK(some.texts.to_vector() == rows(all.texts, {0, 1, 2, 4}));
 }
 
 TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {

@@ -92,18 +92,24 @@ TEST_CASE("files that are no tables as they are: what they are, and what makes t
 
 TEST_CASE("columns that are nearly those that are looked for are named", "[data]") {
   const Tables tables;
-  CHECK_THROWS_WITH(
-      tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n"),
-      Contains("no column 'filepath'") && Contains("has the columns id, FilePath, ' title'; did you mean --csv-img-key 'FilePath'?"));
   DatasetOptions options;
+  options.csv_img_key = "filePath";
+  CHECK_THROWS_WITH(
+      tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options),
+      Contains("no column 'filePath'") && Contains("has the columns id, FilePath, ' title'; did you mean --csv-img-key 'FilePath'?"));
   options.csv_img_key = "FilePath";
-  CHECK_THROWS_WITH(tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options),
-                    Contains("did you mean --csv-caption-key ' title'?"));
   options.csv_caption_key = "titel";
   CHECK_THROWS_WITH(tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options),
                     Contains("did you mean --csv-caption-key ' title'?"));
   options.csv_caption_key = " title";
   CHECK(captions_of(*tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options)) == Words{"a cat"});
+}
+
+TEST_CASE("columns are found by their usual names, in any case and with blanks around; as they are written goes first", "[data]") {
+  const Tables tables;
+  for (const char* header : {"id,FilePath, title", "id,file_name,text", "id,Image_Path,Caption", "id,FILENAME,TEXT"})
+    CHECK(captions_of(*tables.open("a.csv", std::string(header) + "\n1,a.png,a cat\n")) == Words{"a cat"});
+  CHECK(captions_of(*tables.open("a.csv", "Title,filepath,title\na dog,a.png,a cat\n")) == Words{"a cat"});
 }
 
 TEST_CASE("a pipe in place of a picture or a caption is a bad sample", "[data]") {

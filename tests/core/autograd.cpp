@@ -137,10 +137,15 @@ TEST_CASE("NoGrad records nothing and in-place writes on leaves are refused") {
 }
 
 TEST_CASE("an upstream gradient of another type is converted") {
-  for (const DType type : {DType::f32, DType::bf16, DType::i64}) {
+  for (const DType type : {DType::f32, DType::bf16}) {
     const Tensor x = leaf({1, 2}, 0.0);
     backward(cross_entropy(x, from_vector(std::vector<std::int64_t>{0}, {1})), full({}, 1.0, type));
     CHECK(x.grad().to_vector() == std::vector<float>{-0.5F, 0.5F});
+  }
+  for (const DType type : {DType::i64, DType::boolean}) {
+    const Tensor x = leaf({2}, 1.0);
+    CHECK_THROWS_AS(backward(square(x), full({2}, 1.0, type)), DTypeError);
+    CHECK_FALSE(x.grad().defined());
   }
 }
 
@@ -178,6 +183,62 @@ TEST_CASE("a gradient that backward could not add to is refused") {
   CHECK_THROWS_AS(x.set_grad(zeros({2, 2}).transpose(0, 1)), ShapeError);
   CHECK_THROWS_AS(x.set_grad(zeros({2, 2}, DType::i64)), DTypeError);
   CHECK_THROWS_AS(x.set_grad(zeros({2, 2}, DType::f16)), DTypeError);  // on the CPU
+  CHECK_THROWS_AS(x.set_grad(zeros({2, 2}, DType::bf16)), DTypeError);
+  Tensor half = zeros({2, 2}, DType::bf16);
+  CHECK_NOTHROW(half.set_requires_grad(true).set_grad(zeros({2, 2}, DType::bf16)));
+}
+
+TEST_CASE("what an op made keeps no gradient and calls no hook, and says so") {
+  const Tensor y = square(leaf({2}, 1.0));
+  CHECK_THROWS_WITH(y.set_grad(zeros({2})), Catch::StartsWith("set_grad: only leaves keep gradients"));
+  CHECK_THROWS_WITH(on_grad_ready(y, [](const Tensor&) {}), Catch::StartsWith("on_grad_ready: only leaves keep gradients"));
+  CHECK_NOTHROW(y.set_grad(Tensor{}));
+  CHECK_NOTHROW(on_grad_ready(y, {}));
+}
+
+TEST_CASE("a forgotten gradient counts as zero, whoever made it") {
+  const Tensor own = leaf({2}, 1.0), bound = leaf({2}, 1.0);
+  bound.set_grad(zeros({2}));
+  for (const Tensor& x : {own, bound}) {
+    forget_grad(x);  // there may be none
+    backward(sum(x));
+    forget_grad(x);
+    backward(add(sum(x), sum(x)));
+    CHECK(x.grad().to_vector() == std::vector<float>(2, 2.0F));
+    forget_grad(x);
+    settle_grad(x);
+  }
+  CHECK_FALSE(own.grad().defined());
+  CHECK(bound.grad().to_vector() == std::vector<float>(2, 0.0F));
+}
+
+// A node of one input, whose backward does as the test says.
+struct CustomNode final : Node {
+  std::function<void(const Tensor&, Gradients&)> run;
+  const char* name() const override { return "custom"; }
+  void backward(const Tensor& dy, Gradients& grads) override { run(dy, grads); }
+  void release() override {}
+};
+
+TEST_CASE("a node that names an input it does not have is refused") {
+  const auto refuses = [](const std::string& text, const std::function<void(const Tensor&, Gradients&)>& run) {
+    const Tensor x = leaf({2}, 1.0);
+    auto node = std::make_shared<CustomNode>();
+    node->run = run;
+    const Tensor y = record(full({2}, 1.0), node, {&x});
+    CHECK_THROWS_AS(backward(y, full({2}, 1.0)), AutogradError);
+    auto again = std::make_shared<CustomNode>();
+    again->run = run;
+    CHECK_THROWS_WITH(backward(record(full({2}, 1.0), again, {&x}), full({2}, 1.0)), Catch::StartsWith("custom: backward " + text));
+  };
+  for (const int i : {1, -1}) {
+    const std::string text = "names input " + std::to_string(i) + ", and inputs recorded are 1; ";
+    refuses(text, [i](const Tensor& dy, Gradients& grads) { grads.add(i, dy); });
+    refuses(text, [i](const Tensor&, Gradients& grads) { grads.wants(i); });
+    refuses(text, [i](const Tensor&, Gradients& grads) { grads.accumulator(i); });
+    refuses(text, [i](const Tensor&, Gradients& grads) { grads.done(i); });
+  }
+  refuses("says that input 0 is done", [](const Tensor&, Gradients& grads) { grads.done(0); });
 }
 
 TEST_CASE("a hook may remove itself, or put another in its place") {

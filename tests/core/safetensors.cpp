@@ -216,6 +216,7 @@ TEST_CASE("safetensors: tensors that share memory, and impossible names") {
   CHECK_THROWS_AS(write_safetensors(path, {{"a", block.slice(0, 0, 5)}, {"b", block.slice(0, 4, 8)}}), FileError);
   CHECK_THROWS_AS(write_safetensors(path, {{"__metadata__", block}}), FileError);
   CHECK_THROWS_AS(write_safetensors(path, {{"\xff", block}}), FileError);
+  CHECK_THROWS_WITH(write_safetensors(path, {{"a", block}, {"none", Tensor{}}}), Catch::StartsWith("tensor 'none' is absent; '" + path));
   CHECK(folder.names().empty());
   CHECK_NOTHROW(write_safetensors(path, {{"a", block.slice(0, 0, 4)}, {"b", block.slice(0, 4, 8)}}));
 }

@@ -135,6 +135,12 @@ TEST_CASE("every set rounds to bf16 alike: to the nearest, halves to even, infin
 TEST_CASE("errors name the shapes") {
   const Tensor x = zeros({2, 3});
   CHECK_THROWS_WITH(x.reshape({4, 2}), Catch::Contains("[4,2]") && Catch::Contains("[2,3] f32 cpu"));
+  CHECK_THROWS_WITH(x.reshape({4, -1}), Catch::Contains("[4,-1]"));
+  CHECK_THROWS_WITH(zeros({1, 2, 3, 4, 5, 6, 7, 8, 9}),
+                    Catch::Contains("9 dimensions were given; shape [1,2,3,4,5,6,7,8,9]; a tensor has at most 6"));
+  CHECK_THROWS_WITH(zeros({1, 1, 1, 1, 1, 2}).expand({3, 1, 1, 1, 1, 1, 2}), Catch::Contains("7 dimensions"));
+  Shape full_of = {1, 2, 3, 4, 5, 6};
+  CHECK_THROWS_WITH(full_of.push_back(7), Catch::Contains("of size 7") && Catch::Contains("[1,2,3,4,5,6]"));
   CHECK_THROWS_AS(x.slice(1, 2, 5), ShapeError);
   CHECK_THROWS_AS(x.data<std::int64_t>(), DTypeError);
   CHECK_THROWS_AS(Tensor{}.shape(), Error);

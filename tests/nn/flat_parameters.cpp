@@ -110,6 +110,53 @@ TEST_CASE("forgotten gradients are written over, added to from then on, and zero
   CHECK(flat.gradient_norm() == Approx(std::sqrt(static_cast<double>(flat.gradients.count()))));
 }
 
+// As PyTorch's p.grad = None.
+TEST_CASE("a gradient that set_grad took out of the block comes back when gradients are cleared, and is missed before") {
+  StepBlock block;
+  block.learning_rate = 1.0F;
+  for (const bool forget : {false, true}) {
+    for (const bool other : {false, true}) {  // instead of none
+      Small model;
+      FlatParameters flat(collect(model), false);
+      const Tensor& wide = model.wide.value;
+      wide.set_grad(other ? full({5, 13}, 100.0) : Tensor{});
+      backward(sum(wide));
+      const auto is_missed = Catch::StartsWith("FlatParameters: the gradient of 'wide' does not lie in the gradient block");
+      CHECK_THROWS_WITH(adamw_step(flat, block, {}), is_missed);
+      CHECK_THROWS_WITH(sgd_step(flat, block, {}), is_missed);
+      CHECK_THROWS_WITH(flat.gradient_norm(), is_missed);
+      CHECK_THROWS_AS(flat.settle_gradients(), AutogradError);
+      if (forget) flat.forget_gradients();
+      if (!forget) flat.zero_gradients();
+      backward(sum(wide));
+      CHECK(wide.grad().raw() == flat.gradients.slice(0, flat.segments()[4].offset, flat.gradients.count()).raw());
+      CHECK(flat.gradient_norm() == Approx(std::sqrt(65.0)));
+      const std::vector<float> before = wide.to_vector();
+      sgd_step(flat, block, {0.0, 0.0, false});
+      CHECK(wide.to_vector()[64] == before[64] - 1.0F);
+      // One that is frozen has no gradient to miss.
+      freeze(collect(model), [](const std::string& name) { return name == "wide"; });
+      wide.set_grad({});
+      CHECK_NOTHROW(flat.gradient_norm());
+      CHECK_NOTHROW(sgd_step(flat, block, {0.0, 0.0, false}));
+    }
+  }
+}
+
+TEST_CASE("without a gradient block there is none to clear or to measure") {
+  Small model;
+  FlatParameters flat(collect(model), false, false);
+  const auto refuses = [](const std::string& op) { return Catch::StartsWith(op + ": these parameters have no gradient block"); };
+  CHECK_THROWS_WITH(flat.zero_gradients(), refuses("zero_gradients"));
+  CHECK_THROWS_WITH(flat.settle_gradients(), refuses("settle_gradients"));
+  CHECK_THROWS_WITH(flat.gradient_norm(), refuses("gradient_norm"));
+  CHECK_THROWS_WITH(flat.gradient_norm([](const std::string&) { return true; }), refuses("gradient_norm"));
+  backward(sum(model.wide.value));
+  CHECK(model.wide.value.grad().defined());
+  flat.forget_gradients();
+  CHECK_FALSE(model.wide.value.grad().defined());
+}
+
 TEST_CASE("a gradient that is not finite shows in the norm") {
   Small model;
   FlatParameters flat(collect(model), false);
@@ -195,6 +242,7 @@ TEST_CASE("one tensor under two names stays one; tensors that merely share eleme
     model.out.weight = model.in.weight;
     FlatParameters flat(collect(model), with_shadow);
     REQUIRE(flat.segments().size() == 3);
+    CHECK(count_parameters(collect(model)) == 16 + 4 + 4);
     CHECK(flat.segments()[2].name == "out.bias");
     CHECK(model.out.weight.value.raw() == model.in.weight.value.raw());
     CHECK(model.out.weight.operand(Compute::bf16).raw() == model.in.weight.operand(Compute::bf16).raw());
@@ -282,6 +330,16 @@ TEST_CASE("weights that are loaded reach the shadow") {
   }
 }
 
+TEST_CASE("an absent tensor among weights is named, and nothing is loaded") {
+  Small model;
+  StateDict values;
+  for (const auto& [name, tensor] : state_dict(collect(model))) values[name] = full(tensor.shape(), 9.0);
+  values["wide"] = Tensor{};
+  CHECK_THROWS_AS(load_state_dict(collect(model), values), ConfigError);
+  CHECK_THROWS_WITH(load_state_dict(collect(model), values), Catch::Contains("given as Tensor{}: wide;"));
+  CHECK(model.fc.weight.value.to_vector()[0] == 0.25F);
+}
+
 TEST_CASE("a state dict has no two tensors of one name") {
   struct Twice {
     Linear a{2, 2}, b{2, 2};
@@ -292,6 +350,7 @@ TEST_CASE("a state dict has no two tensors of one name") {
   } twice;
   CHECK_THROWS_WITH(state_dict(collect(twice)), Catch::Contains("'fc.weight'"));
   CHECK_THROWS_AS(load_state_dict(collect(twice), {}), ConfigError);
+  CHECK_THROWS_WITH(FlatParameters(collect(twice), false), Catch::Contains("two tensors are called 'fc.weight'"));
   twice.b = twice.a;  // the same tensors
   CHECK(state_dict(collect(twice)).size() == 2);
 }

@@ -10,6 +10,7 @@
 #include "twinlens/core/ops.h"
 #include "twinlens/core/random.h"
 #include "twinlens/kernels/error.h"
+#include "twinlens/nn/init.h"
 #include "twinlens/nn/module.h"
 #include "twinlens/nn/transformer.h"
 
@@ -60,6 +61,16 @@ TEST_CASE("Linear") {
     Linear module(w.size(1), w.size(0), layers().has(std::string(name) + ".param.bias"));
     check_module(name, module, [&](const Tensor& x) { return module(x, {}); });
   }
+}
+
+// torch.nn.Linear(0, n) has biases of 0, Linear(n, 0) nothing to fill.
+TEST_CASE("a Linear without inputs or outputs is initialised") {
+  Linear no_inputs(0, 3), no_outputs(3, 0);
+  no_inputs.bias.value.detach().fill_(5.0);
+  const Initializer init{1};
+  init.linear(no_inputs, "a");
+  CHECK(no_inputs.bias.value.to_vector() == std::vector<float>(3, 0.0F));
+  CHECK_NOTHROW(init.linear(no_outputs, "b"));
 }
 
 TEST_CASE("LayerNorm") {

@@ -389,8 +389,8 @@ TEST_CASE("eval --task zeroshot on shards as clip_benchmark has them: labels tha
     write_tar(folder / "1.tar", wrong);
     const Outcome o = run(eval(folder / "1.tar", "zeroshot", numbers));
     CHECK(o.status == 1);
-    CHECK_THAT(o.err,
-               Contains("is not among the classes; ") && Contains("classnames.txt; add it, or let every label count the file's lines"));
+    CHECK_THAT(o.err, Contains(std::string("label '") + (*label == '4' ? label : "1") + "' is not among the classes; ") &&
+                          Contains("classnames.txt; add it, or let every label count the file's lines"));
   }
 }
 

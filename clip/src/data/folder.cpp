@@ -23,9 +23,13 @@ class FolderDataset final : public IndexedDataset {
   FolderDataset(const std::string& root, const DatasetOptions& options) : root_(fs::path(root).lexically_normal()) {
     if (!root_.has_filename() && root_.has_parent_path()) root_ = root_.parent_path();  // (a slash at the end)
     std::vector<fs::path> pictures;
+    std::string tar;
     FolderWalk walk(root_.string());
     for (WalkedFile file; walk.next(file);) {
-      if (is_tar(file.path) && !file.is_folder) continue;
+      if (is_tar(file.path) && !file.is_folder) {
+        if (tar.empty()) tar = file.path;
+        continue;
+      }
       if (!file.problem.empty()) {
         skip({fs::path(file.path).lexically_relative(root_).string(), file.problem, file.by_rule});
       } else if (ends_like(file.path, {".txt"})) {
@@ -38,7 +42,8 @@ class FolderDataset final : public IndexedDataset {
     for (const fs::path& picture : pictures) add(picture, options);
     if (size() == 0) {
       throw FileError("no pictures with captions; " + root + " has " + std::to_string(pictures.size()) + " pictures" + first_skipped() +
-                      "; put NAME.txt beside NAME.png, or pictures into one folder per class");
+                      (tar.empty() ? "; put NAME.txt beside NAME.png, or pictures into one folder per class"
+                                   : "; it has shards: give them by name, as '" + (fs::path(tar).parent_path() / "*.tar").string() + "'"));
     }
   }
 

@@ -46,20 +46,22 @@ std::string plain_name(const std::string& name) {
 
 std::size_t column(const TableRow& header, const std::string& wanted, std::initializer_list<const char*> aliases, const char* what,
                    const char* flag, const std::string& path) {
-  const auto find = [&](const std::string& name) { return std::find(header.begin(), header.end(), name); };
   if (!wanted.empty()) {
-    if (const auto it = find(wanted); it != header.end()) return static_cast<std::size_t>(it - header.begin());
+    if (const auto it = std::find(header.begin(), header.end(), wanted); it != header.end())
+      return static_cast<std::size_t>(it - header.begin());
   } else {
-    for (const char* alias : aliases) {
-      if (const auto it = find(alias); it != header.end()) return static_cast<std::size_t>(it - header.begin());
+    for (const bool exact : {true, false}) {
+      for (const char* alias : aliases) {
+        const auto it =
+            std::find_if(header.begin(), header.end(), [&](const std::string& name) { return (exact ? name : plain_name(name)) == alias; });
+        if (it != header.end()) return static_cast<std::size_t>(it - header.begin());
+      }
     }
   }
   std::string found, near;
   for (const std::string& name : header) {
     found += (found.empty() ? "" : ", ") + (trimmed(name) == name ? name : "'" + name + "'");
-    const bool is_meant = !wanted.empty() ? plain_name(name) == plain_name(wanted)
-                                          : std::find(aliases.begin(), aliases.end(), plain_name(name)) != aliases.end();
-    if (is_meant && near.empty()) near = name;
+    if (near.empty() && !wanted.empty() && plain_name(name) == plain_name(wanted)) near = name;
   }
   if (near.empty() && !wanted.empty()) near = nearest_name(wanted, header);
   throw ConfigError("no column '" + (wanted.empty() ? std::string(*aliases.begin()) : wanted) + "' for the " + what + "; " + path +
@@ -91,8 +93,8 @@ class TableDataset final : public Dataset {
       rows.next(header_, separator_, problem);
     } while (problem.empty() && header_.size() == 1 && trimmed(header_[0]).empty() && rows.position() < file_.size());
     if (!problem.empty()) throw FileError("the header cannot be read: " + problem + "; " + path);
-    image_ = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename"}, "image paths",
-                    "--csv-img-key", path);
+    image_ = column(header_, options.csv_img_key, {"filepath", "image", "image_path", "path", "file", "filename", "file_name"},
+                    "image paths", "--csv-img-key", path);
     caption_ = column(header_, options.csv_caption_key, {"title", "caption", "text", "description"}, "captions", "--csv-caption-key", path);
     note(name_ + std::to_string(file_.size()));
     TableRow row;
@@ -121,7 +123,8 @@ class TableDataset final : public Dataset {
 
   std::int64_t size() const override { return static_cast<std::int64_t>(places_.size()); }
   std::string key(std::int64_t i) const override { return label(at(i).line); }
-  std::string image_bytes(std::int64_t i) const override { return read_file((folder_ / row(i)[image_]).string()); }
+  std::string image_bytes(std::int64_t i) const override { return read_file(picture_place(i)); }
+  std::string picture_place(std::int64_t i) const override { return (folder_ / row(i)[image_]).string(); }
   std::string caption(std::int64_t i) const override { return trimmed(row(i)[caption_]); }
   std::int64_t caption_id(std::int64_t i) const override { return at(i).caption_id; }
   std::string field(std::int64_t i, const std::string& name) const override {

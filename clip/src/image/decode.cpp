@@ -48,6 +48,7 @@ Image decode_as_stored(std::string_view bytes, std::string_view source, const De
     throw FileError("WebP cannot be read by this build; " + std::string(source) + "; install libwebp and build again, or convert the file");
 #endif
   }
+  if (is_pnm(bytes)) return decode_pnm(bytes, source, options);
   return decode_stb(bytes, source, options);
 }
 
@@ -70,7 +71,7 @@ std::string image_formats() {
 #if defined(TWINLENS_WITH_WEBP)
   out += ", WebP (libwebp)";
 #endif
-  return out + ", PNG, BMP, GIF, PNM, TGA, PSD (stb_image)";
+  return out + ", PNG, BMP, GIF, TGA, PSD (stb_image), PNM";
 }
 
 }  // namespace twinlens

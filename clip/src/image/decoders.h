@@ -16,6 +16,9 @@ std::vector<std::uint8_t> on_white(const std::uint8_t* pixels, std::int64_t coun
 
 Image decode_jpeg(std::string_view bytes, std::string_view source, const DecodeOptions& options);
 Image decode_webp(std::string_view bytes, std::string_view source, const DecodeOptions& options);
+// Whether it is of the family of PBM, PGM and PPM, in bytes or plain text.
+bool is_pnm(std::string_view bytes);
+Image decode_pnm(std::string_view bytes, std::string_view source, const DecodeOptions& options);
 Image decode_stb(std::string_view bytes, std::string_view source, const DecodeOptions& options);
 
 }  // namespace twinlens

@@ -86,20 +86,21 @@ Tensor copy_to(const Tensor& x, DType dtype, Device device) {
 }  // namespace
 
 Tensor Tensor::reshape(Shape wanted) const {
+  const Shape asked = wanted;
   int open = -1;
   for (int d = 0; d < wanted.rank(); ++d) {
     if (wanted[d] == -1 && open < 0) {
       open = d;
     } else {
-      check(wanted[d] >= 0, "reshape", "sizes are 0 or more, and one at most is -1; " + to_string(wanted), {{"x", *this}});
+      check(wanted[d] >= 0, "reshape", "sizes are 0 or more, and one at most is -1; " + to_string(asked), {{"x", *this}});
     }
   }
   if (open >= 0) {
     const std::int64_t known = wanted.without(open).count();
-    check(known > 0, "reshape", "beside a size of 0, -1 can be anything; " + to_string(wanted), {{"x", *this}});
+    check(known > 0, "reshape", "beside a size of 0, -1 can be anything; " + to_string(asked), {{"x", *this}});
     wanted[open] = count() / known;
   }
-  check(wanted.count() == count(), "reshape", "cannot make " + to_string(wanted) + " of so many elements", {{"x", *this}});
+  check(wanted.count() == count(), "reshape", "cannot make " + to_string(asked) + " of so many elements", {{"x", *this}});
   const Tensor source = dense(*this);
   Tensor y(make_view(source, wanted, dense_strides(wanted), 0));
   return finish<ReshapeNode>(std::move(y), *this, [&](ReshapeNode& node) { node.shape = shape(); });

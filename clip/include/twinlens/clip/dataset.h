@@ -36,6 +36,8 @@ class Dataset {
   virtual std::string key(std::int64_t i) const = 0;
   // Encoded bytes of the picture. Throws FileError naming the key.
   virtual std::string image_bytes(std::int64_t i) const = 0;
+  // Where the picture lies, if several samples may name the same one: rows of a table with the same path. Empty elsewhere.
+  virtual std::string picture_place(std::int64_t /*i*/) const { return {}; }
   // The caption (the first, when there are several).
   virtual std::string caption(std::int64_t i) const = 0;
   // Equal captions have equal ids, different ones different ids (63 bits of a hash: two of 10 million share one by chance with probability

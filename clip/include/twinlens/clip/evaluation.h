@@ -21,7 +21,8 @@ struct EmbeddedDataset {
   std::vector<SkippedSample> skipped;
 };
 
-// Samples that follow each other with the very same picture are one picture with several captions.
+// Samples whose picture is the same file (Dataset::picture_place), and those that follow each other with the very same bytes, are one
+// picture with several captions.
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options);
 // Only these samples, in ascending order; no other picture or caption is read.
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const std::vector<std::int64_t>& samples,

@@ -1,9 +1,10 @@
 #pragma once
 // Pictures: decoding, Pillow-exact resizing, and the evaluation transform. A picture is RGB in 8 bits, rows from the top, dense.
 //
-// Decoding has one meaning for every format: palette and gray become RGB, 16-bit channels keep their high byte, CMYK is converted, and
-// whatever has transparency is composited on white, (c * a + 255 * (255 - a) + 127) / 255 in integers. EXIF orientation is
-// applied only when asked for: CLIP models were trained without it. Animations give their first frame.
+// Decoding has one meaning for every format: palette and gray become RGB (black for colours that a palette of PNG or BMP lacks), 16-bit
+// channels keep their high byte, other ranges than 0..255 are scaled to it, CMYK is converted, and whatever has transparency is composited
+// on white, (c * a + 255 * (255 - a) + 127) / 255 in integers. EXIF orientation is applied only when asked for: CLIP models were trained
+// without it. Animations give their first frame.
 //
 // All functions are pure and may be called from any thread. Errors about a file are FileError and name `source`.
 
@@ -37,8 +38,8 @@ struct DecodeOptions {
   std::function<double(std::int64_t width, std::int64_t height)> least_scale = {};
 };
 
-// JPEG, PNG, WebP (when built with libwebp), BMP, GIF, PNM, TGA, PSD. `bytes` is a whole file. Throws FileError when the format is
-// unknown, the data is damaged or cut off, or the picture is too large.
+// JPEG, PNG, WebP (when built with libwebp), BMP, GIF, PGM and PPM in bytes (P5, P6), TGA, PSD. `bytes` is a whole file. Throws FileError
+// when the format is unknown, the data is damaged or cut off, or the picture is too large.
 Image decode_image(std::string_view bytes, std::string_view source, const DecodeOptions& options = {});
 // The same for a file. Throws FileError when it cannot be read.
 Image read_image(const std::string& path, const DecodeOptions& options = {});

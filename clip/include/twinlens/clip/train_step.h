@@ -17,7 +17,7 @@ namespace twinlens {
 struct PairBatch {
   Tensor pixels;                                    // (B, S, S, 3) u8
   std::vector<std::vector<std::int32_t>> captions;  // B token lists, [start, ..., end]
-  std::vector<std::int64_t> caption_ids;            // B; equal for equal captions
+  std::vector<std::int64_t> caption_ids;            // B; equal for captions that count as equal, as equal ones do
   std::vector<std::int64_t> samples{};              // B global sample ids, of which random numbers are functions; none: the rows' numbers
 };
 

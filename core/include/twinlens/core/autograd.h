@@ -72,7 +72,7 @@ class Gradients {
   // Whether somebody wants the gradient of input i; when not, the node need not compute it.
   bool wants(int i) const;
   // Adds g to the gradient of input i. The shape must be that of the input. Takes g over: the caller must not write to it again.
-  // Ignored when nobody wants it.
+  // Ignored when nobody wants it. An input that the node was not recorded with is an AutogradError, here as in the others.
   void add(int i, Tensor g);
   // For input i a leaf with a gradient block already in place (flat parameters): that block (f32, dense). The node may add its share to
   // it itself instead of calling add, and must then call done(i). Absent otherwise. A node that can as well write as add passes
@@ -114,12 +114,12 @@ Tensor record(Tensor y, std::shared_ptr<Node> node, const std::vector<Tensor>& i
 
 // Adds d loss / d leaf to the gradient of every leaf that `loss` (one element) depends on.
 void backward(const Tensor& loss);
-// The same from an upstream gradient of any shape: adds the vector-Jacobian product.
+// The same from an upstream gradient of any shape, floating: adds the vector-Jacobian product.
 void backward(const Tensor& y, const Tensor& dy);
 
 // The gradient block of this leaf (set_grad) counts as zero from now on without being cleared: what comes first in backward is written over
 // it, which saves a pass over memory each for clearing and for reading. settle_grad() clears it if nothing has come. In between, only
-// backward may touch the block.
+// backward may touch the block. A gradient that backward made itself is dropped instead, and stays absent until the next one comes.
 void forget_grad(const Tensor& leaf);
 void settle_grad(const Tensor& leaf);
 

@@ -4,9 +4,9 @@
 //
 // Built once after the model is on its device and initialised; the model must not be moved or copied afterwards (views stay valid, the
 // Parameter structs may not be reallocated). A tensor that stands under several names stays one, with one segment, of its first name; two
-// tensors that merely share elements are refused. Each parameter has a version of its own: a hook (on_grad_ready) may write to one while
-// backward still reads others. Who writes to a whole block says so with mark_written(). A model belongs to the one built last: what an
-// earlier one holds is nobody's weights any more.
+// tensors that merely share elements, or a name, are refused. Each parameter has a version of its own: a hook (on_grad_ready) may write to
+// one while backward still reads others. Who writes to a whole block says so with mark_written(). A model belongs to the one built last:
+// what an earlier one holds is nobody's weights any more.
 
 #include <functional>
 #include <string>
@@ -46,6 +46,8 @@ class FlatParameters {
   Tensor moment2;    // (n) f32; second moment
   Tensor shadow;     // (n) bf16 or absent
 
+  // Clears the block, and binds it again where set_grad() has taken a parameter's gradient out of it. Whoever looks at the block after a
+  // set_grad() without that gets an AutogradError that names the parameter.
   void zero_gradients();
   // The same without a pass over memory: what the next backward brings is written over what stands there (forget_grad). `gradients` is
   // whole again when a member below, a step of an optimizer, or settle_gradients() itself has cleared what nothing was written to.
@@ -54,6 +56,8 @@ class FlatParameters {
   // Takes note of parameters that want gradients now and did not, or the other way round. Those above but settle_gradients() do, and the
   // optimizers.
   void follow_freezing();
+  // Throws, in the name of `op`, when there is no gradient block.
+  void need_gradients(const char* op) const;
   // Values (and the shadow) were written by a kernel, of all parameters or of those of segment i: a tape recorded before must not run.
   void mark_written() const;
   void mark_written(std::size_t i) const;
@@ -75,6 +79,8 @@ class FlatParameters {
  private:
   std::vector<std::size_t> lay_out(const Collector& model);
   void upload_table();
+  bool has_its_part(std::size_t i) const;  // of the gradient block, as its gradient
+  void bind_gradients();
   std::vector<Segment> segments_;
   std::vector<Tensor> parts_, shadows_;  // the parameters by segment
   std::vector<Tensor> leaves_;

@@ -15,7 +15,7 @@ struct Initializer {
   void uniform(Parameter& p, const std::string& name, double bound) const;  // [-bound, bound)
   void constant(Parameter& p, double value) const;
 
-  // PyTorch's defaults: weight and bias uniform in +-1/sqrt(fan_in) (kaiming_uniform with a = sqrt 5).
+  // PyTorch's defaults: weight and bias uniform in +-1/sqrt(fan_in) (kaiming_uniform with a = sqrt 5); 0 without inputs.
   void linear(Linear& layer, const std::string& name) const;
   void conv(Conv2d& layer, const std::string& name) const;
   void patch_embed(PatchEmbed& layer, const std::string& name) const;

@@ -43,10 +43,11 @@ using StateDict = std::map<std::string, Tensor>;
 // Parameters, then buffers; tensors share storage with the model. Throws ConfigError when visit() gave two tensors one name.
 StateDict state_dict(const Collector& model);
 
-// Copies values in, rounded ones into the shadows too. Throws ConfigError naming every missing, unexpected and mis-shaped tensor (both
-// shapes); then nothing was changed.
+// Copies values in, rounded ones into the shadows too. Throws ConfigError naming every missing, absent, unexpected and mis-shaped
+// tensor (both shapes); then nothing was changed.
 void load_state_dict(const Collector& model, const StateDict& values);
 
+// Elements; a tensor that stands under several names counts once.
 std::int64_t count_parameters(const Collector& model);
 
 // Parameters whose name satisfies `is_frozen` no longer want gradients; the others do.

@@ -55,7 +55,8 @@ void sgd_step(FlatParameters& parameters, const Tensor& step, const SgdOptions& 
 void judge_step(const FlatParameters& parameters, const Tensor& loss, const Tensor& step, const Tensor& record, double max_norm,
                 const Tensor& scaling = {});
 
-// min(1, max_norm / (norm + 1e-6)), torch.nn.utils.clip_grad_norm_'s factor; 1 when max_norm is 0 (off).
+// min(1, max_norm / (norm + 1e-6)), torch.nn.utils.clip_grad_norm_'s factor; 1 when max_norm is 0 (off). A norm that is NaN gives 1, where
+// clip_grad_norm_ gives NaN and with it every gradient: whoever wants no such step sets StepBlock::skip by the norm.
 float clip_factor(double norm, double max_norm);
 
 // Exponential moving average of the parameter values: average += (1 - decay) * (value - average). What stands still stays, to the bit.

@@ -1,0 +1,117 @@
+// `train --resume`: which run goes on, with which model, and what is refused.
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tests/program/program.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/toy_data.h"
+
+#include "twinlens/core/file.h"
+
+namespace twinlens::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Catch::Contains;
+using Words = std::vector<std::string>;
+
+class Runs {
+ public:
+  Runs() { write_text(folder_ / "vit.json", toy_vit_json()); }
+  // With --name `name`, unless that is empty, and without --model.
+  Words train(const std::string& name, const Words& more) const {
+    Words all{"train", "--train-data", trained_model().data, "--logs", folder_ / "logs", "--batch-size", "8", "--lr", "1e-3"};
+    if (!name.empty()) all.insert(all.end(), {"--name", name});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+  std::string model() const { return folder_ / "vit.json"; }
+  fs::path of(const std::string& name) const { return fs::path(folder_ / "logs") / name; }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+void check_refused(const Words& arguments, const Words& message_has) {
+  const Outcome o = run(arguments);
+  INFO(o.err);
+  CHECK(o.status == 1);
+  for (const std::string& part : message_has) CHECK_THAT(o.err, Contains(part));
+}
+
+TEST_CASE("a path given to --resume does not go on in the folder of another run", "[train]") {
+  const Runs runs;
+  for (const char* name : {"first", "other"}) REQUIRE(run(runs.train(name, {"--model", runs.model(), "--epochs", "1"})).status == 0);
+  const std::string metrics = read_file((runs.of("other") / "metrics.jsonl").string());
+  const std::string checkpoint = (runs.of("first") / "checkpoints/step_3").string();
+  REQUIRE(fs::exists(checkpoint));
+  check_refused(runs.train("other", {"--model", runs.model(), "--epochs", "2", "--resume", checkpoint}),
+                {"run 'other' exists already; " + runs.of("other").string(), "choose another --name"});
+  CHECK(read_file((runs.of("other") / "metrics.jsonl").string()) == metrics);
+  CHECK_FALSE(fs::exists(runs.of("other") / "checkpoints/abandoned"));
+  // In a folder of its own it goes on, and so does the run itself.
+  CHECK(run(runs.train("third", {"--model", runs.model(), "--epochs", "2", "--resume", checkpoint})).status == 0);
+  CHECK(run(runs.train("first", {"--model", runs.model(), "--epochs", "2", "--resume", checkpoint})).status == 0);
+  CHECK(read_file((runs.of("third") / "checkpoints/step_6/model.safetensors").string()) ==
+        read_file((runs.of("first") / "checkpoints/step_6/model.safetensors").string()));
+}
+
+TEST_CASE("a run that goes on by the path of its checkpoint has its model, under whatever name", "[train]") {
+  const Runs runs;
+  REQUIRE(run(runs.train("first", {"--model", runs.model(), "--epochs", "1"})).status == 0);
+  for (const std::string& path : {runs.of("first").string(), (runs.of("first") / "checkpoints/step_3").string()}) {
+    const Outcome o = run(runs.train("again" + std::to_string(path.size()), {"--epochs", "2", "--resume", path}));
+    INFO(o.err);
+    CHECK(o.status == 0);
+  }
+}
+
+TEST_CASE("options that change the tensors are refused by name when a run goes on", "[train]") {
+  const Runs runs;
+  REQUIRE(run(runs.train("run", {"--model", runs.model(), "--epochs", "1", "--siglip"})).status == 0);
+  const auto again = [&](const Words& more) {
+    Words words{"--epochs", "2", "--resume", "latest"};
+    words.insert(words.end(), more.begin(), more.end());
+    return runs.train("run", words);
+  };
+  check_refused(again({}), {"resume: 'siglip' was true and is now unset", "give the flags of the first run"});
+  check_refused(again({"--siglip", "--force-image-size", "64"}), {"resume: 'model/model_cfg/vision_cfg/image_size' was 32 and is now 64"});
+  check_refused(again({"--siglip", "--ema", "0.9"}), {"resume: 'ema' was 0.0 and is now 0.9"});
+  const Outcome o = run(again({"--siglip"}));
+  INFO(o.err);
+  CHECK(o.status == 0);
+}
+
+TEST_CASE("the counts of spikes and of steps left out are those of the whole run, also when it was resumed", "[train]") {
+  const Runs runs;
+  const Words skip{"--model",         runs.model(), "--on-nonfinite",      "skip", "--spike-factor", "0.7",
+                   "--max-bad-steps", "1000",       "--log-every-n-steps", "1",    "--lr",           "3e-3"};
+  const auto with = [&](const std::string& name, const Words& more) {
+    Words words = skip;
+    words.insert(words.end(), more.begin(), more.end());
+    return runs.train(name, words);
+  };
+  const auto last_line = [&](const std::string& name) {
+    const std::string metrics = read_file((runs.of(name) / "metrics.jsonl").string());
+    const std::size_t before = metrics.rfind('\n', metrics.size() - 2);
+    return nlohmann::json::parse(metrics.substr(before == std::string::npos ? 0 : before + 1));
+  };
+  // A constant rate: the steps are the same whatever the length of the run.
+  const Words rate{"--lr-scheduler", "const", "--warmup", "0"};
+  const auto epochs = [&](const std::string& count, const Words& more) {
+    Words words = rate;
+    words.insert(words.end(), {"--epochs", count});
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  REQUIRE(run(with("whole", epochs("16", {}))).status == 0);
+  REQUIRE(run(with("parts", epochs("12", {}))).status == 0);
+  REQUIRE(last_line("parts")["spikes"].get<int>() > 0);
+  REQUIRE(run(with("parts", epochs("16", {"--resume", "latest"}))).status == 0);
+  for (const char* count : {"spikes", "steps_left_out"}) CHECK(last_line("parts")[count] == last_line("whole")[count]);
+}
+
+}  // namespace
+}  // namespace twinlens::test
