@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fmt/format.h>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -182,7 +183,7 @@ struct Checks {
     if (!good) throw ConfigError("model config: " + what + "; " + source + "; " + remedy);
   }
   void positive(const std::string& field, double value) const {
-    require(value > 0 && std::isfinite(value), field + " = " + Json(value).dump() + " is not above 0", "must be positive");
+    require(value > 0 && std::isfinite(value), field + fmt::format(" = {} is not above 0", value), "must be positive");
   }
   void divides(const std::string& field, int value, const std::string& by_field, int by) const {
     require(by > 0 && value % by == 0,

@@ -395,7 +395,7 @@ TEST_CASE("a config with numbers that no model has: key, value and file are name
   check("\"embed_dim\": 32", "\"embed_dim\": 99999999999999", {"key 'embed_dim' = 99999999999999 is no whole number"});
   check("\"embed_dim\": 32", "\"embed_dim\": 32.7", {"key 'embed_dim' = 32.7 is no whole number"});
   check("\"embed_dim\": 32", "\"embed_dim\": true", {"key 'embed_dim' = true is no whole number"});
-  check("\"embed_dim\": 32", "\"embed_dim\": 0", {"embed_dim = 0", "must be positive"});
+  check("\"embed_dim\": 32", "\"embed_dim\": 0", {"embed_dim = 0 is not above 0", "must be positive"});
   check("\"layers\": 2", "\"layers\": 1e99", {"key 'layers' = 1e+99 is no whole number"});
   check("\"layers\": 2", "\"layers\": [2, 2.5, 2, 2]", {"key 'layers' = 2.5 is no whole number"});
   check("\"layers\": 2", "\"layers\": []", {"vision_cfg.layers needs 1 or 4 numbers"});
