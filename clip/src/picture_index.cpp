@@ -97,19 +97,6 @@ struct NewFiles {
   NewFiles& operator=(const NewFiles&) = delete;
 };
 
-// A folder that was made for an index goes again where none came into it.
-struct IndexFolder {
-  std::string path;
-  bool is_new;
-  explicit IndexFolder(const std::string& folder) : path(folder), is_new(make_folder(folder)) {}
-  ~IndexFolder() {
-    std::error_code has_files;
-    if (is_new) fs::remove(path, has_files);
-  }
-  IndexFolder(const IndexFolder&) = delete;
-  IndexFolder& operator=(const IndexFolder&) = delete;
-};
-
 }  // namespace
 
 IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
@@ -117,7 +104,7 @@ IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std
                         const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip) {
   std::error_code error;
   check_place(folder);
-  const IndexFolder place(folder);
+  const NewFolder place(folder);
   const RunLock lock(folder, "is making an index in this folder", "choose another --index");
   EmbedOptions unit = options;
   unit.normalize = true;

@@ -392,7 +392,7 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   for (const auto& [name, shape] : files.shapes()) {
     if (name.size() > 20 && name.compare(name.size() - 20, 20, ".num_batches_tracked") == 0) weights.merge(files.read({name}));
   }
-  make_folder(folder);
+  const NewFolder place(folder);
   const auto write = [&](const char* name, const std::string& text) {
     out.files.push_back((fs::path(folder) / name).string());
     atomic_write(out.files.back(), text);

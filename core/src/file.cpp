@@ -217,6 +217,12 @@ bool make_folder(const std::string& path) {
   return is_new;
 }
 
+NewFolder::NewFolder(std::string path) : path_(std::move(path)), is_new_(make_folder(path_)) {}
+NewFolder::~NewFolder() {
+  std::error_code has_files;
+  if (is_new_) std::filesystem::remove(path_, has_files);
+}
+
 void rename_synced(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_with_errno("cannot be renamed to '" + to + "'", from);
   if (!sync_folder(folder_of(to))) fail_with_errno("is renamed but its folder cannot be brought to the disk", to);

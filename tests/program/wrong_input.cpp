@@ -287,6 +287,14 @@ TEST_CASE("a file that cannot grow while a checkpoint is saved: error, and the r
   }
 }
 
+TEST_CASE("a converted model that finds no room leaves neither a file nor a folder behind", "[program]") {
+  const Folder folder;
+  const Outcome o = run(Start{{"convert", trained_model().model, "--to", "hf", "--output", folder / "converted"}, {}, {}, 20'000});
+  CHECK(o.status == 1);
+  CHECK_THAT(o.err, Contains("error: cannot write the file: File too large"));
+  CHECK_FALSE(fs::exists(folder / "converted"));
+}
+
 TEST_CASE("a disk that is full while a checkpoint is saved: error, and the checkpoint before is whole", "[program]") {
   const Folder folder;
   // A disk of 2 MB, mounted for this command alone: one checkpoint fits and a half.

@@ -73,6 +73,18 @@ class MappedFile {
 
 // Makes a folder and those above it, where they are not there; whether there was anything to make.
 bool make_folder(const std::string& path);
+// A folder that goes again if it was made for this and nothing came into it.
+class NewFolder {
+ public:
+  explicit NewFolder(std::string path);
+  ~NewFolder();
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+
+ private:
+  std::string path_;
+  bool is_new_;
+};
 // Renames a finished file or folder and syncs the folder that holds it.
 void rename_synced(const std::string& from, const std::string& to);
 // The same when a folder `to` may be there already: it is exchanged for the new one in one operation, where the file system can, and then
