@@ -75,6 +75,7 @@ std::string state_text(const TrainState& state) {
                   {"bad_in_a_row", state.bad_in_a_row},
                   {"best_step", state.best_step},
                   {"best_value", state.best_value},
+                  {"best_metric", state.best_metric},
                   {"left_out", state.left_out},
                   {"steps_left_out", state.steps_left_out},
                   {"spikes", state.spikes},
@@ -124,20 +125,21 @@ fs::path newest_before(const std::vector<fs::path>& newest_first, std::int64_t s
   return it == newest_first.end() ? fs::path() : *it;
 }
 
-void move_abandoned(const fs::path& checkpoints, std::int64_t step) {
+bool move_abandoned(const fs::path& checkpoints, std::int64_t step) {
   std::error_code ignored;
   const std::vector<fs::path> all = list_checkpoints(checkpoints);
-  if (all.empty() || step_of(all.front()) <= step) return;
+  if (all.empty() || step_of(all.front()) <= step) return false;
   for (const fs::path& folder : all) {
     if (step_of(folder) <= step) {
       atomic_write((checkpoints / kLatest).string(), folder.filename().string() + "\n");
-      return;
+      break;
     }
     const fs::path to = checkpoints / kAbandoned / folder.filename();
     fs::create_directories(to.parent_path(), ignored);
     fs::remove_all(to, ignored);
     fs::rename(folder, to, ignored);
   }
+  return true;
 }
 
 void take_snapshot(CheckpointSnapshot& snapshot, const TrainState& state, Clip& model, const FlatParameters& parameters, const Ema* ema) {
@@ -268,6 +270,7 @@ TrainState check_checkpoint(const fs::path& checkpoint) {
     state.evaluation_due = json.value("evaluation_due", false);
     state.best_step = json.value("best_step", std::int64_t{-1});
     if (json.contains("best_value") && json["best_value"].is_number()) state.best_value = json["best_value"];
+    state.best_metric = json.value("best_metric", std::string());
     state.last_update = json.value("last_update", state.step);
     state.rolled_back_at = json.value("rolled_back_at", std::int64_t{-1});
     state.bad_in_a_row = json.value("bad_in_a_row", std::int64_t{0});

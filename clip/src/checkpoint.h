@@ -35,6 +35,7 @@ struct TrainState {
   bool evaluation_due = false;                         // saved before the evaluation of this step was made
   std::int64_t best_step = -1;                         // of --save-best; -1: none yet
   double best_value = 0.0;
+  std::string best_metric;                      // Training::best_metric()
   LossScale scaler;                             // --precision amp
   std::int64_t left_out = 0;                    // steps whose update the moments do not hold (StepBlock)
   std::int64_t steps_left_out = 0, spikes = 0;  // by the guard, of the whole run
@@ -97,8 +98,8 @@ void load_tensors(const std::filesystem::path& checkpoint, Clip& model, FlatPara
 inline constexpr const char* kLatest = "latest";
 
 // What lies ahead of a run that goes on from `step` is of a branch that it has left: it moves to checkpoints/abandoned, and `latest` names
-// the newest of the others.
-void move_abandoned(const std::filesystem::path& checkpoints, std::int64_t step);
+// the newest of the others. Whether there was any.
+bool move_abandoned(const std::filesystem::path& checkpoints, std::int64_t step);
 
 // Checkpoint folders of a run, newest first.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);

@@ -189,14 +189,17 @@ void Loader::Work::make(Made& made, std::int64_t epoch, std::int64_t index, cons
   for (std::int64_t i = 0; i < options.batch_size; ++i) {
     std::int64_t sample = epoch_samples[first + options.rank * options.batch_size + i];
     std::shared_ptr<const Image> image = picture(sample, epoch, made);
+    if (image == nullptr && options.equal_captions_apart) captions.erase(caption_id(sample, epoch));
     // Bounded: give up after as many neighbours as may be bad.
-    for (std::int64_t tries = 1; image == nullptr; ++tries) {
-      if (tries >= std::min<std::int64_t>(1000, data->size())) {
-        throw FileError("loader: no usable picture among " + std::to_string(tries) + " samples; near " + data->key(sample) +
+    for (std::int64_t tries = 1, walked = 1; image == nullptr; ++walked) {
+      if (tries >= 1000 || walked >= data->size()) {
+        throw FileError("loader: no usable picture among " + std::to_string(tries) + " samples" +
+                        (tries < walked ? ", and the batch has the captions of all others" : "") + "; near " + data->key(sample) +
                         "; mend the data (see skipped.tsv)");
       }
       sample = (sample + 1) % data->size();
       if (options.equal_captions_apart && captions.count(caption_id(sample, epoch)) > 0) continue;
+      ++tries;
       image = picture(sample, epoch, made);
       if (image != nullptr && options.equal_captions_apart) captions.insert(caption_id(sample, epoch));
     }

@@ -124,6 +124,7 @@ constexpr const char* kOfClasses[] = {"zeroshot_top1", "zeroshot_top5"};
 void check_save_best(const TrainOptions& o) {
   if (o.save_best.empty()) return;
   if (o.val_data.empty()) throw UsageError("nothing is evaluated; --save-best; give --val-data");
+  if (o.val_frequency == 0) throw UsageError("nothing is evaluated; --save-best; give --val-frequency 1 or more");
   std::string known = "clip_val_loss";
   bool found = o.save_best == known;
   for (const auto& [name, value] : retrieval_report({})) {

@@ -110,7 +110,7 @@ DatasetOptions dataset_options(const TrainOptions& o) {
 
 DatasetOptions validation_data_options(const TrainOptions& o) {
   DatasetOptions d = dataset_options(o);
-  d.captions = "first";
+  d.captions = "all";  // as `twinlens eval`
   d.json_text_key_probs.clear();
   d.upsampling.clear();
   return d;

@@ -130,7 +130,9 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   if (lock_ == nullptr) lock_ = std::make_unique<RunLock>(folder_);
   if (!o_.resume.empty()) {  // last, when nothing refuses the run any more: what is cut off does not come back
     remove_half_written(folder_);
-    move_abandoned(folder_ / "checkpoints", state_.step);
+    const bool goes_back = move_abandoned(folder_ / "checkpoints", state_.step);
+    const bool compares = !o_.save_best.empty() && !state_.best_metric.empty();
+    if (goes_back || !is_same_place(begun, folder_) || (compares && state_.best_metric != best_metric())) forget_best();
     RunLog::rewind_metrics(folder_, state_.step, state_.evaluation_due);
   }
   log_ = std::make_unique<RunLog>(folder_, o_.report_to == "tensorboard");
@@ -380,6 +382,7 @@ bool Training::evaluate_now() {
     if (!is_best(metrics)) return true;
     state_.best_step = state_.step;
     state_.best_value = metrics[o_.save_best];
+    state_.best_metric = best_metric();
     {
       const AveragedWeights averaged(ema_.get(), *parameters_);
       save_model(*model_, (folder_ / "best").string());
@@ -397,13 +400,6 @@ void Training::stop_here(TrainResult& result) {
   finish_writing();
   log_->line("stopped; continue with --resume latest");
   result.stopped_early = true;
-}
-
-bool Training::is_best(const Json& metrics) {
-  if (o_.save_best.empty()) return false;
-  const double value = metrics[o_.save_best];
-  const bool lower = o_.save_best.find("loss") != std::string::npos || o_.save_best.find("rank") != std::string::npos;
-  return std::isfinite(value) && (state_.best_step < 0 || (lower ? value < state_.best_value : value > state_.best_value));
 }
 
 void Training::run_steps(TrainResult& result) {

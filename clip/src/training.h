@@ -102,7 +102,9 @@ class Training {
   bool evaluate_now();
   bool stopping() const { return stop_ != nullptr && stop_->load(); }
   void stop_here(TrainResult& result);
-  bool is_best(const nlohmann::ordered_json& metrics);
+  bool is_best(const nlohmann::ordered_json& metrics) const;
+  std::string best_metric() const;  // that --save-best compares: its name, and the data that it is measured on
+  void forget_best();
   void save();
   void save_in_grace();
   bool weights_are_finite() const;

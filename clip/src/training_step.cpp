@@ -180,4 +180,23 @@ Json Training::evaluate() {
   return line;
 }
 
+bool Training::is_best(const Json& metrics) const {
+  if (o_.save_best.empty()) return false;
+  const double value = metrics[o_.save_best];
+  const bool lower = o_.save_best.find("loss") != std::string::npos || o_.save_best.find("rank") != std::string::npos;
+  return std::isfinite(value) && (state_.best_step < 0 || (lower ? value < state_.best_value : value > state_.best_value));
+}
+
+std::string Training::best_metric() const {
+  return o_.save_best.empty() ? std::string() : o_.save_best + " of " + validation_->fingerprint();
+}
+
+// The best so far was by another measure, in another run, or of steps that are left behind.
+void Training::forget_best() {
+  if (state_.best_step >= 0 && !o_.save_best.empty())
+    fmt::print(stderr, "note: --save-best begins anew; step {}, the best so far, was it by another measure or in another branch\n",
+               state_.best_step);
+  state_.best_step = -1;
+}
+
 }  // namespace twinlens

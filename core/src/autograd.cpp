@@ -259,7 +259,9 @@ void Gradients::add(int i, Tensor g) {
 
 Tensor Gradients::accumulator(int i, bool* forgotten) const {
   const Edge& edge = node_.inputs[input_of(node_, i)];
-  if (edge.leaf == nullptr || !edge.leaf->grad_is_bound || edge.leaf->grad.dtype() != DType::f32 || !edge.leaf->grad.is_dense()) return {};
+  if (!edge.wanted() || edge.leaf == nullptr || !edge.leaf->grad_is_bound || edge.leaf->grad.dtype() != DType::f32 ||
+      !edge.leaf->grad.is_dense())
+    return {};
   if (forgotten != nullptr) {
     *forgotten = edge.leaf->grad_is_forgotten;
   } else {

@@ -43,7 +43,7 @@ SequenceOffsets::SequenceOffsets(const Tensor& offsets) {
   if (!offsets.defined()) return;
   check(offsets.rank() == 1 && offsets.size(0) >= 1, "sequence_offsets", "must be (sequences + 1)", {{"offsets", offsets}});
   check_dtype(offsets.dtype() == DType::i64, "sequence_offsets", "must be i64", {{"offsets", offsets}});
-  state_ = std::make_shared<const State>(offsets.to_ints(), dense(offsets));
+  state_ = std::make_shared<const State>(offsets.to_ints(), offsets.clone());  // the caller's may change
 }
 
 const Tensor& SequenceOffsets::tensor() const {

@@ -155,7 +155,9 @@ void add_model_flags(CLI::App& app, TrainOptions& o) {
                "Batch norms of what is locked of the image tower keep and use their running statistics")
       ->group(group);
   app.add_flag("--lock-text", o.lock_text, "Freeze the text tower")->group(group);
-  app.add_flag("--siglip", o.siglip, "SigLIP's sigmoid loss; a model without a logit bias starts with scale 10 and bias -10")->group(group);
+  app.add_flag("--siglip", o.siglip,
+               "SigLIP's sigmoid loss; a model without a logit bias gets one of -10, and without --pretrained a scale of 10")
+      ->group(group);
   app.add_option("--lock-text-unlocked-layers", o.lock_text_unlocked_layers, "The same for a locked text tower")
       ->group(group)
       ->check(at_least(0));

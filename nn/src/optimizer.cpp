@@ -143,6 +143,7 @@ void AdamWInBackward::finish_step() {
   for (std::size_t i = 0; i < updated_.size(); ++i) {
     const Segment& s = p_.segments()[i];
     if (!updated_[i] && !s.frozen) update(i, zeros({s.size}, DType::f32, p_.values.device()));
+    if (s.frozen) norms_[i] = Tensor{};
     updated_[i] = false;
   }
 }

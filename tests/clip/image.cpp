@@ -152,6 +152,20 @@ TEST_CASE("a picture without its pixels is refused, and none is made of size 0")
   CHECK_THROWS_AS(augment(Image{4, 4, std::vector<std::uint8_t>(48, 1)}, 0, {}, 1, 1, 1), ShapeError);
 }
 
+TEST_CASE("augment: factors of colour are never below 0, however far they may go") {
+  const Image image{2, 2, std::vector<std::uint8_t>{250, 10, 10, 10, 250, 10, 10, 10, 250, 128, 128, 128}};
+  AugmentOptions o;
+  o.scale = {1.0, 1.0};
+  o.ratio = {1.0, 1.0};
+  o.jitter_probability = 1.0;
+  o.contrast = 3.0;
+  // A contrast below 0 would turn light into dark.
+  for (std::int64_t sample = 0; sample < 50; ++sample) {
+    const Image out = augment(image, 2, o, 1, 1, sample);
+    for (std::size_t i = 0; i < 9; i += 4) CHECK(out.rgb[i] >= out.rgb[i == 0 ? 1 : 0]);
+  }
+}
+
 TEST_CASE("augment: options out of range are refused by name") {
   const Image image{4, 4, std::vector<std::uint8_t>(48, 1)};
   const double nan = std::nan("");

@@ -227,6 +227,19 @@ TEST_CASE("equal captions are kept apart, also when a picture is replaced", "[lo
     for (const std::int64_t sample : batch.samples) CHECK(data->damaged.count(sample) == 0);
   }
   CHECK(loader.skipped().size() == 6);
+  // Batches of all captions: in place of a damaged picture comes another of its caption.
+  LoaderOptions all = options_of(10, 2);
+  all.equal_captions_apart = true;
+  all.max_skipped = 1.0;
+  Loader whole(data, tokenizer(), all);
+  for (int i = 0; i < 8; ++i) {
+    const LoadedBatch batch = whole.next();
+    CHECK(std::set<std::int64_t>(batch.caption_ids.begin(), batch.caption_ids.end()).size() == 10);
+  }
+  const auto alone = std::make_shared<MemoryDataset>(10);
+  alone->damaged = {4};
+  Loader without(alone, tokenizer(), all);
+  CHECK_THROWS_WITH(without.next(), Contains("no usable picture among 1 samples, and the batch has the captions of all others; near"));
   // Without the option, a batch of 8 of 10 captions has equal ones.
   o.equal_captions_apart = false;
   Loader mixed(data, tokenizer(), o);

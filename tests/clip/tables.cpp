@@ -9,6 +9,7 @@
 #include "tests/support/toy_data.h"
 
 #include "twinlens/clip/dataset.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens::test {
 namespace {
@@ -103,6 +104,13 @@ TEST_CASE("columns that are nearly those that are looked for are named", "[data]
                     Contains("did you mean --csv-caption-key ' title'?"));
   options.csv_caption_key = " title";
   CHECK(captions_of(*tables.open("a.csv", "id,FilePath, title\n1,a.png,a cat\n", options)) == Words{"a cat"});
+}
+
+TEST_CASE("factors of sources are refused where there are no shards", "[data]") {
+  const Tables tables;
+  DatasetOptions options;
+  options.upsampling = {3.0};
+  CHECK_THROWS_AS(tables.open("a.csv", "filepath,title\n1.png,a cat\n", options), UsageError);
 }
 
 TEST_CASE("columns are found by their usual names, in any case and with blanks around; as they are written goes first", "[data]") {

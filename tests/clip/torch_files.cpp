@@ -222,6 +222,9 @@ TEST_CASE("checkpoints: a pickle can name nothing but tensors") {
   for (int i = 0; i < 3000; ++i) copies += "NN\x86";
   copies += "lq\x01";
   CHECK_THAT(pickle(copies), Contains("opcode 108"));  // LIST is not needed
+  // names that are copied with every use
+  const std::string long_name = std::string("X\x58\x02\0\0", 5) + std::string(600, 'a');
+  CHECK_THAT(pickle(std::string("X\x09\0\0\0__torch__", 14) + long_name + "\x93."), Contains("a class with a name of 610 bytes"));
   copies = "](";
   for (int i = 0; i < 3000; ++i) copies += "NN\x86";
   copies += "eq\x01";

@@ -65,6 +65,11 @@ TEST_CASE("options of a training run that make no sense are refused first", "[tr
        }},
       {"save-best", [](TrainOptions& o) { o.save_best = "image_to_text_R@2"; }},
       {"save-best", [](TrainOptions& o) { o.save_best = "num_images"; }},
+      {"save-best",
+       [](TrainOptions& o) {
+         o.save_best = "clip_val_loss";
+         o.val_frequency = 0;
+       }},
   };
   for (const Wrong& wrong : all) {
     TrainOptions o;

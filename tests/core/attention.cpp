@@ -27,6 +27,14 @@ Run run_of(const std::vector<float>& values, const std::vector<std::int64_t>& of
   return {y.to(DType::f32).to_vector(), qkv.grad().to(DType::f32).to_vector()};
 }
 
+TEST_CASE("attention: offsets keep the numbers that a tensor had when they were made of it") {
+  Tensor numbers = from_vector(std::vector<std::int64_t>{0, 2, 4}, {3});
+  const SequenceOffsets offsets(numbers);
+  numbers.copy_(from_vector(std::vector<std::int64_t>{0, 2, 4'000'000'000}, {3}));
+  CHECK(offsets.tensor().to_ints() == std::vector<std::int64_t>{0, 2, 4});
+  CHECK(offsets.rows() == 4);
+}
+
 TEST_CASE("attention: a packed sequence has the bits that it has alone") {
   const DType dtype = GENERATE(DType::f32, DType::bf16);
   // (One longer than what is computed in tile registers.)

@@ -249,5 +249,18 @@ TEST_CASE("memory is reported by scope") {
   CHECK(memory_report(kCpu).peak_bytes >= (4U << 20));
 }
 
+TEST_CASE("a leaf that is frozen between forward and backward gets no gradient, whatever block it has") {
+  const Tensor table = full({4, 3}, 1.0), weight = full({2, 3}, 1.0);
+  for (Tensor leaf : {table, weight}) {
+    leaf.set_requires_grad(true);
+    leaf.set_grad(zeros(leaf.shape()));
+  }
+  const Tensor y = sum(linear(embedding(table, from_vector(std::vector<std::int64_t>{0, 1}, {2})), weight, {}));
+  for (Tensor leaf : {table, weight}) leaf.set_requires_grad(false);
+  backward(y);
+  CHECK(table.grad().to_vector() == std::vector<float>(12, 0.0F));
+  CHECK(weight.grad().to_vector() == std::vector<float>(6, 0.0F));
+}
+
 }  // namespace
 }  // namespace twinlens

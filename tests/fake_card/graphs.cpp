@@ -76,6 +76,22 @@ void check_calls(const std::vector<Call>& got, const std::vector<Call>& want) {
 
 }  // namespace
 
+TEST_CASE("what outlives its pool does not go into another one", "[fake]") {
+  Stream& stream = current_stream(kCpu);
+  std::optional<MemoryPool> pool;  // the second one lies where the first one did
+  pool.emplace(stream);
+  Memory kept;
+  {
+    const MemoryPool::Use use(*pool);
+    kept = allocate(stream, 4096);
+  }
+  CHECK(pool->taken() > 0);
+  pool.reset();
+  pool.emplace(stream);
+  kept = Memory();
+  CHECK(pool->taken() == 0);
+}
+
 TEST_CASE("a graph does again what was recorded, on what lies there now", "[fake]") {
   const Kernels kernels;
   Stream& stream = current_stream(kCard);

@@ -165,6 +165,23 @@ TEST_CASE("AdamWInBackward gives the bits of backward and adamw_step, and leaves
   CHECK(lean.frozen.value.to_vector() == Network().frozen.value.to_vector());
 }
 
+TEST_CASE("AdamWInBackward: the norm of the last step has no part of what has been frozen") {
+  Network model;
+  FlatParameters flat(collect(model), false, false);
+  StepBlock block;
+  AdamWInBackward update(flat, &block, {}, true);
+  const Tensor x = full({2, 6}, 0.5);
+  const auto step = [&] {
+    backward(model.loss(x, Compute::fp32));
+    update.finish_step();
+    ++block.step;
+    return update.gradient_norm([](const std::string& name) { return name == "in.weight"; });
+  };
+  CHECK(step() > 0.0);
+  freeze(collect(model), [](const std::string& name) { return name == "in.weight" || name == "frozen"; });
+  CHECK(step() == 0.0);
+}
+
 TEST_CASE("an update in backward and a gradient block exclude each other") {
   Vector with({1.0F, 2.0F, 3.0F}), without({1.0F, 2.0F, 3.0F});
   FlatParameters a(collect(with), false), b(collect(without), false, false);

@@ -113,5 +113,33 @@ TEST_CASE("the counts of spikes and of steps left out are those of the whole run
   for (const char* count : {"spikes", "steps_left_out"}) CHECK(last_line("parts")[count] == last_line("whole")[count]);
 }
 
+TEST_CASE("the best evaluation is that of the metric, the data and the run that go on", "[train]") {
+  const Runs runs;
+  const auto train = [&](const std::string& name, const std::string& epochs, const std::string& metric, const Words& more) {
+    Words words{"--model", runs.model(), "--val-data", trained_model().data, "--keep-last",
+                "20",      "--epochs",   epochs,       "--save-best",        metric};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome o = run(runs.train(name, words));
+    INFO(o.err);
+    REQUIRE(o.status == 0);
+    return o.err;
+  };
+  const auto best = [&](const std::string& name, int step) {
+    return nlohmann::json::parse(read_file((runs.of(name) / ("checkpoints/step_" + std::to_string(step)) / "state.json").string()));
+  };
+  const std::string anew = "note: --save-best begins anew";
+  train("run", "2", "clip_val_loss", {});
+  CHECK(best("run", 6)["best_step"].get<int>() > 0);
+  CHECK_THAT(train("run", "3", "clip_val_loss", {"--resume", "latest"}), !Contains(anew));
+  CHECK_THAT(train("run", "4", "image_to_text_R@1", {"--resume", "latest"}), Contains(anew));
+  CHECK(best("run", 12)["best_step"].get<int>() > 9);
+  CHECK(best("run", 12)["best_value"].get<double>() <= 1.0);
+  const std::string earlier = (runs.of("run") / "checkpoints/step_9").string();
+  CHECK_THAT(train("fork", "4", "clip_val_loss", {"--resume", earlier}), Contains(anew));
+  CHECK(fs::exists(runs.of("fork") / "best/open_clip_model.safetensors"));
+  CHECK_THAT(train("run", "4", "clip_val_loss", {"--resume", earlier}), Contains(anew));
+  CHECK(best("run", 12)["best_step"].get<int>() == 12);
+}
+
 }  // namespace
 }  // namespace twinlens::test

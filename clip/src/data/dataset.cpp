@@ -189,6 +189,8 @@ std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const Datas
     }
   }
   if (type == "webdataset") return open_tars(parts, options);
+  if (parts[0].weight != 1.0)
+    throw UsageError("factors weigh shards, and this is none: " + spec + "; --train-data-upsampling-factors; leave it out");
   if (type == "csv") return open_table(paths[0], options);
   if (type == "folder") return open_folder(paths[0], options);
   throw UsageError("unknown dataset type '" + type + "'; --dataset-type; use auto, webdataset, csv or folder");

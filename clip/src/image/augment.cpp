@@ -72,9 +72,9 @@ ColorDraws draw_color(const AugmentOptions& o, Draws draws) {
   c.jitter = draws.next() < o.jitter_probability;
   c.gray = draws.next() < o.gray_probability;
   if (!c.jitter) return c;
-  c.brightness = draws.between(1.0 - o.brightness, 1.0 + o.brightness);
-  c.contrast = draws.between(1.0 - o.contrast, 1.0 + o.contrast);
-  c.saturation = draws.between(1.0 - o.saturation, 1.0 + o.saturation);
+  c.brightness = draws.between(std::max(0.0, 1.0 - o.brightness), 1.0 + o.brightness);
+  c.contrast = draws.between(std::max(0.0, 1.0 - o.contrast), 1.0 + o.contrast);
+  c.saturation = draws.between(std::max(0.0, 1.0 - o.saturation), 1.0 + o.saturation);
   c.hue = draws.between(-o.hue, o.hue);
   return c;
 }

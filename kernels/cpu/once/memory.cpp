@@ -36,7 +36,7 @@ struct Pool {
     Blocks blocks;
     std::size_t taken = 0;
   };
-  std::map<const MemoryPool*, Private> private_cache;  // what belongs to a pool
+  std::map<std::uint64_t, Private> private_cache;  // what belongs to a MemoryPool
   std::size_t cached_bytes = 0;
   std::size_t bytes = 0;
   std::size_t peak_bytes = 0;
@@ -254,8 +254,9 @@ Memory allocate(Stream& stream, std::size_t bytes) {
   Pool& pool = pool_of(stream.device());
   const std::lock_guard lock(pool.mutex);
 
-  memory.pool_ = MemoryPool::current(stream);
-  Blocks& blocks = memory.pool_ != nullptr ? pool.private_cache[memory.pool_].blocks : pool.cache[&stream];
+  const MemoryPool* const owner = MemoryPool::current(stream);
+  memory.pool_ = owner != nullptr ? owner->number() : 0;
+  Blocks& blocks = owner != nullptr ? pool.private_cache[memory.pool_].blocks : pool.cache[&stream];
   const auto found = blocks.lower_bound({memory.capacity_, nullptr});
   const bool may_take = stream.device().is_cpu() || !Graph::recording();  // from the system or the card
   if (guards_on) {
@@ -282,7 +283,7 @@ Memory allocate(Stream& stream, std::size_t bytes) {
       throw_out_of_memory(pool, stream.device(), bytes);
     }
   }
-  if (memory.pool_ != nullptr) pool.private_cache[memory.pool_].taken += memory.counted_;
+  if (owner != nullptr) pool.private_cache[memory.pool_].taken += memory.counted_;
   memory.tag_ = tag_of(pool, Scope::path());
   pool.tags[memory.tag_].bytes += memory.counted_;
   pool.bytes += memory.counted_;
@@ -352,17 +353,22 @@ void Memory::release() noexcept {
   data_ = nullptr;
 }
 
+MemoryPool::MemoryPool(Stream& stream) : stream_(stream) {
+  static std::atomic<std::uint64_t> last{0};
+  number_ = ++last;
+}
+
 MemoryPool::~MemoryPool() {
   Pool& pool = pool_of(stream_.device());
   const std::lock_guard lock(pool.mutex);
-  pool.cache[&stream_].merge(pool.private_cache[this].blocks);
-  pool.private_cache.erase(this);
+  pool.cache[&stream_].merge(pool.private_cache[number_].blocks);
+  pool.private_cache.erase(number_);
 }
 
 std::size_t MemoryPool::taken() const {
   Pool& pool = pool_of(stream_.device());
   const std::lock_guard lock(pool.mutex);
-  return pool.private_cache[this].taken;
+  return pool.private_cache[number_].taken;
 }
 
 Memory::Memory(Memory&& other) noexcept { *this = static_cast<Memory&&>(other); }

@@ -15,7 +15,7 @@ struct AugmentOptions {
   Filter filter = Filter::bicubic;
   double flip_probability = 0.0;
   double jitter_probability = 0.0;
-  double brightness = 0.0, contrast = 0.0, saturation = 0.0;  // factors drawn from [1 - x, 1 + x]
+  double brightness = 0.0, contrast = 0.0, saturation = 0.0;  // factors drawn from [max(0, 1 - x), 1 + x]
   double hue = 0.0;                                           // turn drawn from [-x, x], 1 a full circle
   double gray_probability = 0.0;
   double gamma = 0.0;               // exponent drawn log-uniformly from [e^-x, e^x]

@@ -15,7 +15,7 @@ class SequenceOffsets {
  public:
   SequenceOffsets() = default;
   explicit SequenceOffsets(std::vector<std::int64_t> at, Device device = kCpu);
-  // With a copy that is on a device already, and holds these numbers.
+  // With a copy that is on a device already, and holds these numbers; it is shared and must not be written to meanwhile.
   SequenceOffsets(std::vector<std::int64_t> at, const Tensor& on_device);
   // (S + 1) i64. Implicit, so that a tensor serves as offsets; of a CUDA tensor the values are read back, which waits for the device.
   SequenceOffsets(const Tensor& offsets);  // NOLINT(google-explicit-constructor)

@@ -19,7 +19,7 @@ namespace twinlens {
 // from its blocks, and goes back to them. Blocks are chosen by size and address: equal work on equal blocks gets equal addresses.
 class MemoryPool {
  public:
-  explicit MemoryPool(Stream& stream) : stream_(stream) {}
+  explicit MemoryPool(Stream& stream);
   ~MemoryPool();  // its blocks become the stream's
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;
@@ -38,6 +38,8 @@ class MemoryPool {
     MemoryPool* before_;
   };
 
+  // That no other pool has, before or after: memory may outlive its pool.
+  std::uint64_t number() const { return number_; }
   // Bytes that were taken from it and not given back.
   std::size_t taken() const;
   // In use by this thread for work on `stream`; null: none is.
@@ -46,6 +48,7 @@ class MemoryPool {
  private:
   friend class Graph;
   Stream& stream_;
+  std::uint64_t number_;
 };
 
 class Graph {

@@ -14,8 +14,6 @@
 
 namespace twinlens {
 
-class MemoryPool;  // twinlens/kernels/graph.h
-
 class Memory {
  public:
   Memory() = default;
@@ -42,7 +40,7 @@ class Memory {
   Device device_;
   std::uint32_t tag_ = 0;
   Stream* stream_ = nullptr;
-  const MemoryPool* pool_ = nullptr;  // whose it is; null: of its stream
+  std::uint64_t pool_ = 0;  // number of the MemoryPool whose it is; 0: of its stream
 };
 
 // `bytes` of uninitialised memory on the stream's device. Throws DeviceError, naming the largest tags, when there is none left.
