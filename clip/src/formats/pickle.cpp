@@ -49,7 +49,7 @@ constexpr std::array kDTypes = {"torch float32",    "torch float64",       "torc
                                 "torch uint32",     "torch uint64",        "torch bool",        "torch complex32", "torch complex64",
                                 "torch complex128", "torch float8_e4m3fn", "torch float8_e5m2", "torch qint8",     "torch quint8"};
 
-constexpr std::size_t kLongestName = 500;
+constexpr std::size_t kLongestText = 500;
 
 // Classes of TorchScript modules, which are only names here.
 bool is_script_class(const std::string& global) { return global.rfind("__torch__", 0) == 0; }
@@ -272,7 +272,7 @@ class Machine {
   }
 
   void global(std::string name) {
-    if (name.size() > kLongestName) fail("a class with a name of " + std::to_string(name.size()) + " bytes");  // copied with every use
+    if (name.size() > kLongestText) fail("a class with a name of " + std::to_string(name.size()) + " bytes");  // copied with every use
     if (!is_among(name, kRebuildTensor) && !is_among(name, kFirstArgument) && name != kOrderedDict && storage_class(name).empty() &&
         !is_script_class(name) && !is_among(name, kDTypes)) {
       for (char& c : name) c = c == ' ' ? '.' : static_cast<unsigned char>(c) < 32 ? '?' : c;
@@ -290,7 +290,7 @@ class Machine {
         key.kind != Kind::text || count.kind != Kind::integer || count.integer < 0) {
       fail("a persistent id that is no storage");
     }
-    if (key.text.size() > kLongestName) fail("a storage with a name of " + std::to_string(key.text.size()) + " bytes");
+    if (key.text.size() > kLongestText) fail("a storage with a name of " + std::to_string(key.text.size()) + " bytes");
     PickleValue out;
     out.kind = Kind::storage;
     out.text = storage_class(type.text);
