@@ -210,15 +210,13 @@ Image decode_stb(std::string_view bytes, std::string_view source, const DecodeOp
   const int size = static_cast<int>(bytes.size());
   int width = 0, height = 0, channels = 0;
   if (stbi_info_from_memory(data, size, &width, &height, &channels) == 0) {
-    const bool known =
-        bytes.starts_with("\x89PNG") || bytes.starts_with("GIF8") || bytes.starts_with("BM") || bytes.starts_with("\xFF\xD8");
     const std::int64_t png_width = png_side(bytes, 16), png_height = png_side(bytes, 20);
     if (png_width > 0 && png_height > 0) {
       check_size(png_width, png_height, source, options);
       const std::string pixels = std::to_string(png_width) + " x " + std::to_string(png_height) + " pixels";
       throw_damaged("picture", pixels + " are promised and cannot be read", source);
     }
-    if (known) throw_damaged("picture", reason(), source);
+    if (!is_tga_or_psd(bytes)) throw_damaged("picture", reason(), source);
     throw FileError("not a picture of a known format; " + std::string(source) + "; this build reads " + image_formats());
   }
   const std::int64_t rows = std::abs(std::int64_t{height});  // a BMP that begins with its first row has fewer than 0
