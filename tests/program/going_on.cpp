@@ -93,11 +93,7 @@ TEST_CASE("the counts of spikes and of steps left out are those of the whole run
     words.insert(words.end(), more.begin(), more.end());
     return runs.train(name, words);
   };
-  const auto last_line = [&](const std::string& name) {
-    const std::string metrics = read_file((runs.of(name) / "metrics.jsonl").string());
-    const std::size_t before = metrics.rfind('\n', metrics.size() - 2);
-    return nlohmann::json::parse(metrics.substr(before == std::string::npos ? 0 : before + 1));
-  };
+  const auto last_line = [&](const std::string& name) { return last_metrics(runs.of(name).string()); };
   // A constant rate: the steps are the same whatever the length of the run.
   const Words rate{"--lr-scheduler", "const", "--warmup", "0"};
   const auto epochs = [&](const std::string& count, const Words& more) {

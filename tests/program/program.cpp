@@ -92,6 +92,12 @@ nlohmann::json json_of(const std::vector<std::string>& arguments) {
   return nlohmann::json::parse(o.out);
 }
 
+nlohmann::json last_metrics(const std::string& run_folder) {
+  const std::string metrics = read_file(run_folder + "/metrics.jsonl");
+  const std::size_t before = metrics.rfind('\n', metrics.size() - 2);
+  return nlohmann::json::parse(metrics.substr(before == std::string::npos ? 0 : before + 1));
+}
+
 std::string picture(int i) { return trained_model().data + "/" + (i < 10 ? "0" : "") + std::to_string(i) + ".png"; }
 
 }  // namespace twinlens::test

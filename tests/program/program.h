@@ -41,6 +41,8 @@ Outcome run(const Start& start);
 Outcome run(const std::vector<std::string>& arguments);
 // Of a run that must succeed: stdout is one JSON document and nothing else.
 nlohmann::json json_of(const std::vector<std::string>& arguments);
+// The last line of metrics.jsonl in the folder of a run.
+nlohmann::json last_metrics(const std::string& run_folder);
 
 // A model folder with its pictures, made once by `twinlens train`; removed at the end.
 struct TrainedModel {

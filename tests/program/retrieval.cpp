@@ -52,9 +52,7 @@ TEST_CASE("training's last evaluation has the figures of eval, captions of one p
                                 trained_model().folder + "/vit.json", "--batch-size", "8", "--epochs", "1", "--logs", folder.path(),
                                 "--name", "run", "--json"});
   const json again = json_of({"eval", "--model", folder / "run/model", "--data", folder / "mixed.csv", "--batch-size", "8", "--json"});
-  const std::string metrics = read_file(folder / "run/metrics.jsonl");
-  const std::size_t last = metrics.rfind('\n', metrics.size() - 2);
-  const json line = json::parse(metrics.substr(last == std::string::npos ? 0 : last + 1));
+  const json line = last_metrics(folder / "run");
   REQUIRE(line.contains("clip_val_loss"));
   for (const auto& [name, value] : again.items()) {
     if (!line.contains(name)) continue;
