@@ -47,8 +47,10 @@ void write_block(void* base, std::int64_t offset, std::int64_t stride, std::int6
       y[i * stride] = Vec<I>::template narrow<T>(static_cast<float>(in[i]));
     } else if constexpr (__is_class(T)) {
       y[i * stride].value = in[i] != 0.0 ? 1 : 0;
+    } else if constexpr (__is_same(T, float)) {
+      y[i * stride] = static_cast<float>(in[i]);
     } else {
-      y[i * stride] = static_cast<T>(in[i]);
+      y[i * stride] = to_integer<T>(in[i]);
     }
   }
 }
@@ -164,8 +166,10 @@ void kernel(I, const Fill& a) {
       value = T{};
       if constexpr (__is_class(T)) {
         value.value = a.value != 0.0 ? 1 : 0;
+      } else if constexpr (__is_same(T, float)) {
+        value = static_cast<float>(a.value);
       } else {
-        value = static_cast<T>(a.value);
+        value = to_integer<T>(a.value);
       }
     }
     T* y = a.y.as<T>();

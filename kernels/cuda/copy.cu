@@ -76,9 +76,9 @@ __host__ __device__ void write_any(void* y, DType t, std::int64_t i, double valu
     case DType::f32: static_cast<float*>(y)[i] = static_cast<float>(value); break;
     case DType::bf16: static_cast<bf16*>(y)[i] = from_float<bf16>(static_cast<float>(value)); break;
     case DType::f16: static_cast<f16*>(y)[i] = from_float<f16>(static_cast<float>(value)); break;
-    case DType::i64: static_cast<std::int64_t*>(y)[i] = static_cast<std::int64_t>(value); break;
-    case DType::i32: static_cast<std::int32_t*>(y)[i] = static_cast<std::int32_t>(value); break;
-    case DType::u8: static_cast<std::uint8_t*>(y)[i] = static_cast<std::uint8_t>(value); break;
+    case DType::i64: static_cast<std::int64_t*>(y)[i] = to_integer<std::int64_t>(value); break;
+    case DType::i32: static_cast<std::int32_t*>(y)[i] = to_integer<std::int32_t>(value); break;
+    case DType::u8: static_cast<std::uint8_t*>(y)[i] = to_integer<std::uint8_t>(value); break;
     case DType::boolean: static_cast<std::uint8_t*>(y)[i] = value != 0.0 ? 1 : 0; break;
   }
 }

@@ -315,7 +315,7 @@ TEST_CASE("other extensions, and captions from .json: one or several, by every p
 
 // Bytes of this process in memory.
 // AddressSanitizer keeps freed memory for a while, so that resident memory says nothing under it.
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TWINLENS_SANITIZED)
 constexpr bool kResidentCounts = false;
 #else
 constexpr bool kResidentCounts = true;

@@ -96,6 +96,21 @@ TEST_CASE("dtypes convert with round to nearest even") {
   CHECK(x.to(DType::boolean).to_ints() == std::vector<std::int64_t>{1, 1, 1, 1, 1, 1});
 }
 
+TEST_CASE("what does not fit an integer becomes the nearest that does, and NaN becomes 0") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const Tensor x = from_vector(std::vector<float>{-2, -0.5F, 255.5F, 256, -3e9F, 3e9F, -1e19F, 1e19F, infinity, std::nanf("")}, {10});
+  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min(), kMost = std::numeric_limits<std::int64_t>::max();
+  constexpr std::int64_t kLeast32 = std::numeric_limits<std::int32_t>::min(), kMost32 = std::numeric_limits<std::int32_t>::max();
+  on_every_set([&] {
+    CHECK(x.to(DType::u8).to_ints() == std::vector<std::int64_t>{0, 0, 255, 255, 0, 255, 0, 255, 255, 0});
+    CHECK(x.to(DType::i32).to_ints() == std::vector<std::int64_t>{-2, 0, 255, 256, kLeast32, kMost32, kLeast32, kMost32, kMost32, 0});
+    CHECK(x.to(DType::i64).to_ints() == std::vector<std::int64_t>{-2, 0, 255, 256, -3'000'000'000, 3'000'000'000, kLeast, kMost, kMost, 0});
+    CHECK(full({1}, -2, DType::u8).to_ints()[0] == 0);
+    CHECK(full({1}, std::nan(""), DType::i32).to_ints()[0] == 0);
+    CHECK(full({1}, 1e30, DType::i64).to_ints()[0] == kMost);
+  });
+}
+
 // The nearer of the two bf16 around x, the one with an even last bit halfway between; 2^128 stands for infinity.
 float nearest_bf16(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);

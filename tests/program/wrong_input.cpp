@@ -201,7 +201,7 @@ TEST_CASE("a picture that is too large is refused from its header", "[program]")
   CHECK_THAT(read_file((folder.of("run") / "skipped.tsv").string()), Contains("01.png\tthe picture has 47 x 47 pixels, more than 2000"));
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose own memory does not fit under the limit
+#if !defined(TWINLENS_SANITIZED)  // whose own memory does not fit under the limit
 TEST_CASE("threads that cannot be started are an error, and those that were end", "[program]") {
   const Folder folder;
   // 1 GB of stack each, of 8 GB: a few start, and much is left for everything else.

@@ -1,6 +1,7 @@
 #pragma once
 // Steps in graphs by hand, on a card and on what stands in for one.
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <random>
@@ -19,7 +20,8 @@ inline PairBatch ragged_batch(std::int64_t pairs, std::uint64_t round, std::uint
   PairBatch batch;
   batch.pixels = empty({pairs, 32, 32, 3}, DType::u8);
   std::mt19937_64 random(round);
-  for (std::int64_t i = 0; i < batch.pixels.count(); ++i) batch.pixels.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(random() % 256);
+  auto* const pixels = batch.pixels.data<std::uint8_t>();
+  std::generate_n(pixels, batch.pixels.count(), [&] { return static_cast<std::uint8_t>(random() % 256); });
   for (std::int64_t i = 0; i < pairs; ++i) {
     std::vector<std::int32_t> caption{998};
     for (std::uint64_t t = 1 + random() % words; t > 0; --t) caption.push_back(static_cast<std::int32_t>(random() % 990));

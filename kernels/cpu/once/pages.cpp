@@ -9,7 +9,7 @@ namespace twinlens {
 namespace {
 
 constexpr std::size_t kLargePage = std::size_t{2} << 20;
-#if defined(MADV_HUGEPAGE) && !defined(__SANITIZE_ADDRESS__)
+#if defined(MADV_HUGEPAGE) && !defined(TWINLENS_SANITIZED)
 constexpr bool kMapsLarge = true;
 #else
 constexpr bool kMapsLarge = false;

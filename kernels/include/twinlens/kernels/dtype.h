@@ -63,6 +63,18 @@ struct Boolean {
   std::uint8_t value;
 };
 
+// Without the fraction; the nearest integer there is where that does not fit, and 0 of NaN. (C++ leaves both open, processors differ.)
+template <class Int>
+[[gnu::always_inline]] TWINLENS_HOST_DEVICE constexpr Int to_integer(double x) {
+  constexpr bool is_signed = static_cast<Int>(-1) < static_cast<Int>(0);
+  constexpr std::uint64_t largest = ~std::uint64_t{0} >> (64 - 8 * sizeof(Int) + (is_signed ? 1 : 0));
+  constexpr Int most = static_cast<Int>(largest), least = is_signed ? static_cast<Int>(-most - 1) : Int{0};
+  constexpr double past = 2.0 * static_cast<double>(largest / 2 + 1);
+  if (x >= past) return most;
+  if (x <= static_cast<double>(least)) return least;
+  return x == x ? static_cast<Int>(x) : Int{0};
+}
+
 // Calls f(TypeTag<float|bf16>{}): the only dispatch on the element type of a float kernel on the CPU, where f16 is a storage type
 // (copy converts it) and not one to compute in.
 template <class F>
