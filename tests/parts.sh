@@ -77,10 +77,10 @@ best_sets() {
   esac
 }
 
-# AddressSanitizer and UndefinedBehaviorSanitizer, by clang, which knows more kinds of undefined behaviour than gcc and compiles the
-# instrumented code in two thirds of the time: the whole tree, each source by itself, with warnings as errors. Op cases try every compiled set up to the best by themselves, so one run covers scalar
-# and the best one; what else is near kernels is run again on scalar. The program, the fake card and whole runs of training call no kernel in
-# a way that these do not: again on scalar, like middle sets, they are left to --full.
+# AddressSanitizer and UndefinedBehaviorSanitizer, by clang, which knows more kinds of undefined behaviour than gcc and takes less time over
+# instrumented code: the whole tree, each source by itself, with warnings as errors. Op cases try every compiled set up to the best by
+# themselves, so one run covers scalar and the best one; what else is near kernels is run again on scalar. The program, the fake card and
+# whole runs of training call no kernel in a way that these do not: again on scalar, like middle sets, they are left to --full.
 address_part() {
   needs clang++ || return 0
   local sets
