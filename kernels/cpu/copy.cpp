@@ -40,19 +40,22 @@ void read_block(const void* base, std::int64_t offset, std::int64_t stride, std:
 }
 
 template <class I, class T>
+TWINLENS_INLINE T element_of(double x) {
+  if constexpr (sizeof(T) == 2) {
+    return Vec<I>::template narrow<T>(static_cast<float>(x));
+  } else if constexpr (__is_class(T)) {
+    return T{static_cast<std::uint8_t>(x != 0.0 ? 1 : 0)};
+  } else if constexpr (__is_same(T, float)) {
+    return static_cast<float>(x);
+  } else {
+    return to_integer<T>(x);
+  }
+}
+
+template <class I, class T>
 void write_block(void* base, std::int64_t offset, std::int64_t stride, std::int64_t n, const double* in) {
   T* y = static_cast<T*>(base) + offset;
-  for (std::int64_t i = 0; i < n; ++i) {
-    if constexpr (sizeof(T) == 2) {
-      y[i * stride] = Vec<I>::template narrow<T>(static_cast<float>(in[i]));
-    } else if constexpr (__is_class(T)) {
-      y[i * stride].value = in[i] != 0.0 ? 1 : 0;
-    } else if constexpr (__is_same(T, float)) {
-      y[i * stride] = static_cast<float>(in[i]);
-    } else {
-      y[i * stride] = to_integer<T>(in[i]);
-    }
-  }
+  for (std::int64_t i = 0; i < n; ++i) y[i * stride] = element_of<I, T>(in[i]);
 }
 
 // Rows of the same type are moved as raw words.
@@ -159,19 +162,7 @@ template void kernel(TWINLENS_ISA, const Copy&);
 template <class I>
 void kernel(I, const Fill& a) {
   visit_any(a.y.dtype, [&]<class T>(TypeTag<T>) {
-    T value;
-    if constexpr (sizeof(T) == 2) {
-      value = Vec<I>::template narrow<T>(static_cast<float>(a.value));
-    } else {
-      value = T{};
-      if constexpr (__is_class(T)) {
-        value.value = a.value != 0.0 ? 1 : 0;
-      } else if constexpr (__is_same(T, float)) {
-        value = static_cast<float>(a.value);
-      } else {
-        value = to_integer<T>(a.value);
-      }
-    }
+    const T value = element_of<I, T>(a.value);
     T* y = a.y.as<T>();
     parallel_for(a.y.count, 65536, [&](std::int64_t begin, std::int64_t end) {
       if (a.value == 0.0 && !__builtin_signbit(a.value)) {
