@@ -26,8 +26,7 @@ std::string difference(const std::string& key, const Json& then, const Json& now
   return "'" + key + path + "' was " + text(then) + " and is now " + text(now);
 }
 
-void check_settings(const TrainState& saved, const TrainState& fresh, const NotGiven& not_given, const fs::path& folder,
-                    const fs::path& checkpoint) {
+void check_settings(const TrainState& saved, const TrainState& fresh, const fs::path& folder, const fs::path& checkpoint) {
   const Json then = Json::parse(saved.settings), now = Json::parse(fresh.settings);
   std::vector<std::string> keys;
   for (const Json* settings : {&now, &then}) {
@@ -36,7 +35,7 @@ void check_settings(const TrainState& saved, const TrainState& fresh, const NotG
   // The model last: other settings change it, and are what one knows.
   std::stable_partition(keys.begin(), keys.end(), [](const std::string& key) { return key != "model"; });
   for (const std::string& key : keys) {
-    if (key == "epochs" || (not_given.warmup && key == "warmup")) continue;
+    if (key == "epochs" || (key == "warmup" && now.at(key) < 0)) continue;
     const Json before = then.value(key, Json()), after = now.value(key, Json());
     if (before != after)
       throw ConfigError("resume: " + difference(key, before, after) + "; " + checkpoint.string() + "; give the flags of the first run");
@@ -46,7 +45,7 @@ void check_settings(const TrainState& saved, const TrainState& fresh, const NotG
                       (folder / "model").string());
   }
   const std::int64_t begun = saved.epoch + (saved.batch > 0 ? 1 : 0), epochs = now.at("epochs");
-  if (!not_given.epochs && epochs < begun) {
+  if (epochs < begun) {
     throw ConfigError(
         fmt::format("resume: epoch {} is begun and --epochs is {}; {}; give {} or more", begun, epochs, checkpoint.string(), begun));
   }
@@ -103,8 +102,8 @@ fs::path run_of(const fs::path& folder, const std::string& resume) {
   return resume == "latest" ? folder : fs::absolute(candidates_of(folder, resume).front()).parent_path().parent_path();
 }
 
-TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, const NotGiven& not_given,
-                      const TokenizerFiles& tokenizer, Clip& model, FlatParameters& parameters, Ema* ema) {
+TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, const TokenizerFiles& tokenizer,
+                      Clip& model, FlatParameters& parameters, Ema* ema) {
   const std::vector<fs::path> candidates = candidates_of(folder, resume);
   std::string problem;
   for (const fs::path& candidate : candidates) {
@@ -116,7 +115,7 @@ TrainState resume_run(const fs::path& folder, const std::string& resume, const T
       problem = e.what();
       continue;
     }
-    check_settings(state, fresh, not_given, folder, candidate);  // before the tensors, which would not fit another model
+    check_settings(state, fresh, folder, candidate);  // before the tensors, which would not fit another model
     check_tokenizer(tokenizer, candidate);
     load_tensors(candidate, model, parameters, ema);
     if (state.instruction_set != fresh.instruction_set) {

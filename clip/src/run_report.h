@@ -2,7 +2,6 @@
 // What a finished run leaves beside its checkpoints: skipped.tsv and report.html.
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "clip/src/checkpoint.h"
@@ -19,9 +18,6 @@ std::string one_line(std::string text);
 void write_skipped(const std::filesystem::path& file, const std::vector<SkippedSample>& skipped);
 // What an earlier part of the run wrote; empty when there is no such file.
 std::vector<SkippedSample> read_skipped(const std::filesystem::path& file);
-
-// params.json: every option under describe()'s name, resolved, numbers as numbers.
-nlohmann::ordered_json params_of(const TrainOptions& options);
 
 // report.html with the curves of metrics.jsonl and, when there is validation data, what its captions find and where the model errs.
 void write_run_report(const std::filesystem::path& folder, const TrainOptions& options, const Clip& model, const Tokenizer& tokenizer,

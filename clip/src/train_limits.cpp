@@ -70,7 +70,7 @@ void check_augmentation(const TrainOptions& o) {
 void check_optimization(const TrainOptions& o) {
   within(1, kMany, "batch-size", o.batch_size);
   within(1, kMany, "accum-freq", o.accum_freq);
-  within(0, kMany, "epochs", o.epochs);
+  within(1, kMany, "epochs", o.epochs);
   at_least(0, "max-chunk", o.max_chunk);
   at_least(0, "lr", o.lr);
   at_least(0, "wd", o.wd);
@@ -78,7 +78,7 @@ void check_optimization(const TrainOptions& o) {
   if (!(o.beta1 < 0.0)) below_one("beta1", o.beta1);
   if (!(o.beta2 < 0.0)) below_one("beta2", o.beta2);
   if (!(o.eps < 0.0)) require(std::isfinite(o.eps) && o.eps > 0.0, "eps", o.eps, "above 0");
-  within(0, o.epochs > 0 ? static_cast<double>(o.epochs) : o.resume.empty() ? kEpochs : kMany, "epochs-cooldown", o.epochs_cooldown);
+  within(0, static_cast<double>(o.epochs), "epochs-cooldown", o.epochs_cooldown);
   if (o.lr_scheduler == "const-cooldown" && o.epochs_cooldown == 0)
     throw UsageError("const-cooldown has no epochs to cool down in; --epochs-cooldown; give the number of the last epochs that do");
   at_least(0, "lr-cooldown-end", o.lr_cooldown_end);

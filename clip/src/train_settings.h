@@ -13,8 +13,6 @@
 
 namespace twinlens {
 
-constexpr std::int64_t kEpochs = 32;  // of a new run, when --epochs is not given
-
 // Throws ConfigError where a number makes no sense or --save-best is no metric: for those who set TrainOptions themselves, and for what
 // concerns several numbers; the program refuses the rest with its command line.
 void check_limits(const TrainOptions& options);

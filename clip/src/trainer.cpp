@@ -11,6 +11,7 @@
 #include "clip/src/json_text.h"
 #include "clip/src/memory_plan.h"
 #include "clip/src/run_report.h"
+#include "clip/src/train_options.h"
 #include "clip/src/training.h"
 
 #include "twinlens/clip/evaluation.h"
@@ -36,7 +37,7 @@ constexpr const char* kOfValidation = "validation: ";  // what the reason of a s
 // Whether a run has begun in its folder.
 bool has_begun(const fs::path& folder) {
   std::error_code error;
-  const bool there = fs::exists(folder / "params.json", error);
+  const bool there = fs::exists(folder / kParams, error);
   if (error)
     throw FileError("run folder cannot be looked at: " + error.message() + "; " + folder.string() + "; choose another --logs or --name");
   return there;
@@ -48,14 +49,6 @@ bool is_same_place(const fs::path& a, const fs::path& b) {
 }
 
 constexpr const char* kModel = "ViT-B-32";  // where none is named
-
-// --model of the run in a folder.
-std::string model_of_run(const fs::path& folder) {
-  std::error_code ignored;
-  const std::string path = (folder / "params.json").string();
-  const Json params = fs::exists(path, ignored) ? Json::parse(read_file(path), nullptr, false) : Json();
-  return params.is_object() ? params.value("model", std::string(kModel)) : kModel;
-}
 
 // --resume latest without a checkpoint begins the run, as with open_clip: one that was ended before its first, or a job's first launch.
 bool begins_anew(const fs::path& folder, const std::string& resume) {
@@ -102,13 +95,12 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   check_card_options();
   set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
-  if (o_.model.empty() && o_.resume.empty()) o_.model = o_.pretrained.empty() ? kModel : o_.pretrained;
+  if (o_.model.empty()) o_.model = o_.pretrained.empty() ? kModel : o_.pretrained;
   if (o_.resume == "latest" && o_.name.empty()) throw UsageError("it is not said which run goes on; --resume latest; give --name");
   o_.name = run_name(o_);
   check_name(o_.name);
   folder_ = fs::path(o_.logs) / o_.name;
   const fs::path begun = o_.resume.empty() ? fs::path() : run_of(folder_, o_.resume);
-  if (o_.model.empty()) o_.model = o_.pretrained.empty() ? model_of_run(begun) : o_.pretrained;
   if (has_begun(folder_) && !is_same_place(begun, folder_)) {
     throw ConfigError("run '" + o_.name + "' exists already; " + folder_.string() +
                       "; choose another --name, or continue it with --resume latest");
@@ -181,10 +173,9 @@ void Training::prepare_model() {
 }
 
 // What a resumed run may do otherwise: be longer or shorter (its warmup stays what it was unless it is given), have no validation data.
-void Training::take_changes(const NotGiven& not_given) {
+void Training::take_changes() {
   const Json then = Json::parse(state_.settings);
-  if (not_given.warmup) o_.warmup = then.at("warmup");
-  if (not_given.epochs) o_.epochs = then.at("epochs");
+  if (o_.warmup < 0) o_.warmup = then.at("warmup");
   if (then.at("epochs") != o_.epochs) {
     fmt::print(stderr, "note: --epochs was {} and is {} now; from here on the learning rate is that of a run of this length\n",
                then.at("epochs").dump(), o_.epochs);
@@ -210,9 +201,8 @@ void Training::prepare_steps() {
   check_batch_norm();
   LoaderOptions l = loader_options(o_, model_->config);
   steps_per_epoch_ = EpochOrder(*data_, order_options(l), 0).size() / l.batch_size;
-  const NotGiven not_given{o_.epochs == 0, o_.warmup < 0};
-  if (not_given.epochs) o_.epochs = kEpochs;
-  if (not_given.warmup) o_.warmup = std::min<std::int64_t>(10'000, steps_per_epoch_ * o_.epochs / 20);
+  const bool goes_on = !o_.resume.empty() && !begins_anew(folder_, o_.resume);
+  if (o_.warmup < 0 && !goes_on) o_.warmup = std::min<std::int64_t>(10'000, steps_per_epoch_ * o_.epochs / 20);
   adamw_ = adamw_options(o_, model_->config);
   o_.beta1 = adamw_.beta1;
   o_.beta2 = adamw_.beta2;
@@ -226,9 +216,9 @@ void Training::prepare_steps() {
   state_.settings = json_text(resume_settings(o_, model_->config));
   writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", o_.keep_last, o_.async_save, tokenizer_files_);
   if (!o_.resume.empty()) {
-    if (!begins_anew(folder_, o_.resume)) {
-      state_ = resume_run(folder_, o_.resume, state_, not_given, tokenizer_files_, *model_, *parameters_, ema_.get());
-      take_changes(not_given);
+    if (goes_on) {
+      state_ = resume_run(folder_, o_.resume, state_, tokenizer_files_, *model_, *parameters_, ema_.get());
+      take_changes();
       saved_step_ = state_.step;
       writer_->set_written(state_.step);
       health_.go_on(state_.bad_in_a_row, state_.steps_left_out, state_.spikes);
@@ -312,7 +302,7 @@ void Training::finish() {
 }
 
 TrainResult Training::run() {
-  atomic_write((folder_ / "params.json").string(), json_text(params_of(o_), 2) + "\n");
+  atomic_write((folder_ / kParams).string(), json_text(params_of(o_), 2) + "\n");
   log_->line(fmt::format("{}: {} parameters on {} ({}, {} threads), precision {}", o_.model, count_parameters(collect(*model_)),
                          to_string(device_), name_of(active_isa()), thread_count(), o_.precision));
   log_->line(fmt::format("{} pairs, {} steps an epoch of {} pairs, {} steps in all; equal captions: {}", data_->size(), steps_per_epoch_,
@@ -398,7 +388,7 @@ bool Training::evaluate_now() {
 void Training::stop_here(TrainResult& result) {
   save();
   finish_writing();
-  log_->line("stopped; continue with --resume latest");
+  log_->line("stopped; continue with --resume latest --name " + o_.name + (o_.logs == TrainOptions().logs ? "" : " --logs " + o_.logs));
   result.stopped_early = true;
 }
 

@@ -58,7 +58,7 @@ class Training {
   void prepare_model();
   void check_batch_norm() const;
   void prepare_steps();
-  void take_changes(const NotGiven& not_given);
+  void take_changes();
   void plan_step_memory();
   MemoryBudget memory_budget() const;
   void plan_chunks(const MemoryBudget& budget);

@@ -60,7 +60,7 @@ void Training::roll_back(std::int64_t bad_steps) {
                                    "and --keep-last 2 or more, or lower --lr",
                                    state_.step + 1, state_.last_update));
   }
-  const TrainState then = resume_run(folder_, checkpoint.string(), state_, {}, tokenizer_files_, *model_, *parameters_, ema_.get());
+  const TrainState then = resume_run(folder_, checkpoint.string(), state_, tokenizer_files_, *model_, *parameters_, ema_.get());
   state_.left_out = state_.step - (then.step - then.left_out);
   state_.rolled_back_at = state_.step;
   health_.count(RunHealth::Verdict::good, false);

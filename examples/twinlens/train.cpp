@@ -16,8 +16,7 @@ CLI::Validator place(int index, const CLI::Validator& check) { return check.appl
 void add_data_flags(CLI::App& app, TrainOptions& o) {
   const char* group = "Data";
   app.add_option("--train-data", o.train_data,
-                 "Shards (braces as in a shell, * ? [], joined by ::), CSV/TSV, or a folder of pictures with .txt beside them")
-      ->required()
+                 "Required: shards (braces as in a shell, * ? [], joined by ::), CSV/TSV, or a folder of pictures with .txt beside them")
       ->group(group);
   app.add_option("--val-data", o.val_data, "Evaluated during training; the same forms")->group(group);
   app.add_option("--dataset-type", o.dataset_type, "auto, webdataset, csv or folder")
@@ -184,15 +183,13 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(at_least(0));
-  app.add_option("--epochs", o.epochs, "Default 32, of a resumed run what it was to have")->group(group)->check(at_least(1));
+  app.add_option("--epochs", o.epochs)->group(group)->capture_default_str()->check(at_least(1));
   app.add_option("--lr", o.lr, "Peak learning rate")->group(group)->capture_default_str()->check(at_least(0));
   app.add_option("--wd", o.wd, "Weight decay of matrices")->group(group)->capture_default_str()->check(at_least(0));
   app.add_option("--beta1", o.beta1, "Default by model, as open_clip: 0.9")->group(group)->check(within_below(0, 1));
   app.add_option("--beta2", o.beta2, "Default by model: 0.98 for ViT, 0.999 for ResNet")->group(group)->check(within_below(0, 1));
   app.add_option("--eps", o.eps, "Default by model: 1e-6 for ViT, 1e-8 for ResNet")->group(group)->check(above(0));
-  app.add_option("--warmup", o.warmup, "Steps; default 5 % of all steps, at most 10000; of a resumed run as before")
-      ->group(group)
-      ->check(at_least(-1));
+  app.add_option("--warmup", o.warmup, "Steps; default 5 % of all steps, at most 10000")->group(group)->check(at_least(-1));
   app.add_option("--lr-scheduler", o.lr_scheduler, "cosine, const or const-cooldown")
       ->group(group)
       ->capture_default_str()
@@ -273,7 +270,8 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   app.add_option(
          "--resume", o.resume,
          "latest (with --name; without a checkpoint yet the run begins), or the path of a checkpoint folder (what follows goes to --name): "
-         "continue exactly; another --epochs makes a run longer, a finished one, too, or shorter")
+         "continue exactly. Flags that are not given are as the run has them; another --epochs makes it longer, a finished one, too, or "
+         "shorter")
       ->group(group);
   app.add_option("--save-frequency", o.save_frequency, "Epochs between checkpoints; the last step has one in any case; 0: no other")
       ->group(group)
@@ -306,6 +304,14 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
   app.add_option("--log-every-n-steps", o.log_every_n_steps)->group(group)->capture_default_str()->check(at_least(1));
 }
 
+// Flags that are not given are as the run has them that goes on.
+void take_from_run(CLI::App& app, TrainOptions& o) {
+  o = options_to_resume(o);
+  for (CLI::Option* option : app.get_options()) {
+    if (option->count() > 0) option->run_callback();
+  }
+}
+
 }  // namespace
 
 Action add_train(CLI::App& app) {
@@ -323,8 +329,13 @@ Action add_train(CLI::App& app) {
       "  twinlens train --train-data 'shards/{000..099}.tar' --model ViT-B-32 --batch-size 256 --precision amp_bf16\n"
       "  twinlens train --train-data pictures/ --model my_model.json --epochs 50 --name first --val-data held_out/\n"
       "  twinlens train --train-data pairs.csv --pretrained logs/first/model --lr 1e-5 --lock-image\n"
-      "  twinlens train --train-data pictures/ --name first --resume latest");
-  return [options, json] {
+      "  twinlens train --name first --resume latest");
+  return [&app, options, json] {
+    if (!options->resume.empty()) take_from_run(app, *options);
+    if (options->train_data.empty()) {
+      const bool is_given = app.get_option("--train-data")->count() > 0;
+      return wrong_usage(is_given ? "--train-data needs a value, and the one given is empty" : "--train-data is required", "train");
+    }
     const TrainResult result = train(*options, &stop_requested());
     if (*json) {
       print_json(nlohmann::ordered_json{

@@ -76,12 +76,87 @@ TEST_CASE("options that change the tensors are refused by name when a run goes o
     words.insert(words.end(), more.begin(), more.end());
     return runs.train("run", words);
   };
-  check_refused(again({}), {"resume: 'siglip' was true and is now unset", "give the flags of the first run"});
-  check_refused(again({"--siglip", "--force-image-size", "64"}), {"resume: 'model/model_cfg/vision_cfg/image_size' was 32 and is now 64"});
-  check_refused(again({"--siglip", "--ema", "0.9"}), {"resume: 'ema' was 0.0 and is now 0.9"});
+  check_refused(again({"--siglip=false"}), {"resume: 'siglip' was true and is now unset", "give the flags of the first run"});
+  check_refused(again({"--force-image-size", "64"}), {"resume: 'model/model_cfg/vision_cfg/image_size' was 32 and is now 64"});
+  check_refused(again({"--ema", "0.9"}), {"resume: 'ema' was 0.0 and is now 0.9"});
   const Outcome o = run(again({"--siglip"}));
   INFO(o.err);
   CHECK(o.status == 0);
+}
+
+TEST_CASE("flags that are not given are as the run has them that goes on", "[train]") {
+  const Runs runs;
+  const auto words_of = [&](const std::string& name, const std::string& epochs) {
+    return runs.train(name, {"--model",
+                             runs.model(),
+                             "--epochs",
+                             epochs,
+                             "--siglip",
+                             "--ema",
+                             "0.9",
+                             "--flip",
+                             "--affine",
+                             "5",
+                             "0.1",
+                             "0.9",
+                             "1.1",
+                             "--seed",
+                             "7",
+                             "--wd",
+                             "0.1234567891",
+                             "--val-data",
+                             trained_model().data,
+                             "--memory-limit",
+                             "1G",
+                             "--no-pack-captions",
+                             "--log-every-n-steps",
+                             "1"});
+  };
+  const auto check_same = [&](const std::string& a, const std::string& b) {
+    for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+      INFO(file);
+      CHECK(read_file((runs.of(a) / "checkpoints/step_9" / file).string()) ==
+            read_file((runs.of(b) / "checkpoints/step_9" / file).string()));
+    }
+  };
+  const auto params = [&](const std::string& name) { return nlohmann::json::parse(read_file((runs.of(name) / "params.json").string())); };
+  // Of another length its learning rate would be another: both are told of 3 epochs in the end.
+  REQUIRE(run(words_of("whole", "2")).status == 0);
+  Words longer = words_of("whole", "3");
+  longer.insert(longer.end(), {"--resume", "latest"});
+  REQUIRE(run(longer).status == 0);
+  REQUIRE(run(words_of("short", "2")).status == 0);
+  const std::string logs = runs.of("").parent_path().string();
+  const auto go_on = [&](const Words& more) {
+    Words words{"train", "--logs", logs};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome o = run(words);
+    INFO(o.err);
+    CHECK(o.status == 0);
+    return o.err;
+  };
+  const nlohmann::json before = params("short");
+  go_on({"--name", "fork", "--resume", runs.of("short").string(), "--epochs", "3"});
+  go_on({"--name", "short", "--resume", "latest", "--epochs", "3", "--log-every-n-steps", "2"});
+  check_same("whole", "short");
+  check_same("whole", "fork");
+  nlohmann::json expected = before;
+  expected["resume"] = "latest";
+  expected["epochs"] = 3;
+  expected["log-every-n-steps"] = 2;
+  CHECK(params("short") == expected);
+  // A flag of the run can be taken back, what makes its bits cannot.
+  go_on({"--name", "short", "--resume", "latest", "--val-data", "", "--epochs", "4"});
+  CHECK(params("short")["val-data"] == "");
+  check_refused({"train", "--logs", logs, "--name", "short", "--resume", "latest", "--siglip=false"},
+                {"resume: 'siglip' was true and is now unset", "give the flags of the first run"});
+  // Without the file they have to be given, and one that is broken is named.
+  write_text(runs.of("short") / "params.json", "{\"lr\": \"fast\"}");
+  check_refused({"train", "--logs", logs, "--name", "short", "--resume", "latest"}, {"resume: 'lr' cannot be \"fast\"", "params.json"});
+  fs::remove(runs.of("short") / "params.json");
+  const Outcome o = run(Words{"train", "--logs", logs, "--name", "short", "--resume", "latest"});
+  CHECK(o.status == 2);
+  CHECK_THAT(o.err, Contains("--train-data is required"));
 }
 
 TEST_CASE("the counts of spikes and of steps left out are those of the whole run, also when it was resumed", "[train]") {

@@ -30,10 +30,10 @@ struct TrainOptions {
   std::string precision = "fp32";
   std::string device = "cpu";
   std::int64_t batch_size = 64;
-  std::int64_t epochs = 0;  // 0: 32, or what a resumed run was to have
+  std::int64_t epochs = 32;
   std::int64_t accum_freq = 1, max_chunk = 0;
   double lr = 5e-4, wd = 0.2, beta1 = -1.0, beta2 = -1.0, eps = -1.0;  // negative: by model, as open_clip
-  std::int64_t warmup = -1;                                            // steps; negative: 5 % of all steps, at most 10,000
+  std::int64_t warmup = -1;  // steps; negative: 5 % of all steps, at most 10,000, or what a resumed run had
   std::string lr_scheduler = "cosine";
   std::int64_t epochs_cooldown = 0;
   double lr_cooldown_end = 0.0, lr_cooldown_power = 1.0;
@@ -87,6 +87,12 @@ struct TrainOptions {
 
 // Every option as (name, resolved value), as text for the report. Names are those of the flags, --no-NAME's without its "no".
 std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& options);
+
+// With what the run that `which.resume` names is to go on: the options in its params.json, but for `threads`, which are this machine's, and
+// logs, name and resume, which are those of `which`. `which` itself where the run is not there yet (`latest`), or has no params.json beside
+// its checkpoints. Throws FileError where `resume` names no checkpoint, or params.json cannot be read or has a value that is no such
+// option's.
+TrainOptions options_to_resume(const TrainOptions& which);
 
 struct TrainResult {
   std::string run_folder;
