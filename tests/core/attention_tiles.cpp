@@ -1,8 +1,10 @@
 // bf16 attention by products of bf16 pairs (kernels/cpu/attention/tiles.h) against the form in f32, which avx512 has, and against double
 // precision; with every set that multiplies such pairs.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
 
 #include "tests/support/op_case.h"
 
@@ -161,9 +163,32 @@ void compare_problems() {
   compare({70, 70, 2, 24, true, true});
   compare({50, 50, 1, 64, false, false, -0.4});
   compare({50, 50, 1, 64, true, false, -0.4});
-  compare({150, 40, 1, 64, true});  // the first 110 queries see nothing
+  compare({50, 50, 1, 64, true, false, 0.0});  // hidden scores stay hidden
+  compare({150, 40, 1, 64, true});             // the first 110 queries see nothing
 }
 TEST_CASE("bf16 attention by pairs is as near to double precision as in f32") { with_pairs(compare_problems); }
+
+// Of keys that are all equal, attention is their value, however large their scores.
+void compare_large_scores() {
+  const std::int64_t tokens = GENERATE(16, 40), head_dim = GENERATE(3, 64);
+  for (float size = 0x1.08p+16F; size < 0x1p20F; size *= 1.03125F) {
+    INFO(size);
+    const auto all = [&](double value) { return full({tokens, head_dim}, value, DType::bf16).set_requires_grad(true); };
+    const Tensor q = all(size), k = all(size), v = all(2.0);
+    AttentionOptions o;
+    o.query_offsets = equal_offsets(1, tokens);
+    const Tensor y = attention(q, k, v, o);
+    backward(y, full(y.shape(), 1.0, DType::bf16));
+    const auto check = [](const Tensor& x, const std::function<bool(float)>& holds) {
+      const std::vector<float> values = x.to(DType::f32).to_vector();
+      CHECK(std::all_of(values.begin(), values.end(), holds));
+    };
+    check(y, [](float f) { return f == 2.0F; });
+    check(v.grad(), [](float f) { return std::abs(f - 1.0F) <= 0x1p-7F; });
+    for (const Tensor& x : {q.grad(), k.grad()}) check(x, [](float f) { return std::isfinite(f); });
+  }
+}
+TEST_CASE("bf16 attention by pairs: scores of any size") { with_pairs(compare_large_scores); }
 
 // Every head is computed in the form that suits it, whatever else there is.
 void compare_unsuited() {

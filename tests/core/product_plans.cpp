@@ -71,6 +71,24 @@ TEST_CASE("products have the same bits however they are cut and however their op
   });
 }
 
+// No op has such an operand, but nothing refuses it.
+TEST_CASE("windows are read in place as the columns of b, too") {
+  on_every_set([] {
+    const Tensor map = test::tensor_of(test::random_input({1, 10, 10, 300}, "map")), a = test::tensor_of(test::random_input({4, 300}, "a"));
+    const Tensor pixels = map.reshape({100, 300});
+    Tensor c = empty({4, 100});
+    Matmul m;
+    m.a = {a.raw(), DType::f32, 300, false, 0, {}};
+    m.b = {map.raw(), DType::f32, 0, true, 0, {1, 10, 10, 300, 10, 10, 1, 1, 1, 0, 1}};
+    m.c = {c.raw(), DType::f32, 4, 100, 100, nullptr};
+    m.depth = 300;
+    const Tensor scratch = empty({scratch_bytes(m)}, DType::u8);
+    m.scratch = const_cast<void*>(scratch.raw());
+    run(current_stream(kCpu), m);
+    CHECK(c.to_vector() == matmul(a, pixels, {.transpose_b = true}).to_vector());
+  });
+}
+
 TEST_CASE("tasks of a product have every unit once; none is empty or too large") {
   const int before = thread_count();
   for (const int threads : {1, 2, 3, 7, 64}) {

@@ -78,6 +78,18 @@ TEST_CASE("f32 products in tile registers: the smallest numbers lose bits, and n
   CHECK(product_of(0x1p127F, 2.0F) == kInfinity);
 }
 
+TEST_CASE("f32 products in tile registers overflow where multiply-adds do") {
+  if (!has_tiles()) return;
+  for (const float x : {0x1.fffffep63F, 0x1.ffp63F, 0x1.fe8p63F}) {
+    INFO(x);
+    CHECK(product_of(x, x) == x * x);
+    CHECK(product_of(-x, x) == -x * x);
+  }
+  const Tensor halves = full({1, 2}, 0x1.fffffep126F), ones = full({2, 1}, 1.0);
+  CHECK(matmul(halves, ones).data<float>()[0] == 0x1.fffffep127F);
+  CHECK(product_of(0x1p64F, 0x1p64F) == kInfinity);
+}
+
 // Both NaN, or both the same infinity.
 bool same_kind(float x, float y) { return std::isnan(x) ? std::isnan(y) : x == y; }
 

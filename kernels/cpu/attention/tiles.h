@@ -83,13 +83,21 @@ struct Tiles {
     return b;
   }
 
+  // a * b as a result of its own: contracted with what is subtracted from it, its rounding would be missing there and not in the largest
+  // score, and an exponent of what is 0 could be anything where scores are large.
+  TWINLENS_INLINE static V product(V a, V b) {
+    typename V::Raw result = (a * b).raw;
+    asm("" : "+v"(result));
+    return V(result);
+  }
+
   // scores = Q K^T with bias and mask; what they are still to be multiplied with is returned.
   static float scores_of(const AttentionProblem& p, const Head& h, const Block& b, const float* k, const float* q, float* scores) {
     const std::int64_t columns = in_sides(p.head_dim);
     for (std::int64_t j = 0; j < b.keys; j += kSide) {
       multiply(b.keys - j, p.head_dim, k + j / kSide * columns * kPanel, q, b.lanes, scores + j * b.lanes, false);
     }
-    const bool scaled = h.bias != nullptr || p.scale < 0.0F;
+    const bool scaled = h.bias != nullptr || !(p.scale > 0.0F);
     if (scaled) {
       for (std::int64_t c = 0; c < b.keys * b.lanes; c += V::kWidth) (V::load(scores + c) * V(p.scale)).store(scores + c);
     }
@@ -109,7 +117,7 @@ struct Tiles {
         V e[2] = {V(0.0F), V(0.0F)};
         for (int n = 0; n < 2; ++n) {
           if (j + n >= b.keys) break;
-          e[n] = MathFor<I, bf16>::exp_nonpositive(V::fma(V::load(scores + (j + n) * b.lanes + g), V(factor), -shift));
+          e[n] = MathFor<I, bf16>::exp_nonpositive(product(V::load(scores + (j + n) * b.lanes + g), V(factor)) - shift);
           sum[n] += e[n];
         }
         store_pair(e[0], e[1], j % kSide / 2, b.lanes, weights + j / kSide * kWords * b.lanes + g);
@@ -191,7 +199,7 @@ struct Tiles {
       V of_delta[2] = {V(0.0F), V(0.0F)}, of_mass[2] = {V(0.0F), V(0.0F)};
       const auto one = [&](std::int64_t j, int chain) {
         float* at = s.scores + j * b.lanes + g;
-        const V e = MathFor<I, bf16>::exp_nonpositive(V::fma(V::load(at), V(factor), -shift));
+        const V e = MathFor<I, bf16>::exp_nonpositive(product(V::load(at), V(factor)) - shift);
         e.store(at);
         of_delta[chain] = V::fma(e, V::load(s.dp + j * b.lanes + g), of_delta[chain]);
         of_mass[chain] += e;

@@ -55,9 +55,9 @@ void activate_tile(const TileOfC& t, Activation activation, DType stored_as) {
   });
 }
 
-// False only where no sum is NaN. Reads whole registers of whole tiles: rows behind the last one, too.
+// True only where all sums are finite. Reads whole registers of whole tiles: rows behind the last one, too.
 template <class I>
-bool may_have_nan(const TileOfC& t) {
+bool all_finite(const TileOfC& t) {
   using V = Vec<I>;
   constexpr int chains = 8;
   V zero[chains];  // NaN once it has met one, or an infinity
@@ -69,7 +69,7 @@ bool may_have_nan(const TileOfC& t) {
   for (int n = chains / 2; n > 0; n /= 2) {
     for (int j = 0; j < n; ++j) zero[j] = zero[j] + zero[j + n];
   }
-  return zero[0].sum() != 0.0F;
+  return zero[0].sum() == 0.0F;
 }
 
 // The last step of a tile whose sums are complete.

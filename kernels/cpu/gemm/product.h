@@ -219,7 +219,7 @@ struct Product {
               micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_tile, word > 0);
               if (!last_words) continue;
               const TileOfC tile{sums_of_tile, width, row, col, least(kTileRows, last - row), cols};
-              if constexpr (F == Form::thirds) retake_nans(k, tile);
+              if constexpr (F == Form::thirds) retake_not_finite(k, tile);
               take_tile(r, k, tile);
             }
           }
@@ -237,11 +237,11 @@ struct Product {
     wanted.step(Prefetch::kStripes * kTileRows);
   }
 
-  // Sums in thirds that are NaN, taken again by multiply-adds: they may not be with them (split.h). An element at a time changes, so that
-  // its bits do not depend on its neighbours.
+  // Sums in thirds that are NaN or infinite, taken again by multiply-adds: they may not be with them (split.h). An element at a time
+  // changes, so that its bits do not depend on its neighbours.
   // (Looking at every tile costs products up to 7 % of their time: only where there can be something to find.)
-  void retake_nans(const Block& k, const TileOfC& tile) const {
-    if (!__atomic_load_n(&met_large_numbers<I>, __ATOMIC_RELAXED) || !may_have_nan<I>(tile)) return;
+  void retake_not_finite(const Block& k, const TileOfC& tile) const {
+    if (!__atomic_load_n(&met_large_numbers<I>, __ATOMIC_RELAXED) || all_finite<I>(tile)) return;
     using Plain = Product<I, Form::floats>;
     constexpr std::int64_t depths = 64, rows_at_once = Plain::kTileRows, cols = kTileCols;
     alignas(64) float a_panel[depths * rows_at_once], b_panel[depths * cols], again[rows_at_once * cols];
@@ -258,7 +258,7 @@ struct Product {
       for (std::int64_t i = 0; i < rows; ++i) {
         float* const sums_of_row = tile.sums + (row + i) * tile.width;
         for (std::int64_t j = 0; j < tile.cols; ++j) {
-          if (sums_of_row[j] != sums_of_row[j]) sums_of_row[j] = again[i * cols + j];
+          if (!(sums_of_row[j] - sums_of_row[j] == 0.0F)) sums_of_row[j] = again[i * cols + j];
         }
       }
     }

@@ -4,8 +4,9 @@
 // multiply-adds one depth at a time would be. (Henry, Tang & Heinecke, "Leveraging the bfloat16 artificial intelligence datatype for
 // higher-precision computations", ARITH 2019, arXiv:1904.06376.)
 //
-// Tile registers take denormal bf16 for 0, so below 2^-110 in magnitude numbers lose bits. An infinite operand gives NaN where it meets a
-// part that is 0: sums that are NaN are taken again by multiply-adds (product.h).
+// Tile registers take denormal bf16 for 0, so operands and products below 2^-103 in magnitude lose bits. An infinite operand gives NaN
+// where it meets a part that is 0, and high parts, which are rounded, can overflow where what they are parts of does not: sums that are not
+// finite are taken again by multiply-adds (product.h).
 //
 // Only for files that are compiled for Avx512Amx.
 

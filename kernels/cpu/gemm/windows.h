@@ -4,6 +4,7 @@
 // read rows as they are gathered.
 
 #include "kernels/cpu/gemm/pack.h"
+#include "kernels/cpu/gemm/plan.h"
 
 #include "twinlens/kernels/conv_geometry.h"
 
@@ -73,8 +74,8 @@ TWINLENS_INLINE void gather_window(const ConvGeometry& g, const T* map, const Wi
 template <class I, class T>
 void pack_windows(PackPanel pack, const ConvGeometry& g, const T* map, std::int64_t line, std::int64_t count, std::int64_t depth,
                   std::int64_t depths, Steps steps, std::int64_t width, float* panel) {
-  constexpr std::int64_t kMostLines = 32, kAtOnce = 256;  // lines of a panel of a, columns
-  alignas(64) T buffer[kMostLines * kAtOnce];
+  constexpr std::int64_t kAtOnce = 256;  // columns
+  alignas(64) T buffer[kPadding * kAtOnce];
   for (std::int64_t d = 0; d < depths; d += kAtOnce) {
     const std::int64_t n = depths - d < kAtOnce ? depths - d : kAtOnce;
     WindowPlace at(g, line);
