@@ -2,7 +2,7 @@
 # Trains CLIP on real emoji pictures and their names, on the CPU, and evaluates it on pictures it has never seen.
 #
 #   examples/quickstart.sh                  the built-in data
-#   examples/quickstart.sh --data FOLDER    your own: pictures with a .txt caption beside each (or class folders, a CSV, tars)
+#   examples/quickstart.sh --data FOLDER    your own, with the emoji's small model: pictures with a .txt beside each, class folders, a CSV, tars
 #   examples/quickstart.sh --epochs N       so many epochs, instead of those that ten minutes have room for (200 at most)
 #
 # TWINLENS_BUILD_DIR is the build folder (default build/release); the run goes to logs/quickstart.
@@ -110,7 +110,7 @@ step "4/4 evaluation"
 model=logs/quickstart/model
 if [ -n "$own_data" ]; then
   "$twinlens" eval --model "$model" --data "$own_data"
-  echo "(on the training data itself; give held-out pictures to \`twinlens eval --data\` for a fair figure)"
+  echo "(on the training data itself; give held-out pictures to \`twinlens eval --data\` for a fair figure. This is the small model of the emoji: docs/training.md says how to fine-tune a large one)"
 else
   unseen=$(join "$data"/{google,twitter,openmoji,fluent,emojione}-test-000.tar)
   result() { "$twinlens" eval --model "$model" --json --seen-words "$train" "$@"; }

@@ -281,7 +281,8 @@ ModelSource look_at(const std::string& model, const std::string& flag) {
     }
     const bool known = fs::exists(status_of(model)) || builtin_model_config(model).has_value();
     throw ConfigError("model '" + model + (known ? "' has no weights; " : "' is not there; ") + flag + "; give a model folder with " +
-                      kWeights + ", such as LOGS/NAME/model, or a checkpoint of OpenAI's CLIP, open_clip or Hugging Face");
+                      kWeights +
+                      ", such as LOGS/NAME/model, or a checkpoint of OpenAI's CLIP, open_clip or Hugging Face; nothing is downloaded");
   }
   const WeightFiles files(source.weights);
   source.layout = detect_layout(files.names(), source.weights.front());

@@ -75,13 +75,13 @@ void RunLog::progress(std::int64_t step, std::int64_t total, const std::string& 
     first_step_ = step;
     start_ = now;
   }
-  if (!terminal_ || (step < total && now - last_draw_ < std::chrono::milliseconds(200))) return;
-  last_draw_ = now;
   const double passed = std::chrono::duration<double>(now - start_).count();
   const auto done = static_cast<double>(step - first_step_);
-  const double left = done > 0 ? passed / done * static_cast<double>(total - step) : 0.0;
-  std::fprintf(stderr, "\r\033[K%s %lld/%lld  %s  %s left", bar(static_cast<double>(step) / static_cast<double>(total)).c_str(),
-               static_cast<long long>(step), static_cast<long long>(total), text.c_str(), clock(left).c_str());
+  left_ = done > 0 ? clock(passed / done * static_cast<double>(total - step)) + " left" : "";
+  if (!terminal_ || (step < total && now - last_draw_ < std::chrono::milliseconds(200))) return;
+  last_draw_ = now;
+  std::fprintf(stderr, "\r\033[K%s %lld/%lld  %s  %s", bar(static_cast<double>(step) / static_cast<double>(total)).c_str(),
+               static_cast<long long>(step), static_cast<long long>(total), text.c_str(), left_.c_str());
   std::fflush(stderr);
   drawn_ = true;
 }

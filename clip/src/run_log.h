@@ -27,6 +27,8 @@ class RunLog {
   void metrics(const nlohmann::ordered_json& object);
   // Redraws the progress line when stderr is a terminal, at most five times a second.
   void progress(std::int64_t step, std::int64_t total, const std::string& text);
+  // Of the time, as "1:02:03 left" at the speed so far; empty before the second progress().
+  const std::string& left() const { return left_; }
   // Cuts metrics.jsonl and TensorBoard's files after the last line whose step is at most `step`: a resumed run goes on from there. With
   // `evaluation_due` the evaluation at this step goes too, since it is made again.
   static void rewind_metrics(const std::filesystem::path& folder, std::int64_t step, bool evaluation_due = false);
@@ -39,6 +41,7 @@ class RunLog {
   bool terminal_, drawn_ = false;
   std::chrono::steady_clock::time_point start_, last_draw_;
   std::int64_t first_step_ = -1;
+  std::string left_;
 };
 
 }  // namespace twinlens

@@ -132,7 +132,8 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 }
 
 void Training::prepare_model() {
-  ModelConfig config = find_model_config(o_.model, o_.model == o_.pretrained ? "--pretrained" : "--model");
+  ModelConfig config =
+      o_.model == o_.pretrained ? find_source(o_.pretrained, "--pretrained").config : find_model_config(o_.model, "--model");
   force_config(o_, config);
   if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
     config.init_logit_scale = std::log(10.0);
@@ -311,6 +312,9 @@ TrainResult Training::run() {
     log_->line("note: --model gives the architecture only, training starts from random weights; give --pretrained " + o_.model +
                " to start from its weights");
   }
+  if (!o_.pretrained.empty() && state_.step == 0 && o_.lr > 1e-4 && !o_.lock_image && !o_.lock_text) {
+    log_->line(fmt::format("warning: --lr {} is one for random weights and makes those of --pretrained forget; 1e-5 is usual", o_.lr));
+  }
   if (o_.batch_size * o_.accum_freq == 1 && !o_.siglip) {
     log_->line("warning: a batch of one pair has nothing to be told apart from: its loss is 0, and nothing is learned; raise --batch-size");
   } else if (o_.equal_captions == "positives" && o_.captions != "random" && !o_.siglip && all_captions_equal(*data_)) {
@@ -343,7 +347,7 @@ TrainResult Training::run() {
     throw;
   }
   if (graphs_ != nullptr) log_->line(graphs_->text());
-  if (!plan_.empty()) log_->line(memory_seen(device_));
+  log_->line(memory_seen(device_));
   finish();
   result.steps = state_.step;
   result.last_loss = last_loss_;

@@ -141,8 +141,9 @@ class Training {
   TrainState state_;
   std::int64_t steps_per_epoch_ = 0, total_steps_ = 0;
   std::int64_t saved_step_ = -1;
-  std::vector<std::string> plan_;         // what --memory-limit led to, and what is predicted on a card; for the log
-  std::optional<MemoryPlan> prediction_;  // until it has been compared
+  std::vector<std::string> plan_;  // what --memory-limit led to, and what is predicted on a card; for the log
+  std::optional<MemoryPlan> prediction_;
+  bool memory_compared_ = false;
   std::vector<SkippedSample> skipped_before_, validation_skipped_;
   std::size_t skipped_logged_ = 0;
   double last_loss_ = std::numeric_limits<double>::quiet_NaN();  // of the last update

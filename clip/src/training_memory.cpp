@@ -60,9 +60,9 @@ void Training::plan_chunks(const MemoryBudget& budget) {
 
 // After the first step.
 void Training::compare_memory() {
-  if (!prediction_.has_value()) return;
-  log_->line(comparison_text(*prediction_, device_));
-  prediction_.reset();
+  if (memory_compared_) return;
+  memory_compared_ = true;
+  log_->line(prediction_.has_value() ? comparison_text(*prediction_, device_) : memory_seen(device_));
 }
 
 }  // namespace twinlens

@@ -112,9 +112,10 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
   const double scale = model_->logit_scale_value(), wait_share = data_health_.wait_share();
   log_->line(fmt::format(
       "step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait "
-      "{:.0f} %{}",
+      "{:.0f} %{}{}",
       state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
-      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share, health_.text()));
+      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share, health_.text(),
+      log_->left().empty() ? "" : "  " + log_->left()));
   for (const std::string& hint : health_.hints(state_.step, loss, std::log(n), o_.warmup, static_cast<double>(block_.learning_rate))) {
     log_->line(hint);
   }

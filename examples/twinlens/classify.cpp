@@ -55,7 +55,7 @@ int classify(const ClassifyFlags& flags) {
 
 Action add_classify(CLI::App& app) {
   auto flags = std::make_shared<ClassifyFlags>();
-  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--model", flags->model, "Model folder, or a file with weights")->required();
   app.add_option("--classes", flags->classes, "File with one class name a line")->required();
   app.add_option("--templates", flags->templates, "openai, simple, photo, none, or a file with one template a line, {} for the name")
       ->capture_default_str();

@@ -14,6 +14,7 @@ using Action = std::function<int()>;
 Action add_train(CLI::App& app);
 Action add_eval(CLI::App& app);
 Action add_convert(CLI::App& app);
+Action add_blend(CLI::App& app);
 Action add_embed(CLI::App& app);
 Action add_classify(CLI::App& app);
 Action add_rank(CLI::App& app);

@@ -134,7 +134,7 @@ int embed(const EmbedFlags& flags) {
 
 Action add_embed(CLI::App& app) {
   auto flags = std::make_shared<EmbedFlags>();
-  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--model", flags->model, "Model folder, or a file with weights")->required();
   app.add_option("--images", flags->images, "Image files, folders or tars, of any size: memory is that of a batch");
   app.add_option("--texts", flags->texts, "File with one text a line; empty lines are left out");
   app.add_option("--output", flags->output, "safetensors file; tensor `embeddings` (N, E) f32. One that is there is replaced")->required();
@@ -142,7 +142,7 @@ Action add_embed(CLI::App& app) {
       "--names", flags->names,
       "File for the names of the rows, one a line; one that is there is replaced. In folders and tars, pictures that cannot be used "
       "are left out, and so are those whose names have line breaks");
-  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
+  app.add_option("--batch-size", flags->batch_size, "Pictures or texts encoded at once")->capture_default_str()->check(at_least(1));
   add_precision(app, flags->precision);
   add_device(app, flags->device);
   flags->pictures.add_to(app);

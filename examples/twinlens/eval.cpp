@@ -142,7 +142,7 @@ int eval(const EvalFlags& flags) {
 
 Action add_eval(CLI::App& app) {
   auto flags = std::make_shared<EvalFlags>();
-  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--model", flags->model, "Model folder, or a file with weights")->required();
   app.add_option("--data", flags->data, "Shards, CSV/TSV or folder, as for train")->required();
   app.add_option("--task", flags->task, "retrieval, zeroshot, linear-probe or knn")
       ->capture_default_str()
@@ -178,7 +178,7 @@ Action add_eval(CLI::App& app) {
   app.add_option("--knn-k", flags->knn_k, "knn: how many neighbours vote")->capture_default_str()->check(at_least(1));
   flags->pictures.add_to(app);
   app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
-  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
+  app.add_option("--batch-size", flags->batch_size, "Pictures or texts encoded at once")->capture_default_str()->check(at_least(1));
   add_precision(app, flags->precision);
   add_device(app, flags->device);
   app.add_flag("--json", flags->json, "One flat JSON object");

@@ -39,9 +39,9 @@ int index(const IndexFlags& flags) {
 
 Action add_index(CLI::App& app) {
   auto flags = std::make_shared<IndexFlags>();
-  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--model", flags->model, "Model folder, or a file with weights")->required();
   app.add_option("--index,--output", flags->index, "Folder of the index; it is made, or, where it is an index, replaced")->required();
-  app.add_option("--batch-size", flags->batch_size)->capture_default_str()->check(at_least(1));
+  app.add_option("--batch-size", flags->batch_size, "Pictures or texts encoded at once")->capture_default_str()->check(at_least(1));
   add_precision(app, flags->precision);
   add_device(app, flags->device);
   flags->pictures.add_to(app);

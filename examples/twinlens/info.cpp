@@ -41,6 +41,29 @@ std::vector<Saving> savings_of(const ModelConfig& c) {
           {"equal_captions_once", true, "the text tower has no dropout"}};
 }
 
+// Names, with what tells them apart.
+int list_models(bool json) {
+  Json models = Json::array();
+  if (!json) print("{:<24} {:>6} {:>9} {:>12} {:>14}\n", "model", "image", "captions", "parameters", "GFLOP a pair");
+  for (const std::string& name : builtin_model_names()) {
+    const ModelConfig config = *builtin_model_config(name);
+    const ModelCost cost = model_cost(config);
+    if (json) {
+      models.push_back({{"model", name},
+                        {"image_size", config.vision.image_size},
+                        {"context_length", config.text.context_length},
+                        {"parameters", cost.parameters()},
+                        {"forward_gflops", cost.image_gflops + cost.text_gflops}});
+    } else {
+      print("{:<24} {:>6} {:>9} {:>10.0f} M {:>14.1f}\n", name, config.vision.image_size, config.text.context_length,
+            static_cast<double>(cost.parameters()) / 1e6, cost.image_gflops + cost.text_gflops);
+    }
+  }
+  if (json) print_json(Json{{"models", models}});
+  if (!json) print("These are architectures; weights are files (--pretrained). twinlens info MODEL says more of one.\n");
+  return 0;
+}
+
 Json description_of(const InfoFlags& flags, const ModelConfig& config, const std::optional<ModelSource>& source) {
   const ModelCost cost = model_cost(config);
   Json out = Json::parse(to_json(config));
@@ -73,6 +96,7 @@ Json description_of(const InfoFlags& flags, const ModelConfig& config, const std
 }
 
 int info(const InfoFlags& flags) {
+  if (flags.model.empty()) return list_models(flags.json);
   std::optional<ModelSource> source;
   if (!builtin_model_config(flags.model) && !weights_file(flags.model).empty()) source = find_source(flags.model, "MODEL");
   const ModelConfig config = source.has_value() ? source->config : find_model_config(flags.model, "MODEL");
@@ -110,10 +134,10 @@ int info(const InfoFlags& flags) {
 
 Action add_info(CLI::App& app) {
   auto flags = std::make_shared<InfoFlags>();
-  app.add_option("model,--model", flags->model, "Built-in name, open_clip config .json, or a folder or file with weights in any layout")
-      ->required();
+  app.add_option("model,--model", flags->model,
+                 "Built-in name, open_clip config .json, or a folder or file with weights in any layout; default: the built-in names");
   app.add_flag("--json", flags->json, "One JSON document");
-  app.footer("Examples:\n  twinlens info ViT-B-32\n  twinlens info logs/quickstart/model --json");
+  app.footer("Examples:\n  twinlens info\n  twinlens info ViT-B-32\n  twinlens info logs/quickstart/model --json");
   return [flags] { return info(*flags); };
 }
 

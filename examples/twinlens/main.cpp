@@ -102,8 +102,9 @@ int explain_usage(const CLI::App& app, const CLI::App& program, const CLI::Parse
   return wrong_usage(message, &app == &program ? "" : app.get_name());
 }
 
-int shown(const CLI::App& program, const CLI::Success& help) {
-  const int status = program.exit(help);
+// Help, or the version.
+int shown(const CLI::App& program, const CLI::Success& wanted) {
+  const int status = program.exit(wanted);
   flush_output();
   return status;
 }
@@ -133,7 +134,9 @@ int run_program(int argc, char** argv) {
   add("preprocess", "A picture as the model's input", add_preprocess);
   add("tokenize", "Lines of stdin to token ids, one JSON array a line; or train a vocabulary", add_tokenize);
   add("convert", "Rewrite a model in the OpenAI, open_clip or Hugging Face layout, bit for bit", add_convert);
+  add("blend", "A model between two: before fine-tuning and after it (WiSE-FT)", add_blend);
   add("info", "Configuration, parameter counts and forward GFLOPs of a model", add_info);
+  program.set_version_flag("--version", std::string("twinlens ") + TWINLENS_VERSION);
   program.set_help_all_flag("--help-all", "Help of every subcommand");  // after them, or each would have it, too
 
   std::vector<std::string> words(argv + 1, argv + argc);
@@ -143,10 +146,8 @@ int run_program(int argc, char** argv) {
   }
   try {
     program.parse(std::vector<std::string>(words.rbegin(), words.rend()));
-  } catch (const CLI::CallForHelp& help) {
-    return shown(program, help);
-  } catch (const CLI::CallForAllHelp& help) {
-    return shown(program, help);
+  } catch (const CLI::Success& wanted) {
+    return shown(program, wanted);
   } catch (const CLI::ParseError& error) {
     const std::vector<CLI::App*> chosen = program.get_subcommands();
     return explain_usage(chosen.empty() ? program : *chosen.front(), program, error, words);
@@ -180,7 +181,7 @@ void wait_briefly(char** argv) {
 const std::atomic<bool>& stop_requested() { return stop; }
 
 CLI::Option* add_precision(CLI::App& app, std::string& precision) {
-  return app.add_option("--precision", precision, "fp32, tf32, amp_bf16 (bf16 is read as amp_bf16) or amp")
+  return app.add_option("--precision", precision, "fp32; tf32 (a card's, elsewhere fp32); amp_bf16 (also bf16); amp (f16, on a card)")
       ->capture_default_str()
       ->transform([](const std::string& name) { return name == "bf16" ? "amp_bf16" : name; })
       ->check(CLI::IsMember({"fp32", "tf32", "amp_bf16", "amp"}));

@@ -47,7 +47,7 @@ int rank(const RankFlags& flags) {
 
 Action add_rank(CLI::App& app) {
   auto flags = std::make_shared<RankFlags>();
-  app.add_option("--model", flags->model, "Model folder")->required();
+  app.add_option("--model", flags->model, "Model folder, or a file with weights")->required();
   app.add_option("--text", flags->text, "The caption")->required();
   add_device(app, flags->device);
   app.add_option("--top", flags->top, "Only so many, the best; default: all")->check(at_least(1));

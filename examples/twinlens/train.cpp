@@ -183,7 +183,7 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(at_least(0));
-  app.add_option("--epochs", o.epochs)->group(group)->capture_default_str()->check(at_least(1));
+  app.add_option("--epochs", o.epochs, "Passes through the training data")->group(group)->capture_default_str()->check(at_least(1));
   app.add_option("--lr", o.lr, "Peak learning rate")->group(group)->capture_default_str()->check(at_least(0));
   app.add_option("--wd", o.wd, "Weight decay of matrices")->group(group)->capture_default_str()->check(at_least(0));
   app.add_option("--beta1", o.beta1, "Default by model, as open_clip: 0.9")->group(group)->check(within_below(0, 1));
@@ -195,8 +195,13 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
       ->capture_default_str()
       ->check(CLI::IsMember({"cosine", "const", "const-cooldown"}));
   app.add_option("--epochs-cooldown", o.epochs_cooldown, "Last epochs of const-cooldown")->group(group)->check(at_least(0));
-  app.add_option("--lr-cooldown-end", o.lr_cooldown_end)->group(group)->check(at_least(0));
-  app.add_option("--lr-cooldown-power", o.lr_cooldown_power)->group(group);
+  app.add_option("--lr-cooldown-end", o.lr_cooldown_end, "Learning rate at the end of the cooldown")
+      ->capture_default_str()
+      ->group(group)
+      ->check(at_least(0));
+  app.add_option("--lr-cooldown-power", o.lr_cooldown_power, "Exponent of the cooldown's curve; 1: a straight line")
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--label-smoothing", o.label_smoothing, "Share of every target that is spread evenly over the batch")
       ->group(group)
       ->capture_default_str()
@@ -223,7 +228,7 @@ void add_optimizer_flags(CLI::App& app, TrainOptions& o) {
       ->group(group)
       ->capture_default_str()
       ->check(at_least(1));
-  app.add_option("--seed", o.seed)->group(group)->capture_default_str();
+  app.add_option("--seed", o.seed, "Of initial weights, order of the data and augmentation")->group(group)->capture_default_str();
 }
 
 void add_machine_flags(CLI::App& app, TrainOptions& o) {
@@ -235,7 +240,8 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
   app.add_flag("--recompute-cheap", o.recompute_cheap, "Recompute normalised rows and activations in backward: a fifth less to keep")
       ->group(group);
   app.add_flag("--update-in-backward", o.update_in_backward,
-               "Update each parameter as soon as its gradient is there, which is then let go: a quarter less for the model")
+               "Update each parameter as soon as its gradient is there, which is then let go: a quarter less for the model. Not with "
+               "--grad-clip-norm, --on-nonfinite skip, --accum-freq, --max-chunk, --memory-limit or --precision amp")
       ->group(group);
   app.add_flag("!--no-weight-copies", o.weight_copies, "With amp_bf16: products round the weights themselves (slower, the same numbers)")
       ->group(group);
@@ -301,7 +307,10 @@ void add_output_flags(CLI::App& app, TrainOptions& o) {
       ->capture_default_str()
       ->check(at_least(0));
   app.add_option("--val-frequency", o.val_frequency, "Epochs between evaluations")->group(group)->capture_default_str()->check(at_least(0));
-  app.add_option("--log-every-n-steps", o.log_every_n_steps)->group(group)->capture_default_str()->check(at_least(1));
+  app.add_option("--log-every-n-steps", o.log_every_n_steps, "Steps between lines of the log and of metrics.jsonl")
+      ->group(group)
+      ->capture_default_str()
+      ->check(at_least(1));
 }
 
 // Flags that are not given are as the run has them that goes on.
@@ -325,10 +334,12 @@ Action add_train(CLI::App& app) {
   add_output_flags(app, *options);
   app.add_flag("--json", *json, "One JSON document on stdout");
   app.footer(
+      "Most runs need no more than --train-data, --val-data, --model or --pretrained, --batch-size, --epochs, --lr, --precision and "
+      "--name.\n"
       "Examples:\n"
       "  twinlens train --train-data 'shards/{000..099}.tar' --model ViT-B-32 --batch-size 256 --precision amp_bf16\n"
       "  twinlens train --train-data pictures/ --model my_model.json --epochs 50 --name first --val-data held_out/\n"
-      "  twinlens train --train-data pairs.csv --pretrained logs/first/model --lr 1e-5 --lock-image\n"
+      "  twinlens train --train-data pairs.csv --val-data held_out.csv --pretrained ViT-B-32.pt --lr 1e-5 --epochs 5 --name tuned\n"
       "  twinlens train --name first --resume latest");
   return [&app, options, json] {
     if (!options->resume.empty()) take_from_run(app, *options);

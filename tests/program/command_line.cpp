@@ -1,10 +1,14 @@
-// Command lines that are wrong: exit status 2, and the flag and what it takes are named.
+// Command lines: what is wrong ends with exit status 2 and a message that names the flag and what it takes; what the program says of
+// itself.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
 
 #include "tests/program/program.h"
 #include "tests/support/temporary_folder.h"
+
+#include "twinlens/clip/config.h"
 
 namespace twinlens::test {
 namespace {
@@ -166,6 +170,54 @@ TEST_CASE("info says why there is no card, and not that one was asked for", "[pr
 
 TEST_CASE("info takes its model with --model, too", "[program]") {
   CHECK(json_of({"info", "--model", "RN50", "--json"}) == json_of({"info", "RN50", "--json"}));
+}
+
+TEST_CASE("the version, and info without a model: what is built in", "[program]") {
+  const Outcome version = run(Words{"--version"});
+  CHECK(version.status == 0);
+  CHECK(version.out.starts_with("twinlens "));
+  const nlohmann::json models = json_of({"info", "--json"})["models"];
+  const auto named = [&](const char* name) {
+    const auto found = std::find_if(models.begin(), models.end(), [&](const auto& model) { return model["model"] == name; });
+    REQUIRE(found != models.end());
+    return *found;
+  };
+  CHECK(models.size() == builtin_model_names().size());
+  CHECK(named("ViT-B-32")["parameters"] == 151'277'313);
+  CHECK(named("RN50")["parameters"] == 102'007'137);
+  CHECK(named("ViT-B-16-SigLIP")["context_length"] == 64);
+  CHECK_THAT(run(Words{"info"}).out, Contains("ViT-B-32 ") && Contains("151 M"));
+}
+
+TEST_CASE("a learning rate for random weights is warned about where there are weights; the log says memory and time left", "[train]") {
+  const TemporaryFolder logs;
+  const auto log_of = [&](const std::string& rate, const Words& more) {
+    Words words{"train",
+                "--train-data",
+                trained_model().data,
+                "--pretrained",
+                trained_model().model,
+                "--epochs",
+                "2",
+                "--logs",
+                logs.path(),
+                "--lr",
+                rate,
+                "--log-every-n-steps",
+                "1",
+                "--batch-size",
+                "8"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome o = run(words);
+    INFO(o.err);
+    CHECK(o.status == 0);
+    return o.err;
+  };
+  const std::string warning = "is one for random weights and makes those of --pretrained forget";
+  const std::string high = log_of("5e-4", {"--name", "high"});
+  CHECK_THAT(high, Contains("warning: --lr 0.0005 " + warning) && Contains("memory: the peak was ") && Contains(" left\n"));
+  CHECK_THAT(log_of("1e-5", {"--name", "low"}), !Contains(warning));
+  CHECK_THAT(log_of("1e-3", {"--name", "locked", "--lock-image"}), !Contains(warning));
 }
 
 }  // namespace
