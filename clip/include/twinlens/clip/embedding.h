@@ -56,7 +56,7 @@ struct LoadedPictures {
 LoadedPictures load_pictures(const Clip& model, const std::vector<std::string>& bytes, const std::vector<std::string>& names,
                              const EmbedOptions& options);
 
-// Features of loaded pictures, on the CPU.
+// (n, E) f32 on the CPU. pixels (n, S, S, 3) on any device: u8, as of load_pictures, or f32 that is normalised already.
 Tensor embed_pictures(const Clip& model, const Tensor& pixels, const EmbedOptions& options);
 
 }  // namespace twinlens

@@ -30,8 +30,8 @@ struct LossOptions {
   bool stream = true;  // tiles of logits (info_nce, sigmoid_loss); off: the textbook form with all (n, N) logits in memory
 };
 
-// Mean over this rank's rows; of the softmax loss both directions halved. Averaged over ranks it is the loss of the whole batch, and so are
-// its gradients, provided every rank calls backward with the same upstream gradient.
+// Mean over this rank's rows; the softmax loss is the mean of image-to-text and text-to-image. The mean over ranks is the loss of the whole
+// batch, and that of the gradients its gradient, if every rank calls backward with the same upstream gradient.
 Tensor clip_loss(const ClipLossInputs& in, const LossOptions& options, Communicator& communicator);
 
 inline Tensor clip_loss(const ClipLossInputs& in, EqualCaptions equal, Communicator& communicator) {

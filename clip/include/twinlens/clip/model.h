@@ -1,7 +1,10 @@
 #pragma once
 // Clip: the dual encoder. Parameter names are OpenAI's and open_clip's, so state_dict() is a checkpoint.
 //
-// A Clip is built on the heap and never moved (flat parameters and optimizers point into it).
+// A Clip is never moved (flat parameters and optimizers point into it).
+//
+// Threads: on the CPU several threads may encode with one const Clip while none writes to it and `training` is false; NoGrad and the tape
+// belong to a thread. set_thread_count() is of the process: every such call takes that many threads (kernels/parallel.h).
 
 #include <memory>
 #include <variant>
@@ -26,12 +29,12 @@ class Clip {
   Clip(const Clip&) = delete;
   Clip& operator=(const Clip&) = delete;
 
-  // Unit-length features, f32.
-  Tensor encode_image(const Tensor& images, const Context& context = {},
-                      const PatchSelection& patches = {}) const;                      // (B, S, S, 3) -> (B, E)
-  Tensor encode_text(const TokenBatch& captions, const Context& context = {}) const;  // S captions -> (S, E)
+  // Unit-length features (B, E), f32. images (B, S, S, 3): u8, normalised inside with the model's mean and std, or f32 that is normalised
+  // already.
+  Tensor encode_image(const Tensor& images, const Context& context = {}, const PatchSelection& patches = {}) const;
+  Tensor encode_text(const TokenBatch& captions, const Context& context = {}) const;  // B captions -> (B, E)
   double logit_scale_value() const;                                                   // exp of the parameter, read back
-  // Holds the parameter in [0, ln 100], after every optimizer step.
+  // Clamps logit_scale to [0, ln 100]; call after every optimizer step.
   void clamp_logit_scale();
   void visit(Visitor& v);
 

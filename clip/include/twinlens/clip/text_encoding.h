@@ -1,5 +1,5 @@
 #pragma once
-// Text files as people have them: with a byte order mark, or in another encoding than UTF-8.
+// The character encoding of text files: UTF-8, with or without a byte order mark (BOM). (encode_text() is in model.h.)
 
 #include <cstdint>
 #include <istream>

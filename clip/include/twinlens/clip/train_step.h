@@ -1,9 +1,11 @@
 #pragma once
-// One optimizer step of CLIP: features of the whole batch, loss, gradients. A batch larger than `max_chunk` is done by cached features
-// (Gao et al. 2021, arXiv:2101.06983): encode all chunks without recording, take the loss on all features, encode again chunk by chunk
-// with recording and feed each its slice of the feature gradient. The gradient is that of the full batch; random numbers repeat because
-// they are functions of sample ids. With BatchNorm in training mode statistics are per chunk and the running ones move in the first
-// pass only.
+// Forward and backward of one batch. Gradients are added to what is there: clear them first (FlatParameters::zero_gradients). No optimizer
+// runs here.
+//
+// A batch larger than `max_chunk` is done by cached features (Gao et al. 2021, arXiv:2101.06983): encode all chunks without recording, take
+// the loss on all features, encode again chunk by chunk with recording and feed each its slice of the feature gradient. The gradient is
+// that of the full batch; random numbers repeat because they are functions of sample ids. With BatchNorm in training mode statistics are
+// per chunk and the running ones move in the first pass only.
 
 #include <cstdint>
 #include <vector>
@@ -17,13 +19,13 @@ namespace twinlens {
 struct PairBatch {
   Tensor pixels;                                    // (B, S, S, 3) u8
   std::vector<std::vector<std::int32_t>> captions;  // B token lists, [start, ..., end]
-  std::vector<std::int64_t> caption_ids;            // B; equal for captions that count as equal, as equal ones do
+  std::vector<std::int64_t> caption_ids;            // B; the same id for captions that count as equal: one text, or one class
   std::vector<std::int64_t> samples{};              // B global sample ids, of which random numbers are functions; none: the rows' numbers
 };
 
 struct StepOptions {
-  EqualCaptions equal_captions = EqualCaptions::negatives;
-  std::int64_t max_chunk = 0;  // pairs encoded at once; 0: all
+  EqualCaptions equal_captions = EqualCaptions::negatives;  // open_clip's loss; the training program's default is positives
+  std::int64_t max_chunk = 0;                               // pairs encoded at once; 0: all
   LossKind loss = LossKind::softmax;
   bool stream_loss = true;           // tiles of logits instead of all of them
   bool encode_equal_once = true;     // a caption that stands several times is encoded once
@@ -54,7 +56,7 @@ Tensor queue_forward_backward(Clip& model, const PairBatch& batch, const StepOpt
 // After forward_backward on every rank: the gradients of the whole batch, the same bits on all ranks.
 void average_gradients(FlatParameters& parameters, Communicator& communicator);
 
-// The loss alone, nothing recorded, evaluation mode.
+// The loss alone, nothing recorded. Evaluation mode is the caller's: context.training false.
 double evaluate_loss(const Clip& model, const PairBatch& batch, const StepOptions& options, const Context& context,
                      Communicator& communicator);
 

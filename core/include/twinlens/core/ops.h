@@ -1,9 +1,10 @@
 #pragma once
 // Every op. Each checks its arguments (ShapeError, DTypeError, DeviceError name the op, the rule and the tensors), runs its kernel and,
-// when a gradient is wanted, records its node. Results are new dense tensors on the device of the inputs.
+// when a gradient is wanted, records its node. Results are new dense tensors on the device of the inputs; dropout with p = 0 and sum_to an
+// equal shape return x itself.
 //
 // dtypes: "float" means f32 or bf16 (f16 on CUDA). Inputs of one op have one dtype unless said otherwise; there is no silent promotion.
-// Math and accumulation are f32. Gradients of f32 leaves (parameters) are f32.
+// Math and accumulation are in f32 at least. Gradients of f32 leaves (parameters) are f32.
 //
 // Sizes: B batch, T tokens, C channels, H heads, D head dim, N M K matrices, (H W) image height and width.
 
@@ -61,7 +62,7 @@ struct Reduce {
 };
 Tensor sum(const Tensor& x, const Reduce& over = {});
 Tensor mean(const Tensor& x, const Reduce& over = {});
-// Sum of x over the dimensions by which `shape` was broadcast to x.shape(): the gradient of broadcasting.
+// Sum of x over the dimensions by which `shape` was broadcast to x.shape(): the gradient of broadcasting. x itself if the shapes are equal.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 // sqrt of the sum of squares of all elements, accumulated in f64 in a fixed order. f32 scalar, never recorded.
 Tensor norm2(const Tensor& x);
@@ -106,11 +107,11 @@ Max max(const Tensor& x, int dim, bool keep = false);
 Tensor concat(const std::vector<Tensor>& parts, int dim);  // any dtype, the same in all parts
 
 // --- contrastive losses without the N x N logits (info_nce.cpp, sigmoid_loss.cpp) --------------------------------------------------------
-// What the ranks of a run say to each other in the middle of info_nce. Empty functions: there is one rank.
+// What ranks exchange in the middle of info_nce. Empty functions: there is one rank.
 struct InfoNceRanks {
   std::function<Tensor(const Tensor& own)> gather{};  // (n) -> (N), in rank order
-  std::function<void(Tensor& max, Tensor& sum)>
-      merge_columns{};  // (N) of this rank's rows -> of all: max, and sum of sum e^(max - new max)
+  // Both (N), in place. In: this rank's column max and sum (max_r, sum_r). Out: max over ranks, sum over ranks of sum_r e^(max_r - max).
+  std::function<void(Tensor& max, Tensor& sum)> merge_columns{};
 };
 struct InfoNceOptions {
   std::int64_t offset = 0;         // row i's own column is i + offset
@@ -166,7 +167,7 @@ struct AttentionOptions {
   SequenceOffsets query_offsets{};  // on the device of q
   SequenceOffsets key_offsets{};    // absent means query_offsets
   bool causal = false;              // query i of Tq sees keys j <= i + (Tk - Tq): aligned to the end of the keys
-  Tensor bias{};       // (H or 1, Tq, Tk) f32 added to every sequence's scores, needs equal lengths; absent mostly; no gradient
+  Tensor bias{};       // (H or 1, Tq, Tk) f32, added to every sequence's scores; sequences of equal length only; no gradient. Optional
   double scale = 0.0;  // 0 means 1 / sqrt(D)
 };
 // q (Nq, H*D), k (Nk, H*D), v (Nk, H*D) -> (Nq, H*D). Rows may be strided views (thirds of a qkv product). A query that sees no key (no

@@ -46,8 +46,10 @@ class Tensor {
 
   // --- elements -------------------------------------------------------------------------------------------------------------------
   void* raw() const;  // first element
+  // CPU only, not of bf16 and f16 (raw(), or to(DType::f32)); throws DTypeError / DeviceError when T or the device does not fit. After
+  // writing through it to a tensor that an op has saved for its gradient, call mark_written(): backward() then refuses it.
   template <class T>
-  T* data() const;                       // CPU only; throws DTypeError / DeviceError when T or the device does not fit
+  T* data() const;
   float item() const;                    // the only element, as float
   std::vector<float> to_vector() const;  // row-major copy on the host, converted to float
   std::vector<std::int64_t> to_ints() const;

@@ -1,5 +1,5 @@
 #pragma once
-// Element types. Storage varies; arithmetic and accumulation are always f32 (see docs/numerics.md).
+// Element types. Storage varies; arithmetic and accumulation are in f32 at least (docs/numerics.md).
 //
 // Included by the files that are compiled once per instruction set, so nothing here may emit a weak symbol: every function is
 // constexpr and always inlined.

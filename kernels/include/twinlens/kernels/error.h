@@ -1,6 +1,22 @@
 #pragma once
-// Typed errors. The text of every error reads `what; where; what to do`, one line, and names the thing, its place and the remedy.
-// Kernels never throw; the layers above check before they call them.
+// Typed errors. The text is one line, in one of two forms:
+//   what; where; what to do
+//       'models/mine' is not there; --model; give a built-in name, or the path of an open_clip config .json or of a model folder
+//   op: rule; name=shape dtype device, ...; in scope; file:line      from check() (core/check.h): an op refuses its arguments
+//       matmul: inner sizes must agree: ...; a=[2,3] f32 cpu, b=[4,5] f32 cpu; matmul.cpp:121
+//
+// Who throws what:
+//   ShapeError     check(), tensors, the communicator, captions and images: shapes, sizes and indices
+//   DTypeError     check() and tensors
+//   DeviceError    check(): tensors on different devices. Memory and CUDA: out of memory, no such device, a CUDA call that failed
+//   AutogradError  the tape (core/autograd.h) and FlatParameters
+//   FileError      whatever reads or writes files
+//   ConfigError    model configurations, weights that do not fit, layers, environment variables
+//   UsageError     options of the training program, its data and the command line; a ConfigError
+//   NumericError   training, features, and the backward pass of info_nce, which checks itself
+//   Error itself   what fits none of these: an absent tensor, another rank that failed, a library that gave up
+//
+// Kernel bodies never throw; the layers above check before they call them.
 
 #include <stdexcept>
 #include <string>
@@ -44,7 +60,7 @@ class UsageError : public ConfigError {
  public:
   using ConfigError::ConfigError;
 };
-// NaN or infinity where a finite number is required.
+// NaN or infinity where a finite number is required; in info_nce also gradients that contradict each other.
 class NumericError : public Error {
  public:
   using Error::Error;

@@ -33,7 +33,8 @@ struct Neon {
 enum class Isa : unsigned char { scalar, avx2, avx512, avx512bf16, avx512amx, neon };
 
 const char* name_of(Isa isa);
-// The best set this build has code for and this processor runs, no better than TWINLENS_MAX_ISA.
+// The best set this build has code for and this processor runs, no better than TWINLENS_MAX_ISA. Throws ConfigError where that names no
+// set, at the first kernel if nothing asks before.
 Isa active_isa();
 // Caps the set from now on (tests and benchmarks compare sets in one process). Throws ConfigError when the build or processor lacks it.
 void set_active_isa(Isa isa);

@@ -89,8 +89,8 @@ std::int64_t memory_guard_violations();
 // sizes are given back before a new one is taken. Off, as it is from the start: a steady step takes nothing from the operating system.
 void set_thrifty_memory(bool on);
 
-// From how many bytes on an output of elementwise and row kernels and of attention on the CPU is written past the caches, which it would
-// leave before anyone reads it. The numbers are the same either way.
+// On the CPU, outputs of at least this many bytes are written with non-temporal stores (elementwise and row kernels, attention): they
+// would leave the caches before anyone reads them. The numbers are the same either way.
 std::int64_t past_caches_from();
 void set_past_caches_from(std::int64_t bytes);
 

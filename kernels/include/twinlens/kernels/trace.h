@@ -1,5 +1,6 @@
 #pragma once
-// Timing of kernels by name. Off by default; then a Trace costs one load. On CUDA it is also an NVTX-like range (the time of the launch).
+// Timing of kernels by name. Off by default; then a Trace costs one load. On a card a traced kernel is waited for, so that its time is its
+// own.
 
 #include <cstdint>
 #include <string>

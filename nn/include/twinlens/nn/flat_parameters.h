@@ -31,9 +31,10 @@ bool has_weight_decay(const std::string& name, const Tensor& value);
 
 class FlatParameters {
  public:
-  // Frozen parameters (not wanting gradients) get a segment but no update; who freezes or thaws some later (freeze()) is followed by the
-  // next call that clears gradients or takes a step. Without a gradient block none can be thawed. `with_shadow` adds a bf16 copy for
-  // products. Without gradients there is no block of them: each parameter has its own, for whoever takes it away (AdamWInBackward).
+  // - Frozen parameters (requires_grad false) get a segment and no update.
+  // - freeze() may be called later: the next call that clears gradients or takes a step follows it. Unfreezing needs the gradient block.
+  // - `with_shadow` adds a bf16 copy of the weights, which products read.
+  // - `with_gradients` false: no gradient block. Each parameter has a gradient of its own, which can be let go (AdamWInBackward).
   FlatParameters(const Collector& model, bool with_shadow, bool with_gradients = true);
 
   const std::vector<Segment>& segments() const { return segments_; }

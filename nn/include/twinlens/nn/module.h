@@ -43,8 +43,8 @@ using StateDict = std::map<std::string, Tensor>;
 // Parameters, then buffers; tensors share storage with the model. Throws ConfigError when visit() gave two tensors one name.
 StateDict state_dict(const Collector& model);
 
-// Copies values in, rounded ones into the shadows too. Throws ConfigError naming every missing, absent, unexpected and mis-shaped
-// tensor (both shapes); then nothing was changed.
+// Copies values in, rounded ones into the shadows too. Throws ConfigError, and changes nothing, when `values` lacks a tensor of the model,
+// has it undefined (Tensor{}) or in another shape, or has one that the model lacks. The text names the first few of each.
 void load_state_dict(const Collector& model, const StateDict& values);
 
 // Elements; a tensor that stands under several names counts once.
