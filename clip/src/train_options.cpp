@@ -133,7 +133,12 @@ nlohmann::ordered_json params_of(const TrainOptions& o) {
   return out;
 }
 
+void check_run_is_named(const TrainOptions& o) {
+  if (o.resume == "latest" && o.name.empty()) throw UsageError("it is not said which run goes on; --resume latest; give --name");
+}
+
 TrainOptions options_to_resume(const TrainOptions& which) {
+  check_run_is_named(which);
   const fs::path file = run_of(fs::path(which.logs) / which.name, which.resume) / kParams;
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return which;

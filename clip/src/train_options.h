@@ -9,6 +9,9 @@ namespace twinlens {
 
 inline constexpr const char* kParams = "params.json";  // in the folder of a run
 
+// Throws UsageError for `--resume latest` without a name.
+void check_run_is_named(const TrainOptions& options);
+
 // What params.json holds: every option under describe()'s name, resolved, numbers as numbers.
 nlohmann::ordered_json params_of(const TrainOptions& options);
 

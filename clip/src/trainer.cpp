@@ -96,7 +96,7 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
   set_staged_copies(o_.async_step);
   if (o_.threads > 0) set_thread_count(o_.threads);
   if (o_.model.empty()) o_.model = o_.pretrained.empty() ? kModel : o_.pretrained;
-  if (o_.resume == "latest" && o_.name.empty()) throw UsageError("it is not said which run goes on; --resume latest; give --name");
+  check_run_is_named(o_);
   o_.name = run_name(o_);
   check_name(o_.name);
   folder_ = fs::path(o_.logs) / o_.name;

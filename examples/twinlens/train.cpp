@@ -345,7 +345,8 @@ Action add_train(CLI::App& app) {
     if (!options->resume.empty()) take_from_run(app, *options);
     if (options->train_data.empty()) {
       const bool is_given = app.get_option("--train-data")->count() > 0;
-      return wrong_usage(is_given ? "--train-data needs a value, and the one given is empty" : "--train-data is required", "train");
+      const std::string where = options->resume.empty() ? "" : ": the run that --resume names has no params.json to take it from";
+      return wrong_usage(is_given ? "--train-data needs a value, and the one given is empty" : "--train-data is required" + where, "train");
     }
     const TrainResult result = train(*options, &stop_requested());
     if (*json) {

@@ -156,7 +156,10 @@ TEST_CASE("flags that are not given are as the run has them that goes on", "[tra
   fs::remove(runs.of("short") / "params.json");
   const Outcome o = run(Words{"train", "--logs", logs, "--name", "short", "--resume", "latest"});
   CHECK(o.status == 2);
-  CHECK_THAT(o.err, Contains("--train-data is required"));
+  CHECK_THAT(o.err, Contains("--train-data is required: the run that --resume names has no params.json to take it from"));
+  const Outcome unnamed = run(Words{"train", "--logs", logs, "--resume", "latest"});
+  CHECK(unnamed.status == 2);
+  CHECK_THAT(unnamed.err, Contains("it is not said which run goes on; --resume latest; give --name"));
 }
 
 TEST_CASE("the counts of spikes and of steps left out are those of the whole run, also when it was resumed", "[train]") {

@@ -90,8 +90,8 @@ std::vector<std::pair<std::string, std::string>> describe(const TrainOptions& op
 
 // With what the run that `which.resume` names is to go on: the options in its params.json, but for `threads`, which are this machine's, and
 // logs, name and resume, which are those of `which`. `which` itself where the run is not there yet (`latest`), or has no params.json beside
-// its checkpoints. Throws FileError where `resume` names no checkpoint, or params.json cannot be read or has a value that is no such
-// option's.
+// its checkpoints. Throws UsageError for `latest` without a name, FileError where `resume` names no checkpoint, or params.json cannot be
+// read or has a value that is no such option's.
 TrainOptions options_to_resume(const TrainOptions& which);
 
 struct TrainResult {
