@@ -132,18 +132,20 @@ Training::Training(const TrainOptions& options, const std::atomic<bool>* stop) :
 }
 
 void Training::prepare_model() {
-  ModelConfig config =
-      o_.model == o_.pretrained ? find_source(o_.pretrained, "--pretrained").config : find_model_config(o_.model, "--model");
+  ModelConfig config;
+  if (o_.model == o_.pretrained) {
+    const ModelSource source = find_source(o_.pretrained, "--pretrained");
+    config = source.config;
+    if (!source.guess.empty()) std::fprintf(stderr, "note: %s\n", source.guess.c_str());
+  } else {
+    config = find_model_config(o_.model, "--model");
+  }
   force_config(o_, config);
   if (o_.siglip && !config.init_logit_bias.has_value()) {  // as open_clip's --siglip
     config.init_logit_scale = std::log(10.0);
     config.init_logit_bias = -10.0;
   }
   model_ = std::make_unique<Clip>(config, o_.seed);
-  if (o_.model == o_.pretrained) {
-    const std::string guess = find_source(o_.pretrained, "--pretrained").guess;
-    if (!guess.empty()) std::fprintf(stderr, "note: %s\n", guess.c_str());
-  }
   if (!o_.pretrained.empty()) load_weights(*model_, o_.pretrained, "--pretrained");
   tokenizer_ = tokenizer_of(model_->config, o_.pretrained.empty() ? o_.model : o_.pretrained);
   tokenizer_files_ = read_tokenizer_files(o_.pretrained.empty() ? o_.model : o_.pretrained);
