@@ -20,7 +20,7 @@ using Words = std::vector<std::string>;
 
 std::string weights_in(const std::string& folder) { return folder + "/open_clip_model.safetensors"; }
 
-TEST_CASE("a blend of two models has their weights at its ends and the mean between them", "[program]") {
+TEST_CASE("a blend of two models has their weights at its ends and its share of both between them", "[program]") {
   const TemporaryFolder folder;
   const std::string before = trained_model().model, after = folder / "logs/tuned/model";
   REQUIRE(run(Words{"train", "--train-data", trained_model().data, "--pretrained", before, "--logs", folder / "logs", "--name", "tuned",

@@ -101,9 +101,9 @@ struct TrainResult {
   bool stopped_early = false;  // by request_stop
 };
 
-// Runs to the end, or until *stop becomes true: then it saves and returns. Switches of the process (thread count, thrifty memory, staged
-// copies) stay as the run has set them. Progress goes to stderr. Throws typed errors (ConfigError before
-// anything else for options that make no sense); the last good checkpoint is kept whatever happens.
+// Runs to the end, or until *stop becomes true: then it saves and returns. Progress goes to stderr. Throws typed errors (ConfigError before
+// anything else for options that make no sense); the last good checkpoint is kept whatever happens. Switches of the process (thread count,
+// thrifty memory, staged copies) stay as the run has set them.
 TrainResult train(const TrainOptions& options, const std::atomic<bool>* stop = nullptr);
 
 }  // namespace twinlens
