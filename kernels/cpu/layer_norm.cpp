@@ -1,6 +1,7 @@
 #include "twinlens/kernels/layer_norm.h"
 
 #include "kernels/cpu/vec/past_caches.h"
+#include "kernels/cpu/vec/several.h"
 #include "kernels/cpu/vec/vec.h"
 
 #include "twinlens/kernels/parallel.h"
@@ -8,36 +9,64 @@
 namespace twinlens {
 namespace {
 
+// The sum of f(set, column, lanes) along a row of X, by registers of pairs where it has them.
+template <class I, class X, class F>
+TWINLENS_INLINE Vec<I> sum_along(std::int64_t c, F&& f) {
+  using J = typename AlongRow<I, X>::Set;
+  if constexpr (__is_same(I, J)) {
+    return sum_lanes<I>(
+        c, [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) { return f(TypeTag<I>{}, i, n); });
+  } else {
+    constexpr std::int64_t w = J::kWidth;
+    Vec<J> even(0.0F), odd(0.0F);
+    std::int64_t i = 0;
+    for (; i + 2 * w <= c; i += 2 * w) {
+      even += f(TypeTag<J>{}, i, w);
+      odd += f(TypeTag<J>{}, i + w, w);
+    }
+    const Vec<I> rest = sum_lanes<I>(c - i, [&](std::int64_t k, std::int64_t n) { return f(TypeTag<I>{}, i + k, n); });
+    return (even + odd).added() + rest;
+  }
+}
+
 // Rows from begin to end. A row is summed while the one before it is written, so that memory is read as evenly as it is written and the sum
-// does not hold up what comes next.
-template <class I, class X, class Y>
+// does not hold up what comes next. kAffine: gamma and beta are both there, which costs no question then.
+template <class I, class X, class Y, bool kAffine>
 TWINLENS_INLINE void forward_rows(const LayerNormForward& a, const RowOutput& out, std::int64_t begin, std::int64_t end) {
   using V = Vec<I>;
   const std::int64_t c = a.x.cols;
+  const float *gamma = a.gamma, *beta = a.beta;
   const X* x = a.x.row<X>(begin);
-  V sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) { return load_lanes<I>(x + i, n); });
+  V sum = sum_along<I, X>(
+      c, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) __attribute__((always_inline)) { return load_lanes<S>(x + i, n); });
   for (std::int64_t r = begin; r < end; ++r) {
     const std::int64_t next = r + 1 < end ? r + 1 : r;
     const X* x_next = a.x.row<X>(next);
     Y *y = a.y.row<Y>(r), *y_ahead = a.y.row<Y>(next);
     const float mean = sum.sum() / static_cast<float>(c);
     // Two passes: the one-pass form (mean of squares minus square of mean) cancels.
-    const V squares = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
-      out.ask(y_ahead + i);
-      const V d = load_lanes<I>(x + i, n, mean) - V(mean);
-      return d * d;
-    });
+    const V squares = sum_along<I, X>(
+        c, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+          out.ask_all<S>(y_ahead + i);
+          const Vec<S> d = load_lanes<S>(x + i, n, mean) - Vec<S>(mean);
+          return d * d;
+        });
     const float rstd = 1.0F / __builtin_sqrtf(squares.sum() / static_cast<float>(c) + a.eps);
-    sum = sum_lanes<I>(c, [&](std::int64_t i, std::int64_t n) {
-      V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
-      if (a.gamma != nullptr) {
-        v = V::fma(v, load_lanes<I>(a.gamma + i, n), a.beta != nullptr ? load_lanes<I>(a.beta + i, n) : V(0.0F));
-      } else if (a.beta != nullptr) {
-        v = v + load_lanes<I>(a.beta + i, n);
-      }
-      out.store<I>(v, y + i, n);
-      return load_lanes<I>(x_next + i, n);
-    });
+    const auto normalized = [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+      const V v = (load_lanes<I>(x + i, n) - V(mean)) * V(rstd);
+      if constexpr (kAffine) return V::fma(v, load_lanes<I>(gamma + i, n), load_lanes<I>(beta + i, n));
+      if (gamma != nullptr) return V::fma(v, load_lanes<I>(gamma + i, n), beta != nullptr ? load_lanes<I>(beta + i, n) : V(0.0F));
+      return beta != nullptr ? v + load_lanes<I>(beta + i, n) : v;
+    };
+    sum = sum_along<I, X>(
+        c, [&]<class S>(TypeTag<S>, std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+          if constexpr (__is_same(S, I)) {
+            out.store<I>(normalized(i, n), y + i, n);
+          } else {
+            out.store_two<I>(normalized(i, I::kWidth), normalized(i + I::kWidth, I::kWidth), y + i);
+          }
+          return load_lanes<S>(x_next + i, n);
+        });
     a.mean[r] = mean;
     a.rstd[r] = rstd;
     x = x_next;
@@ -94,7 +123,11 @@ void kernel(I, const LayerNormForward& a) {
   visit_float(a.x.dtype, [&]<class X>(TypeTag<X>) {
     visit_float(a.y.dtype, [&]<class Y>(TypeTag<Y>) {
       parallel_for(row_count(a.x), row_grain(row_count(a.x), a.x.cols), [&](std::int64_t begin, std::int64_t end) {
-        forward_rows<I, X, Y>(a, out, begin, end);
+        if (a.gamma != nullptr && a.beta != nullptr) {
+          forward_rows<I, X, Y, true>(a, out, begin, end);
+        } else {
+          forward_rows<I, X, Y, false>(a, out, begin, end);
+        }
         out.end();
       });
     });

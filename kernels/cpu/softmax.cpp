@@ -25,16 +25,6 @@ TWINLENS_INLINE void along_row(std::int64_t c, F&& f) {
   for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
 }
 
-// The parts of a register of J added.
-template <class I, class J>
-TWINLENS_INLINE Vec<I> added(Vec<J> v) {
-  if constexpr (__is_same(I, J)) {
-    return v;
-  } else {
-    return v.added();
-  }
-}
-
 // (Four registers at a time, in the four chains of max_lanes(), are more than AVX2 has.)
 template <class I, class J, class T>
 TWINLENS_INLINE float max_of_row(const T* x, std::int64_t c) {

@@ -88,6 +88,19 @@ struct RowOutput {
       store_lanes<I>(v, p, n);
     }
   }
+  // Two registers, one behind the other; of bf16 a line at once.
+  template <class I, class T>
+  TWINLENS_INLINE void store_two(Vec<I> first, Vec<I> second, T* p) const {
+#if defined(__AVX512BF16__)
+    if constexpr (__is_same(T, bf16) && I::kWidth == 16) {
+      const __m512i both = rounded_to_bf16(first, second);
+      if (past_caches) return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), both);
+      return _mm512_storeu_si512(p, both);
+    }
+#endif
+    store<I>(first, p);
+    store<I>(second, p + I::kWidth);
+  }
   TWINLENS_INLINE void end() const {
     if (past_caches) end_past_caches();
   }

@@ -175,6 +175,7 @@ struct Vec<Several<I, N>> {
   TWINLENS_INLINE friend Vec operator-(Vec a, Vec b) { return a.raw - b.raw; }
   TWINLENS_INLINE friend Vec operator*(Vec a, Vec b) { return a.raw * b.raw; }
   TWINLENS_INLINE friend Vec operator/(Vec a, Vec b) { return a.raw / b.raw; }
+  TWINLENS_INLINE Vec& operator+=(Vec b) { return *this = *this + b; }
   TWINLENS_INLINE Vec operator-() const {
     return each_part([](auto x) { return -x; }, raw);
   }
@@ -232,6 +233,26 @@ struct Vec<Several<I, N>> {
     return _mm256_movemask_ps(_mm256_or_ps(first, last)) != 0;
   }
 #endif
+};
+
+// The parts of a register of J added.
+template <class I, class J>
+TWINLENS_INLINE Vec<I> added(Vec<J> v) {
+  if constexpr (__is_same(I, J)) {
+    return v;
+  } else {
+    return v.added();
+  }
+}
+
+// What is taken at a time along a row of T whose lanes may lie in any order: a register of pairs, where there is one.
+template <class I, class T, bool = SideBySide<I, T>::Set::kWidth == 2 * I::kWidth>
+struct AlongRow {
+  using Set = I;
+};
+template <class I, class T>
+struct AlongRow<I, T, true> {
+  using Set = typename SideBySide<I, T>::Set;
 };
 
 }  // namespace twinlens
