@@ -7,7 +7,7 @@ set(TWINLENS_OPS
     affine+cuda
     attention+cuda+bf16dot
     batch_norm+cuda+bf16
-    bias_gradient+cuda
+    bias_gradient+cuda+bf16
     binary+cuda+bf16
     copy+cuda
     cross_entropy+cuda

@@ -9,7 +9,7 @@ namespace twinlens {
 namespace {
 
 // Columns are taken in runs that stay in L1, so that each conversion and each activation is compiled once and not in all combinations.
-constexpr std::int64_t kRun = 256;
+constexpr std::int64_t kRun = 512;
 
 // Runs of a row are too short for the processor to guess where the next one lies.
 constexpr std::int64_t kRowsAhead = 4;
@@ -46,6 +46,28 @@ void apply_slope(Activation activation, const float* pre, std::int64_t cols, flo
   });
 }
 
+// Whole registers of one row, all stored as T: what the three above and the sum do, without the trips through L1 between them.
+template <class I, class T>
+void run_at_once(Activation activation, const T* dy, const T* pre, T* dpre, std::int64_t cols, float* chain) {
+  along_registers<I, T>(activation, cols, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
+    Vec<S> d = Vec<S>::load(dy + i);
+    if constexpr (!__is_same(F, NoActivation)) d = times_slope<S, F>(d, Vec<S>::load(pre + i));
+    if (dpre != nullptr) d.store(dpre + i);
+    if (chain != nullptr) (Vec<S>::load(chain + i) + d).store(chain + i);
+  });
+}
+// False where they are not.
+template <class I>
+bool run_at_once(const BiasGradient& a, std::int64_t row, std::int64_t col, std::int64_t cols, float* chain) {
+  const bool has_pre = a.activation != Activation::none, has_dpre = a.dpre.data != nullptr;
+  if (cols % Vec<I>::kWidth != 0 || (has_pre && a.pre.dtype != a.dy.dtype) || (has_dpre && a.dpre.dtype != a.dy.dtype)) return false;
+  visit_float(a.dy.dtype, [&]<class T>(TypeTag<T>) {
+    run_at_once<I, T>(a.activation, a.dy.row<T>(row) + col, has_pre ? a.pre.row<T>(row) + col : nullptr,
+                      has_dpre ? a.dpre.row<T>(row) + col : nullptr, cols, chain);
+  });
+  return true;
+}
+
 // Sums are taken in chains, so that a long one rounds less; the chains are added by a fixed tree.
 constexpr std::int64_t kChains = 4;
 template <class I>
@@ -67,6 +89,8 @@ void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t en
         if (a.activation != Activation::none) ask_for_run<false>(a.pre, r + kRowsAhead, col, cols);
         ask_for_run<true>(a.dpre, r + kRowsAhead, col, cols);
       }
+      float* const chain = sums != nullptr ? chains[(r - begin) % kChains] : nullptr;
+      if (run_at_once<I>(a, r, col, cols, chain)) continue;
       read_run<I>(a.dy, r, col, cols, d);
       if (a.activation != Activation::none) {
         read_run<I>(a.pre, r, col, cols, pre);
@@ -74,7 +98,6 @@ void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t en
       }
       if (a.dpre.data != nullptr) write_run<I>(d, a.dpre, r, col, cols);
       if (sums == nullptr) continue;
-      float* chain = chains[(r - begin) % kChains];
       for (std::int64_t i = 0; i < cols; i += V::kWidth) (V::load(chain + i) + V::load(d + i)).store(chain + i);
     }
     if (sums == nullptr) continue;

@@ -11,6 +11,7 @@ namespace twinlens {
 struct BiasGradient {
   static constexpr const char* kName = "bias_gradient";
   static constexpr bool kCuda = true;
+  static constexpr UsesBf16 kBf16 = UsesBf16::rounding;
   // Rows are summed in blocks of kRowsPerBlock, then the blocks, both in a fixed order: the same bits for any thread count.
   static constexpr std::int64_t kRowsPerBlock = 32;
   ConstRows dy;  // (N, C) f32 or bf16
