@@ -110,7 +110,7 @@ address_part() {
   TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex "$left_out|^test_models:parity|^test_clip:the plan.s peak"
 }
 
-# ThreadSanitizer over the loader and what else starts threads. libgomp is not instrumented and would be reported: with one OpenMP thread
+# ThreadSanitizer over what starts threads: the loader, and users of one model. libgomp is not instrumented and would be reported: with one OpenMP thread
 # it starts no team.
 thread_part() {
   configure thread -DTWINLENS_WERROR=OFF -DTWINLENS_UNITY_BUILD=ON -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-g1 -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
@@ -121,11 +121,11 @@ thread_part() {
   }
   build thread test_clip || return
   # (Catch2's exit status of a listing is the number of cases.)
-  if "$parts_dir/thread/bin/test_clip" "[loader]" --list-test-names-only >/dev/null; then
-    echo "skipped: test_clip has no cases tagged [loader]"
+  if "$parts_dir/thread/bin/test_clip" "[loader],[threads]" --list-test-names-only >/dev/null; then
+    echo "skipped: test_clip has no cases tagged [loader] or [threads]"
     return 0
   fi
-  OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=1 "$parts_dir/thread/bin/test_clip" "[loader]"
+  OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=1 "$parts_dir/thread/bin/test_clip" "[loader],[threads]"
 }
 
 # The CUDA half compiles for every target without warnings and links; its tests skip themselves where there is no card.
