@@ -110,8 +110,8 @@ address_part() {
   TWINLENS_MAX_ISA=scalar run_tests address "${options[@]}" --exclude-regex "$left_out|^test_models:parity|^test_clip:the plan.s peak"
 }
 
-# ThreadSanitizer over what starts threads: the loader, and users of one model. libgomp is not instrumented and would be reported: with one OpenMP thread
-# it starts no team.
+# ThreadSanitizer over what starts threads: the loader, and users of one model. libgomp is not instrumented and would be reported: with
+# one OpenMP thread it starts no team.
 thread_part() {
   configure thread -DTWINLENS_WERROR=OFF -DTWINLENS_UNITY_BUILD=ON -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-g1 -DTWINLENS_SANITIZE=thread -DTWINLENS_CUDA=OFF -DTWINLENS_ISAS= \
     -DTWINLENS_EMULATED_CARD=OFF -DTWINLENS_BUILD_BENCH=OFF -DTWINLENS_BUILD_EXAMPLES=OFF || return

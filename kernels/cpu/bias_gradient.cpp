@@ -8,7 +8,8 @@
 namespace twinlens {
 namespace {
 
-// Columns are taken in runs that stay in L1, so that each conversion and each activation is compiled once and not in all combinations.
+// Columns are taken in runs that stay in L1: what is not all of one type goes through floats there, so that each conversion and each
+// activation is compiled once and not in all combinations.
 constexpr std::int64_t kRun = 512;
 
 // Runs of a row are too short for the processor to guess where the next one lies.
@@ -37,35 +38,16 @@ void write_run(const float* in, const Rows& x, std::int64_t row, std::int64_t co
   });
 }
 
-// dy *= slope(pre), of a pre that is stored as T
-template <class I, class T>
-void apply_slope(Activation activation, const float* pre, std::int64_t cols, float* dy) {
-  constexpr std::int64_t w = Vec<I>::kWidth;
-  along_registers<I, T>(activation, (cols + w - 1) / w * w, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
-    times_slope<S, F>(Vec<S>::load(dy + i), Vec<S>::load(pre + i)).store(dy + i);
-  });
-}
-
-// Whole registers of one row, all stored as T: what the three above and the sum do, without the trips through L1 between them.
-template <class I, class T>
-void run_at_once(Activation activation, const T* dy, const T* pre, T* dpre, std::int64_t cols, float* chain) {
+// Whole registers of a run that lies in memory as Stored: dpre = dy * slope(pre), of a pre that is stored as T, and chain += it. dpre may
+// be dy; it and chain may be null.
+template <class I, class T, class Stored>
+void gradient_of_run(Activation activation, const Stored* dy, const Stored* pre, Stored* dpre, std::int64_t cols, float* chain) {
   along_registers<I, T>(activation, cols, [&]<class S, class F>(TypeTag<S>, TypeTag<F>, std::int64_t i) {
     Vec<S> d = Vec<S>::load(dy + i);
     if constexpr (!__is_same(F, NoActivation)) d = times_slope<S, F>(d, Vec<S>::load(pre + i));
     if (dpre != nullptr) d.store(dpre + i);
     if (chain != nullptr) (Vec<S>::load(chain + i) + d).store(chain + i);
   });
-}
-// False where they are not.
-template <class I>
-bool run_at_once(const BiasGradient& a, std::int64_t row, std::int64_t col, std::int64_t cols, float* chain) {
-  const bool has_pre = a.activation != Activation::none, has_dpre = a.dpre.data != nullptr;
-  if (cols % Vec<I>::kWidth != 0 || (has_pre && a.pre.dtype != a.dy.dtype) || (has_dpre && a.dpre.dtype != a.dy.dtype)) return false;
-  visit_float(a.dy.dtype, [&]<class T>(TypeTag<T>) {
-    run_at_once<I, T>(a.activation, a.dy.row<T>(row) + col, has_pre ? a.pre.row<T>(row) + col : nullptr,
-                      has_dpre ? a.dpre.row<T>(row) + col : nullptr, cols, chain);
-  });
-  return true;
 }
 
 // Sums are taken in chains, so that a long one rounds less; the chains are added by a fixed tree.
@@ -79,26 +61,30 @@ TWINLENS_INLINE Vec<I> joined(const Vec<I> (&sum)[kChains]) {
 template <class I>
 void rows_of_gradient(const BiasGradient& a, std::int64_t begin, std::int64_t end, float* sums) {
   using V = Vec<I>;
+  const bool has_pre = a.activation != Activation::none, has_dpre = a.dpre.data != nullptr;
+  const bool one_type = (!has_pre || a.pre.dtype == a.dy.dtype) && (!has_dpre || a.dpre.dtype == a.dy.dtype);
   alignas(64) float d[kRun], pre[kRun], chains[kChains][kRun];
   for (std::int64_t col = 0; col < a.dy.cols; col += kRun) {
     const std::int64_t cols = a.dy.cols - col < kRun ? a.dy.cols - col : kRun;
+    const std::int64_t padded = (cols + V::kWidth - 1) / V::kWidth * V::kWidth;
     if (sums != nullptr) std::memset(chains, 0, sizeof(chains));
     for (std::int64_t r = begin; r < end; ++r) {
       if (r + kRowsAhead < end) {
         ask_for_run<false>(a.dy, r + kRowsAhead, col, cols);
-        if (a.activation != Activation::none) ask_for_run<false>(a.pre, r + kRowsAhead, col, cols);
+        if (has_pre) ask_for_run<false>(a.pre, r + kRowsAhead, col, cols);
         ask_for_run<true>(a.dpre, r + kRowsAhead, col, cols);
       }
       float* const chain = sums != nullptr ? chains[(r - begin) % kChains] : nullptr;
-      if (run_at_once<I>(a, r, col, cols, chain)) continue;
-      read_run<I>(a.dy, r, col, cols, d);
-      if (a.activation != Activation::none) {
-        read_run<I>(a.pre, r, col, cols, pre);
-        visit_float(a.pre.dtype, [&]<class T>(TypeTag<T>) { apply_slope<I, T>(a.activation, pre, cols, d); });
-      }
-      if (a.dpre.data != nullptr) write_run<I>(d, a.dpre, r, col, cols);
-      if (sums == nullptr) continue;
-      for (std::int64_t i = 0; i < cols; i += V::kWidth) (V::load(chain + i) + V::load(d + i)).store(chain + i);
+      visit_float(has_pre ? a.pre.dtype : a.dy.dtype, [&]<class T>(TypeTag<T>) {
+        if (one_type && padded == cols) {
+          return gradient_of_run<I, T>(a.activation, a.dy.row<T>(r) + col, has_pre ? a.pre.row<T>(r) + col : nullptr,
+                                       has_dpre ? a.dpre.row<T>(r) + col : nullptr, cols, chain);
+        }
+        read_run<I>(a.dy, r, col, cols, d);
+        if (has_pre) read_run<I>(a.pre, r, col, cols, pre);
+        gradient_of_run<I, T>(a.activation, d, pre, d, padded, chain);
+        if (has_dpre) write_run<I>(d, a.dpre, r, col, cols);
+      });
     }
     if (sums == nullptr) continue;
     for_lanes<I>(cols, [&](std::int64_t i, std::int64_t n) {

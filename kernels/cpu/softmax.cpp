@@ -25,10 +25,21 @@ TWINLENS_INLINE void along_row(std::int64_t c, F&& f) {
   for_lanes<I>(c - whole, [&](std::int64_t i, std::int64_t n) { f(TypeTag<I>{}, whole + i, n); });
 }
 
+// The parts of a register of J added.
+template <class I, class J>
+TWINLENS_INLINE Vec<I> added(Vec<J> v) {
+  if constexpr (__is_same(I, J)) {
+    return v;
+  } else {
+    return v.added();
+  }
+}
+
 // (Four registers at a time, in the four chains of max_lanes(), are more than AVX2 has.)
-template <class I, class J, class T>
+template <class I, class T>
 TWINLENS_INLINE float max_of_row(const T* x, std::int64_t c) {
-  if constexpr (__is_same(I, J) || J::kWidth > 2 * I::kWidth) {
+  using J = typename AlongRow<I, T>::Set;
+  if constexpr (__is_same(I, J)) {
     return row_max<I>(x, c);
   } else {
     const std::int64_t whole = c - c % J::kWidth;
@@ -71,7 +82,7 @@ TWINLENS_INLINE void forward_kept_rows(const SoftmaxForward& a, const RowOutput&
   };
   for (std::int64_t r = begin; r < end; ++r) {
     const T *x = a.x.row<T>(r), *ahead = a.x.row<T>(r + 1 < end ? r + 1 : r), *y = a.y.row<T>(r);
-    const float max = max_of_row<I, J>(x, c);
+    const float max = max_of_row<I>(x, c);
     Vec<I> sum(0.0F);
     along_row<I, J>(c, [&]<class S>(TypeTag<S> set, std::int64_t i, std::int64_t n) {
       ask<S>(ahead + i);

@@ -235,16 +235,6 @@ struct Vec<Several<I, N>> {
 #endif
 };
 
-// The parts of a register of J added.
-template <class I, class J>
-TWINLENS_INLINE Vec<I> added(Vec<J> v) {
-  if constexpr (__is_same(I, J)) {
-    return v;
-  } else {
-    return v.added();
-  }
-}
-
 // What is taken at a time along a row of T whose lanes may lie in any order: a register of pairs, where there is one.
 template <class I, class T, bool = SideBySide<I, T>::Set::kWidth == 2 * I::kWidth>
 struct AlongRow {
