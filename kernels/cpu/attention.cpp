@@ -368,24 +368,14 @@ void one_head(const AttentionBackward& a, std::int64_t sequence, std::int64_t he
   backward_head<I>(a, sequence, head, next, scratch);
 }
 
-// The heads of all sequences in the order in which they are handed out: as long as threads take turns, each goes through neighbours, whose
-// columns lie side by side, so that what hardware fetches behind a row's end is the next head's.
-struct Order {
-  std::int64_t heads, slots;
-  TWINLENS_INLINE std::int64_t at(std::int64_t i) const {
-    const std::int64_t slot = i % slots, more = heads % slots;  // the first `more` slots have one head more
-    return i < heads ? slot * (heads / slots) + least(slot, more) + i / slots : heads;
-  }
-};
-
 template <class I, class Args>
 void all_heads(const Args& a) {
   const AttentionProblem& p = a.problem;
   const std::int64_t floats = scratch_floats(a);
-  const Order order{p.sequences * p.heads, p.slots};
-  parallel_for_slots(order.heads, p.slots, [&](std::int64_t slot, std::int64_t i) {
-    const std::int64_t item = order.at(i);
-    one_head<I>(a, item / p.heads, item % p.heads, order.at(i + p.slots), p.scratch + slot * floats);
+  const Runs runs{p.sequences * p.heads, p.slots};
+  parallel_for_slots(runs.n, p.slots, [&](std::int64_t slot, std::int64_t i) {
+    const std::int64_t item = runs.at(i);
+    one_head<I>(a, item / p.heads, item % p.heads, runs.at(i + p.slots), p.scratch + slot * floats);
     end_past_caches();
   });
 }

@@ -38,6 +38,17 @@ template <class F>
       n, grain, [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<F*>(context))(begin, end); }, &f);
 }
 
+// n items in an order for handing out: `slots` runs of neighbours, an item of each in turn. As long as as many threads take turns, each goes
+// through one run, and what it brought into its caches for an item, or hardware fetched behind it, serves the next.
+struct Runs {
+  std::int64_t n, slots;
+  // Item of place i; n behind the last place.
+  [[gnu::always_inline]] std::int64_t at(std::int64_t i) const {
+    const std::int64_t run = i % slots, longer = n % slots;  // the first `longer` runs have one item more
+    return i < n ? run * (n / slots) + (run < longer ? run : longer) + i / slots : n;
+  }
+};
+
 // Calls f(slot, i) for every i in [0, n), in any order. Calls that run at the same time have different slots in [0, slots), so a slot can
 // own scratch; what f computes for i must not depend on its slot. Work is handed out one i at a time, so uneven items balance.
 template <class F>
