@@ -25,5 +25,21 @@ TEST_CASE("parallel_for covers every element once, whatever the grain") {
   }
 }
 
+TEST_CASE("runs hand out every item once, and each thread that takes turns neighbours") {
+  for (std::int64_t n = 0; n < 20; ++n) {
+    for (std::int64_t slots = 1; slots < 8; ++slots) {
+      INFO("n " << n << ", slots " << slots);
+      const Runs runs{n, slots};
+      std::vector<int> seen(static_cast<std::size_t>(n));
+      for (std::int64_t i = 0; i < n; ++i) {
+        REQUIRE((runs.at(i) >= 0 && runs.at(i) < n));
+        ++seen[static_cast<std::size_t>(runs.at(i))];
+        CHECK(runs.at(i + slots) == (i + slots < n ? runs.at(i) + 1 : n));
+      }
+      for (const int times : seen) CHECK(times == 1);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace twinlens
