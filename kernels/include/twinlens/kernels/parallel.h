@@ -38,7 +38,7 @@ template <class F>
       n, grain, [](void* context, std::int64_t begin, std::int64_t end) { (*static_cast<F*>(context))(begin, end); }, &f);
 }
 
-// n items in an order for handing out: `slots` runs of neighbours, an item of each in turn. As long as as many threads take turns, each goes
+// n items in an order for handing out: `slots` runs of neighbours, an item of each in turn. While as many threads take turns, each goes
 // through one run, and what it brought into its caches for an item, or hardware fetched behind it, serves the next.
 struct Runs {
   std::int64_t n, slots;
