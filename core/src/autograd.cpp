@@ -16,6 +16,7 @@ namespace twinlens {
 namespace {
 
 thread_local bool recording = true;
+thread_local bool again = false;                // in the second run of a checkpoint
 thread_local int no_grad_depth = 0;             // NoGrad guards alive
 thread_local LeafProbe* probe = nullptr;        // null but in the first run of a checkpoint
 thread_local const char* running = "backward";  // the node whose backward runs
@@ -247,13 +248,20 @@ void set_recipe(const Tensor& y, std::function<Tensor()> recipe) {
 
 bool Gradients::wants(int i) const { return node_.inputs[input_of(node_, i)].wanted(); }
 
+// A leaf is complete when each of its uses was served once.
+void Gradients::serve(std::size_t index) {
+  if (served_[index])
+    fail(ErrorKind::autograd, node_.name(), "backward gave input " + std::to_string(index) + " twice; add its shares up first");
+  served_[index] = true;
+}
+
 void Gradients::add(int i, Tensor g) {
   const std::size_t index = input_of(node_, i);
   if (!node_.inputs[index].wanted()) return;
   check(g.shape() == node_.input_shapes[index], node_.name(),
         "backward gave a gradient of another shape than input " + std::to_string(i) + " " + to_string(node_.input_shapes[index]),
         {{"gradient", g}});
-  served_[index] = true;
+  serve(index);
   engine_.give(node_.inputs[index], std::move(g));
 }
 
@@ -277,7 +285,7 @@ void Gradients::done(int i) {
          "backward says that input " + std::to_string(i) +
              " is done, which has no gradient block; call add() where accumulator() is absent");
   }
-  served_[index] = true;
+  serve(index);
   node_.inputs[index].leaf->grad_is_forgotten = false;
   ++node_.inputs[index].leaf->grad.state()->storage->version;
   engine_.leaf_served(node_.inputs[index].leaf);
@@ -306,8 +314,12 @@ bool needs_grad(std::initializer_list<const Tensor*> inputs) {
   return false;
 }
 
-Recording::Recording() : previous_(std::exchange(recording, true)) {}
-Recording::~Recording() { recording = previous_; }
+Recording::Recording() : previous_(std::exchange(recording, true)), again_(std::exchange(again, true)) {}
+Recording::~Recording() {
+  recording = previous_;
+  again = again_;
+}
+bool runs_again() { return again; }
 
 LeafProbe::LeafProbe() : outer_(std::exchange(probe, this)), own_depth_(no_grad_depth) {}
 LeafProbe::~LeafProbe() { probe = outer_; }

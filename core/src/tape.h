@@ -8,7 +8,7 @@
 
 namespace twinlens {
 
-// Switches recording on in a node's backward, which runs without, to build a tape of its own.
+// Switches recording on in a node's backward, which runs without, to run again what was run in forward and build a tape of its own.
 class Recording {
  public:
   Recording();
@@ -17,8 +17,10 @@ class Recording {
   Recording& operator=(const Recording&) = delete;
 
  private:
-  bool previous_;
+  bool previous_, again_;
 };
+// Whether one is alive on this thread: what an op changes beside its results was changed in forward.
+bool runs_again();
 
 // While one is alive nothing is recorded on this thread, and the leaves that ops use and that want a gradient are collected.
 class LeafProbe {

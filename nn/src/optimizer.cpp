@@ -1,5 +1,6 @@
 #include "twinlens/nn/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -154,8 +155,11 @@ double AdamWInBackward::gradient_norm() const {
 
 double AdamWInBackward::gradient_norm(const std::function<bool(const std::string&)>& wanted) const {
   double squares = 0.0;
+  // Before finish_step(), the norms of parameters without an update are those of the step before.
+  const bool under_way = std::find(updated_.begin(), updated_.end(), true) != updated_.end();
   for (std::size_t i = 0; i < norms_.size(); ++i) {
-    if (norms_[i].defined() && wanted(p_.segments()[i].name)) squares += std::pow(static_cast<double>(norms_[i].item()), 2);
+    if (norms_[i].defined() && (updated_[i] || !under_way) && wanted(p_.segments()[i].name))
+      squares += std::pow(static_cast<double>(norms_[i].item()), 2);
   }
   return std::sqrt(squares);
 }

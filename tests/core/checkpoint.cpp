@@ -237,6 +237,40 @@ TEST_CASE("checkpoint: a hook waits for the second run of what looks at its leaf
   CHECK(w.to_vector() == std::vector<float>(2, 100.0F));
 }
 
+TEST_CASE("checkpoint: batch norm moves its running statistics once") {
+  const Tensor gamma = leaf_of({4}, 1.0), beta = leaf_of({4}, 2.0);
+  const auto moved = [&](int depth) {
+    Tensor mean = zeros({4}), variance = full({4}, 1.0);
+    const auto norm = [&](const std::vector<Tensor>& in) {
+      BatchNormOptions options;
+      options.training = true;
+      return batch_norm(in[0], gamma, beta, mean, variance, options);
+    };
+    std::function<Tensor(const std::vector<Tensor>&)> fn = norm;
+    for (; depth > 0; --depth) fn = [fn](const std::vector<Tensor>& in) { return checkpoint(fn, in); };
+    backward(sum(square(fn({leaf_of({6, 4}, 3.0)}))));
+    std::vector<float> both = mean.to_vector();
+    for (const float v : variance.to_vector()) both.push_back(v);
+    return both;
+  };
+  const std::vector<float> plain = moved(0);
+  CHECK(plain[0] != 0.0F);
+  for (const int depth : {1, 2, 3}) CHECK(moved(depth) == plain);
+}
+
+TEST_CASE("a node gives an input its gradient once") {
+  struct Twice final : Node {
+    const char* name() const override { return "twice"; }
+    void backward(const Tensor& dy, Gradients& grads) override {
+      for (int i = 0; i < 2; ++i) grads.add(0, dy);
+    }
+    void release() override {}
+  };
+  const Tensor x = leaf_of({2}, 1.0);
+  CHECK_THROWS_WITH(backward(sum(record(x.detach().clone(), std::make_shared<Twice>(), {&x}))),
+                    Catch::StartsWith("twice: backward gave input 0 twice; add its shares up first"));
+}
+
 TEST_CASE("checkpoint: an error in the second run leaves recording as it was") {
   const Tensor x = leaf_of({2, 3}, 1.0);
   int runs = 0;

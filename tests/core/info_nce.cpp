@@ -228,6 +228,22 @@ TEST_CASE("the streamed losses take memory for a few tiles, not for all logits",
   }
 }
 
+TEST_CASE("features that send their gradient elsewhere are features like others", "[info_nce]") {
+  const Study s{24, 8, 0.2, 5.0};
+  const Features f = features_of(s);
+  const Tensor t = scalar(f.logit_scale), bias = scalar(-3.0F);
+  for (const bool sigmoid : {false, true}) {
+    Tensor u = from_vector(f.u, {s.n, s.d}), master = from_vector(f.u, {s.n, s.d}), v = from_vector(f.v, {s.n, s.d});
+    for (Tensor* x : {&u, &master}) x->set_requires_grad(true);
+    Tensor shadow = master.detach().clone();
+    share_gradient(shadow, master);
+    const auto loss = [&](const Tensor& rows) { return sigmoid ? sigmoid_loss(rows, v, t, bias) : info_nce(rows, v, t); };
+    backward(loss(u));
+    backward(loss(shadow));
+    CHECK(master.grad().to_vector() == u.grad().to_vector());
+  }
+}
+
 TEST_CASE("InfoNCE notices that what it computed does not fit together", "[info_nce]") {
   const Study s{64, 16, 0.2, 14.3};
   const Features f = features_of(s);

@@ -182,6 +182,23 @@ TEST_CASE("AdamWInBackward: the norm of the last step has no part of what has be
   CHECK(step() == 0.0);
 }
 
+TEST_CASE("AdamWInBackward: the norm before finish_step() is that of this step's gradients") {
+  Network model;
+  FlatParameters flat(collect(model), false, false);
+  StepBlock block;
+  AdamWInBackward update(flat, &block, {}, true);
+  const Tensor x = full({2, 6}, 0.5);
+  backward(add(model.loss(x, Compute::fp32), sum(square(model.unused.value))));
+  update.finish_step();
+  CHECK(update.gradient_norm([](const std::string& name) { return name == "unused"; }) > 0.0);
+  ++block.step;
+  backward(model.loss(x, Compute::fp32));
+  CHECK(update.gradient_norm([](const std::string& name) { return name == "unused"; }) == 0.0);
+  const double before = update.gradient_norm();
+  update.finish_step();
+  CHECK(update.gradient_norm() == before);
+}
+
 TEST_CASE("an update in backward and a gradient block exclude each other") {
   Vector with({1.0F, 2.0F, 3.0F}), without({1.0F, 2.0F, 3.0F});
   FlatParameters a(collect(with), false), b(collect(without), false, false);

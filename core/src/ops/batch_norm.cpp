@@ -1,6 +1,7 @@
 #include "twinlens/kernels/batch_norm.h"
 
 #include "core/src/ops/elements.h"
+#include "core/src/tape.h"
 
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
@@ -101,7 +102,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, Tens
     variance = empty(channels, DType::f32, x.device());
     const Tensor scratch = scratch_for(rows);
     run(current_stream(x.device()), BatchNormStatistics{const_rows_of(rows), floats(mean), floats(variance), floats(scratch)});
-    if (options.update_running) {
+    if (options.update_running && !runs_again()) {
       update_running(running_mean, mean, options.momentum, 1.0);
       update_running(running_var, variance, options.momentum, static_cast<double>(n) / static_cast<double>(n - 1));
     }

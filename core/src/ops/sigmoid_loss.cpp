@@ -37,6 +37,7 @@ Tensor sigmoid_loss(const Tensor& rows, const Tensor& columns, const Tensor& log
   check(logit_bias.count() == 1, "sigmoid_loss", "the logit bias must have one element", {{"logit_bias", logit_bias}});
   check(!options.teacher_rows.defined() && !options.ranks.merge_columns, "sigmoid_loss", "knows no teacher and needs no other ranks");
   const bool wanted = needs_grad({&rows, &columns, &logit_scale, &logit_bias});
+  const bool wants_rows = needs_grad({&rows}), wants_columns = needs_grad({&columns});
   auto node = std::make_shared<SigmoidLossNode>();
   Tensor loss;
   {
@@ -47,8 +48,8 @@ Tensor sigmoid_loss(const Tensor& rows, const Tensor& columns, const Tensor& log
     LogitTiles tiles(n, columns.size(0), device, options);
     tiles.logit_scale = dense(logit_scale.detach());
     Tensor du, dv;
-    if (wanted && rows.requires_grad()) du = zeros({n, d}, DType::f32, device);
-    if (wanted && columns.requires_grad()) dv = zeros({columns.size(0), d}, DType::f32, device);
+    if (wants_rows) du = zeros({n, d}, DType::f32, device);
+    if (wants_columns) dv = zeros({columns.size(0), d}, DType::f32, device);
     const float weight = n > 0 ? static_cast<float>(1.0 / static_cast<double>(n)) : 0.0F;
     Tensor sums = zeros({n, 6}, DType::f32, device);  // (n, 3) doubles
     const Tensor memory = tiles.memory(device);

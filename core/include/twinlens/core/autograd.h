@@ -82,6 +82,7 @@ class Gradients {
 
  private:
   friend class Engine;
+  void serve(std::size_t index);
   Gradients(class Engine& engine, Node& node) : engine_(engine), node_(node), served_(node.inputs.size(), false) {}
   class Engine& engine_;
   Node& node_;
@@ -129,9 +130,10 @@ void settle_grad(const Tensor& leaf);
 void on_grad_ready(const Tensor& leaf, std::function<void(const Tensor& leaf)> hook);
 
 // Runs fn(inputs) without recording and recomputes it during backward: activations inside cost memory only while they are needed.
-// Random numbers are functions of names and sample ids, so the second run repeats the first. Leaves used inside fn (parameters) get their
-// gradients as usual, and hooks wait for the last segment that uses a leaf; every other tensor that wants a gradient must be among the
-// inputs, unless fn only uses it under NoGrad. Costs nothing in backward when neither an input nor a leaf inside wants a gradient.
+// Random numbers are functions of names and sample ids, so the second run repeats the first; batch_norm moves its running statistics in the
+// first only. Leaves used inside fn (parameters) get their gradients as usual, and hooks wait for the last segment that uses a leaf; every
+// other tensor that wants a gradient must be among the inputs, unless fn only uses it under NoGrad. Costs nothing in backward when neither
+// an input nor a leaf inside wants a gradient.
 Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& fn, const std::vector<Tensor>& inputs);
 
 }  // namespace twinlens

@@ -2,7 +2,7 @@
 // Tensor: a cheap shared handle. Copying a Tensor shares its elements and its place on the tape; clone() copies the elements.
 // `Tensor{}` means absent (no bias, no mask); only defined() may be asked of it.
 //
-// Shape and strides belong to the handle's state, elements to a Storage that views share. reshape (when the layout allows it),
+// Shape and strides belong to the handle's state, elements to a Storage that views share. reshape (of a dense tensor),
 // transpose, permute, slice, select and expand are views. In-place functions end in `_`; they are refused on a leaf that wants a
 // gradient unless under NoGrad, and they raise the storage's version, so that a tensor saved for backward and then changed is an error.
 //
@@ -55,7 +55,7 @@ class Tensor {
   std::vector<std::int64_t> to_ints() const;
 
   // --- views (recorded on the tape) -----------------------------------------------------------------------------------------------
-  Tensor reshape(Shape shape) const;  // one size may be -1; copies when the layout does not allow a view
+  Tensor reshape(Shape shape) const;  // one size may be -1; a view of a dense tensor, else of a copy
   Tensor transpose(int a, int b) const;
   Tensor permute(const std::vector<int>& order) const;
   Tensor slice(int d, std::int64_t begin, std::int64_t end) const;
