@@ -41,6 +41,7 @@ EpochOrder::EpochOrder(const Dataset& data, const OrderOptions& options, std::in
     throw ConfigError(
         "equal captions cannot be kept apart in streamed shards; --equal-captions apart; use positives, or --compressed-shards unpack");
   }
+  is_apart_ = true;
   keep_apart(data, options);
   size_ = static_cast<std::int64_t>(apart_.size());
 }

@@ -63,6 +63,8 @@ struct Loader::Work {
     std::exception_ptr error;
   };
 
+  static constexpr std::int64_t kEmptyEpochs = 1000;  // in a row, until the loader gives up
+
   std::shared_ptr<const Dataset> data;
   std::shared_ptr<const Tokenizer> tokenizer;
   LoaderOptions options;
@@ -104,8 +106,28 @@ struct Loader::Work {
   }
   std::int64_t batches(std::int64_t epoch) { return order(epoch)->size() / global_batch(); }
 
+  // The first batch of `epoch`, or of the next that has one: in an epoch, the captions that were drawn may not fill a batch without equal
+  // ones. Throws ConfigError where that goes on.
+  std::pair<std::int64_t, std::int64_t> first_from(std::int64_t epoch) {
+    const std::int64_t until = epoch + (options.equal_captions_apart && options.draw_captions ? kEmptyEpochs : 1);
+    for (; epoch < until; ++epoch) {
+      if (batches(epoch) > 0) return {epoch, 0};
+    }
+    throw ConfigError(no_batch());
+  }
+  std::string no_batch() const {
+    const std::vector<SkippedSample>& skipped = data->skipped();
+    std::string remedy = "choose a smaller batch";
+    if (!skipped.empty()) {
+      remedy = "mend the " + std::to_string(skipped.size()) + " more that cannot be used (first: " + skipped[0].key + ": " +
+               skipped[0].reason + "), or " + remedy;
+    }
+    return "loader: " + std::to_string(data->size()) + " samples do not fill one batch of " + std::to_string(global_batch()) +
+           (options.equal_captions_apart ? " with all captions different" : "") + "; --batch-size times --accum-freq; " + remedy;
+  }
+
   void advance(std::pair<std::int64_t, std::int64_t>& at) {
-    if (++at.second >= batches(at.first)) at = {at.first + 1, 0};
+    if (++at.second >= batches(at.first)) at = first_from(at.first + 1);
   }
 
   // Throws when more than --max-skipped of the data is bad.
@@ -311,19 +333,8 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   work_->reported = work_->data->skipped();
   work_->skipped_before = {options.skipped_before.begin(), options.skipped_before.end()};
   for (const SkippedSample& sample : work_->reported) work_->skipped_before.erase(one_line(sample.key));
-  const std::int64_t batches = work_->batches(first_epoch);
-  if (batches == 0) {
-    const std::vector<SkippedSample>& skipped = work_->data->skipped();
-    std::string remedy = "choose a smaller batch";
-    if (!skipped.empty()) {
-      remedy = "mend the " + std::to_string(skipped.size()) + " more that cannot be used (first: " + skipped[0].key + ": " +
-               skipped[0].reason + "), or " + remedy;
-    }
-    throw ConfigError("loader: " + std::to_string(work_->data->size()) + " samples do not fill one batch of " +
-                      std::to_string(work_->global_batch()) + (options.equal_captions_apart ? " with all captions different" : "") +
-                      "; --batch-size times --accum-freq; " + remedy);
-  }
-  if (first_batch >= batches) work_->claim = work_->wanted = work_->announced = {first_epoch + 1, 0};
+  if (first_batch >= work_->batches(first_epoch))
+    work_->claim = work_->wanted = work_->announced = work_->first_from(first_epoch + (first_batch > 0 ? 1 : 0));
   work_->start(std::max(1, options.workers));
 }
 

@@ -325,6 +325,45 @@ TEST_CASE("captions drawn anew each epoch are the same for any number of workers
   }
 }
 
+TEST_CASE("an epoch whose drawn captions fill no batch without equal ones is passed over", "[loader]") {
+  const TemporaryFolder folder;
+  Members members;
+  const auto pairs = toy_pairs(6, 20);
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    members.emplace_back(pairs[i].name + ".png", pairs[i].png);
+    members.emplace_back(pairs[i].name + ".json", R"({"c": ["same", ")" + std::to_string(i) + R"("]})");
+  }
+  write_tar(folder / "a.tar", members);
+  const auto data = open_dataset(folder / "a.tar", with([](DatasetOptions& o) {
+                                   o.json_text_key = "c";
+                                   o.captions = "random";
+                                 }));
+  LoaderOptions o = options_of(5, 2);
+  o.draw_captions = o.equal_captions_apart = true;
+  std::vector<std::int64_t> full;
+  std::int64_t empty_epochs = 0;
+  for (std::int64_t epoch = 0; full.size() < 8; ++epoch) {
+    if (EpochOrder(*data, order_options(o), epoch).size() > 0) {
+      full.push_back(epoch);
+    } else {
+      ++empty_epochs;
+    }
+  }
+  REQUIRE(empty_epochs > 0);
+  Loader loader(data, tokenizer(), o);
+  for (std::size_t i = 0; i < full.size(); ++i) {
+    INFO("batch " << i);
+    const LoadedBatch batch = loader.next();
+    CHECK(batch.epoch == full[i]);
+    CHECK(batch.last);
+    CHECK(std::set<std::int64_t>(batch.caption_ids.begin(), batch.caption_ids.end()).size() == 5);
+    // As a checkpoint behind that batch goes on.
+    if (i + 1 < full.size()) CHECK(Loader(data, tokenizer(), o, full[i] + 1, 0).next().epoch == full[i + 1]);
+  }
+  o.batch_size = 7;
+  CHECK_THROWS_WITH(Loader(data, tokenizer(), o), Contains("6 samples do not fill one batch of 7 with all captions different"));
+}
+
 TEST_CASE("the queue costs little beside decoding", "[.full][timed]") {
   // The same pictures decoded in a plain loop, and by the loader with one worker: turn about, the best of each.
   const TemporaryFolder folder;

@@ -36,7 +36,7 @@ class EpochOrder {
   EpochOrder(const Dataset& data, const OrderOptions& options, std::int64_t epoch);
 
   std::int64_t size() const { return size_; }  // a multiple of global_batch
-  std::int64_t operator[](std::int64_t place) const { return apart_.empty() ? base(place) : apart_[static_cast<std::size_t>(place)]; }
+  std::int64_t operator[](std::int64_t place) const { return is_apart_ ? apart_[static_cast<std::size_t>(place)] : base(place); }
   std::int64_t buffer() const { return buffer_; }  // samples in a block; 0: no blocks
 
  private:
@@ -57,7 +57,8 @@ class EpochOrder {
   std::int64_t buffer_ = 0, entries_ = 0, size_ = 0;
   std::vector<Source> sources_;
   std::vector<Run> runs_;
-  std::vector<std::int64_t> apart_;
+  bool is_apart_ = false;
+  std::vector<std::int64_t> apart_;  // the order then; an epoch may be without a batch
 };
 
 }  // namespace twinlens
