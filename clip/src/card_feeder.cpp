@@ -43,10 +43,12 @@ void CardFeeder::fill() {
   s.copied.record(copies);
 }
 
-// What the kernels read is the stream's, and free when it has come to their end.
-void CardFeeder::transform(const Slot& s, Stream& copies) const {
+// What the kernels read is the stream's, and free when it has come to their end. (The copy has an event of its own: where a kernel cannot
+// be launched, the pinned bytes are given back, and not before they are read.)
+void CardFeeder::transform(Slot& s, Stream& copies) const {
   const Memory on_card = allocate(copies, static_cast<std::size_t>(s.packed->bytes_on_card()));
   copy_pinned(copies, on_card.data(), s.packed->bytes.raw(), static_cast<std::size_t>(s.packed->bytes.count()));
+  s.copied.record(copies);
   transform_pictures(copies, *s.packed, on_card.data(), s.pixels);
 }
 

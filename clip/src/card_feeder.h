@@ -41,7 +41,7 @@ class CardFeeder {
   };
   Slot& slot(std::int64_t batch) { return slots_[static_cast<std::size_t>(batch % static_cast<std::int64_t>(slots_.size()))]; }
   void fill();
-  void transform(const Slot& s, Stream& copies) const;
+  void transform(Slot& s, Stream& copies) const;
 
   Loader& loader_;
   Device device_;

@@ -194,4 +194,19 @@ TEST_CASE("an error of the loader comes out with its batch", "[fake]") {
         }) == good);
 }
 
+TEST_CASE("a kernel that cannot be launched does not give pinned memory back before it is read", "[fake]") {
+  fake_card().bodies[Resize::kName] = [](const void*) -> std::function<void()> { throw Error("no launch"); };
+  Toys toys;
+  toys.on_card = true;
+  const auto loader = toys.loader(true);
+  {
+    CardFeeder feeder(*loader, kPixels, kCard, 2);
+    synchronize(current_stream(kCard));
+    CHECK_THROWS_WITH(feeder.next(), "no launch");
+    fake_card().event_waits = 0;
+  }
+  CHECK(fake_card().event_waits == 1);
+  fake_card().bodies.clear();
+}
+
 }  // namespace twinlens::test
