@@ -22,17 +22,17 @@ struct NewPictures {
   std::vector<std::size_t> numbers;  // Gatherer's
 };
 
-// Goes through samples in order and numbers the pictures that they show, each once.
+// Goes through samples in order and numbers the pictures that they show, each once, or, with `each_sample`, as often as it is shown.
 class Gatherer {
  public:
-  explicit Gatherer(const Dataset& data) : data_(data) {}
+  Gatherer(const Dataset& data, bool each_sample) : data_(data), each_sample_(each_sample) {}
 
   NewPictures batch(std::span<const std::int64_t> samples, std::vector<SkippedSample>& skipped) {
     NewPictures out;
     for (const std::int64_t i : samples) {
       const bool follows = i == last_sample_ + 1;
       last_sample_ = i;
-      const std::string place = data_.picture_place(i);
+      const std::string place = each_sample_ ? std::string() : data_.picture_place(i);
       if (const auto known = by_place_.find(place); !place.empty() && known != by_place_.end()) {
         last_bytes_.clear();
         samples_[known->second].push_back(i);
@@ -40,7 +40,7 @@ class Gatherer {
       }
       try {
         std::string bytes = data_.image_bytes(i);
-        const bool repeats = follows && bytes == last_bytes_ && !bytes.empty();
+        const bool repeats = !each_sample_ && follows && bytes == last_bytes_ && !bytes.empty();
         if (!repeats) samples_.emplace_back();
         samples_.back().push_back(i);
         if (!place.empty()) by_place_.emplace(place, samples_.size() - 1);
@@ -60,6 +60,7 @@ class Gatherer {
 
  private:
   const Dataset& data_;
+  bool each_sample_;
   std::unordered_map<std::string, std::size_t> by_place_;
   std::vector<std::vector<std::int64_t>> samples_;  // of a picture
   std::string last_bytes_;
@@ -81,7 +82,7 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
   EmbeddedDataset out;
   out.skipped = data.skipped();
   std::vector<Tensor> parts;
-  Gatherer gatherer(data);
+  Gatherer gatherer(data, options.each_sample || data.has_classes());
   std::vector<std::size_t> kept;
   const auto batch = static_cast<std::size_t>(options.batch_size);
   for (std::size_t begin = 0; begin < samples.size(); begin += batch) {

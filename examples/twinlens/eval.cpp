@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <fmt/ranges.h>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "examples/twinlens/command.h"
 #include "examples/twinlens/eval_tasks.h"
@@ -16,16 +18,19 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// The samples that --where ("field=value": those whose metadata says so) leaves, in ascending order, with their labels (for retrieval
+// The samples that each --where ("field=value": those whose metadata says so) leaves, in ascending order, with their labels (for retrieval
 // empty). What is wrong with either flag shows here, before anything is embedded.
 std::map<std::int64_t, std::string> chosen(const EvalFlags& flags, const Dataset& data) {
   const std::set<std::string> listed(flags.listed.names.begin(), flags.listed.names.end());
-  const auto equals = flags.where.find('=');
-  if (!flags.where.empty() && equals == std::string::npos)
-    throw UsageError("--where '" + flags.where + "'; command line; write FIELD=VALUE");
+  std::vector<std::pair<std::string, std::string>> wanted;
+  for (const std::string& where : flags.where) {
+    const auto equals = where.find('=');
+    if (equals == std::string::npos) throw UsageError("--where '" + where + "'; command line; write FIELD=VALUE");
+    wanted.emplace_back(where.substr(0, equals), where.substr(equals + 1));
+  }
   std::map<std::int64_t, std::string> out;
   for (std::int64_t i = 0; i < data.size(); ++i) {
-    if (!flags.where.empty() && data.field(i, flags.where.substr(0, equals)) != flags.where.substr(equals + 1)) continue;
+    if (!std::all_of(wanted.begin(), wanted.end(), [&](const auto& w) { return data.field(i, w.first) == w.second; })) continue;
     std::string& label = out[i];
     if (flags.task == "retrieval") continue;
     label = data.field(i, flags.label);
@@ -35,7 +40,8 @@ std::map<std::int64_t, std::string> chosen(const EvalFlags& flags, const Dataset
     // As in the captions that training makes of them, unless --classes has a folder's name as it is.
     if (data.has_classes() && listed.count(label) == 0) std::replace(label.begin(), label.end(), '_', ' ');
   }
-  if (out.empty()) throw ConfigError("no sample has " + flags.where + "; --where; check the metadata fields of the data");
+  if (out.empty())
+    throw ConfigError(fmt::format("no sample has {}; --where; check the metadata fields of the data", fmt::join(flags.where, " and ")));
   return out;
 }
 
@@ -54,13 +60,16 @@ DatasetOptions data_options(const EvalFlags& flags) {
 
 EvalData embedded(const EvalFlags& flags, const LoadedModel& m, const std::string& spec) {
   EvalData d;
-  d.data = open_dataset(spec, data_options(flags));
+  DatasetOptions data = data_options(flags);
+  if (flags.task != "retrieval") data.captions = "first";  // what has a label is the sample
+  d.data = open_dataset(spec, data);
   const std::map<std::int64_t, std::string> labels = chosen(flags, *d.data);
   std::vector<std::int64_t> samples;
   for (const auto& [sample, label] : labels) samples.push_back(sample);
   EmbedOptions options = embed_options(flags.batch_size, flags.precision, flags.device);
   flags.pictures.apply_to(options);
   options.normalize = flags.task != "linear-probe";
+  options.each_sample = flags.task != "retrieval";  // equal pictures may have different labels
   d.embedded = embed_dataset(*m.clip, *m.tokenizer, *d.data, samples, options);
   for (const SkippedSample& s : d.embedded.skipped) std::fprintf(stderr, "skipped %s: %s\n", s.key.c_str(), s.reason.c_str());
   for (const std::int64_t sample : d.embedded.samples) d.labels.push_back(labels.at(sample));
@@ -177,7 +186,7 @@ Action add_eval(CLI::App& app) {
       ->check(above(0));
   app.add_option("--knn-k", flags->knn_k, "knn: how many neighbours vote")->capture_default_str()->check(at_least(1));
   flags->pictures.add_to(app);
-  app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE");
+  app.add_option("--where", flags->where, "Only samples whose metadata has FIELD=VALUE; several: all of them");
   app.add_option("--batch-size", flags->batch_size, "Pictures or texts encoded at once")->capture_default_str()->check(at_least(1));
   add_precision(app, flags->precision);
   add_device(app, flags->device);

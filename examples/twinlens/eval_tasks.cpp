@@ -37,13 +37,13 @@ Json json_of(const Retrieval& r) {
   return out;
 }
 
-// The line of --classes that a label counts, or -1.
+// The line of --classes that a label counts, or -1 where there is no class.
 std::int64_t line_of(const EvalFlags& flags, const std::string& label) {
   std::int64_t line = -1;
   const char* const end = label.data() + label.size();
   const auto [behind, error] = std::from_chars(label.data(), end, line);
   const bool is_line = error == std::errc() && behind == end && line >= 0 && line < static_cast<std::int64_t>(flags.listed.of_line.size());
-  return is_line ? line : -1;
+  return is_line && flags.listed.of_line[static_cast<std::size_t>(line)] >= 0 ? line : -1;
 }
 
 // The label of every row, as an index of `names`; those are the classes of --classes, or else all labels in order. Labels are names, or all

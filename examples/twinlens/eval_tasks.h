@@ -11,7 +11,8 @@ namespace twinlens::program {
 
 struct EvalFlags {
   std::string model, data, train_data, task = "retrieval", dataset_type = "auto", classes, templates = "photo", label = "class";
-  std::string csv_separator, csv_img_key, csv_caption_key, device = "cpu", precision = "fp32", where, seen_words;
+  std::string csv_separator, csv_img_key, csv_caption_key, device = "cpu", precision = "fp32", seen_words;
+  std::vector<std::string> where;
   int batch_size = 64;
   double probe_c = 0.316;
   int knn_k = 20;
@@ -21,7 +22,7 @@ struct EvalFlags {
   ClassNames listed = {};  // those of --classes
 };
 
-// Those samples of a dataset that --where leaves, embedded, with their labels (empty for retrieval).
+// Those samples of a dataset that each --where leaves, embedded, with their labels (empty for retrieval).
 struct EvalData {
   std::shared_ptr<const Dataset> data;
   EmbeddedDataset embedded;

@@ -140,7 +140,13 @@ std::vector<std::string> read_lines(const std::string& path) {
 ClassNames read_classes(const std::string& path) {
   ClassNames classes;
   std::map<std::string, std::int64_t> known;
-  for (std::string& name : read_lines(path)) {
+  std::ifstream file = open_lines(path);
+  std::string name;
+  for (std::int64_t number = 0; next_list_line(file, path, number, name);) {
+    if (name.find_first_not_of(" \t") == std::string::npos) {
+      classes.of_line.push_back(-1);
+      continue;
+    }
     const auto [it, is_new] = known.try_emplace(name, static_cast<std::int64_t>(classes.names.size()));
     classes.of_line.push_back(it->second);
     if (is_new) {
@@ -149,6 +155,7 @@ ClassNames read_classes(const std::string& path) {
       std::fprintf(stderr, "note: class '%s' stands more than once and counts once; %s\n", name.c_str(), path.c_str());
     }
   }
+  if (classes.names.empty()) throw ConfigError("file has no lines; " + path + "; write one class a line");
   return classes;
 }
 

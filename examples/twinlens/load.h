@@ -33,7 +33,7 @@ std::vector<std::string> read_lines(const std::string& path);
 // with a note on stderr.
 struct ClassNames {
   std::vector<std::string> names;
-  std::vector<std::int64_t> of_line;  // the class of each line, for labels that are numbers of lines, from 0
+  std::vector<std::int64_t> of_line;  // the class of each line, -1: none; for labels that are numbers of lines, from 0
 };
 ClassNames read_classes(const std::string& path);
 

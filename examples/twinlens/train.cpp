@@ -321,6 +321,22 @@ void take_from_run(CLI::App& app, TrainOptions& o) {
   }
 }
 
+// Flags that another one would make do something are said to do nothing: the run would be another than was meant.
+void note_idle_flags(const CLI::App& app, const TrainOptions& o) {
+  const auto note = [&](const char* flag, bool is_idle, const char* missing) {
+    if (is_idle && app.count(flag) > 0) std::fprintf(stderr, "note: %s changes nothing without %s\n", flag, missing);
+  };
+  const bool jitters = o.color_jitter_prob > 0.0, cools = o.lr_scheduler == "const-cooldown";
+  note("--color-jitter", !jitters, "--color-jitter-prob");
+  note("--color-jitter-prob", o.color_jitter.empty() && jitters, "--color-jitter");
+  note("--sharpness-prob", o.sharpness.empty() && o.sharpness_prob > 0.0, "--sharpness");
+  note("--lock-image-unlocked-groups", !o.lock_image, "--lock-image");
+  note("--lock-image-freeze-bn-stats", !o.lock_image, "--lock-image");
+  note("--lock-text-unlocked-layers", !o.lock_text, "--lock-text");
+  for (const char* flag : {"--epochs-cooldown", "--lr-cooldown-end", "--lr-cooldown-power"})
+    note(flag, !cools, "--lr-scheduler const-cooldown");
+}
+
 }  // namespace
 
 Action add_train(CLI::App& app) {
@@ -348,6 +364,7 @@ Action add_train(CLI::App& app) {
       const std::string where = options->resume.empty() ? "" : ": the run that --resume names has no params.json to take it from";
       return wrong_usage(is_given ? "--train-data needs a value, and the one given is empty" : "--train-data is required" + where, "train");
     }
+    note_idle_flags(app, *options);
     const TrainResult result = train(*options, &stop_requested());
     if (*json) {
       print_json(nlohmann::ordered_json{

@@ -156,6 +156,23 @@ TEST_CASE("of a dataset, the chosen samples alone: their rows are those of the w
   CHECK(some.texts.to_vector() == rows(all.texts, {0, 1, 2, 4}));
 }
 
+TEST_CASE("where samples are counted, equal pictures are as many as there are samples", "[eval]") {
+  const ToyModel toy(4);
+  write_text(toy.folder / "t.csv", "filepath,title\ndata/00.png,a\ndata/00.png,b\ndata/01.png,a\n");
+  EmbedOptions options;
+  options.each_sample = true;
+  const auto data = open_dataset(toy.folder / "t.csv");
+  CHECK(embed_dataset(*toy.model, *toy.tokenizer, *data, options).samples == std::vector<std::int64_t>{0, 1, 2});
+  CHECK(embed_dataset(*toy.model, *toy.tokenizer, *data, {}).samples == std::vector<std::int64_t>{0, 2});
+  // Class folders are counted without being asked.
+  const std::string bytes = read_file(toy.folder / "data/00.png");
+  for (const char* name : {"one", "two"}) std::filesystem::create_directories(toy.folder / ("classes/" + std::string(name)));
+  for (const std::string name : {"one/1", "one/2", "two/1", "two/2"}) write_text(toy.folder / ("classes/" + name + ".png"), bytes);
+  const EmbeddedDataset e = embed_dataset(*toy.model, *toy.tokenizer, *open_dataset(toy.folder / "classes"), {});
+  CHECK(e.samples == std::vector<std::int64_t>{0, 1, 2, 3});
+  CHECK(e.caption_of == std::vector<std::int64_t>{0, 0, 1, 1});
+}
+
 TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
   const ToyModel toy(5);
   const TemporaryFolder& folder = toy.folder;

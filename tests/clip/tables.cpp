@@ -87,6 +87,9 @@ TEST_CASE("files that are no tables as they are: what they are, and what makes t
   CHECK_THROWS_WITH(tables.open("a.csv", wide), Contains("a.csv is UTF-16, not UTF-8; iconv -f utf-16 -t utf-8"));
   CHECK_THROWS_WITH(tables.open("a.csv", wide.substr(2)), Contains("a.csv is UTF-16, not UTF-8; iconv -f utf-16le -t utf-8"));
   CHECK_THROWS_WITH(tables.open("a.csv", cr), Contains("the lines of the table end in CR alone; ") && Contains("tr '\\r' '\\n'"));
+  for (const std::string& archive : {std::string("PK\x03\x04\x14\0\x06", 7), std::string("a.txt\0\0\0\0\0\0000644\0", 15)}) {
+    CHECK_THROWS_WITH(tables.open("a.csv", archive + plain), Contains("the table is no text: byte ") && Contains("another --dataset-type"));
+  }
   // Blank lines before the header are nothing, as for pandas.
   CHECK(captions_of(*tables.open("a.csv", "\r\n\n" + plain)) == Words{"a cat"});
 }

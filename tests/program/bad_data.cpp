@@ -378,6 +378,9 @@ TEST_CASE("eval --where: the same figures as the chosen samples alone, and no ot
     CHECK(nlohmann::json::parse(chosen.out) == json_of(eval({"--data", folder / "alone.csv"})));
     CHECK_THAT(run(eval({"--data", folder / "all.csv"})).err, Contains("skipped "));
   }
+  // Several are all meant.
+  const Words both{"eval", "--model", model, "--data", folder / "all.csv", "--where", "class=2", "--where", "part=b", "--json"};
+  CHECK(json_of(both)["num_images"] == 5);
 }
 
 TEST_CASE("a config with numbers that no model has: key, value and file are named", "[program]") {

@@ -111,6 +111,24 @@ TEST_CASE("eval says which flags its task does not read, and answers", "[program
   CHECK(noted.err == "note: --knn-k is not used by --task retrieval\nnote: --templates is not used by --task retrieval\n");
 }
 
+TEST_CASE("train says which flags do nothing without another", "[program]") {
+  const TemporaryFolder folder;
+  const auto err = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words{"train", "--train-data", folder / "none", "--logs", folder.path()};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(words).err;
+  };
+  CHECK_THAT(err({"--color-jitter", "0.4", "0.4", "0.4", "0.1"}),
+             Contains("note: --color-jitter changes nothing without --color-jitter-prob"));
+  CHECK_THAT(err({"--color-jitter-prob", "0.8"}), Contains("note: --color-jitter-prob changes nothing without --color-jitter\n"));
+  CHECK_THAT(err({"--lock-image-unlocked-groups", "1"}),
+             Contains("note: --lock-image-unlocked-groups changes nothing without --lock-image\n"));
+  CHECK_THAT(err({"--epochs-cooldown", "1"}), Contains("note: --epochs-cooldown changes nothing without --lr-scheduler const-cooldown"));
+  CHECK_THAT(err({"--color-jitter", "0.4", "0.4", "0.4", "0.1", "--color-jitter-prob", "0.8", "--lock-image",
+                  "--lock-image-unlocked-groups", "1"}),
+             !Contains("note: "));
+}
+
 TEST_CASE("the first SIGTERM ends a subcommand that has nothing to save", "[program]") {
   const TemporaryFolder folder;
   const std::string pipe = folder / "classes";

@@ -366,6 +366,9 @@ TEST_CASE("eval --task zeroshot on shards as clip_benchmark has them: labels tha
   CHECK(counted["zeroshot_top1"] == names["zeroshot_top1"]);
   CHECK(counted["zeroshot_mean_per_class_recall"] == names["zeroshot_mean_per_class_recall"]);
   CHECK(json_of(eval(folder / "0.tar", "linear-probe", numbers))["linear_probe_top1"] == 1.0);
+  write_text(folder / "blank.txt", "green\nred\n\nblue\n");  // a blank line counts, and is no class
+  CHECK_THAT(run(eval(folder / "0.tar", "zeroshot", {"--text-key", "cls", "--label", "cls", "--classes", folder / "blank.txt"})).err,
+             Contains("label '2' is not among the classes"));
 
   // Who does not know these flags is told.
   const Outcome untold = run(eval(folder / "0.tar", "zeroshot", {}));

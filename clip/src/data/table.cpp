@@ -75,6 +75,13 @@ void check_form(const InputFile& file, std::string_view start) {
     throw FileError("the table is empty; " + file.path() + "; give it a header, as filepath,title, and a row for each picture");
   const std::string encoding = encoding_problem(start.substr(0, 4096));
   if (encoding.starts_with("UTF-16")) throw FileError("the table cannot be read; " + file.path() + " is " + encoding);
+  const std::string_view head = start.substr(0, 4096);
+  const auto no_text = std::find_if(head.begin(), head.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 && std::string_view("\t\n\v\f\r\x1b").find(c) == std::string_view::npos;
+  });
+  if (no_text != head.end())
+    throw FileError("the table is no text: byte " + std::to_string(no_text - head.begin() + 1) + " is a control character; " + file.path() +
+                    "; give CSV or TSV (a spreadsheet can be saved as CSV, .csv.gz unpacked), or another --dataset-type");
   if (start.find('\n') == std::string_view::npos && trimmed(std::string(start)).find('\r') != std::string::npos)
     throw FileError("the lines of the table end in CR alone; " + file.path() + "; tr '\\r' '\\n' < FILE > NEW makes it readable");
 }

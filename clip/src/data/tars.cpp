@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <archive.h>
 #include <archive_entry.h>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -27,7 +28,9 @@ constexpr std::uint64_t kUnpackLimit = 256'000'000;  // bytes of compressed shar
 class Unpacked {
  public:
   explicit Unpacked(const std::string& path) {
-    std::string temporary = (fs::temp_directory_path() / "twinlens-XXXXXX").string();
+    // (temp_directory_path() throws where TMPDIR is no folder, and does not say which.)
+    const char* const folder = std::getenv("TMPDIR");
+    std::string temporary = (fs::path(folder != nullptr && *folder != '\0' ? folder : "/tmp") / "twinlens-XXXXXX").string();
     const int descriptor = ::mkstemp(temporary.data());
     if (descriptor < 0) throw FileError("shard cannot be unpacked; " + temporary + "; set TMPDIR to a place with room, or unpack " + path);
     ::close(descriptor);

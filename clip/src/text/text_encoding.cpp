@@ -21,9 +21,11 @@ std::string_view without_byte_order_mark(std::string_view text) {
 
 std::string encoding_problem(std::string_view text) {
   if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) return utf16("utf-16");
-  // Without a mark: every second byte of what is mostly Latin is zero.
-  const auto zeros = std::count(text.begin(), text.end(), '\0');
-  if (zeros > 0 && zeros * 3 > static_cast<std::ptrdiff_t>(text.size())) return utf16(text[0] == '\0' ? "utf-16be" : "utf-16le");
+  // Without a mark: every second byte of what is mostly Latin is zero, and few of the others.
+  std::size_t zeros[2] = {0, 0};
+  for (std::size_t i = 0; i < text.size(); ++i) zeros[i % 2] += text[i] == '\0' ? 1 : 0;
+  const auto [few, many] = std::minmax(zeros[0], zeros[1]);
+  if (many * 3 > text.size() && few * 20 < text.size()) return utf16(zeros[0] > zeros[1] ? "utf-16be" : "utf-16le");
   const std::string valid = valid_utf8(text);
   const std::size_t same =
       static_cast<std::size_t>(std::mismatch(text.begin(), text.end(), valid.begin(), valid.end()).first - text.begin());

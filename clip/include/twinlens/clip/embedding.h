@@ -26,6 +26,7 @@ struct EmbedOptions {
   bool exif_orientation = false;
   bool fast_decode = false;                 // DecodeOptions::least_scale
   bool device_transforms = false;           // crop and resize on the model's device, a card
+  bool each_sample = false;                 // embed_dataset(): no two samples are one picture
   const std::atomic<bool>* stop = nullptr;  // embed_dataset() throws Stopped soon after it becomes true
   Context context;
 };

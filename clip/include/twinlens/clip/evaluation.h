@@ -22,7 +22,8 @@ struct EmbeddedDataset {
 };
 
 // Samples whose picture is the same file (Dataset::picture_place), and those that follow each other with the very same bytes, are one
-// picture with several captions.
+// picture with several captions; but not where captions are classes (Dataset::has_classes), nor with EmbedOptions::each_sample, for what
+// counts samples.
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const EmbedOptions& options);
 // Only these samples, in ascending order; no other picture or caption is read.
 EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, const Dataset& data, const std::vector<std::int64_t>& samples,
