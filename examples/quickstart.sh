@@ -16,6 +16,29 @@ absolute() {
   done <<<"${1//::/$'\n'}"
   printf '%s\n' "$out"
 }
+# Pictures of all parts of a::b, with * and {0..9}: files in a folder or a tar, or rows of a table. Nothing where nothing is there.
+count_pictures() {
+  local ends='\.(jpe?g|jpe|jfif|png|webp|bmp|gif|p[pgn]m|tga|psd)$' part file total=0 any=""
+  local -a files
+  while IFS= read -r part; do
+    # The part with everything quoted but these patterns.
+    eval "files=($(printf '%q' "$part" | sed 's/\\{\([0-9][0-9]*\.\.[0-9][0-9]*\)\\}/{\1}/g; s/\\\([*?]\)/\1/g'))"
+    for file in "${files[@]}"; do
+      if [ -d "$file" ]; then
+        total=$((total + $(find -L "$file" -type f | grep -ciE "$ends" || true)))
+      elif [ -f "$file" ]; then
+        case $file in
+          *.tar | *.tar.* | *.tgz) total=$((total + $(tar -tf "$file" | grep -ciE "$ends" || true))) ;;
+          *) total=$((total + $(wc -l <"$file") - 1)) ;;
+        esac
+      else
+        continue
+      fi
+      any=1
+    done
+  done <<<"${1//::/$'\n'}"
+  [ -z "$any" ] || echo "$total"
+}
 own_data="" epochs=""
 while [ $# -gt 0 ]; do
   case $1 in
@@ -76,15 +99,9 @@ recipe=$(grep -v '^#' examples/data/emoji_recipe.txt)
 pictures=5728
 if [ -n "$own_data" ]; then
   # A batch that the pictures fill, as much work as the emoji, and equal captions allowed in a batch: classes are few.
-  if [ -d "$own_data" ]; then
-    pictures=$(find -L "$own_data" -type f -iregex '.*\.\(png\|jpe?g\|webp\|bmp\|gif\)' | wc -l)
-  elif [ -f "$own_data" ]; then
-    case $own_data in
-      *.tar | *.tar.gz | *.tgz | *.tar.zst) pictures=$(tar -tf "$own_data" | grep -ciE '\.(png|jpe?g|webp|bmp|gif)$' || true) ;;
-      *) pictures=$(($(wc -l <"$own_data") - 1)) ;;
-    esac
-  fi
-  [ "$pictures" -gt 1 ] || { echo "error: no pictures in $own_data; --data; give png, jpg, webp, bmp or gif files" >&2; exit 1; }
+  found=$(count_pictures "$own_data")
+  [ -z "$found" ] || pictures=$found  # (what is not there the program names)
+  [ "$pictures" -gt 1 ] || { echo "error: no pictures in $own_data; --data; give jpg, png, webp, bmp, gif, ppm, tga or psd files" >&2; exit 1; }
   batch=$((pictures / 8)); batch=$((batch > 512 ? 512 : batch < 2 ? 2 : batch))
   recipe=$(sed "s/--batch-size 512/--batch-size $batch/; s/--warmup 60//; s/--equal-captions apart/--equal-captions positives/" <<<"$recipe")
 fi

@@ -63,6 +63,12 @@ TEST_CASE("quickstart --data: paths are the caller's, and the batch is one that 
              Contains("--train-data " + (tree / "caller/x/{0..3}.tar::/y.tar ")) && Contains("--batch-size 512 "));
   CHECK(std::system(("cd " + (tree / "caller") + " && tar -cf pictures.tar 'a b'").c_str()) == 0);
   CHECK_THAT(tree.words("pictures.tar"), Contains("--batch-size 2 "));
+  // All that a pattern and a::b name.
+  fs::create_directories(tree / "caller/my shards");
+  for (const char* copy : {"0", "1", "2"})
+    fs::copy(tree / "caller/pictures.tar", tree / ("caller/my shards/" + std::string(copy) + ".tar"));
+  CHECK_THAT(tree.words("my shards/{0..2}.tar"), Contains("/my shards/{0..2}.tar ") && Contains("--batch-size 6 "));
+  CHECK_THAT(tree.words("my shards/*.tar::pictures.tar"), Contains("--batch-size 8 "));
 }
 
 }  // namespace
