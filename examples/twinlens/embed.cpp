@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
@@ -9,6 +10,7 @@
 
 #include "twinlens/clip/embed_stream.h"
 #include "twinlens/clip/embedding_file.h"
+#include "twinlens/clip/picture_stream.h"
 #include "twinlens/clip/tokenizer_files.h"
 #include "twinlens/kernels/error.h"
 
@@ -91,11 +93,19 @@ std::vector<std::string> sources_of(const EmbedFlags& flags) {
   return sources;
 }
 
+// Whether a source is this file, or a folder in which it is a picture or a tar.
+bool reads(const std::string& source, const std::string& file) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(source, ignored)) return std::filesystem::equivalent(source, file, ignored);
+  const std::filesystem::path folder = place_of(source), place = place_of(file);
+  const auto [end, unused] = std::mismatch(folder.begin(), folder.end(), place.begin(), place.end());
+  return end == folder.end() && is_file(file) && PictureStream::takes(place.filename().string());
+}
+
 // A file that is there is replaced, but not one that is read.
 void keep(const std::vector<std::string>& sources, const char* flag, const std::string& written) {
-  std::error_code ignored;
   for (const std::string& source : sources) {
-    if (std::filesystem::equivalent(source, written, ignored) && !std::filesystem::is_directory(source, ignored))
+    if (reads(source, written))
       throw ConfigError("the file is read, and would be replaced; " + std::string(flag) + " " + written + "; give another name");
   }
 }

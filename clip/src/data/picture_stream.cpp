@@ -35,6 +35,8 @@ struct PictureStream::Tar {
   }
 };
 
+bool PictureStream::takes(const std::string& name) { return !is_hidden(name) && (is_picture(name) || is_tar(name)); }
+
 PictureStream::PictureStream(std::vector<std::string> sources) : left_(std::move(sources)) { std::reverse(left_.begin(), left_.end()); }
 PictureStream::~PictureStream() = default;
 

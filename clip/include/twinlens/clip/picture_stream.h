@@ -26,6 +26,9 @@ struct EncodedPicture {
 // Memory: one picture and the names in the folders on the way. One thread at a time.
 class PictureStream {
  public:
+  // Whether a file of this name counts in a folder: as a picture, or as a tar of them.
+  static bool takes(const std::string& name);
+
   explicit PictureStream(std::vector<std::string> sources);
   ~PictureStream();
   PictureStream(const PictureStream&) = delete;
