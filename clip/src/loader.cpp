@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <exception>
@@ -63,7 +64,7 @@ struct Loader::Work {
     std::exception_ptr error;
   };
 
-  static constexpr std::int64_t kEmptyEpochs = 1000;  // in a row, until the loader gives up
+  static constexpr std::int64_t kEmptyEpochs = 100;  // in a row, until the loader gives up
 
   std::shared_ptr<const Dataset> data;
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -106,10 +107,14 @@ struct Loader::Work {
   }
   std::int64_t batches(std::int64_t epoch) { return order(epoch)->size() / global_batch(); }
 
-  // The first batch of `epoch`, or of the next that has one: in an epoch, the captions that were drawn may not fill a batch without equal
-  // ones. Throws ConfigError where that goes on.
+  // The first batch of `epoch`, or of the next that has one: where captions are drawn, or samples of a source with a weight, those of an
+  // epoch may not fill a batch without equal captions. Throws ConfigError where that goes on.
   std::pair<std::int64_t, std::int64_t> first_from(std::int64_t epoch) {
-    const std::int64_t until = epoch + (options.equal_captions_apart && options.draw_captions ? kEmptyEpochs : 1);
+    const std::vector<DataSource> sources = data->sources();
+    const bool draws = options.draw_captions || std::any_of(sources.begin(), sources.end(), [](const DataSource& source) {
+                         return source.weight != std::floor(source.weight);
+                       });
+    const std::int64_t until = epoch + (options.equal_captions_apart && draws ? kEmptyEpochs : 1);
     for (; epoch < until; ++epoch) {
       if (batches(epoch) > 0) return {epoch, 0};
     }

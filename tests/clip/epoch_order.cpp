@@ -325,41 +325,51 @@ TEST_CASE("captions drawn anew each epoch are the same for any number of workers
   }
 }
 
-TEST_CASE("an epoch whose drawn captions fill no batch without equal ones is passed over", "[loader]") {
+TEST_CASE("an epoch that fills no batch without equal captions is passed over", "[loader]") {
   const TemporaryFolder folder;
-  Members members;
-  const auto pairs = toy_pairs(6, 20);
+  Members drawn, weighted;
+  const auto pairs = toy_pairs(12, 20);
   for (std::size_t i = 0; i < pairs.size(); ++i) {
-    members.emplace_back(pairs[i].name + ".png", pairs[i].png);
-    members.emplace_back(pairs[i].name + ".json", R"({"c": ["same", ")" + std::to_string(i) + R"("]})");
+    weighted.emplace_back(pairs[i].name + ".png", pairs[i].png);
+    weighted.emplace_back(pairs[i].name + ".txt", i < 9 ? "same" : std::to_string(i));
+    if (i >= 6) continue;
+    drawn.emplace_back(pairs[i].name + ".png", pairs[i].png);
+    drawn.emplace_back(pairs[i].name + ".json", R"({"c": ["same", ")" + std::to_string(i) + R"("]})");
   }
-  write_tar(folder / "a.tar", members);
-  const auto data = open_dataset(folder / "a.tar", with([](DatasetOptions& o) {
-                                   o.json_text_key = "c";
-                                   o.captions = "random";
-                                 }));
-  LoaderOptions o = options_of(5, 2);
-  o.draw_captions = o.equal_captions_apart = true;
-  std::vector<std::int64_t> full;
-  std::int64_t empty_epochs = 0;
-  for (std::int64_t epoch = 0; full.size() < 8; ++epoch) {
-    if (EpochOrder(*data, order_options(o), epoch).size() > 0) {
-      full.push_back(epoch);
-    } else {
-      ++empty_epochs;
+  write_tar(folder / "drawn.tar", drawn);
+  write_tar(folder / "weighted.tar", weighted);
+  const auto check_passes_over = [](const std::shared_ptr<const Dataset>& data, const LoaderOptions& o) {
+    std::vector<std::int64_t> full;
+    std::int64_t empty_epochs = 0;
+    for (std::int64_t epoch = 0; full.size() < 8; ++epoch) {
+      if (EpochOrder(*data, order_options(o), epoch).size() > 0) {
+        full.push_back(epoch);
+      } else {
+        ++empty_epochs;
+      }
     }
-  }
-  REQUIRE(empty_epochs > 0);
-  Loader loader(data, tokenizer(), o);
-  for (std::size_t i = 0; i < full.size(); ++i) {
-    INFO("batch " << i);
-    const LoadedBatch batch = loader.next();
-    CHECK(batch.epoch == full[i]);
-    CHECK(batch.last);
-    CHECK(std::set<std::int64_t>(batch.caption_ids.begin(), batch.caption_ids.end()).size() == 5);
-    // As a checkpoint behind that batch goes on.
-    if (i + 1 < full.size()) CHECK(Loader(data, tokenizer(), o, full[i] + 1, 0).next().epoch == full[i + 1]);
-  }
+    REQUIRE(empty_epochs > 0);
+    Loader loader(data, tokenizer(), o);
+    for (std::size_t i = 0; i < full.size(); ++i) {
+      INFO("batch " << i);
+      const LoadedBatch batch = loader.next();
+      CHECK(batch.epoch == full[i]);
+      CHECK(batch.last);
+      CHECK(std::set<std::int64_t>(batch.caption_ids.begin(), batch.caption_ids.end()).size() == static_cast<std::size_t>(o.batch_size));
+      // As a checkpoint behind that batch goes on.
+      if (i + 1 < full.size()) CHECK(Loader(data, tokenizer(), o, full[i] + 1, 0).next().epoch == full[i + 1]);
+    }
+  };
+  LoaderOptions o = options_of(3, 2);
+  o.equal_captions_apart = true;
+  check_passes_over(open_dataset(folder / "weighted.tar", upsampled(0.5)), o);
+  o.batch_size = 5;
+  o.draw_captions = true;
+  const auto data = open_dataset(folder / "drawn.tar", with([](DatasetOptions& options) {
+                                   options.json_text_key = "c";
+                                   options.captions = "random";
+                                 }));
+  check_passes_over(data, o);
   o.batch_size = 7;
   CHECK_THROWS_WITH(Loader(data, tokenizer(), o), Contains("6 samples do not fill one batch of 7 with all captions different"));
 }

@@ -75,7 +75,7 @@ void check_form(const InputFile& file, std::string_view start) {
     throw FileError("the table is empty; " + file.path() + "; give it a header, as filepath,title, and a row for each picture");
   const std::string encoding = encoding_problem(start.substr(0, 4096));
   if (encoding.starts_with("UTF-16")) throw FileError("the table cannot be read; " + file.path() + " is " + encoding);
-  const std::string_view head = start.substr(0, 4096);
+  const std::string_view head = start.substr(0, std::min<std::size_t>(4096, start.find('\n')));  // (captions may have anything)
   const auto no_text = std::find_if(head.begin(), head.end(), [](char c) {
     return static_cast<unsigned char>(c) < 0x20 && std::string_view("\t\n\v\f\r\x1b").find(c) == std::string_view::npos;
   });
