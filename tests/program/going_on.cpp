@@ -68,6 +68,30 @@ TEST_CASE("a run that goes on by the path of its checkpoint has its model, under
   }
 }
 
+TEST_CASE("a run goes on without what its model came from", "[train]") {
+  const Runs runs;
+  const fs::path gone = runs.of("gone"), config = runs.of("gone.json");
+  fs::create_directories(gone.parent_path());
+  fs::copy(trained_model().model, gone);
+  fs::copy(runs.model(), config);
+  const std::string source = GENERATE("--model", "--pretrained");
+  CAPTURE(source);
+  const std::string path = source == "--model" ? config.string() : gone.string();
+  for (const char* name : {"kept", "lost"}) {
+    const Outcome begun = run(runs.train(name, {source, path, "--epochs", "1", "--siglip"}));
+    INFO(begun.err);
+    REQUIRE(begun.status == 0);
+  }
+  REQUIRE(run(runs.train("kept", {"--resume", "latest", "--epochs", "2"})).status == 0);
+  fs::remove_all(path);
+  const Outcome o = run(runs.train("lost", {"--resume", "latest", "--epochs", "2"}));
+  INFO(o.err);
+  REQUIRE(o.status == 0);
+  CHECK_THAT(o.err, Contains("note: '" + path + "', which the run began with, is not there; its own model serves, "));
+  for (const char* file : {"open_clip_model.safetensors", "open_clip_config.json"})
+    CHECK(read_file((runs.of("lost") / "model" / file).string()) == read_file((runs.of("kept") / "model" / file).string()));
+}
+
 TEST_CASE("options that change the tensors are refused by name when a run goes on", "[train]") {
   const Runs runs;
   REQUIRE(run(runs.train("run", {"--model", runs.model(), "--epochs", "1", "--siglip"})).status == 0);
