@@ -158,10 +158,13 @@ TrainOptions options_to_resume(const TrainOptions& which) {
       refuse("'" + std::string(name) + "' cannot be " + found->dump());
     }
   });
-  // What its model came from may be gone: its own has the shape and the tokenizer, and the checkpoint the weights.
+  // What its model came from may be gone, and no other is given: its own has the shape and the tokenizer, and the checkpoint the weights.
   const fs::path own = file.parent_path() / "model";
-  for (std::string* source : {&o.model, &o.pretrained}) {
-    if (source->empty() || builtin_model_config(*source) || fs::exists(*source, ignored) || !fs::exists(own, ignored)) continue;
+  for (std::string TrainOptions::*const option : {&TrainOptions::model, &TrainOptions::pretrained}) {
+    std::string* const source = &(o.*option);
+    if (!(which.*option).empty() || source->empty() || builtin_model_config(*source) || fs::exists(*source, ignored) ||
+        !fs::exists(own, ignored))
+      continue;
     fmt::print(stderr, "note: '{}', which the run began with, is not there; its own model serves, {}\n", *source, own.string());
     *source = own.string();
   }

@@ -125,25 +125,33 @@ std::ifstream open_lines(const std::string& path) {
   return file;
 }
 
-std::vector<std::string> read_lines(const std::string& path) {
+namespace {
+
+bool is_blank(const std::string& line) { return line.find_first_not_of(" \t") == std::string::npos; }
+
+// Of a file that has one at least that is not blank.
+std::vector<std::string> all_lines(const std::string& path) {
   std::ifstream file = open_lines(path);
   std::vector<std::string> lines;
   std::string line;
-  std::int64_t number = 0;
-  while (next_list_line(file, path, number, line)) {
-    if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
-  }
-  if (lines.empty()) throw ConfigError("file has no lines; " + path + "; write one entry a line");
+  for (std::int64_t number = 0; next_list_line(file, path, number, line);) lines.push_back(line);
+  if (std::all_of(lines.begin(), lines.end(), is_blank)) throw ConfigError("file has no lines; " + path + "; write one entry a line");
+  return lines;
+}
+
+}  // namespace
+
+std::vector<std::string> read_lines(const std::string& path) {
+  std::vector<std::string> lines = all_lines(path);
+  lines.erase(std::remove_if(lines.begin(), lines.end(), is_blank), lines.end());
   return lines;
 }
 
 ClassNames read_classes(const std::string& path) {
   ClassNames classes;
   std::map<std::string, std::int64_t> known;
-  std::ifstream file = open_lines(path);
-  std::string name;
-  for (std::int64_t number = 0; next_list_line(file, path, number, name);) {
-    if (name.find_first_not_of(" \t") == std::string::npos) {
+  for (std::string& name : all_lines(path)) {
+    if (is_blank(name)) {
       classes.of_line.push_back(-1);
       continue;
     }
@@ -155,7 +163,6 @@ ClassNames read_classes(const std::string& path) {
       std::fprintf(stderr, "note: class '%s' stands more than once and counts once; %s\n", name.c_str(), path.c_str());
     }
   }
-  if (classes.names.empty()) throw ConfigError("file has no lines; " + path + "; write one class a line");
   return classes;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <set>
@@ -288,6 +289,19 @@ TEST_CASE("compressed shards that are cut short or changed", "[loader]") {
   o.max_skipped = 0.5;
   Loader loader(data, tokenizer(), o);
   CHECK_THROWS_WITH(loader.next(), Contains("has changed since it was indexed"));
+}
+
+TEST_CASE("where compressed shards cannot be unpacked, TMPDIR is named", "[data]") {
+  const TemporaryFolder folder;
+  write_text(folder / "a.tar.gz", "\x1f\x8b");
+  const char* const before = std::getenv("TMPDIR");
+  const std::string kept = before != nullptr ? before : "";
+  for (const std::string& place : {folder / "not there", folder / "a.tar.gz"}) {
+    ::setenv("TMPDIR", place.c_str(), 1);
+    CHECK_THROWS_WITH(open_dataset(folder / "a.tar.gz", compressed("unpack")),
+                      Contains(place) && Contains("set TMPDIR to a place with room"));
+  }
+  before != nullptr ? ::setenv("TMPDIR", kept.c_str(), 1) : ::unsetenv("TMPDIR");
 }
 
 TEST_CASE("captions drawn anew each epoch are the same for any number of workers", "[loader]") {

@@ -9,6 +9,7 @@
 #include "tests/support/toy_data.h"
 
 #include "twinlens/clip/dataset.h"
+#include "twinlens/clip/text_encoding.h"
 #include "twinlens/kernels/error.h"
 
 namespace twinlens::test {
@@ -90,6 +91,7 @@ TEST_CASE("files that are no tables as they are: what they are, and what makes t
   for (const std::string& archive : {std::string("PK\x03\x04\x14\0\x06", 7), std::string("a.txt\0\0\0\0\0\0000644\0", 15)}) {
     CHECK_THROWS_WITH(tables.open("a.csv", archive + plain), Contains("the table is no text: byte ") && Contains("another --dataset-type"));
   }
+  CHECK_THAT(encoding_problem(std::string("a.txt") + std::string(95, '\0') + "0000644"), Catch::StartsWith("no text; "));
   // Blank lines before the header are nothing, as for pandas.
   CHECK(captions_of(*tables.open("a.csv", "\r\n\n" + plain)) == Words{"a cat"});
 }

@@ -165,38 +165,44 @@ TEST_CASE("AdamWInBackward gives the bits of backward and adamw_step, and leaves
   CHECK(lean.frozen.value.to_vector() == Network().frozen.value.to_vector());
 }
 
-TEST_CASE("AdamWInBackward: the norm of the last step has no part of what has been frozen") {
+struct UpdatedInBackward {
   Network model;
-  FlatParameters flat(collect(model), false, false);
+  FlatParameters flat{collect(model), false, false};
   StepBlock block;
-  AdamWInBackward update(flat, &block, {}, true);
-  const Tensor x = full({2, 6}, 0.5);
-  const auto step = [&] {
-    backward(model.loss(x, Compute::fp32));
+  AdamWInBackward update{flat, &block, {}, true};
+
+  Tensor loss() const { return model.loss(full({2, 6}, 0.5), Compute::fp32); }
+  void finish_step() {
     update.finish_step();
     ++block.step;
-    return update.gradient_norm([](const std::string& name) { return name == "in.weight"; });
+  }
+  double norm_of(const std::string& parameter) const {
+    return update.gradient_norm([&](const std::string& name) { return name == parameter; });
+  }
+};
+
+TEST_CASE("AdamWInBackward: the norm of the last step has no part of what has been frozen") {
+  UpdatedInBackward u;
+  const auto step = [&] {
+    backward(u.loss());
+    u.finish_step();
+    return u.norm_of("in.weight");
   };
   CHECK(step() > 0.0);
-  freeze(collect(model), [](const std::string& name) { return name == "in.weight" || name == "frozen"; });
+  freeze(collect(u.model), [](const std::string& name) { return name == "in.weight" || name == "frozen"; });
   CHECK(step() == 0.0);
 }
 
 TEST_CASE("AdamWInBackward: the norm before finish_step() is that of this step's gradients") {
-  Network model;
-  FlatParameters flat(collect(model), false, false);
-  StepBlock block;
-  AdamWInBackward update(flat, &block, {}, true);
-  const Tensor x = full({2, 6}, 0.5);
-  backward(add(model.loss(x, Compute::fp32), sum(square(model.unused.value))));
-  update.finish_step();
-  CHECK(update.gradient_norm([](const std::string& name) { return name == "unused"; }) > 0.0);
-  ++block.step;
-  backward(model.loss(x, Compute::fp32));
-  CHECK(update.gradient_norm([](const std::string& name) { return name == "unused"; }) == 0.0);
-  const double before = update.gradient_norm();
-  update.finish_step();
-  CHECK(update.gradient_norm() == before);
+  UpdatedInBackward u;
+  backward(add(u.loss(), sum(square(u.model.unused.value))));
+  u.finish_step();
+  CHECK(u.norm_of("unused") > 0.0);
+  backward(u.loss());
+  CHECK(u.norm_of("unused") == 0.0);
+  const double before = u.update.gradient_norm();
+  u.finish_step();
+  CHECK(u.update.gradient_norm() == before);
 }
 
 TEST_CASE("an update in backward and a gradient block exclude each other") {

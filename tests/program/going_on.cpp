@@ -84,6 +84,11 @@ TEST_CASE("a run goes on without what its model came from", "[train]") {
   }
   REQUIRE(run(runs.train("kept", {"--resume", "latest", "--epochs", "2"})).status == 0);
   fs::remove_all(path);
+  const std::string none = runs.of("none.json");  // (what is given is meant)
+  const Outcome refused = run(runs.train("lost", {"--resume", "latest", "--epochs", "2", source, none}));
+  CHECK(refused.status == 1);
+  CHECK_THAT(refused.err, Contains("'" + none + "' is not there"));
+  if (source == "--model") CHECK_THAT(refused.err, !Contains("its own model serves"));
   const Outcome o = run(runs.train("lost", {"--resume", "latest", "--epochs", "2"}));
   INFO(o.err);
   REQUIRE(o.status == 0);

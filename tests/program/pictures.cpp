@@ -152,11 +152,8 @@ TEST_CASE("embed looks at the places that it writes to before it works, and keep
   refused({"--output", image, "--images", last, folder / "./0.png"}, "the file is read, and would be replaced; --output " + image);
   refused({"--output", model + "/open_clip_config.json", "--texts", texts}, "the file is read, and would be replaced; --output " + model);
   refused({"--output", folder / "out", "--names", texts, "--texts", texts}, "the file is read, and would be replaced; --names " + texts);
-  const Words from_folder{"embed", "--model", model, "--images", folder.path(), "--output"};
   const auto of_folder = [&](const std::string& output) {
-    Words words = from_folder;
-    words.push_back(output);
-    return run(words);
+    return run({"embed", "--model", model, "--images", folder.path(), "--output", output});
   };
   CHECK_THAT(of_folder(image).err, Contains("the file is read, and would be replaced; --output " + image));
   CHECK(of_folder(folder / "features.safetensors").status == 0);

@@ -25,7 +25,10 @@ std::string encoding_problem(std::string_view text) {
   std::size_t zeros[2] = {0, 0};
   for (std::size_t i = 0; i < text.size(); ++i) zeros[i % 2] += text[i] == '\0' ? 1 : 0;
   const auto [few, many] = std::minmax(zeros[0], zeros[1]);
-  if (many * 3 > text.size() && few * 20 < text.size()) return utf16(zeros[0] > zeros[1] ? "utf-16be" : "utf-16le");
+  if ((few + many) * 3 > text.size() && many > 0) {
+    if (few * 20 < text.size()) return utf16(zeros[0] > zeros[1] ? "utf-16be" : "utf-16le");
+    return "no text; more than a third of it are zero bytes; give a text file";
+  }
   const std::string valid = valid_utf8(text);
   const std::size_t same =
       static_cast<std::size_t>(std::mismatch(text.begin(), text.end(), valid.begin(), valid.end()).first - text.begin());
