@@ -16,7 +16,7 @@ namespace twinlens {
 namespace {
 
 thread_local bool recording = true;
-thread_local bool again = false;                // in the second run of a checkpoint
+thread_local bool second_run = false;           // of what a checkpoint holds
 thread_local int no_grad_depth = 0;             // NoGrad guards alive
 thread_local LeafProbe* probe = nullptr;        // null but in the first run of a checkpoint
 thread_local const char* running = "backward";  // the node whose backward runs
@@ -314,12 +314,12 @@ bool needs_grad(std::initializer_list<const Tensor*> inputs) {
   return false;
 }
 
-Recording::Recording() : previous_(std::exchange(recording, true)), again_(std::exchange(again, true)) {}
+Recording::Recording() : previous_(std::exchange(recording, true)), again_(std::exchange(second_run, true)) {}
 Recording::~Recording() {
   recording = previous_;
-  again = again_;
+  second_run = again_;
 }
-bool runs_again() { return again; }
+bool runs_again() { return second_run; }
 
 LeafProbe::LeafProbe() : outer_(std::exchange(probe, this)), own_depth_(no_grad_depth) {}
 LeafProbe::~LeafProbe() { probe = outer_; }
