@@ -164,7 +164,8 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
   RowsAt key_rows{};
   Prefetch ahead;
   ahead_of_queries(p.q, h, d, ahead);
-  ahead_of_output(a.y, h.query, h.queries, h.column, d, ahead);
+  const RowOutput y_out = outputs_of(d, a.y);
+  ahead_of_output(y_out, a.y, h.query, h.queries, h.column, d, ahead);
   ahead_of_inputs(p, next, kQueries, ahead);
   ahead.spread(ticks_of<I>(p, h, 2));
   for (std::int64_t i = 0; i < h.queries;) {
@@ -194,7 +195,7 @@ void forward_head(const AttentionForward& a, std::int64_t sequence, std::int64_t
       store_lanes<I>(V::select(nothing, V(0.0F), V::load(largest + l) + Math<I>::log(sum)), lse + l, n);
       V::select(nothing, V(0.0F), V(1.0F) / sum).store(sums + l);
     });
-    unpack_rows<I>(out, layout.stride, sums, output_of(a.y, d), a.y, h.query + i, b.queries, h.column, d);
+    unpack_rows<I>(out, layout.stride, sums, y_out, a.y, h.query + i, b.queries, h.column, d);
     i += b.queries;
   }
 }
@@ -306,7 +307,8 @@ void sweep_sums(const AttentionBackward& a, const Head& h, std::int64_t head, co
   }
 }
 
-// The gradients of one head. Products accumulate into cleared scratch, but a first product into all of it overwrites.
+// The gradients of one head. Products accumulate into cleared scratch, but a first product into all of it overwrites; with one block of
+// keys a block's dQ is complete at once.
 template <class I>
 void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64_t head, std::int64_t next, float* scratch) {
   const AttentionProblem& p = a.problem;
@@ -314,17 +316,18 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
   const std::int64_t d = p.head_dim, most_keys = blocks_of(p).keys;
   const Layout layout = layout_of<I>(p);
   const BackwardScratch s = carve(a, scratch);
-  const bool one_block = h.keys <= most_keys;
+  const bool one_block = 0 < h.keys && h.keys <= most_keys;
   Prefetch ahead;
   ahead_of_queries(p.q, h, d, ahead);
   ahead_of_queries(a.dy, h, d, ahead);
-  ahead_of_output(a.dq, h.query, h.queries, h.column, d, ahead);
-  ahead_of_output(a.dk, h.key, h.keys, h.column, d, ahead);
-  ahead_of_output(a.dv, h.key, h.keys, h.column, d, ahead);
+  const RowOutput gradients = outputs_of(d, a.dq, a.dk, a.dv);
+  ahead_of_output(gradients, a.dq, h.query, h.queries, h.column, d, ahead);
+  ahead_of_output(gradients, a.dk, h.key, h.keys, h.column, d, ahead);
+  ahead_of_output(gradients, a.dv, h.key, h.keys, h.column, d, ahead);
   const Head following = ahead_of_inputs(p, next, kQueries, ahead);
   ahead.add(a.dy, following.query, least(kQueries, following.queries), following.column, d, false);
   ahead.spread(ticks_of<I>(p, h, 5));
-  if (!one_block || h.keys == 0) clear(s.dq, h.queries * layout.stride);
+  if (!one_block) clear(s.dq, h.queries * layout.stride);
   if (!one_block) sweep_sums<I>(a, h, head, layout, s, &ahead);
   for (std::int64_t j = 0; j < h.keys; j += most_keys) {
     const std::int64_t keys = least(most_keys, h.keys - j);
@@ -339,13 +342,18 @@ void backward_head(const AttentionBackward& a, std::int64_t sequence, std::int64
       score_gradient<I>(b, s, one_block ? s.delta : s.all_delta + i, one_block ? s.mass : s.all_mass + i, layout, p.scale);
       if (a.dv.data != nullptr) key_product<I>(p, h, b, s.p, s.dy, layout, s.dv, add, &ahead);
       if (a.dk.data != nullptr) key_product<I>(p, h, b, s.ds, s.q, layout, s.dk, add, &ahead);
-      if (a.dq.data != nullptr) query_product<I>(p, h, b, s.ds, s.k, layout, s.dq + i * layout.stride, !one_block, &ahead);
+      if (a.dq.data != nullptr && one_block) {
+        query_product<I>(p, h, b, s.ds, s.k, layout, s.dq, false, &ahead);
+        unpack_rows<I>(s.dq, layout.stride, nullptr, gradients, a.dq, h.query + i, b.queries, h.column, d);
+      } else if (a.dq.data != nullptr) {
+        query_product<I>(p, h, b, s.ds, s.k, layout, s.dq + i * layout.stride, true, &ahead);
+      }
       i += b.queries;
     }
-    if (a.dk.data != nullptr) unpack_rows<I>(s.dk, layout.stride, nullptr, output_of(a.dk, d), a.dk, h.key + j, keys, h.column, d);
-    if (a.dv.data != nullptr) unpack_rows<I>(s.dv, layout.stride, nullptr, output_of(a.dv, d), a.dv, h.key + j, keys, h.column, d);
+    if (a.dk.data != nullptr) unpack_rows<I>(s.dk, layout.stride, nullptr, gradients, a.dk, h.key + j, keys, h.column, d);
+    if (a.dv.data != nullptr) unpack_rows<I>(s.dv, layout.stride, nullptr, gradients, a.dv, h.key + j, keys, h.column, d);
   }
-  if (a.dq.data != nullptr) unpack_rows<I>(s.dq, layout.stride, nullptr, output_of(a.dq, d), a.dq, h.query, h.queries, h.column, d);
+  if (!one_block && a.dq.data != nullptr) unpack_rows<I>(s.dq, layout.stride, nullptr, gradients, a.dq, h.query, h.queries, h.column, d);
 }
 
 template <class I>

@@ -70,13 +70,18 @@ TWINLENS_INLINE Vec<I> column_max(const float* column, std::int64_t rows, std::i
   return V::max(V::max(chain[0], chain[1]), V::max(chain[2], chain[3]));
 }
 
-// How a head's columns of x are written, if whole rows of them are at once.
-TWINLENS_INLINE RowOutput output_of(const Rows& x, std::int64_t d) { return {d * size_of(x.dtype) % 64 == 0 && goes_past_caches(x)}; }
+// How a head's columns of outputs that are written side by side are: past the caches if whole rows of a head are whole lines and the
+// outputs together are large.
+template <class... X>
+TWINLENS_INLINE RowOutput outputs_of(std::int64_t d, const X&... x) {
+  const std::int64_t bytes = (std::int64_t{0} + ... + (x.data != nullptr ? row_count(x) * x.cols * size_of(x.dtype) : 0));
+  return {bytes >= past_caches_from() && (true && ... && (d * size_of(x.dtype) % 64 == 0 && can_go_past_caches(x)))};
+}
 
 // Rows that will be written, unless they go past the caches.
-TWINLENS_INLINE void ahead_of_output(const Rows& x, std::int64_t begin, std::int64_t rows, std::int64_t column, std::int64_t d,
-                                     Prefetch& ahead) {
-  if (!output_of(x, d).past_caches) ahead.add(x, begin, rows, column, d, true);
+TWINLENS_INLINE void ahead_of_output(RowOutput out, const Rows& x, std::int64_t begin, std::int64_t rows, std::int64_t column,
+                                     std::int64_t d, Prefetch& ahead) {
+  if (!out.past_caches) ahead.add(x, begin, rows, column, d, true);
 }
 
 // What the thread will need after this head: the inputs of the item that it is likely to take next, of its queries those up to `queries`.

@@ -13,17 +13,21 @@
 
 namespace twinlens {
 
-// Whether an output is written past the caches: it is large, not where an input lies (whose lines are in the caches already), and every
-// row begins with a line. Of a view into wider rows all of them count: what lies between is written next.
-template <class... In>
-TWINLENS_INLINE bool goes_past_caches([[maybe_unused]] const Rows& out, [[maybe_unused]] const In&... in) {
+// Whether the set can, and every row begins with a line.
+TWINLENS_INLINE bool can_go_past_caches([[maybe_unused]] const Rows& out) {
 #if defined(__AVX__)
-  const std::int64_t row_bytes = out.stride * size_of(out.dtype);
-  return row_count(out) * row_bytes >= past_caches_from() && (true && ... && (out.data != in.data)) &&
-         (reinterpret_cast<std::uintptr_t>(out.data) | static_cast<std::uintptr_t>(row_bytes)) % 64 == 0;
+  return (reinterpret_cast<std::uintptr_t>(out.data) | static_cast<std::uintptr_t>(out.stride * size_of(out.dtype))) % 64 == 0;
 #else
   return false;
 #endif
+}
+
+// Whether an output is written past the caches: it can be, is large, and not where an input lies, whose lines are in the caches already. Of
+// a view into wider rows all of them count: what lies between is written next.
+template <class... In>
+TWINLENS_INLINE bool goes_past_caches(const Rows& out, const In&... in) {
+  return row_count(out) * out.stride * size_of(out.dtype) >= past_caches_from() && (true && ... && (out.data != in.data)) &&
+         can_go_past_caches(out);
 }
 // Of whole lines of it; the elements behind the last are stored plainly.
 template <class... In>
