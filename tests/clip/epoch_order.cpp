@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 
+#include "tests/support/loading.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_tars.h"
 
@@ -146,31 +147,6 @@ TEST_CASE("captions kept apart among many equal ones takes no longer than sortin
   }
   const Numbers streamed({0, 100}, {{0, 100, 1.0}}, true);
   CHECK_THROWS_WITH(EpochOrder(streamed, {.global_batch = 4, .apart = true}, 0), Contains("cannot be kept apart in streamed shards"));
-}
-
-LoaderOptions options_of(std::int64_t batch_size, int workers) {
-  LoaderOptions o;
-  o.batch_size = batch_size;
-  o.workers = workers;
-  o.image_size = 16;
-  o.context_length = 12;
-  o.seed = 3;
-  o.augment.flip_probability = 0.5;
-  return o;
-}
-
-std::shared_ptr<const Tokenizer> tokenizer() {
-  static const auto made = clip_tokenizer({.vocab_size = 1000});
-  return made;
-}
-
-void check_equal(const LoadedBatch& a, const LoadedBatch& b) {
-  INFO("epoch " << a.epoch << " batch " << a.index);
-  CHECK(a.epoch == b.epoch);
-  CHECK(a.index == b.index);
-  CHECK(a.samples == b.samples);
-  CHECK(a.captions == b.captions);
-  CHECK(std::equal(a.pixels.data<std::uint8_t>(), a.pixels.data<std::uint8_t>() + a.pixels.count(), b.pixels.data<std::uint8_t>()));
 }
 
 // 60 pairs in 6 shards: plain, gzip and zstd.

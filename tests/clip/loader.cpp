@@ -10,6 +10,7 @@
 #include <set>
 #include <thread>
 
+#include "tests/support/loading.h"
 #include "tests/support/toy_data.h"
 
 #include "twinlens/clip/image.h"
@@ -51,33 +52,6 @@ class MemoryDataset final : public Dataset {
   std::vector<ToyPair> pairs_;
   std::vector<std::int64_t> ids_;
 };
-
-LoaderOptions options_of(std::int64_t batch_size, int workers) {
-  LoaderOptions o;
-  o.batch_size = batch_size;
-  o.workers = workers;
-  o.image_size = 16;
-  o.context_length = 12;
-  o.seed = 3;
-  o.augment.flip_probability = 0.5;
-  return o;
-}
-
-std::shared_ptr<const Tokenizer> tokenizer() {
-  static const auto made = clip_tokenizer({.vocab_size = 1000});
-  return made;
-}
-
-void check_equal(const LoadedBatch& a, const LoadedBatch& b) {
-  INFO("epoch " << a.epoch << " batch " << a.index);
-  CHECK(a.epoch == b.epoch);
-  CHECK(a.index == b.index);
-  CHECK(a.last == b.last);
-  CHECK(a.samples == b.samples);
-  CHECK(a.captions == b.captions);
-  CHECK(a.caption_ids == b.caption_ids);
-  CHECK(std::equal(a.pixels.data<std::uint8_t>(), a.pixels.data<std::uint8_t>() + a.pixels.count(), b.pixels.data<std::uint8_t>()));
-}
 
 TEST_CASE("a loader without batches, workers or a place among the ranks is refused", "[loader]") {
   const auto data = std::make_shared<MemoryDataset>(22);
