@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/cpu/once/device_memory.h"
+#include "kernels/cuda/architectures.h"
 
 #include "twinlens/kernels/error.h"
 #include "twinlens/kernels/run.h"
@@ -53,17 +54,14 @@ Devices find_devices() {
     found.reason = without_driver(error == cudaSuccess ? cudaErrorNoDevice : error);
     return found;
   }
-  // The runtime lists the fastest card first, so cards that are too old stand at the end.
+  // The runtime lists the fastest card first; the others count up to one that cannot be used.
   for (int i = 0; i < count; ++i) {
     int major = 0, minor = 0;
     static_cast<void>(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i));
     static_cast<void>(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i));
-    if (major * 10 + minor < TWINLENS_CUDA_OLDEST) {
-      if (i == 0) {
-        found.reason = "the NVIDIA card is too old: compute capability " + std::to_string(major) + "." + std::to_string(minor) +
-                       ", this build needs " + std::to_string(TWINLENS_CUDA_OLDEST / 10) + "." + std::to_string(TWINLENS_CUDA_OLDEST % 10) +
-                       "; device cuda; configure with a lower -DTWINLENS_CUDA_ARCHITECTURES, or use --device cpu";
-      }
+    const int card = major * 10 + minor;
+    if (!built_for(TWINLENS_CUDA_BUILT_FOR, card)) {
+      if (i == 0) found.reason = no_code_for(TWINLENS_CUDA_BUILT_FOR, card);
       break;
     }
     found.count = i + 1;

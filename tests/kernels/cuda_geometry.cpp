@@ -6,12 +6,36 @@
 
 #include "kernels/cpu/copy_plan.h"
 #include "kernels/cpu/strided_plan.h"
+#include "kernels/cuda/architectures.h"
 #include "kernels/cuda/copy_words.h"
 #include "kernels/cuda/geometry.h"
 
 #include "twinlens/kernels/index_select.h"
 
 namespace twinlens::cuda {
+
+TEST_CASE("a build serves the cards that its entries have code for", "[cuda]") {
+  struct Case {
+    const char* entries;
+    std::initializer_list<int> served, refused;
+  };
+  const Case cases[] = {{"80,90", {80, 86, 89, 90, 100, 120}, {70, 75}},
+                        {"90-real", {90}, {80, 89, 100, 120}},
+                        {"80-real,90-real", {80, 86, 90}, {75, 100}},
+                        {"80-virtual", {80, 89, 90, 100}, {75}},
+                        {"90a", {90}, {80, 89, 100}},
+                        {"100f", {100, 103}, {90, 120}},
+                        {"80-real,100", {86, 100, 120}, {90}}};
+  for (const Case& c : cases) {
+    INFO(c.entries);
+    for (const int card : c.served) CHECK(built_for(c.entries, card));
+    for (const int card : c.refused) CHECK_FALSE(built_for(c.entries, card));
+  }
+  CHECK_FALSE(built_for("", 90));
+  CHECK(no_code_for("80,90", 75).find("7.5, twinlens needs 8.0") != std::string::npos);
+  CHECK(no_code_for("90-real", 120).find("12.0, built for 90-real; device cuda; configure with -DTWINLENS_CUDA_ARCHITECTURES=120") !=
+        std::string::npos);
+}
 
 TEST_CASE("element launches cover every element and end in the last block", "[cuda]") {
   for (const int per_thread : {1, 4, 8}) {
