@@ -5,7 +5,8 @@
 #   examples/quickstart.sh --data FOLDER    your own, with the emoji's small model: pictures with a .txt beside each, class folders, a CSV, tars
 #   examples/quickstart.sh --epochs N       so many epochs, instead of those that ten minutes have room for (200 at most)
 #
-# TWINLENS_BUILD_DIR is the build folder (default build/release); the run goes to logs/quickstart.
+# TWINLENS_BUILD_DIR is the build folder (default build/release); the run goes to logs/quickstart, or, while another quickstart is at work
+# there, to logs/quickstart.PID.
 set -euo pipefail
 # Relative paths are the caller's, in each part of a::b.
 absolute() {
@@ -29,7 +30,7 @@ count_pictures() {
       elif [ -f "$file" ]; then
         case $file in
           *.tar | *.tar.* | *.tgz) total=$((total + $(tar -tf "$file" | grep -ciE "$ends" || true))) ;;
-          *) total=$((total + $(wc -l <"$file") - 1)) ;;
+          *) total=$((total + $(grep -c '' "$file") - 1)) ;;
         esac
       else
         continue
@@ -44,10 +45,12 @@ while [ $# -gt 0 ]; do
   case $1 in
     --data) own_data=$(absolute "${2:?--data needs a folder}"); shift 2 ;;
     --epochs) epochs=${2:?--epochs needs a number}; shift 2 ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown flag $1; quickstart.sh; use --data FOLDER or --epochs N" >&2; exit 2 ;;
   esac
 done
+case $epochs in *[!0-9]* | 0*) echo "error: '$epochs' is no number of epochs; --epochs; give 1 or more" >&2; exit 2 ;; esac
+caller=$PWD
 cd "$(dirname "$0")/.."
 build=${TWINLENS_BUILD_DIR:-build/release}
 
@@ -87,11 +90,6 @@ fi
 echo "training data: $train"
 
 step "3/4 training"
-if [ -d logs/quickstart ]; then
-  rm -rf logs/quickstart.before
-  mv logs/quickstart logs/quickstart.before
-  echo "the run before is kept as logs/quickstart.before"
-fi
 # --equal-captions apart: the same name drawn by several vendors never meets itself in a batch, so it is never counted as a negative.
 # bf16 where the processor multiplies it, elsewhere fp32, which takes longer.
 if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then precision=amp_bf16; else precision=fp32; fi
@@ -105,8 +103,10 @@ if [ -n "$own_data" ]; then
   batch=$((pictures / 8)); batch=$((batch > 512 ? 512 : batch < 2 ? 2 : batch))
   recipe=$(sed "s/--batch-size 512/--batch-size $batch/; s/--warmup 60//; s/--equal-captions apart/--equal-captions positives/" <<<"$recipe")
 fi
+# In the caller's folder, where the paths that a table names may begin.
+program() { (cd "$caller" && "$twinlens" "$@"); }
 # shellcheck disable=SC2086
-train() { "$twinlens" train --train-data "$train" --model examples/data/emoji_clip.json $recipe --precision "$precision" "$@"; }
+train() { program train --train-data "$train" --model "$PWD/examples/data/emoji_clip.json" $recipe --precision "$precision" "$@"; }
 
 if [ -z "$epochs" ]; then
   # As many as fit into what is left of the ten minutes, at the speed of two epochs on trial; validation and evaluation take the rest, and
@@ -121,12 +121,24 @@ if [ -z "$epochs" ]; then
   echo "${speed:-?} pairs a second here: $epochs epochs of $pictures pictures"
   [ "$epochs" -eq "$most" ] || echo "that is what fits into ten minutes. All $most, for better figures: on an idle machine, or with --epochs $most and more time"
 fi
-train ${validation:+--val-data "$validation"} --epochs "$epochs" --logs logs --name quickstart
+# The lock is held until this script and what it has started have ended.
+run=quickstart
+mkdir -p logs
+exec 9>logs/.quickstart.lock
+if ! flock --nonblock 9; then
+  run=quickstart.$$
+  echo "another quickstart is at work: this run goes to logs/$run"
+elif [ -d logs/quickstart ]; then
+  rm -rf logs/quickstart.before
+  mv logs/quickstart logs/quickstart.before
+  echo "the run before is kept as logs/quickstart.before"
+fi
+train ${validation:+--val-data "$validation"} --epochs "$epochs" --logs "$PWD/logs" --name "$run"
 
 step "4/4 evaluation"
-model=logs/quickstart/model
+model=logs/$run/model
 if [ -n "$own_data" ]; then
-  "$twinlens" eval --model "$model" --data "$own_data"
+  program eval --model "$PWD/$model" --data "$own_data"
   echo "(on the training data itself; give held-out pictures to \`twinlens eval --data\` for a fair figure. This is the small model of the emoji: docs/training.md says how to fine-tune a large one)"
 else
   unseen=$(join "$data"/{google,twitter,openmoji,fluent,emojione}-test-000.tar)
@@ -145,5 +157,5 @@ else
     "  names of words that training has" _seen "$groups" \
     "  names with other words" _unseen "$groups"
 fi
-printf '\nreport: %s\n' "$PWD/logs/quickstart/report.html"
+printf '\nreport: %s\n' "$PWD/logs/$run/report.html"
 printf 'try:    %s rank --model %s --text "red heart" PICTURES...\n' "$twinlens" "$model"

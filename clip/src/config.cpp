@@ -243,7 +243,10 @@ void ModelConfig::validate(const std::string& source) const {
     check.one_of("vision_cfg.pos_embed_type", vision.pos_embed_type, {"learnable", "sin_cos_2d"});
     if (vision.pos_embed_type == "sin_cos_2d") check.divides("vision_cfg.width", vision.width, "4", 4);
     if (vision.attentional_pool) {
-      check.positive("vision_cfg.attn_pooler_queries", vision.attn_pooler_queries - (vision.pool_type == "avg" ? 1 : 0));
+      check.positive("vision_cfg.attn_pooler_queries", vision.attn_pooler_queries);
+      check.require(vision.pool_type != "avg" || vision.attn_pooler_queries > 1,
+                    "vision_cfg.attn_pooler_queries = 1 leaves none to average with pool_type avg, which passes over the first",
+                    "give 2 or more");
       check.divides("embed_dim", embed_dim, "vision_cfg.attn_pooler_heads", vision.attn_pooler_heads);
     }
     check.require(

@@ -326,6 +326,8 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   must(options.workers >= 1, "workers is " + std::to_string(options.workers), "give at least 1: batches are made by threads of their own");
   must(options.rank >= 0 && options.rank < options.world, "rank " + std::to_string(options.rank) + " of " + std::to_string(options.world),
        "give a rank from 0 to below world");
+  must(first_epoch >= 0 && first_batch >= 0,
+       "it begins in epoch " + std::to_string(first_epoch) + " with batch " + std::to_string(first_batch), "count both from 0");
   work_->data = std::move(data);
   work_->tokenizer = std::move(tokenizer);
   work_->options = options;

@@ -102,6 +102,19 @@ fs::path run_of(const fs::path& folder, const std::string& resume) {
   return resume == "latest" ? folder : fs::absolute(candidates_of(folder, resume).front()).parent_path().parent_path();
 }
 
+fs::path own_model_of(const fs::path& folder, const std::string& resume) {
+  std::error_code ignored;
+  if (fs::path model = run_of(folder, resume) / "model"; fs::exists(model, ignored)) return model;
+  for (const fs::path& candidate : candidates_of(folder, resume)) {
+    try {
+      check_checkpoint(candidate);
+      return candidate;
+    } catch (const FileError&) {  // (resume_run says what is wrong with it)
+    }
+  }
+  return {};
+}
+
 TrainState resume_run(const fs::path& folder, const std::string& resume, const TrainState& fresh, const TokenizerFiles& tokenizer,
                       Clip& model, FlatParameters& parameters, Ema* ema) {
   const std::vector<fs::path> candidates = candidates_of(folder, resume);

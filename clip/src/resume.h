@@ -7,6 +7,9 @@ namespace twinlens {
 
 // The folder of the run whose checkpoints `resume` (below) names; of "latest" it is `folder`. Throws FileError where it names none.
 std::filesystem::path run_of(const std::filesystem::path& folder, const std::string& resume);
+// What that run's model has its shape and tokenizer from when what it began with is gone: its own model/, or, of a run that was killed, its
+// newest usable checkpoint; empty when there is neither.
+std::filesystem::path own_model_of(const std::filesystem::path& folder, const std::string& resume);
 
 // Restores model, parameters and averages from `resume` ("latest": the newest usable checkpoint of the run in `folder`; or the path of a
 // checkpoint, of a run's folder, of its checkpoints/ or of the file `latest` there) and returns where it stood. `fresh` is the state of the

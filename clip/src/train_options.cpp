@@ -158,13 +158,21 @@ TrainOptions options_to_resume(const TrainOptions& which) {
       refuse("'" + std::string(name) + "' cannot be " + found->dump());
     }
   });
+  const fs::path run = file.parent_path();
+  const auto is_of_run = [&](const std::string& source) {
+    return !source.empty() && !fs::relative(source, run, ignored).string().starts_with("..");
+  };
+  if (!which.pretrained.empty() && which.pretrained != o.pretrained && !fs::equivalent(which.pretrained, o.pretrained, ignored) &&
+      !is_of_run(o.pretrained)) {
+    throw ConfigError("resume: the run began with " + (o.pretrained.empty() ? "random weights" : "'" + o.pretrained + "'") +
+                      ", not with '" + which.pretrained + "'; --pretrained; leave it out, or start a new run");
+  }
   // What its model came from may be gone, and no other is given: its own has the shape and the tokenizer, and the checkpoint the weights.
-  const fs::path own = file.parent_path() / "model";
   for (std::string TrainOptions::*const option : {&TrainOptions::model, &TrainOptions::pretrained}) {
     std::string* const source = &(o.*option);
-    if (!(which.*option).empty() || source->empty() || builtin_model_config(*source) || fs::exists(*source, ignored) ||
-        !fs::exists(own, ignored))
-      continue;
+    if (!(which.*option).empty() || source->empty() || builtin_model_config(*source) || fs::exists(*source, ignored)) continue;
+    const fs::path own = own_model_of(fs::path(which.logs) / which.name, which.resume);
+    if (own.empty()) continue;
     fmt::print(stderr, "note: '{}', which the run began with, is not there; its own model serves, {}\n", *source, own.string());
     *source = own.string();
   }

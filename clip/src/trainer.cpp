@@ -241,6 +241,10 @@ void Training::prepare_steps() {
         fmt::format("resume: batch norm has met chunks of {} (0: the whole batch) and would meet others; --max-chunk; give {} again",
                     state_.max_chunk, state_.max_chunk));
   }
+  if (state_.planned && step_options_.max_chunk != state_.max_chunk) {
+    std::fprintf(stderr, "note: the run had chunks of %lld (0: the whole batch); with --max-chunk %lld it goes on, but not bit for bit\n",
+                 static_cast<long long>(state_.max_chunk), static_cast<long long>(step_options_.max_chunk));
+  }
   if (in_backward_ != nullptr && step_options_.max_chunk > 0) {
     throw ConfigError("the run was begun in chunks, whose gradients are added up; --update-in-backward; leave it out");
   }

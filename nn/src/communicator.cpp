@@ -4,6 +4,7 @@
 #include <exception>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -163,19 +164,27 @@ void run_thread_ranks(int ranks, const std::function<void(Communicator&)>& body)
   std::mutex mutex;
   std::exception_ptr first;
   std::vector<std::thread> threads;
-  for (int r = 0; r < ranks; ++r) {
-    threads.emplace_back([&, r] {
-      try {
-        ThreadRank communicator(board, r);
-        body(communicator);
-      } catch (...) {
-        {
-          const std::lock_guard lock(mutex);
-          if (first == nullptr) first = std::current_exception();
-        }
-        board.fail();
-      }
-    });
+  const auto fail = [&](std::exception_ptr why) {
+    {
+      const std::lock_guard lock(mutex);
+      if (first == nullptr) first = std::move(why);
+    }
+    board.fail();
+  };
+  const auto run_rank = [&](int r) {
+    try {
+      ThreadRank communicator(board, r);
+      body(communicator);
+    } catch (...) {
+      fail(std::current_exception());
+    }
+  };
+  try {
+    for (int r = 0; r < ranks; ++r) threads.emplace_back(run_rank, r);
+  } catch (const std::system_error& e) {
+    fail(std::make_exception_ptr(ConfigError("run_thread_ranks: the system starts no thread for rank " + std::to_string(threads.size()) +
+                                             " of " + std::to_string(ranks) + " (" + e.what() +
+                                             "); ranks; give fewer, or raise ulimit -u and -v")));
   }
   for (std::thread& t : threads) t.join();
   if (first != nullptr) std::rethrow_exception(first);

@@ -67,7 +67,7 @@ FlatParameters::FlatParameters(const Collector& model, bool with_shadow, bool wi
       parts_.push_back(std::move(value));
     }
     p.value = parts_[s];
-    if (with_shadow) p.shadow = shadows_[s];
+    p.shadow = with_shadow ? shadows_[s] : Tensor{};  // (that of round_weights() would not follow)
   }
   if (with_shadow) refresh_shadow();
   upload_table();

@@ -1,5 +1,6 @@
-// Folders as they are found: links, hidden things, what may not be read.
+// Folders and tars as they are found: links, hidden things, what may not or cannot be read.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <map>
@@ -8,11 +9,12 @@
 
 #include "tests/support/archive_files.h"
 #include "tests/support/temporary_folder.h"
-#include "tests/support/toy_data.h"
+#include "tests/support/toy_tars.h"
 
 #include "twinlens/clip/dataset.h"
 #include "twinlens/clip/image.h"
 #include "twinlens/clip/picture_stream.h"
+#include "twinlens/core/file.h"
 
 namespace twinlens::test {
 namespace {
@@ -112,6 +114,38 @@ TEST_CASE("hidden files and folders are no pictures and no classes", "[data]") {
   for (EncodedPicture p; stream.next(p);) p.damage.empty() ? void(++count) : left_out.push_back(p.name);
   CHECK(count == 1);
   CHECK(left_out == std::vector<std::string>{(folder / "a.tar") + ":./a/.old/1.png", (folder / "a.tar") + ":../.2.png"});
+}
+
+TEST_CASE("a header that cannot be read and a hole of zeros in the middle of a tar are damage, to data sets and to streams", "[data]") {
+  const TemporaryFolder folder;
+  const std::vector<ToyPair> pairs = toy_pairs(6);
+  write_tar(folder / "s.tar", members_of(pairs, 0, 6));
+  const std::string whole = read_file(folder / "s.tar");
+  const std::size_t third = whole.find("02.png"), fourth = whole.find("03.png");
+  REQUIRE(third % 512 == 0);
+  REQUIRE(fourth % 512 == 0);
+  std::string header = whole, junk = whole, hole = whole;
+  header[third + 20] ^= 1;
+  std::fill(junk.begin() + static_cast<std::ptrdiff_t>(third), junk.begin() + static_cast<std::ptrdiff_t>(fourth), '\xAB');
+  std::fill(hole.begin() + static_cast<std::ptrdiff_t>(third), hole.begin() + static_cast<std::ptrdiff_t>(fourth), '\0');
+  const auto check = [&](const std::string& bytes, std::int64_t before, const std::string& why) {
+    write_text(folder / "bad.tar", bytes);
+    const auto data = open_dataset(folder / "bad.tar");
+    CHECK(data->size() == before);
+    REQUIRE(data->skipped().size() == 1);
+    CHECK_THAT(data->skipped()[0].reason, Contains("the shard is damaged after " + std::to_string(before) + " samples: " + why));
+    PictureStream stream({folder / "bad.tar", folder / "s.tar"});
+    std::vector<std::string> damage;
+    int count = 0;
+    for (EncodedPicture p; stream.next(p);) p.damage.empty() ? void(++count) : damage.push_back(p.damage);
+    CHECK(count == before + 6);
+    REQUIRE(damage.size() == 1);
+    CHECK_THAT(damage[0], Contains("the tar is damaged: " + why));
+  };
+  check(header, 2, "Damaged tar archive");
+  check(junk, 2, "Damaged tar archive");
+  check(hole, 2, "there is more behind its end");
+  check(whole + whole, 6, "there is more behind its end");
 }
 
 // As a user who may not read everything, where the tests have all rights.

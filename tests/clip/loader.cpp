@@ -66,6 +66,8 @@ TEST_CASE("a loader without batches, workers or a place among the ranks is refus
   LoaderOptions second = options_of(2, 1);
   second.rank = 1;
   refused(second, "rank 1 of 1; LoaderOptions; ");
+  CHECK_THROWS_WITH(Loader(std::make_shared<MemoryDataset>(4), tokenizer(), options_of(2, 1), 0, -3),
+                    Contains("loader: it begins in epoch 0 with batch -3; LoaderOptions; count both from 0"));
   CHECK_THROWS_WITH(Loader(nullptr, tokenizer(), options_of(2, 1)), Catch::Contains("loader: no dataset or no tokenizer"));
 }
 

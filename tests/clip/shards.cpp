@@ -394,11 +394,19 @@ TEST_CASE("tables: a quote that is never closed, pictures that are nowhere", "[d
   REQUIRE(data->skipped().size() == 1);
   CHECK_THAT(data->skipped()[0].reason, Contains("the row is longer than") && Contains("line 3: close it"));
   write_text(folder / "b.csv", "filepath,title\nno/1.png,a\nno/2.png,b\n");
-  const std::string said = "none of the first 2 pictures exists; " + (folder / "b.csv") + ", column 'filepath', begins with ";
+  const std::string said = "none of 2 pictures exists; " + (folder / "b.csv") + ", column 'filepath', begins with ";
   CHECK_THROWS_WITH(
       open_dataset(folder / "b.csv"),
       Contains(said + "'no/1.png', looked for as " + (folder / "no/1.png") + "; paths are relative to the folder of the table") &&
           Contains("put the table where they begin, write whole paths, or name another column with --csv-img-key"));
+  // Some that are not there cost themselves alone, wherever they lie; a line of blanks is none.
+  std::string rows = "filepath,title\n";
+  for (int i = 0; i < 150; ++i) rows += "no/1.png,a\n";
+  write_text(folder / "c.csv", rows + "x.png,a\nx.png,b\n  \n");
+  const auto some = open_dataset(folder / "c.csv");
+  CHECK(some->size() == 152);
+  CHECK(some->skipped().empty());
+  CHECK(some->image_bytes(151) == toy_pairs(1)[0].png);
   // Paths as seen from where the program was started.
   fs::create_directory(folder / "tables");
   write_text(folder / "tables/b.csv", "filepath,title\nx.png,a\n");

@@ -93,6 +93,20 @@ TEST_CASE("tokenizer: fixtures of open_clip") {
   }
 }
 
+TEST_CASE("tokenizer: contractions in capitals, where nothing lower-cases") {
+  ClipTokenizerOptions options;
+  options.cleaning = Cleaning::whitespace;
+  const auto cased = clip_tokenizer(options);
+  // SimpleTokenizer(clean='whitespace') of open_clip 3.3.0.
+  CHECK(cased->encode("WE'LL GO") == std::vector<std::int32_t>{54, 292, 6, 43, 299, 38, 302});
+  CHECK(cased->encode("IT'S OK") == std::vector<std::int32_t>{40, 307, 6, 306, 46, 298});
+  CHECK(cased->encode("DON'T") == std::vector<std::int32_t>{35, 46, 301, 6, 307});
+  options.lower_case = true;  // as Hugging Face's normalizer: each letter by itself, without a final sigma
+  const auto lower = clip_tokenizer(options), own = clip_tokenizer({});
+  CHECK(lower->encode("WE'LL GO") == own->encode("we'll go"));
+  CHECK(lower->encode("\xCE\x91\xCE\xA3 \xC4\xB0") == lower->encode("\xCE\xB1\xCF\x83 i\xCC\x87"));
+}
+
 TEST_CASE("tokenizer: start, end and truncation") {
   const Tokens fits = standard().tokenize("a photo of a cat.", 8);
   CHECK(fits.ids == Ids{49406, 320, 1125, 539, 320, 2368, 269, 49407});

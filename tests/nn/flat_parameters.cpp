@@ -35,6 +35,22 @@ struct Small {
   }
 };
 
+TEST_CASE("weights that were rounded for use are trained all the same") {
+  Small model;
+  round_weights(collect(model));
+  const FlatParameters flat(collect(model), false);
+  Context context;
+  context.compute = Compute::bf16;
+  const Tensor x = full({2, 3}, 1.0);
+  const Tensor y = model.fc(x, context);
+  backward(y, full({2, 5}, 1.0).to(y.dtype()));
+  CHECK(model.fc.weight.value.grad().to_vector() == std::vector<float>(15, 2.0F));
+  const NoGrad guard;
+  model.fc.weight.value.fill_(100.0F);
+  model.fc.bias.value.fill_(0.0F);
+  CHECK(model.fc(x, context).to_vector() == std::vector<float>(10, 300.0F));
+}
+
 TEST_CASE("segments follow the visit, aligned to 256 bytes, and do not overlap") {
   Small model;
   const FlatParameters flat(collect(model), false);

@@ -77,7 +77,7 @@ TEST_CASE("a run goes on without what its model came from", "[train]") {
   const std::string source = GENERATE("--model", "--pretrained");
   CAPTURE(source);
   const std::string path = source == "--model" ? config.string() : gone.string();
-  for (const char* name : {"kept", "lost"}) {
+  for (const char* name : {"kept", "lost", "killed"}) {
     const Outcome begun = run(runs.train(name, {source, path, "--epochs", "1", "--siglip"}));
     INFO(begun.err);
     REQUIRE(begun.status == 0);
@@ -87,14 +87,19 @@ TEST_CASE("a run goes on without what its model came from", "[train]") {
   const std::string none = runs.of("none.json");  // (what is given is meant)
   const Outcome refused = run(runs.train("lost", {"--resume", "latest", "--epochs", "2", source, none}));
   CHECK(refused.status == 1);
-  CHECK_THAT(refused.err, Contains("'" + none + "' is not there"));
-  if (source == "--model") CHECK_THAT(refused.err, !Contains("its own model serves"));
-  const Outcome o = run(runs.train("lost", {"--resume", "latest", "--epochs", "2"}));
-  INFO(o.err);
-  REQUIRE(o.status == 0);
-  CHECK_THAT(o.err, Contains("note: '" + path + "', which the run began with, is not there; its own model serves, "));
-  for (const char* file : {"open_clip_model.safetensors", "open_clip_config.json"})
-    CHECK(read_file((runs.of("lost") / "model" / file).string()) == read_file((runs.of("kept") / "model" / file).string()));
+  CHECK_THAT(refused.err,
+             Contains(source == "--model" ? "'" + none + "' is not there" : "began with '" + path + "', not with '" + none + "'"));
+  CHECK_THAT(refused.err, !Contains("its own model serves"));
+  fs::remove_all(runs.of("killed") / "model");
+  for (const std::string name : {"lost", "killed"}) {
+    const Outcome o = run(runs.train(name, {"--resume", "latest", "--epochs", "2"}));
+    INFO(o.err);
+    REQUIRE(o.status == 0);
+    const fs::path own = runs.of(name) / (name == "lost" ? "model" : "checkpoints/step_3");
+    CHECK_THAT(o.err, Contains("note: '" + path + "', which the run began with, is not there; its own model serves, " + own.string()));
+    for (const char* file : {"open_clip_model.safetensors", "open_clip_config.json"})
+      CHECK(read_file((runs.of(name) / "model" / file).string()) == read_file((runs.of("kept") / "model" / file).string()));
+  }
 }
 
 TEST_CASE("options that change the tensors are refused by name when a run goes on", "[train]") {
@@ -105,12 +110,14 @@ TEST_CASE("options that change the tensors are refused by name when a run goes o
     words.insert(words.end(), more.begin(), more.end());
     return runs.train("run", words);
   };
+  check_refused(again({"--pretrained", trained_model().model}), {"resume: the run began with random weights, not with '"});
   check_refused(again({"--siglip=false"}), {"resume: 'siglip' was true and is now unset", "give the flags of the first run"});
   check_refused(again({"--force-image-size", "64"}), {"resume: 'model/model_cfg/vision_cfg/image_size' was 32 and is now 64"});
   check_refused(again({"--ema", "0.9"}), {"resume: 'ema' was 0.0 and is now 0.9"});
-  const Outcome o = run(again({"--siglip"}));
+  const Outcome o = run(again({"--siglip", "--max-chunk", "3"}));
   INFO(o.err);
   CHECK(o.status == 0);
+  CHECK_THAT(o.err, Contains("note: the run had chunks of 0 (0: the whole batch); with --max-chunk 3 it goes on, but not bit for bit"));
 }
 
 TEST_CASE("flags that are not given are as the run has them that goes on", "[train]") {

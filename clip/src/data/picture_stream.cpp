@@ -5,6 +5,7 @@
 #include <archive_entry.h>
 #include <filesystem>
 
+#include "clip/src/data/behind_end.h"
 #include "clip/src/data/file_names.h"
 #include "clip/src/data/folder_walk.h"
 
@@ -29,9 +30,13 @@ struct PictureStream::Tar {
     archive_read_support_filter_all(reader.get());
     opened = archive_read_open_filename(reader.get(), path.c_str(), 1 << 18) == ARCHIVE_OK;
   }
-  EncodedPicture damage() const {
-    const char* reason = archive_error_string(reader.get());
+  EncodedPicture damage(const char* reason = nullptr) const {
+    if (reason == nullptr) reason = archive_error_string(reader.get());
     return {path, {}, false, "the tar is damaged: " + std::string(reason == nullptr ? "unknown error" : reason) + "; fetch it again"};
+  }
+  bool ends_early() const {
+    return archive_filter_code(reader.get(), 0) == ARCHIVE_FILTER_NONE &&
+           has_more(InputFile(path), static_cast<std::uint64_t>(archive_filter_bytes(reader.get(), 0)));
   }
 };
 
@@ -42,8 +47,8 @@ PictureStream::~PictureStream() = default;
 
 bool PictureStream::next_of_tar(EncodedPicture& picture) {
   archive_entry* entry = nullptr;
-  const auto ends_damaged = [&] {
-    picture = tar_->damage();
+  const auto ends_damaged = [&](const char* reason = nullptr) {
+    picture = tar_->damage(reason);
     tar_.reset();
     return true;
   };
@@ -51,12 +56,14 @@ bool PictureStream::next_of_tar(EncodedPicture& picture) {
     if (!tar_->opened) return ends_damaged();
     const int status = archive_read_next_header(tar_->reader.get(), &entry);
     if (status == ARCHIVE_EOF) {
+      if (tar_->ends_early()) return ends_damaged(kMoreBehindEnd);
       tar_.reset();
       return false;
     }
-    if (status < ARCHIVE_WARN) return ends_damaged();
-    const char* utf8 = archive_entry_pathname_utf8(entry);
-    const std::string member = utf8 != nullptr ? utf8 : archive_entry_pathname(entry);
+    if (status != ARCHIVE_OK && status != ARCHIVE_WARN) return ends_damaged();
+    const char* name = archive_entry_pathname_utf8(entry);
+    if (name == nullptr) name = archive_entry_pathname(entry);
+    const std::string member = name != nullptr ? name : "";
     if (archive_entry_filetype(entry) != AE_IFREG || is_of_mac(member)) continue;
     if (!is_picture(member) && !is_foreign_picture(member)) continue;
     if (is_hidden(member) || is_foreign_picture(member)) {

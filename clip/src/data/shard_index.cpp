@@ -11,7 +11,7 @@
 namespace twinlens {
 namespace {
 
-constexpr char kMagic[8] = {'T', 'W', 'L', 'N', 'I', 'D', 'X', '1'};
+constexpr char kMagic[8] = {'T', 'W', 'L', 'N', 'I', 'D', 'X', '2'};
 
 [[noreturn]] void refuse(const std::string& name, const std::string& why) {
   throw FileError("index cannot be used: " + why + "; " + name + "; delete it, it is made anew");

@@ -152,7 +152,7 @@ class TableDataset final : public Dataset {
   };
 
   void add(const TableRow& row, std::uint64_t begin, std::uint32_t bytes, std::uint32_t line) {
-    if (row.size() == 1 && row[0].empty()) return;
+    if (row.size() == 1 && trimmed(row[0]).empty()) return;
     const std::string key = label(line);
     if (row.size() <= std::max(image_, caption_)) {
       skipped_.push_back({key, "the row has " + std::to_string(row.size()) + " of " + std::to_string(header_.size()) + " columns"});
@@ -174,11 +174,11 @@ class TableDataset final : public Dataset {
   // Paths begin in the folder of the table, which can be moved with it, or in the current folder, as open_clip's do. Paths that lead
   // nowhere are found before the first step, not in the middle of it.
   void find_pictures(const std::string& path) {
-    const std::int64_t some = std::min<std::int64_t>(size(), 100);
+    const std::int64_t some = std::min<std::int64_t>(size(), 1000);
     const auto has_any = [&](const fs::path& folder) {
       std::error_code ignored;
-      for (std::int64_t i = 0; i < some; ++i) {
-        if (fs::exists(folder / row(i)[image_], ignored)) return true;
+      for (std::int64_t i = 0; i < some; ++i) {  // from all over the table
+        if (fs::exists(folder / row(i * size() / some)[image_], ignored)) return true;
       }
       return false;
     };
@@ -191,8 +191,9 @@ class TableDataset final : public Dataset {
       return;
     }
     const std::string named = row(0)[image_];
-    throw FileError("none of the first " + std::to_string(some) + " pictures exists; " + path + ", column '" + header_[image_] +
-                    "', begins with '" + named + "', looked for as " + fs::absolute(folder_ / named, ignored).string() +
+    throw FileError("none of " + std::to_string(some) + " pictures" + (some < size() ? " from all over the table" : "") + " exists; " +
+                    path + ", column '" + header_[image_] + "', begins with '" + named + "', looked for as " +
+                    fs::absolute(folder_ / named, ignored).string() +
                     "; paths are relative to the folder of the table, or to the current one: put the table where they begin, "
                     "write whole paths, or name another column with --csv-img-key");
   }

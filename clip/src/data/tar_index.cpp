@@ -15,6 +15,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "clip/src/data/behind_end.h"
+
 #include "twinlens/clip/text_encoding.h"
 #include "twinlens/kernels/error.h"
 
@@ -119,11 +121,12 @@ class TarPass {
     }
     stream_size_ = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
     if (!compressed_ && reached_ > file_.size()) fail("it is cut short");
+    if (!compressed_ && has_more(file_, stream_size_)) fail(kMoreBehindEnd);
   }
 
   [[noreturn]] static void fail(const std::string& why) { throw Damage{why}; }
   void check(int status) const {
-    if (status >= ARCHIVE_WARN) return;
+    if (status == ARCHIVE_OK || status == ARCHIVE_WARN) return;  // (not ARCHIVE_RETRY, a header that cannot be read)
     std::string why = archive_error_string(reader_) != nullptr ? archive_error_string(reader_) : "unknown error";
     if (compressed_) why += " (the compressed data is cut short or wrong)";
     if (!compressed_ && stream_size_ == 0) why += " (a shard is a tar, plain or packed with gzip or zstd)";

@@ -39,7 +39,8 @@ class ClipTokenizer final : public Tokenizer {
   }
 
   std::vector<std::int32_t> encode(std::string_view text) const override {
-    const std::string clean = clean_text(text, options_.cleaning);
+    std::string clean = clean_text(text, options_.cleaning);
+    if (options_.lower_case) clean = lower_case(std::move(clean), false);
     std::vector<std::int32_t> ids;
     ids.reserve(2 + clean.size() / 2);  // start and end included, which tokenize() adds
     WordCaches::Lease cache(caches_);

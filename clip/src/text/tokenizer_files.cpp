@@ -83,6 +83,14 @@ ClipTokenizerOptions clip_options(const Options& options) {
   return out;
 }
 
+// Whether the normalizer of a tokenizer.json lower-cases, by itself or as a part of it.
+bool lower_cases(const Json& normalizer) {
+  if (!normalizer.is_object()) return false;
+  if (normalizer.value("type", std::string()) == "Lowercase") return true;
+  const Json parts = normalizer.value("normalizers", Json::array());
+  return std::any_of(parts.begin(), parts.end(), lower_cases);
+}
+
 // A byte-level BPE whose tokens end words by "</w>".
 std::shared_ptr<const Tokenizer> from_json_bpe(const Json& json, const std::string& source, const Options& options) {
   const Json& model = json.at("model");
@@ -100,7 +108,9 @@ std::shared_ptr<const Tokenizer> from_json_bpe(const Json& json, const std::stri
     merges += merge.is_array() ? merge.at(0).get<std::string>() + " " + merge.at(1).get<std::string>() : merge.get<std::string>();
     merges += '\n';
   }
-  return clip_tokenizer(ids, merges, source, clip_options(options));
+  ClipTokenizerOptions clip = clip_options(options);
+  clip.lower_case = lower_cases(json.value("normalizer", Json()));
+  return clip_tokenizer(ids, merges, source, clip);
 }
 
 std::shared_ptr<const Tokenizer> from_json_word_piece(const Json& json, const std::string& source, const Options& options) {
@@ -131,9 +141,11 @@ std::shared_ptr<const Tokenizer> from_tokenizer_json(const fs::path& path, const
 
 std::shared_ptr<const Tokenizer> from_vocab_and_merges(const fs::path& folder, const Options& options) {
   const fs::path vocabulary = folder / "vocab.json";
+  ClipTokenizerOptions clip = clip_options(options);
+  clip.lower_case = clip.cleaning == Cleaning::whitespace;  // transformers' CLIPTokenizer does, whatever is in the folder
   try {
     return clip_tokenizer(ids_of(parse_file(vocabulary), vocabulary.string()), read_file((folder / "merges.txt").string()),
-                          vocabulary.string(), clip_options(options));
+                          vocabulary.string(), clip);
   } catch (const Json::exception& e) {
     throw FileError("not a vocabulary: " + std::string(e.what()) + "; " + vocabulary.string() + "; use an object of tokens and ids");
   }

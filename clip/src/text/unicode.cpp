@@ -88,7 +88,7 @@ std::string valid_utf8(std::string_view text) {
   return out;
 }
 
-std::string lower_case(std::string text) {
+std::string lower_case(std::string text, bool final_sigma) {
   std::size_t i = 0;
   while (i < text.size()) {
     char& byte = text[i];
@@ -109,8 +109,9 @@ std::string lower_case(std::string text) {
     const std::uint32_t c = next_valid(text, i);
     constexpr std::uint32_t kSigma = 0x3A3, kDottedI = 0x130;
     // (The ASCII letters before are lower-case already, which changes no context.)
-    if (c == kSigma || c == kDottedI) return icu_lower_case(text);
+    if (final_sigma && (c == kSigma || c == kDottedI)) return icu_lower_case(text);
     append_utf8(out, properties[c].lower);
+    if (c == kDottedI) append_utf8(out, 0x307);  // i and a dot above
   }
   return out;
 }

@@ -35,7 +35,7 @@ bool is_ascii(std::string_view text);
 // The text with every invalid sequence replaced by U+FFFD, one for each maximal part of a sequence.
 std::string valid_utf8(std::string_view text);
 // Full lower-casing of valid UTF-8, independent of language: final sigma in context, capital I with dot to i + U+0307.
-std::string lower_case(std::string text);
+std::string lower_case(std::string text, bool final_sigma = true);
 
 // Full upper-casing, likewise.
 std::string upper_case(std::string_view text);

@@ -5,12 +5,12 @@
 namespace twinlens {
 namespace {
 
-// Bytes of `text` at i that match `pattern` when case is ignored, 0 for none. The text is lower-case, so the only folding left is
-// U+017F (long s, two bytes) to s.
+// Bytes of `text` at i that match the lower-case `pattern` when case is ignored, 0 for none. Beside ASCII's capitals U+017F (long s, two
+// bytes) is an s.
 std::size_t match(std::string_view text, std::size_t i, std::string_view pattern) {
   const std::size_t begin = i;
   for (const char c : pattern) {
-    if (i < text.size() && text[i] == c) {
+    if (i < text.size() && (text[i] == c || (c >= 'a' && c <= 'z' && text[i] == c - 'a' + 'A'))) {
       ++i;
     } else if (c == 's' && text.substr(i, 2) == "\xC5\xBF") {
       i += 2;

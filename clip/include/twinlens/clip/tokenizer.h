@@ -66,6 +66,7 @@ struct ClipTokenizerOptions {
   // 512 byte symbols + merges + start + end. Smaller vocabularies use the first merges: 514 has none.
   std::int64_t vocab_size = 49408;
   Cleaning cleaning = Cleaning::none;
+  bool lower_case = false;  // after cleaning, each letter by itself, as the normalizer of Hugging Face's CLIP tokenizers does
   SpecialNames special_names = SpecialNames::both;
 };
 
