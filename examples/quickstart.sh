@@ -103,8 +103,11 @@ if [ -n "$own_data" ]; then
   batch=$((pictures / 8)); batch=$((batch > 512 ? 512 : batch < 2 ? 2 : batch))
   recipe=$(sed "s/--batch-size 512/--batch-size $batch/; s/--warmup 60//; s/--equal-captions apart/--equal-captions positives/" <<<"$recipe")
 fi
-# In the caller's folder, where the paths that a table names may begin.
-program() { (cd "$caller" && "$twinlens" "$@"); }
+# With data of one's own in the caller's folder, where the paths that a table names may begin.
+at=$PWD
+[ -z "$own_data" ] || at=$caller
+binary=$(cd "$build/bin" && pwd)/twinlens
+program() { (cd "$at" && "$binary" "$@"); }
 # shellcheck disable=SC2086
 train() { program train --train-data "$train" --model "$PWD/examples/data/emoji_clip.json" $recipe --precision "$precision" "$@"; }
 

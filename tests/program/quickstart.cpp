@@ -35,8 +35,8 @@ class Tree {
     fs::remove(folder_ / "words");
     std::string command = around;
     command.replace(command.find("{}"), 2, "../examples/quickstart.sh " + arguments);
-    command = "cd " + (folder_ / "caller") + " && PATH=" + (folder_ / "path") + ":$PATH TWINLENS_BUILD_DIR=" + (folder_ / "build") + " " +
-              command + " >" + (folder_ / "log") + " 2>&1";
+    command = "cd " + (folder_ / "caller") + " && PATH=" + (folder_ / "path") + ":$PATH TWINLENS_BUILD_DIR=build " + command + " >" +
+              (folder_ / "log") + " 2>&1";
     return std::system(command.c_str());
   }
   // The command lines of the program.
