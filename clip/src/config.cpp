@@ -42,7 +42,7 @@ void read_norm_and_activation(ConfigReader& r, const std::string& source, double
 void require_plain_blocks(ConfigReader& r) {
   for (const char* key : {"qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc"})
     r.require(key, false);
-  r.require("block_type", Json());
+  r.require("block_type", std::string("default"));
 }
 
 // Sizes that timm has no name for stand in the config (weights of transformers can have any).

@@ -119,6 +119,14 @@ TEST_CASE("options that change the numbers and are not known are refused, by nam
   }
 }
 
+TEST_CASE("keys at the values that mean what is built are accepted") {
+  nlohmann::json json = golden_json("towers")["quick_gelu"];
+  const ModelConfig plain = parse_model_config(json.dump(), "towers.json");
+  json["vision_cfg"].update({{"block_type", "default"}, {"qk_norm", false}});
+  json["text_cfg"].update({{"block_type", nullptr}, {"proj_type", "linear"}});
+  CHECK(to_json(parse_model_config(json.dump(), "towers.json")) == to_json(plain));
+}
+
 // CLIP's pooling of a ResNet's last feature map; one query, the mean of all places.
 TEST_CASE("AttentionPool2d", "[golden]") {
   const Golden layers("layers");

@@ -31,6 +31,7 @@ bool has_weight_decay(const std::string& name, const Tensor& value);
 
 class FlatParameters {
  public:
+  // - Each parameter becomes a new leaf: gradients, on_grad_ready() hooks and the copies of round_weights() from before are gone.
   // - Frozen parameters (requires_grad false) get a segment and no update.
   // - freeze() may be called later: the next call that clears gradients or takes a step follows it. Unfreezing needs the gradient block.
   // - `with_shadow` adds a bf16 copy of the weights, which products read.
