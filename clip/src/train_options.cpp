@@ -158,6 +158,7 @@ TrainOptions options_to_resume(const TrainOptions& which) {
       refuse("'" + std::string(name) + "' cannot be " + found->dump());
     }
   });
+  // (Not compared where the run has gone on by its own model, whose name then stands for what was gone.)
   const fs::path run = file.parent_path();
   const auto is_of_run = [&](const std::string& source) {
     return !source.empty() && !fs::relative(source, run, ignored).string().starts_with("..");
@@ -168,10 +169,11 @@ TrainOptions options_to_resume(const TrainOptions& which) {
                       ", not with '" + which.pretrained + "'; --pretrained; leave it out, or start a new run");
   }
   // What its model came from may be gone, and no other is given: its own has the shape and the tokenizer, and the checkpoint the weights.
+  fs::path own;
   for (std::string TrainOptions::*const option : {&TrainOptions::model, &TrainOptions::pretrained}) {
     std::string* const source = &(o.*option);
     if (!(which.*option).empty() || source->empty() || builtin_model_config(*source) || fs::exists(*source, ignored)) continue;
-    const fs::path own = own_model_of(fs::path(which.logs) / which.name, which.resume);
+    if (own.empty()) own = own_model_of(fs::path(which.logs) / which.name, which.resume);  // (reads a checkpoint)
     if (own.empty()) continue;
     fmt::print(stderr, "note: '{}', which the run began with, is not there; its own model serves, {}\n", *source, own.string());
     *source = own.string();

@@ -5,9 +5,9 @@
 #include <archive_entry.h>
 #include <filesystem>
 
-#include "clip/src/data/behind_end.h"
 #include "clip/src/data/file_names.h"
 #include "clip/src/data/folder_walk.h"
+#include "clip/src/data/tar_reading.h"
 
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -60,10 +60,8 @@ bool PictureStream::next_of_tar(EncodedPicture& picture) {
       tar_.reset();
       return false;
     }
-    if (status != ARCHIVE_OK && status != ARCHIVE_WARN) return ends_damaged();
-    const char* name = archive_entry_pathname_utf8(entry);
-    if (name == nullptr) name = archive_entry_pathname(entry);
-    const std::string member = name != nullptr ? name : "";
+    if (!was_read(status)) return ends_damaged();
+    const std::string member = name_of(entry);
     if (archive_entry_filetype(entry) != AE_IFREG || is_of_mac(member)) continue;
     if (!is_picture(member) && !is_foreign_picture(member)) continue;
     if (is_hidden(member) || is_foreign_picture(member)) {

@@ -15,7 +15,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "clip/src/data/behind_end.h"
+#include "clip/src/data/tar_reading.h"
 
 #include "twinlens/clip/text_encoding.h"
 #include "twinlens/kernels/error.h"
@@ -38,14 +38,6 @@ struct Sample {
   std::string key;                    // path up to the first dot of the base name
   std::map<std::string, Part> parts;  // by lower-case extension
 };
-
-// The bytes of a member's name. (A pax name that the locale cannot express is there as UTF-8 only.)
-std::string name_of(archive_entry* entry) {
-  for (const char* name : {archive_entry_pathname_utf8(entry), archive_entry_pathname(entry)}) {
-    if (name != nullptr) return name;
-  }
-  return {};
-}
 
 std::string listed(const std::vector<std::string>& words, const char* last = " or ") {
   std::string out;
@@ -126,7 +118,7 @@ class TarPass {
 
   [[noreturn]] static void fail(const std::string& why) { throw Damage{why}; }
   void check(int status) const {
-    if (status == ARCHIVE_OK || status == ARCHIVE_WARN) return;  // (not ARCHIVE_RETRY, a header that cannot be read)
+    if (was_read(status)) return;
     std::string why = archive_error_string(reader_) != nullptr ? archive_error_string(reader_) : "unknown error";
     if (compressed_) why += " (the compressed data is cut short or wrong)";
     if (!compressed_ && stream_size_ == 0) why += " (a shard is a tar, plain or packed with gzip or zstd)";
