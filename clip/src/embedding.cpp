@@ -35,10 +35,9 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config, const s
     throw ConfigError("the tokenizer has " + std::to_string(tokenizer->vocab_size()) + " tokens, the model's vocab_size is " +
                       std::to_string(config.text.vocab_size) + "; " + (model.empty() ? "model config" : model) + "; make them fit");
   }
-  // open_clip fills captions up with what its tokenizer says, whatever pad_id is. Files of a BPE do not say what that is.
+  // open_clip fills captions up with what its tokenizer says, whatever pad_id is. Files of a BPE need not say what that is.
   const bool reads_padding = config.text.no_causal_mask || config.text.pool_type == "last";
-  const bool known = config.text.hf_tokenizer_name.empty() || tokenizer->pad_id() != 0;
-  if (reads_padding && known && tokenizer->pad_id() != config.text.pad_id) {
+  if (reads_padding && tokenizer->pad_id() >= 0 && tokenizer->pad_id() != config.text.pad_id) {
     const std::string pad = std::to_string(tokenizer->pad_id());
     throw ConfigError("text_cfg.pad_id = " + std::to_string(config.text.pad_id) + " and the tokenizer fills captions up with " + pad +
                       ", which this text tower reads; " + (model.empty() ? "model config" : model) + "; set pad_id to " + pad);
@@ -150,8 +149,7 @@ Tensor embed_pictures(const Clip& model, const Tensor& pixels, const EmbedOption
 }
 
 Tensor embed_image_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options) {
-  check(options.batch_size > 0, "embed_image_files", "needs a positive batch size");
-  if (paths.empty()) throw ConfigError("no images were given; command line; name at least one image file");
+  check(!paths.empty() && options.batch_size > 0, "embed_image_files", "needs at least one path and a positive batch size");
   const NoGrad guard;
   std::vector<Tensor> parts;
   for (std::size_t begin = 0; begin < paths.size(); begin += static_cast<std::size_t>(options.batch_size)) {

@@ -44,7 +44,7 @@ std::shared_ptr<const Tokenizer> tokenizer_for(const TokenizeFlags& flags, int& 
   // Without a vocabulary of CLIP's kind, whatever is there.
   std::error_code ignored;
   if (no_model && !std::filesystem::exists(std::filesystem::path(flags.model) / "vocab.json", ignored))
-    config.text.hf_tokenizer_name = flags.model;
+    config.text.hf_tokenizer_name = "of the folder";  // not its path, which says nothing of the vocabulary
   if (!context_given && !no_model) context = config.text.context_length;
   if (!flags.cleaning.empty()) {
     nlohmann::json kwargs =

@@ -351,5 +351,56 @@ TEST_CASE("checkpoints: Hugging Face's picture processing is carried over, or re
   CHECK_THROWS_WITH(read(R"({"do_resize":false})"), Contains("not resized"));
 }
 
+TEST_CASE("checkpoints: a tokenizer that Hugging Face's config would not restore is not converted") {
+  const auto refused = [](ModelConfig c, const std::string& name, const std::string& kwargs) {
+    c.text.hf_tokenizer_name = name;
+    c.text.tokenizer_kwargs = kwargs;
+    CHECK_NOTHROW(layout_pieces(Layout::open_clip, c));
+    try {
+      layout_pieces(Layout::hugging_face, c);
+      return std::string();
+    } catch (const ConfigError& e) {
+      return std::string(e.what());
+    }
+  };
+  const ModelConfig clip = small_config(true), siglip = *builtin_model_config("ViT-B-16-SigLIP");
+  const std::string canonicalize = R"({"clean":"canonicalize"})";
+  CHECK(refused(clip, "", "").empty());
+  CHECK(refused(clip, "", R"({"clean":"lower"})").empty());
+  CHECK_THAT(refused(clip, "", canonicalize),
+             Contains("tokenizer_kwargs " + canonicalize + " in a CLIPModel") && Contains("--to open_clip"));
+  CHECK_THAT(refused(clip, "", R"({"clean":"whitespace"})"), Contains("in a CLIPModel"));
+  CHECK_THAT(refused(clip, "xlm-roberta-base", R"({"clean":"lower"})"), Contains("hf_tokenizer_name 'xlm-roberta-base' in a CLIPModel"));
+  CHECK(refused(siglip, "timm/ViT-B-16-SigLIP", canonicalize).empty());
+  CHECK_THAT(refused(siglip, "", canonicalize), Contains("CLIP's own tokenizer in a SiglipModel"));
+  CHECK_THAT(refused(siglip, "timm/ViT-B-16-SigLIP", ""), Contains("without 'clean' in a SiglipModel"));
+  CHECK_THAT(refused(siglip, "bert-base-uncased", R"({"clean":"canonicalize","strip_sep_token":true})"), Contains("in a SiglipModel"));
+}
+
+TEST_CASE("checkpoints: a small SigLIP as SiglipModel and back, with its padding") {
+  ModelConfig config = parse_model_config(
+      R"({"embed_dim":12,"custom_text":true,"init_logit_bias":-10,"vision_cfg":{"image_size":12,"patch_size":4,"width":12,"head_width":4,)"
+      R"("layers":2,"timm_model_name":"vit_custom_patch4_siglip_12"},"text_cfg":{"context_length":9,"vocab_size":24,"width":12,"heads":3,)"
+      R"("layers":2,"hf_tokenizer_name":"somebody/siglip","tokenizer_kwargs":{"clean":"canonicalize"},"no_causal_mask":true,)"
+      R"("pool_type":"last","proj_bias":true}})",
+      "small");
+  Clip model(config, 1);
+  const StateDict own = state_dict(collect(model));
+  const std::vector<LayoutPiece> pieces = layout_pieces(Layout::hugging_face, config);
+  const StateDict back = from_layout(pieces, to_layout(pieces, own));
+  REQUIRE(back.size() == own.size());
+  for (const auto& [name, tensor] : own) CHECK(back.at(name).to_vector() == tensor.to_vector());
+  for (const int pad : {0, 1, 5}) {
+    config.text.pad_id = pad;
+    CHECK(parse_hugging_face_config(hugging_face_config(config), "here").text.pad_id == pad);
+  }
+  const auto pad_of = [](const std::string& text) {
+    return parse_hugging_face_config(R"({"model_type":"siglip","text_config":{)" + text + "}}", "here").text.pad_id;
+  };
+  CHECK(pad_of("") == 1);
+  CHECK(pad_of(R"("pad_token_id":0)") == 0);
+  CHECK(pad_of(R"("vocab_size":256000,"pad_token_id":1)") == 0);  // the default that transformers writes; Gemma pads with 0
+}
+
 }  // namespace
 }  // namespace twinlens::test

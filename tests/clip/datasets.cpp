@@ -272,7 +272,7 @@ TEST_CASE("folders: captions beside the pictures, or classes", "[data]") {
   const auto flat = open_dataset(folder / "flat");
   REQUIRE(flat->skipped().size() == 1);
   CHECK(flat->skipped()[0].key == "lonely.png");
-  CHECK(flat->skipped()[0].reason == "no caption (lonely.txt)");
+  CHECK(flat->skipped()[0].reason == "no caption; lonely.txt is not there");
 
   for (const char* name : {"classes/red_panda", "classes/cat"}) std::filesystem::create_directories(folder / name);
   write_text(folder / "classes/red_panda/1.PNG", pairs[0].png);

@@ -128,9 +128,15 @@ TEST_CASE("a header that cannot be read and a hole of zeros in the middle of a t
   header[third + 20] ^= 1;
   std::fill(junk.begin() + static_cast<std::ptrdiff_t>(third), junk.begin() + static_cast<std::ptrdiff_t>(fourth), '\xAB');
   std::fill(hole.begin() + static_cast<std::ptrdiff_t>(third), hole.begin() + static_cast<std::ptrdiff_t>(fourth), '\0');
+  const std::string packing = GENERATE("none", "gzip", "zstd");
+  CAPTURE(packing);
   const auto check = [&](const std::string& bytes, std::int64_t before, const std::string& why) {
-    write_text(folder / "bad.tar", bytes);
-    const auto data = open_dataset(folder / "bad.tar");
+    write_text(folder / (packing == "none" ? "bad.tar" : "plain.tar"), bytes);
+    if (packing == "gzip") gzip(folder / "plain.tar", folder / "bad.tar");
+    if (packing == "zstd") zstd(folder / "plain.tar", folder / "bad.tar");
+    DatasetOptions streamed;
+    streamed.compressed = "stream";
+    const auto data = open_dataset(folder / "bad.tar", streamed);
     CHECK(data->size() == before);
     REQUIRE(data->skipped().size() == 1);
     CHECK_THAT(data->skipped()[0].reason, Contains("the shard is damaged after " + std::to_string(before) + " samples: " + why));
@@ -142,6 +148,14 @@ TEST_CASE("a header that cannot be read and a hole of zeros in the middle of a t
     REQUIRE(damage.size() == 1);
     CHECK_THAT(damage[0], Contains("the tar is damaged: " + why));
   };
+  {
+    write_tar(folder / "plain.tar", members_of(pairs, 0, 6));
+    gzip(folder / "plain.tar", folder / "sound.tar");
+    PictureStream stream({folder / "sound.tar"});
+    int count = 0;
+    for (EncodedPicture p; stream.next(p); ++count) CHECK(p.damage.empty());
+    CHECK(count == 6);
+  }
   check(header, 2, "Damaged tar archive");
   check(junk, 2, "Damaged tar archive");
   check(hole, 2, "there is more behind its end");

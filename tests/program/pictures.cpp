@@ -374,6 +374,11 @@ TEST_CASE("tokenize: cleaning, and a vocabulary trained and used", "[program]") 
   CHECK(fixed == run(Start{{"tokenize"}, "it's\n", {}, 0}).out);
   CHECK(run(Start{{"tokenize", "--model", "ViT-B-32"}, curly + "\n", {}, 0}).out == fixed);  // a model: as open_clip
 
+  // The path of a folder says nothing of the vocabulary in it.
+  std::filesystem::create_directory(folder / "my-cased-run");
+  write_text(folder / "my-cased-run/vocab.txt", "[UNK]\n[CLS]\n[SEP]\ncat\nCAT\n");
+  CHECK(run(Start{{"tokenize", "--model", folder / "my-cased-run"}, "CAT\n", {}, 0}).out == "[1,3,2]\n");
+
   std::string lines;
   for (int i = 0; i < 50; ++i) lines += "a photo of a cat\nthe cats sat\n";
   write_text(folder / "corpus.txt", lines);

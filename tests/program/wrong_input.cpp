@@ -169,7 +169,8 @@ TEST_CASE("samples that cannot be used are listed in skipped.tsv and training go
   write_text(folder / "data/04.png", "");
   write_text(folder / "data/05.txt", " \n");
   fs::remove(folder / "data/06.txt");
-  Words reasons{"02.png\t", "03.png\t", "04.png\tthe file is empty", "05.png\tthe caption is empty", "06.png\tno caption (06.txt)"};
+  Words reasons{"02.png\t", "03.png\t", "04.png\tthe file is empty", "05.png\tthe caption is empty",
+                "06.png\tno caption; 06.txt is not there"};
   std::size_t bad = 5;
   if (::geteuid() != 0) {
     ::chmod((folder / "data/07.png").c_str(), 0);

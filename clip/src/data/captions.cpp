@@ -43,9 +43,6 @@ CaptionRules::CaptionRules(const DatasetOptions& o)
   }
   if (source_keys_.empty()) throw UsageError("no extension for captions; --text-key; give 'txt'");
   if (json_keys_.size() > 200) throw UsageError("more than 200 keys; --json-text-key; give fewer");
-  if (policy_ != "first" && policy_ != "random" && policy_ != "all") {
-    throw UsageError("unknown policy '" + policy_ + "'; --captions; use first, random or all");
-  }
   if (weights_.empty()) return;
   double sum = 0.0;
   for (const double weight : weights_) {

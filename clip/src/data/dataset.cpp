@@ -85,6 +85,7 @@ void add_matches(const std::string& path, std::vector<std::string>& out) {
   const int status = glob(path.c_str(), 0, nullptr, &found);
   std::vector<std::string> names(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
   globfree(&found);
+  std::erase_if(names, is_index);
   if (names.empty()) throw FileError("no file has such a name; " + path + "; check the folder and the pattern");
   std::sort(names.begin(), names.end());  // (glob sorts by the locale)
   out.insert(out.end(), std::make_move_iterator(names.begin()), std::make_move_iterator(names.end()));
@@ -156,6 +157,11 @@ void IndexedDataset::note_source(const std::string& fact) { hash_ = hash_bytes(f
 std::string IndexedDataset::fingerprint() const { return std::to_string(size()) + "-" + std::to_string(hash_); }
 
 std::shared_ptr<const Dataset> open_dataset(const std::string& spec, const DatasetOptions& options) {
+  // Whatever kind of data it turns out to be.
+  if (options.captions != "first" && options.captions != "random" && options.captions != "all")
+    throw UsageError("unknown policy '" + options.captions + "'; --captions; use first, random or all");
+  if (options.compressed != "auto" && options.compressed != "unpack" && options.compressed != "stream")
+    throw UsageError("unknown form '" + options.compressed + "'; --compressed-shards; use auto, unpack or stream");
   const std::vector<SpecPart> parts = parts_of(spec, options.upsampling);
   const std::vector<std::string>& paths = parts[0].paths;
   std::string type = options.type;

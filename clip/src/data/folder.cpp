@@ -72,7 +72,7 @@ class FolderDataset final : public IndexedDataset {
     std::string caption;
     if (has_texts_) {
       const auto text = texts_.find(stem_of(picture));
-      if (text == texts_.end()) return skip({name, "no caption (" + picture.stem().string() + ".txt)"});
+      if (text == texts_.end()) return skip({name, "no caption; " + picture.stem().string() + ".txt is not there"});
       try {
         caption = read_file(text->second.string());
       } catch (const FileError& e) {

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "clip/src/data/file_names.h"
 #include "clip/src/data/tar_reading.h"
 
 #include "twinlens/clip/text_encoding.h"
@@ -97,11 +98,8 @@ class TarPass {
     const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
     reader_ = reader.get();
     archive_read_support_format_tar(reader_);
-    archive_read_support_filter_gzip(reader_);
-    archive_read_support_filter_zstd(reader_);
-    if (const int status = archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18); status != ARCHIVE_OK) {
-      check(status);
-    }
+    PackedTar packed;
+    check(compressed_ ? packed.open(reader_, file_.path()) : archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18));
     archive_entry* entry = nullptr;
     while (true) {
       const int status = archive_read_next_header(reader_, &entry);
@@ -112,8 +110,9 @@ class TarPass {
       take(entry);
     }
     stream_size_ = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
+    if (compressed_) whole_ = stream_size_;
     if (!compressed_ && reached_ > file_.size()) fail("it is cut short");
-    if (!compressed_ && has_more(file_, stream_size_)) fail(kMoreBehindEnd);
+    if (compressed_ ? packed.has_more(reader_) : has_more(file_, stream_size_)) fail(kMoreBehindEnd);
   }
 
   [[noreturn]] static void fail(const std::string& why) { throw Damage{why}; }
@@ -324,7 +323,7 @@ std::string index_tar(const std::string& path, const CaptionRules& rules, const 
   return TarPass(path, rules, damage).run();
 }
 
-std::string index_path_beside(const std::string& shard) { return shard + ".twinlens-index"; }
+std::string index_path_beside(const std::string& shard) { return shard + kIndexEnding; }
 
 std::string index_path_in_cache(const std::string& shard) {
   const char* cache = std::getenv("XDG_CACHE_HOME");
@@ -340,7 +339,7 @@ std::string index_path_in_cache(const std::string& shard) {
   const std::string path = fs::absolute(shard).lexically_normal().string();
   char name[17];
   std::snprintf(name, sizeof name, "%016llx", static_cast<unsigned long long>(hash_bytes(path.data(), path.size())));
-  return (folder / "twinlens" / (std::string(name) + ".twinlens-index")).string();
+  return (folder / "twinlens" / (std::string(name) + kIndexEnding)).string();
 }
 
 std::vector<std::shared_ptr<const ShardIndex>> open_indices(const std::vector<std::string>& shards, const CaptionRules& rules) {

@@ -1,12 +1,11 @@
 #pragma once
 // What the readers of tars have in common.
 
-#include <algorithm>
 #include <archive.h>
 #include <archive_entry.h>
 #include <cstdint>
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "twinlens/core/file.h"
 
@@ -29,14 +28,24 @@ inline std::string name_of(archive_entry* entry) {
 inline constexpr const char* kMoreBehindEnd = "there is more behind its end (a hole of zeros, or several tars joined by cat)";
 
 // Whether anything but zeros lies in the file from `begin` on.
-inline bool has_more(const InputFile& file, std::uint64_t begin) {
-  std::vector<char> block(std::size_t{1} << 16);
-  for (std::uint64_t at = begin; at < file.size(); at += block.size()) {
-    const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(block.size(), file.size() - at));
-    file.read_at(at, block.data(), n);
-    if (std::any_of(block.begin(), block.begin() + static_cast<std::ptrdiff_t>(n), [](char c) { return c != 0; })) return true;
-  }
-  return false;
-}
+bool has_more(const InputFile& file, std::uint64_t begin);
+
+// A tar packed by gzip, zstd, ...: unpacked by an archive of its own, so that what lies behind the tar's end can be looked at, of which
+// one that also unpacks says nothing.
+class PackedTar {
+ public:
+  // As archive_read_open_filename. Damage of the packing is an error of `reader`. It must outlive what `reader` reads.
+  int open(archive* reader, const std::string& path);
+  // After `reader` has come to its end: whether anything but zeros is left.
+  bool has_more(archive* reader);
+
+ private:
+  static la_ssize_t give(archive* reader, void* self, const void** block);
+
+  std::unique_ptr<archive, int (*)(archive*)> unpacked_{archive_read_new(), archive_read_free};
+  const char* block_ = nullptr;  // given last, and how many bytes of the tar there are until its end
+  std::size_t size_ = 0;
+  std::uint64_t given_ = 0;
+};
 
 }  // namespace twinlens

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <unistd.h>
 
 #include "clip/src/data/dataset_base.h"
@@ -90,6 +92,19 @@ std::string remedy(const std::string& reason, const DatasetOptions& options) {
              : "name the extension of the captions by --text-key, or the fields of .json members that hold them by --json-text-key";
 }
 
+// The files' names; of those with one name in different folders the paths.
+std::vector<std::string> names_of(const std::vector<std::string>& paths) {
+  std::map<std::string, std::string> path_of;
+  std::set<std::string> shared;
+  const auto name_in = [](const std::string& path) { return fs::path(path).filename().string(); };
+  for (const std::string& path : paths) {
+    if (path_of.try_emplace(name_in(path), path).first->second != path) shared.insert(name_in(path));
+  }
+  std::vector<std::string> names;
+  for (const std::string& path : paths) names.push_back(shared.count(name_in(path)) != 0 ? path : name_in(path));
+  return names;
+}
+
 class TarDataset final : public Dataset {
  public:
   TarDataset(const std::vector<SpecPart>& parts, const DatasetOptions& options) : rules_(options) {
@@ -99,6 +114,7 @@ class TarDataset final : public Dataset {
       paths_.insert(paths_.end(), part.paths.begin(), part.paths.end());
     }
     part_begins.push_back(paths_.size());
+    names_ = names_of(paths_);
     choose_form(options.compressed);
     streamed_ ? open_streams() : open_plain();
     begins_.push_back(0);
@@ -177,9 +193,6 @@ class TarDataset final : public Dataset {
   };
 
   void choose_form(const std::string& wanted) {
-    if (wanted != "auto" && wanted != "unpack" && wanted != "stream") {
-      throw UsageError("unknown form '" + wanted + "'; --compressed-shards; use auto, unpack or stream");
-    }
     std::uint64_t bytes = 0;
     for (const std::string& path : paths_) {
       const InputFile file(path);
@@ -243,7 +256,7 @@ class TarDataset final : public Dataset {
     return captions[which].text;
   }
   std::string label(std::size_t shard, const std::string& key) const {
-    const std::string name = fs::path(paths_[shard]).filename().string();
+    const std::string& name = names_[shard];
     return key.empty() ? name : name + ":" + key;  // (the damaged rest of a shard has no key)
   }
   std::string read(std::size_t shard, const Member& member) const {
@@ -254,7 +267,7 @@ class TarDataset final : public Dataset {
   }
 
   CaptionRules rules_;
-  std::vector<std::string> paths_;
+  std::vector<std::string> paths_, names_;  // (names: as much of the paths as tells them apart)
   std::vector<bool> compressed_;
   bool streamed_ = false;
   std::vector<std::shared_ptr<const ShardIndex>> indices_;

@@ -149,8 +149,11 @@ ModelConfig read_siglip(const Json& json, const std::string& source) {
   if (t.hidden == 1152 && t.intermediate == 4304) c.text.mlp_ratio = 3.7362;
   c.text.vocab_size = get(text, "vocab_size", 32000, source);
   c.text.context_length = get(text, "max_position_embeddings", 64, source);
-  c.text.pad_id = c.text.vocab_size >= 256000 ? 0 : 1;
-  c.text.hf_tokenizer_name = c.text.vocab_size >= 256000 ? "timm/ViT-B-16-SigLIP2" : "timm/ViT-B-16-SigLIP";
+  // 1 is the default, which transformers writes for SigLIP 2, too. That is padded with Gemma's 0.
+  const bool gemma = c.text.vocab_size >= 256000;
+  const int pad = get(text, "pad_token_id", 1, source);
+  c.text.pad_id = gemma && pad == 1 ? 0 : pad;
+  c.text.hf_tokenizer_name = gemma ? "timm/ViT-B-16-SigLIP2" : "timm/ViT-B-16-SigLIP";
   c.text.tokenizer_kwargs = R"({"clean":"canonicalize"})";
   c.text.no_causal_mask = true;
   c.text.pool_type = "last";
@@ -230,6 +233,7 @@ std::string hugging_face_config(const ModelConfig& c) {
   if (siglip) {
     text["model_type"] = "siglip_text_model";
     text["projection_size"] = c.embed_dim;
+    text["pad_token_id"] = c.text.pad_id;
     vision["model_type"] = "siglip_vision_model";
   } else {
     text["model_type"] = "clip_text_model";

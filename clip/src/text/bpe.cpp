@@ -127,7 +127,7 @@ void BytePairs::start(std::size_t merges) {
   }
 }
 
-void BytePairs::add_merge(std::string_view line, std::int64_t rank, std::string_view what) {
+std::int32_t BytePairs::add_merge(std::string_view line, std::int64_t rank, std::string_view what) {
   const std::size_t space = line.find(' ');
   const std::string_view left = line.substr(0, space), right = space == std::string_view::npos ? left : line.substr(space + 1);
   const std::int32_t l = symbols_.find(left), r = space == std::string_view::npos ? -1 : symbols_.find(right);
@@ -143,6 +143,7 @@ void BytePairs::add_merge(std::string_view line, std::int64_t rank, std::string_
     ends_word_.push_back(ends_word_[static_cast<std::size_t>(r)]);
   }
   merges_.add(l, r, {static_cast<std::int32_t>(rank), merged});
+  return merged;
 }
 
 BytePairs::BytePairs(std::string_view text, std::int64_t count, std::string_view what) {
@@ -161,7 +162,12 @@ BytePairs::BytePairs(std::string_view text, const std::unordered_map<std::string
     std::string_view line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
     if (line.ends_with('\r')) line.remove_suffix(1);
-    if (!line.empty() && !line.starts_with("#version")) add_merge(line, rank++, what);
+    if (line.empty() || line.starts_with("#version")) continue;
+    const std::int32_t merged = add_merge(line, rank++, what);
+    if (const std::string token(symbols_.texts()[static_cast<std::size_t>(merged)]); ids.find(token) == ids.end()) {
+      throw FileError("merge " + std::to_string(rank - 1) + " '" + std::string(line) + "' makes '" + token + "', which has no id; " +
+                      std::string(what) + "; use the vocabulary and the merges of one tokenizer");
+    }
   }
   id_of_.assign(bytes_.size(), unknown);
   for (std::size_t symbol = 0; symbol < symbols_.texts().size(); ++symbol) {

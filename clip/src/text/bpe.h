@@ -83,7 +83,7 @@ class BytePairs {
   // `merges`: lines "left right" in order of rank, in the alphabet that stands for bytes ("Ġ"-like code points), without a header line.
   // The first `count` are used. Throws FileError naming `what` and the line when one cannot be read or there are too few.
   BytePairs(std::string_view merges, std::int64_t count, std::string_view what);
-  // All lines; ids by the spelling of the token, `unknown` for a symbol that has none.
+  // All lines; ids by the spelling of the token, `unknown` for a byte that has none. FileError, too, for a merge whose token has none.
   BytePairs(std::string_view merges, const std::unordered_map<std::string, std::int32_t>& ids, std::int32_t unknown, std::string_view what);
 
   // Without given ids: 0..255 bytes, 256..511 bytes that end a word, then the merges.
@@ -98,7 +98,8 @@ class BytePairs {
  private:
   // `merges`: about how many.
   void start(std::size_t merges);
-  void add_merge(std::string_view line, std::int64_t rank, std::string_view what);
+  // What the pair becomes.
+  std::int32_t add_merge(std::string_view line, std::int64_t rank, std::string_view what);
   std::size_t symbol_of(std::int32_t id) const;  // npos: none
 
   // Symbols have numbers of their own, in the order given above.

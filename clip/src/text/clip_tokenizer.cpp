@@ -80,6 +80,7 @@ class ClipTokenizer final : public Tokenizer {
   std::int64_t vocab_size() const override { return vocab_size_; }
   std::int32_t start_id() const override { return start_; }
   std::int32_t end_id() const override { return end_; }
+  std::int32_t pad_id() const override { return options_.pad_id; }
 
  private:
   void append_word(std::string_view word, std::vector<std::int32_t>& ids) const {

@@ -6,6 +6,7 @@
 #include <sentencepiece_processor.h>
 
 #include "clip/src/text/framed.h"
+#include "clip/src/text/unigram_model.h"
 #endif
 
 namespace twinlens {
@@ -16,14 +17,28 @@ namespace {
 class SentencePiece final : public Tokenizer {
  public:
   SentencePiece(std::string_view model, const std::string& source, const SentencePieceOptions& options) : options_(options) {
+    check_charsmaps(model, source);
     const auto status = processor_.LoadFromSerializedProto({model.data(), model.size()});
     if (!status.ok()) {
       throw FileError("not a SentencePiece model: " + std::string(status.message()) + "; " + source + "; fetch the file again");
     }
     end_ = processor_.eos_id();
     if (end_ < 0) throw FileError("the SentencePiece model has no end of sentence; " + source + "; use a model with </s>");
-    // SigLIP pads with T5's </s>; Gemma's vocabulary (SigLIP 2) has a pad of its own.
-    pad_ = processor_.IdToPiece(end_) == "</s>" || processor_.pad_id() < 0 ? end_ : processor_.pad_id();
+    const std::string& pad = options_.pad_token;
+    if (pad.empty()) {
+      // SigLIP pads with T5's </s>; Gemma's vocabulary (SigLIP 2) has a pad of its own.
+      pad_ = processor_.IdToPiece(end_) == "</s>" || processor_.pad_id() < 0 ? end_ : processor_.pad_id();
+    } else {
+      pad_ = processor_.PieceToId(pad);
+      if (processor_.IdToPiece(pad_) != pad) {
+        throw FileError("the model does not have the pad_token '" + pad + "' that the files beside it name; " + source +
+                        "; use the files of one tokenizer");
+      }
+    }
+    if (options_.start_id >= vocab_size()) {
+      throw FileError("the start of text has the id " + std::to_string(options_.start_id) + ", outside the vocabulary of " +
+                      std::to_string(vocab_size()) + "; " + source + "; fetch the file again");
+    }
   }
 
   std::vector<std::int32_t> encode(std::string_view text) const override {
@@ -35,7 +50,7 @@ class SentencePiece final : public Tokenizer {
   }
 
   Tokens tokenize(std::string_view text, std::int64_t context_length) const override {
-    return framed(encode(text), context_length, -1, end_);
+    return framed(encode(text), context_length, options_.start_id, end_);
   }
 
   std::string decode(const std::vector<std::int32_t>& ids) const override {
@@ -51,7 +66,7 @@ class SentencePiece final : public Tokenizer {
   }
 
   std::int64_t vocab_size() const override { return processor_.GetPieceSize(); }
-  std::int32_t start_id() const override { return -1; }
+  std::int32_t start_id() const override { return options_.start_id; }
   std::int32_t end_id() const override { return end_; }
   std::int32_t pad_id() const override { return pad_; }
 

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <set>
 
+#include "clip/src/text/json_parts.h"
+
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -65,7 +67,104 @@ bool adds_prefix(const nlohmann::json& pre_tokenizer) {
   return text.find("\"prepend_scheme\":\"never\"") == std::string::npos && text.find("\"add_prefix_space\":false") == std::string::npos;
 }
 
-std::string build(const nlohmann::json& json) {
+// Cleaning leaves single spaces, so that all of these do nothing to them but to write them as SentencePiece does.
+bool is_of_sentence_piece(const nlohmann::json& step) {
+  return is_step(step, "Precompiled") || is_step(step, "Strip") || replaces(step, " {2,}", " ") || replaces(step, " {2,}", "▁") ||
+         replaces(step, " ", "▁") || replaces(step, "\\A +| +\\z", "") || replaces(step, "\\A▁", "▁▁");
+}
+
+// Throws ConfigError for what SentencePiece would do otherwise.
+void check_unigram(const nlohmann::json& json, const std::string& source) {
+  for (const nlohmann::json* step : steps_of(part_of(json, "normalizer"), "normalizers")) {
+    if (!is_of_sentence_piece(*step)) refuse_part("normalizer", *step, source, "Precompiled, Strip, Replace of spaces");
+  }
+  const nlohmann::json& words = part_of(json, "pre_tokenizer");
+  auto splits = steps_of(words, "pretokenizers");
+  if (splits.size() == 2 && is_step(*splits[0], "WhitespaceSplit")) splits.erase(splits.begin());
+  if (splits.size() != 1 || !is_step(*splits[0], "Metaspace") || part_of(*splits[0], "replacement") != "▁") {
+    refuse_part("pre_tokenizer", words, source, "Metaspace, alone or after WhitespaceSplit");
+  }
+  check_added_tokens(json, source);
+}
+
+// The fields of a message in Protocol Buffers' wire format, one after the other.
+class ProtoFields {
+ public:
+  explicit ProtoFields(std::string_view bytes) : rest_(bytes) {}
+
+  // False at the end and where the bytes are no such format. `content` is empty unless the field holds bytes.
+  bool next(std::uint64_t& field, std::string_view& content) {
+    content = {};
+    if (rest_.empty() || broken_) return false;
+    const std::uint64_t tag = varint();
+    field = tag >> 3U;
+    switch (tag & 7U) {
+      case 0: varint(); break;
+      case 1: take(8); break;
+      case 2: content = take(varint()); break;
+      case 5: take(4); break;
+      default: broken_ = true;
+    }
+    broken_ = broken_ || tag > 0xFFFFFFFFU;
+    return !broken_;
+  }
+  bool broken() const { return broken_; }
+
+ private:
+  std::uint64_t varint() {
+    std::uint64_t value = 0;
+    for (unsigned shift = 0; shift < 64 && !rest_.empty(); shift += 7) {
+      const auto byte = static_cast<unsigned char>(rest_.front());
+      rest_.remove_prefix(1);
+      value |= std::uint64_t{byte & 0x7FU} << shift;
+      if (byte < 0x80) return value;
+    }
+    broken_ = true;
+    return 0;
+  }
+  std::string_view take(std::uint64_t size) {
+    if (size > rest_.size()) {
+      broken_ = true;
+      return {};
+    }
+    const std::string_view out = rest_.substr(0, static_cast<std::size_t>(size));
+    rest_.remove_prefix(static_cast<std::size_t>(size));
+    return out;
+  }
+
+  std::string_view rest_;
+  bool broken_ = false;
+};
+
+std::uint32_t u32_at(std::string_view bytes, std::size_t i) {
+  std::uint32_t out = 0;
+  for (std::size_t k = 4; k-- > 0;) out = out << 8U | static_cast<unsigned char>(bytes[i + k]);
+  return out;
+}
+
+// What is wrong with a map, empty for nothing: the trie's size in bytes, a double array (Darts-clone) of units of four bytes, and the
+// replacements, each ended by a zero. A child lies at the unit's place, xor its offset, xor a byte; a value at the same without the byte.
+std::string fault_of(std::string_view map) {
+  if (map.size() < 4) return "it has " + std::to_string(map.size()) + " bytes";
+  const std::size_t bytes = u32_at(map, 0);
+  if (bytes % 4 != 0 || bytes == 0 || bytes >= map.size() - 4) {
+    return "its trie of " + std::to_string(bytes) + " bytes does not fit into " + std::to_string(map.size());
+  }
+  if (map.back() != '\0') return "its last replacement has no end";
+  const std::size_t units = bytes / 4, texts = map.size() - 4 - bytes;
+  for (std::size_t i = 0; i < units; ++i) {
+    const std::uint32_t unit = u32_at(map, 4 + 4 * i);
+    if (i > 0 && unit >> 31U != 0) continue;  // a value
+    const std::size_t children = i ^ (std::size_t{unit >> 10U} << ((unit & (1U << 9U)) >> 6U));
+    if ((children | 0xFFU) >= units) return "unit " + std::to_string(i) + " of its trie points outside of it";
+    if ((unit >> 8U & 1U) != 0 && (u32_at(map, 4 + 4 * children) & 0x7FFFFFFFU) >= texts) {
+      return "unit " + std::to_string(i) + " of its trie names a replacement that is not there";
+    }
+  }
+  return {};
+}
+
+std::string build(const nlohmann::json& json, std::int64_t end) {
   std::set<std::string> controls;
   for (const auto& token : json.value("added_tokens", nlohmann::json::array())) {
     if (token.value("special", false)) controls.insert(token.at("content").get<std::string>());
@@ -73,13 +172,15 @@ std::string build(const nlohmann::json& json) {
   const auto& model = json.at("model");
   const auto unknown = model.at("unk_id").get<std::int64_t>();
   std::string out, trainer, normalizer;
-  std::int64_t id = 0, end = -1, pad = -1;
+  const bool end_by_name = end < 0;
+  std::int64_t id = 0, pad = -1;
   std::string end_piece, pad_piece, unknown_piece;
   for (const auto& entry : model.at("vocab")) {
     const auto piece = entry.at(0).get<std::string>();
     const bool is_byte = piece.size() == 6 && piece.starts_with("<0x") && model.value("byte_fallback", false);
     const int type = id == unknown ? kUnknown : controls.count(piece) != 0 ? kControl : is_byte ? kByte : kNormal;
-    if (piece == "</s>" || piece == "<eos>") end = id, end_piece = piece;
+    if (end_by_name && (piece == "</s>" || piece == "<eos>")) end = id;
+    if (id == end) end_piece = piece;
     if (piece == "<pad>") pad = id, pad_piece = piece;
     if (id == unknown) unknown_piece = piece;
     std::string bytes;
@@ -111,12 +212,35 @@ std::string build(const nlohmann::json& json) {
 
 }  // namespace
 
-std::string sentence_piece_model(const nlohmann::json& json, const std::string& source) {
+std::string sentence_piece_model(const nlohmann::json& json, const std::string& source, std::int64_t end) {
   try {
-    return build(json);
+    std::string model = build(json, end);
+    check_unigram(json, source);
+    return model;
   } catch (const nlohmann::json::exception& e) {
     throw FileError("not a unigram tokenizer: " + std::string(e.what()) + "; " + source + "; use the tokenizer.json of a SigLIP model");
   }
+}
+
+void check_charsmaps(std::string_view model, const std::string& source) {
+  constexpr std::uint64_t kNormalizer = 3, kDenormalizer = 5, kMap = 2;
+  ProtoFields fields(model);
+  std::uint64_t field = 0;
+  std::string_view content;
+  bool broken = false;
+  while (fields.next(field, content)) {
+    if (field != kNormalizer && field != kDenormalizer) continue;
+    ProtoFields settings(content);
+    while (settings.next(field, content)) {
+      if (field != kMap || content.empty()) continue;
+      if (const std::string fault = fault_of(content); !fault.empty()) {
+        throw FileError("the model's replacements of characters (precompiled_charsmap) are damaged: " + fault + "; " + source +
+                        "; fetch the file again");
+      }
+    }
+    broken = broken || settings.broken();
+  }
+  if (broken || fields.broken()) throw FileError("not a SentencePiece model: its fields are damaged; " + source + "; fetch the file again");
 }
 
 }  // namespace twinlens

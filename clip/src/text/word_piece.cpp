@@ -171,7 +171,7 @@ class WordPiece final : public Tokenizer {
   WordPieceOptions options_;
   std::vector<std::string> tokens_, specials_;
   std::unordered_map<std::string, std::int32_t> ids_;
-  std::int32_t unknown_ = 0, start_ = 0, separator_ = 0, pad_ = 0;
+  std::int32_t unknown_ = 0, start_ = 0, separator_ = 0, pad_ = -1;
 };
 
 }  // namespace

@@ -34,7 +34,7 @@ class Dataset {
   virtual std::int64_t size() const = 0;
   // Stable name of sample i for messages and skipped.tsv: "shard.tar:key", "file.csv:17", "folder/picture.jpg".
   virtual std::string key(std::int64_t i) const = 0;
-  // Encoded bytes of the picture. Throws FileError naming the key.
+  // Encoded bytes of the picture. Throws FileError naming the file.
   virtual std::string image_bytes(std::int64_t i) const = 0;
   // Where the picture lies, if several samples may name the same one: rows of a table with the same path. Empty elsewhere.
   virtual std::string picture_place(std::int64_t /*i*/) const { return {}; }

@@ -44,7 +44,7 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const ModelConfig& config, const s
 // (N, E) f32 on the CPU. Throws ShapeError when there is no text.
 Tensor embed_texts(const Clip& model, const Tokenizer& tokenizer, const std::vector<std::string>& texts, const EmbedOptions& options = {});
 
-// (N, E) f32 on the CPU. Throws FileError for the first file that cannot be read.
+// (N, E) f32 on the CPU. Throws ShapeError when there is no path, FileError for the first file that cannot be read.
 Tensor embed_image_files(const Clip& model, const std::vector<std::string>& paths, const EmbedOptions& options = {});
 
 // Encoded pictures as the model's input, (n, S, S, 3) u8, through the evaluation transform; on the model's device with device_transforms,

@@ -22,8 +22,8 @@ struct EncodedPicture {
 // Goes through the sources in order. A folder is walked with all that lies beneath it, names in order of their bytes, links followed (but
 // not around in a circle); a tar (.tar, .tar.gz, .tgz, .tar.zst, ...) is read from its front. There, files count whose names end like a
 // picture's (.jpg .jpeg .jpe .jfif .png .webp .bmp .gif .ppm .pgm .pnm .tga .psd) and which are not hidden (.name, or in .folder/); a
-// source that is a file itself always counts. A tar that is damaged gives its pictures before the damage, then one entry that says so.
-// Memory: one picture and the names in the folders on the way. One thread at a time.
+// source that is a file itself always counts, but for the index of a shard (SHARD.twinlens-index). A tar that is damaged gives its pictures
+// before the damage, then one entry that says so. Memory: one picture and the names in the folders on the way. One thread at a time.
 class PictureStream {
  public:
   // Whether a file of this name counts in a folder: as a picture, or as a tar of them.

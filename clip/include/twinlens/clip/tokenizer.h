@@ -35,7 +35,7 @@ class Tokenizer {
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int32_t start_id() const = 0;  // -1: none
   virtual std::int32_t end_id() const = 0;
-  virtual std::int32_t pad_id() const { return 0; }  // what fills a row up to the context length
+  virtual std::int32_t pad_id() const { return 0; }  // what fills a row up to the context length; -1: the files do not say
 
  protected:
   Tokenizer() = default;
@@ -68,6 +68,7 @@ struct ClipTokenizerOptions {
   Cleaning cleaning = Cleaning::none;
   bool lower_case = false;  // after cleaning, each letter by itself, as the normalizer of Hugging Face's CLIP tokenizers does
   SpecialNames special_names = SpecialNames::both;
+  std::int32_t pad_id = 0;
 };
 
 // CLIP's tokenizer with the built-in vocabulary. Throws ConfigError when vocab_size is not in [514, 49408].
@@ -75,8 +76,8 @@ std::shared_ptr<const Tokenizer> clip_tokenizer(const ClipTokenizerOptions& opti
 
 // A byte-level BPE of Hugging Face's files: `ids` gives the id of every token by its spelling (vocab.json), `merges` has a pair a line
 // (merges.txt, with or without its first line "#version"). Start and end are <|startoftext|> and <|endoftext|> or open_clip's names for
-// them, else the last two ids; a symbol without an id becomes the end, as CLIP's unknown token is. options.vocab_size is not used. Throws
-// FileError naming `source`.
+// them, else the last two ids; a byte without an id becomes the end, as CLIP's unknown token is. options.vocab_size is not used. Throws
+// FileError naming `source`, also for a merge that makes what has no id.
 std::shared_ptr<const Tokenizer> clip_tokenizer(const std::unordered_map<std::string, std::int32_t>& ids, std::string_view merges,
                                                 const std::string& source, const ClipTokenizerOptions& options = {});
 
@@ -90,11 +91,12 @@ struct WordPieceOptions {
 std::shared_ptr<const Tokenizer> word_piece_tokenizer(const std::vector<std::string>& tokens, const std::string& source,
                                                       const WordPieceOptions& options = {});
 
-// SigLIP's: a SentencePiece model (the bytes of a .model file; Kudo and Richardson 2018, arXiv:1808.06226), body and </s>, padded with the
-// model's pad, or </s> as SigLIP does. Throws FileError naming `source` when the model cannot be read, ConfigError in a build without
-// libsentencepiece.
+// SigLIP's: a SentencePiece model (the bytes of a .model file; Kudo and Richardson 2018, arXiv:1808.06226), body and </s>. Throws FileError
+// naming `source` when the model cannot be read or is damaged, ConfigError in a build without libsentencepiece.
 struct SentencePieceOptions {
   Cleaning cleaning = Cleaning::canonicalize;
+  std::int32_t start_id = -1;  // before the body, as XLM-R's <s>; -1: nothing
+  std::string pad_token = {};  // empty: </s> as SigLIP does, or the pad of a model that ends by another token
 };
 std::shared_ptr<const Tokenizer> sentence_piece_tokenizer(std::string_view model, const std::string& source,
                                                           const SentencePieceOptions& options = {});

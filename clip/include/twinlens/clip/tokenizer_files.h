@@ -20,16 +20,25 @@ struct TokenizerChoice {
   std::int64_t vocab_size = 49408;
 };
 
-// The tokenizer in `folder` (empty: none): vocab.json with merges.txt, vocab.txt, a SentencePiece model (spiece.model, sentencepiece.model,
-// tokenizer.model) or tokenizer.json, whichever the choice calls for. CLIP's own needs no files. Throws ConfigError when the choice names a
-// tokenizer that the folder does not hold or an option that is not understood, FileError for damaged files.
+// What the choice says of the text, with open_clip's defaults. Throws ConfigError for an option that is not understood.
+struct TokenizerOptions {
+  Cleaning cleaning;
+  bool strip_sep_token = false;
+};
+TokenizerOptions tokenizer_options(const TokenizerChoice& choice);
+
+// The tokenizer in `folder` (empty: none). With a hf_tokenizer_name a SentencePiece model (spiece.model, sentencepiece.model,
+// tokenizer.model), else tokenizer.json, else vocab.txt, else vocab.json with merges.txt. Without one these two, else the tokenizer.json of
+// a Hugging Face folder (config.json), else CLIP's own, which needs no files. Throws ConfigError when the choice names a tokenizer that the
+// folder does not hold, for an option that is not understood and for what is not implemented, FileError for damaged files.
 std::shared_ptr<const Tokenizer> find_tokenizer(const std::string& folder, const TokenizerChoice& choice);
 
 // The names of the files above that exist in a folder: what must go along when a model is copied.
 std::vector<std::string> tokenizer_files_in(const std::string& folder);
 // Where they are looked for when --model names `model`: that folder, or the one of that file; empty for a built-in name.
 std::string tokenizer_folder(const std::string& model);
-// Their names and contents, of the model `model`; and into the model folder `to`, each atomically.
+// Their names and contents, of the model `model` (of a CLIP with tokenizer.json only vocab.json and merges.txt, too); and into the model
+// folder `to`, each atomically.
 using TokenizerFiles = std::vector<std::pair<std::string, std::string>>;
 TokenizerFiles read_tokenizer_files(const std::string& model);
 void write_tokenizer_files(const TokenizerFiles& files, const std::string& to);
