@@ -1,12 +1,17 @@
 #include "twinlens/clip/blend.h"
 
+#include <string>
+
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 #include "twinlens/nn/module.h"
 
 namespace twinlens {
 
 void blend(Clip& model, Clip& other, double alpha) {
+  if (!(alpha >= 0.0 && alpha <= 1.0))
+    throw ConfigError("blend: alpha is " + std::to_string(alpha) + "; its argument; give a number from 0 to 1");
   const NoGrad guard;
   StateDict between;
   const StateDict own = state_dict(collect(model));

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
 
 #include "clip/src/checkpoint.h"
 #include "clip/src/config_reader.h"
@@ -156,7 +157,7 @@ TextConfig read_text(const Json& json, const std::string& source) {
   r.read_layer_scale(c.ls_init_value);
   read_norm_and_activation(r, source, c.eps, c.gelu_tanh);
   require_plain_blocks(r);
-  if (const Json* kwargs = r.child("tokenizer_kwargs"); kwargs != nullptr && kwargs->is_object()) c.tokenizer_kwargs = kwargs->dump();
+  if (const Json* kwargs = r.child("tokenizer_kwargs"); kwargs != nullptr && !kwargs->is_null()) c.tokenizer_kwargs = kwargs->dump();
   r.finish();
   return c;
 }
@@ -175,6 +176,8 @@ PreprocessConfig read_preprocess(const Json& json, const std::string& source) {
   return c;
 }
 
+Json vision_json(const VisionConfig& c);
+
 // What must hold between the values of a config that was read from `source`.
 struct Checks {
   const std::string& source;
@@ -185,6 +188,9 @@ struct Checks {
   void positive(const std::string& field, double value) const {
     require(value > 0 && std::isfinite(value), field + fmt::format(" = {} is not above 0", value), "must be positive");
   }
+  void finite(const std::string& field, double value) const {
+    require(std::abs(value) < 3.4e38, field + fmt::format(" = {} is not finite in f32", value), "must be finite");
+  }
   void divides(const std::string& field, int value, const std::string& by_field, int by) const {
     require(by > 0 && value % by == 0,
             field + " = " + std::to_string(value) + " is not a multiple of " + by_field + " = " + std::to_string(by), "change one of them");
@@ -194,6 +200,18 @@ struct Checks {
     for (const char* name : known) list += (list.empty() ? "" : ", ") + std::string(name);
     const bool found = std::find(known.begin(), known.end(), value) != known.end();
     require(found, "'" + value + "' is not supported for key '" + field + "'", "supported: " + list);
+  }
+  // Fields that were set one by one must be what the trunk's name says: a saved config names the trunk alone.
+  void trunk(VisionConfig c) const {
+    VisionConfig named = c;
+    set_siglip_trunk(named, source);
+    named.layers.resize(1);
+    named.eps = c.eps;  // norm_kwargs and act_kwargs are saved
+    named.gelu_tanh = c.gelu_tanh;
+    const std::string name = std::exchange(c.timm_model_name, {});
+    named.timm_model_name.clear();
+    const Json given = vision_json(c), wanted = vision_json(named);
+    require(given == wanted, "vision_cfg = " + given.dump() + " is not that of " + name, "give " + wanted.dump());
   }
 };
 
@@ -225,6 +243,7 @@ void ModelConfig::validate(const std::string& source) const {
     check.require(hidden >= 1.0 && hidden <= kLargestConfigNumber * 16.0,
                   "mlp_ratio * width = " + Json(hidden).dump() + " is no size of a layer", "use a usual mlp_ratio, such as 4");
   }
+  if (vision.is_siglip()) check.trunk(vision);
   check.require(vision.patch_dropout >= 0.0 && vision.patch_dropout < 1.0,
                 "vision_cfg.patch_dropout = " + std::to_string(vision.patch_dropout) + " is no share", "give 0 or more, and less than 1");
   if (vision.is_resnet()) {
@@ -266,6 +285,13 @@ void ModelConfig::validate(const std::string& source) const {
   check.positive("text_cfg.norm_kwargs.eps", text.eps);
   check.require(!quick_gelu || vision.is_siglip() || !(vision.gelu_tanh || text.gelu_tanh), "quick_gelu and act_kwargs exclude each other",
                 "remove one of them");
+  check.finite("exp(|init_logit_scale|)", std::exp(std::abs(init_logit_scale)));
+  check.finite("init_logit_bias", init_logit_bias.value_or(0.0));
+  check.finite("vision_cfg.ls_init_value", vision.ls_init_value);
+  check.finite("text_cfg.ls_init_value", text.ls_init_value);
+  check.require(text.tokenizer_kwargs.empty() || Json::parse(text.tokenizer_kwargs, nullptr, false).is_object(),
+                "text_cfg.tokenizer_kwargs = " + text.tokenizer_kwargs + " is no JSON object", "give one, or leave it out");
+  for (const float value : preprocess.mean) check.finite("preprocess_cfg.mean", static_cast<double>(value));
   for (const float value : preprocess.std) check.positive("preprocess_cfg.std", static_cast<double>(value));
   check.one_of("preprocess_cfg.resize_mode", preprocess.resize_mode, {"shortest", "longest", "squash"});
   check.require(preprocess.fill_color >= 0 && preprocess.fill_color <= 255,
@@ -323,7 +349,7 @@ Json vision_json(const VisionConfig& c) {
              {"timm_proj", "none"}};
     VisionConfig plain;
     plain.timm_model_name = c.timm_model_name;
-    set_siglip_trunk(plain, "");
+    set_siglip_trunk(plain, "to_json");
     if (plain.gelu_tanh != c.gelu_tanh) out["act_kwargs"] = {{"approximate", c.gelu_tanh ? "tanh" : "none"}};
     if (c.eps != plain.eps) out["norm_kwargs"] = {{"eps", c.eps}};
     if (c.patch_dropout != 0.0) out["patch_dropout"] = c.patch_dropout;

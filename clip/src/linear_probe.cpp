@@ -8,6 +8,7 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
@@ -71,6 +72,16 @@ class ProbeObjective {
   double c_;
 };
 
+// Such a row would leave the weights at their zeros.
+void check_finite_rows(const Tensor& features) {
+  if (count_nonfinite(features).to_ints()[0] == 0) return;
+  for (std::int64_t i = 0; i < features.size(0); ++i) {
+    if (count_nonfinite(features.slice(0, i, i + 1)).to_ints()[0] > 0)
+      throw NumericError("linear_probe: features of row " + std::to_string(i) +
+                         " are not finite; its argument; leave the row out, or embed it anew by other weights or in fp32");
+  }
+}
+
 }  // namespace
 
 Tensor LinearProbe::inputs(const Tensor& features) const { return concat({features, full({features.size(0), 1}, 1.0)}, 1); }
@@ -84,6 +95,7 @@ LinearProbe fit_linear_probe(const Tensor& features, const std::vector<std::int6
   check(options.c > 0.0, "linear_probe", "c = " + std::to_string(options.c) + " must be positive; OpenAI's is 0.316",
         {{"features", features}});
   const NoGrad guard;
+  check_finite_rows(features);
   std::vector<std::int64_t> present = labels;
   std::sort(present.begin(), present.end());
   present.erase(std::unique(present.begin(), present.end()), present.end());

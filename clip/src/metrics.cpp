@@ -9,6 +9,7 @@
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/check.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens {
 namespace {
@@ -115,6 +116,14 @@ Classification classification_metrics(const Tensor& images, const Tensor& classe
   const std::int64_t n = images.size(0), c = classes.size(0);
   check(static_cast<std::int64_t>(label_of.size()) == n && (asked.empty() || asked.size() == label_of.size()), "classification_metrics",
         "one label per image is needed", {{"images", images}});
+  for (const Tensor* features : {&images, &classes}) {
+    if (const std::int64_t bad = count_nonfinite(*features).to_ints()[0]; bad > 0) {
+      throw NumericError(
+          "classification_metrics: " + std::to_string(bad) + " of " + std::to_string(features->count()) + " numbers of the " +
+          (features == &images ? "images" : "classes") +
+          " are not finite; its arguments; the weights are not, or the precision is too low: use another checkpoint, or fp32");
+    }
+  }
   Classification result;
   result.classes = c;
   std::vector<double> hits(static_cast<std::size_t>(c), 0.0), counts(static_cast<std::size_t>(c), 0.0);

@@ -13,6 +13,7 @@
 #include "clip/src/run_lock.h"
 
 #include "twinlens/core/autograd.h"
+#include "twinlens/core/check.h"
 #include "twinlens/core/file.h"
 #include "twinlens/core/ops.h"
 #include "twinlens/kernels/error.h"
@@ -102,6 +103,7 @@ struct NewFiles {
 IndexResult build_index(const Clip& model, const Tokenizer& tokenizer, const std::string& model_name,
                         const std::vector<std::string>& sources, const std::string& folder, const EmbedOptions& options,
                         const std::function<bool()>& stop, const std::function<void(const SkippedSample&)>& skip) {
+  if (!stop || !skip) throw ConfigError("build_index: stop or skip is an empty function; its arguments; give both");
   std::error_code error;
   check_place(folder);
   const NewFolder place(folder);
@@ -182,6 +184,7 @@ Tensor PictureIndex::query(const Clip& model, const std::string& picture, EmbedO
 
 std::vector<Found> PictureIndex::search(const Tensor& query, int k, double logit_scale) const {
   constexpr std::int64_t kRows = 8192;
+  check(k >= 0, "search", "k must be 0 or more; k=" + std::to_string(k));
   const NoGrad guard;
   using Scored = std::pair<double, std::int64_t>;  // minus the score, row: the best is the least
   std::vector<Scored> best;

@@ -53,6 +53,20 @@ std::vector<double> factors_of(const std::string& text) {
   return out;
 }
 
+void check_words(const TrainOptions& o) {
+  const auto one_of = [](const char* flag, const std::string& value, std::initializer_list<const char*> known) {
+    std::string list;
+    for (const char* word : known) list += (list.empty() ? "" : ", ") + std::string(word);
+    if (std::find(known.begin(), known.end(), value) == known.end())
+      throw UsageError("unknown value '" + value + "'; --" + flag + "; use one of " + list);
+  };
+  one_of("equal-captions", o.equal_captions, {"negatives", "positives", "apart"});
+  one_of("on-nonfinite", o.on_nonfinite, {"stop", "skip"});
+  one_of("captions", o.captions, {"first", "random", "all"});
+  one_of("compressed-shards", o.compressed_shards, {"auto", "unpack", "stream"});
+  static_cast<void>(parse_schedule(o.lr_scheduler));
+}
+
 // An update inside backward has no time at which all gradients are there and no parameter has changed yet.
 void check_update_in_backward(const TrainOptions& o) {
   if (!o.update_in_backward) return;
@@ -153,6 +167,7 @@ LoaderOptions loader_options(const TrainOptions& o, const ModelConfig& config) {
 }
 
 StepOptions step_options(const TrainOptions& o) {
+  check_words(o);
   StepOptions s;
   s.equal_captions = o.equal_captions == "negatives" ? EqualCaptions::negatives : EqualCaptions::positives;
   s.max_chunk = o.max_chunk > 0 ? o.max_chunk : (o.accum_freq > 1 ? o.batch_size : 0);

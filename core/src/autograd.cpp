@@ -345,6 +345,7 @@ void share_gradient(const Tensor& shadow, const Tensor& leaf) {
 
 Tensor record(Tensor y, std::shared_ptr<Node> node, const std::vector<Tensor>& inputs) {
   TensorState& state = present("record", y);
+  if (node == nullptr) fail(ErrorKind::autograd, "record", "needs a node, which backward goes through", {{"y", y}});
   for (const Tensor& x : inputs) {
     node->inputs.push_back(x.defined() ? Engine::edge_of(x) : Edge{});
     node->input_shapes.push_back(x.defined() ? x.shape() : Shape{});

@@ -1,5 +1,6 @@
 #include "twinlens/core/file.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -173,8 +174,12 @@ void InputFile::read_at(std::uint64_t offset, void* to, std::size_t count) const
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail_with_errno("cannot read the file", path_);
     if (got == 0) {
-      throw FileError("the file ends at byte " + std::to_string(offset) + ", " + std::to_string(count) + " bytes early; '" + path_ +
-                      "'; it was cut short while being read: fetch or write it again");
+      struct stat now {};
+      const std::uint64_t end = ::fstat(descriptor_, &now) == 0 ? static_cast<std::uint64_t>(now.st_size) : std::min(offset, size_);
+      throw FileError("the file ends at byte " + std::to_string(end) + ", " + std::to_string(offset + count - end) + " bytes early; '" +
+                      path_ + "'; " +
+                      (end < size_ ? "it was cut short while being read: fetch or write it again"
+                                   : "what says that it has more (a header, an index) is wrong, or is that of another file"));
     }
     p += got;
     offset += static_cast<std::uint64_t>(got);

@@ -259,6 +259,8 @@ std::size_t bytes_of(const Shape& shape, DType dtype) {
 }  // namespace
 
 Tensor empty(const Shape& shape, DType dtype, Device device) {
+  if (device.is_cpu() && device.index != 0)
+    throw DeviceError("empty: there is one CPU, and its index is " + std::to_string(device.index) + "; its argument; give kCpu");
   return tensor_in(allocate(current_stream(device), bytes_of(shape, dtype)), shape, dtype, device);
 }
 

@@ -146,6 +146,7 @@ void FlatParameters::mark_written(std::size_t i) const {
 }
 
 void FlatParameters::set_lr_factors(const std::function<float(const std::string&)>& factor) {
+  if (!factor) throw ConfigError("set_lr_factors: the function is empty; its argument; give one of a parameter's name");
   std::vector<float> factors;
   for (const Segment& segment : segments_) {
     factors.push_back(factor(segment.name));

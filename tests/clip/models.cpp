@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -10,6 +11,7 @@
 #include "tests/support/golden.h"
 #include "tests/support/memory_runs.h"
 
+#include "twinlens/clip/blend.h"
 #include "twinlens/clip/embedding.h"
 #include "twinlens/clip/layer_groups.h"
 #include "twinlens/clip/model.h"
@@ -121,6 +123,65 @@ TEST_CASE("models: what open_clip does not look at in a trunk of timm changes no
     without["vision_cfg"].erase(key);
     CHECK_THROWS_WITH(parse_model_config(without.dump(), "here"), Catch::Contains(key));
   }
+}
+
+TEST_CASE("models: a trunk that is set field by field is what its name says, or is refused") {
+  ModelConfig config = small_models().back().second;
+  REQUIRE(config.vision.is_siglip());
+  config.validate();
+  config.vision.eps = 1e-5;  // (norm_kwargs)
+  config.validate();
+  CHECK(to_json(parse_model_config(to_json(config), "again")) == to_json(config));
+  const std::vector<std::function<void(VisionConfig&)>> others{
+      [](VisionConfig& v) { v.no_ln_pre = false; },     [](VisionConfig& v) { v.ls_init_value = 0.1; },
+      [](VisionConfig& v) { v.pool_type = "avg"; },     [](VisionConfig& v) { v.attentional_pool = true; },
+      [](VisionConfig& v) { v.layers = {1, 1, 1, 1}; }, [](VisionConfig& v) { v.timm_model_name = "vit_base_patch4_siglip_12"; }};
+  for (const auto& change : others) {
+    ModelConfig other = config;
+    change(other.vision);
+    INFO(to_json(other));
+    CHECK_THROWS_AS(other.validate("here"), ConfigError);
+    CHECK_THROWS_WITH(other.validate("here"), Catch::Contains(" is not that of " + other.vision.timm_model_name + "; here; give {"));
+  }
+  config.vision.timm_model_name = "resnet50";
+  CHECK_THROWS_WITH(config.validate("here"), Catch::Contains("timm_model_name 'resnet50' is not supported; here; supported: "));
+}
+
+TEST_CASE("models: a config whose numbers are none, or whose tokenizer_kwargs are no object, is refused") {
+  const double nan = std::nan("");
+  const std::vector<std::pair<const char*, std::function<void(ModelConfig&)>>> wrong{
+      {"init_logit_scale|) = nan", [nan](ModelConfig& c) { c.init_logit_scale = nan; }},
+      {"init_logit_scale|) = 2.68", [](ModelConfig& c) { c.init_logit_scale = 100.0; }},
+      {"init_logit_bias = nan", [nan](ModelConfig& c) { c.init_logit_bias = nan; }},
+      {"vision_cfg.ls_init_value = nan", [nan](ModelConfig& c) { c.vision.ls_init_value = nan; }},
+      {"text_cfg.ls_init_value = inf", [](ModelConfig& c) { c.text.ls_init_value = HUGE_VAL; }},
+      {"preprocess_cfg.mean = nan", [](ModelConfig& c) { c.preprocess.mean[1] = std::nanf(""); }},
+      {"tokenizer_kwargs = [1] is no JSON object", [](ModelConfig& c) { c.text.tokenizer_kwargs = "[1]"; }}};
+  for (const auto& [message, change] : wrong) {
+    ModelConfig config;
+    change(config);
+    CHECK_THROWS_AS(config.validate("here"), ConfigError);
+    CHECK_THROWS_WITH(config.validate("here"), Catch::Contains(message) && Catch::Contains("; here; "));
+  }
+  Json json = Json::parse(to_json(small_models()[0].second))["model_cfg"];
+  for (const Json& kwargs : {Json("clean"), Json::array({"clean"}), Json(3)}) {
+    json["text_cfg"]["tokenizer_kwargs"] = kwargs;
+    CHECK_THROWS_WITH(parse_model_config(json.dump(), "here"),
+                      Catch::Contains("tokenizer_kwargs = " + kwargs.dump() + " is no JSON object"));
+  }
+  json["text_cfg"]["tokenizer_kwargs"] = nullptr;
+  CHECK(parse_model_config(json.dump(), "here").text.tokenizer_kwargs.empty());
+}
+
+TEST_CASE("models: between two models alpha is from 0 to 1") {
+  const ModelConfig config = small_models()[0].second;
+  Clip model(config, 1), other(config, 2);
+  const std::vector<float> before = model.visual(zeros({1, 12, 12, 3}), {}).to_vector();
+  for (const double alpha : {std::nan(""), -0.1, 1.1}) {
+    CHECK_THROWS_AS(blend(model, other, alpha), ConfigError);
+    CHECK_THROWS_WITH(blend(model, other, alpha), Catch::Contains("; give a number from 0 to 1"));
+  }
+  CHECK(model.visual(zeros({1, 12, 12, 3}), {}).to_vector() == before);
 }
 
 // Every layout that can hold a model gives its bits back.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "twinlens/clip/dataset.h"
 #include "twinlens/clip/trainer.h"
 #include "twinlens/kernels/error.h"
 
@@ -70,6 +71,10 @@ TEST_CASE("options of a training run that make no sense are refused first", "[tr
          o.save_best = "clip_val_loss";
          o.val_frequency = 0;
        }},
+      {"equal-captions", [](TrainOptions& o) { o.equal_captions = "x"; }},
+      {"on-nonfinite", [](TrainOptions& o) { o.on_nonfinite = "x"; }},
+      {"captions", [](TrainOptions& o) { o.captions = "x"; }},
+      {"compressed-shards", [](TrainOptions& o) { o.compressed_shards = "x"; }},
   };
   for (const Wrong& wrong : all) {
     TrainOptions o;
@@ -90,6 +95,22 @@ TEST_CASE("options of a training run that make no sense are refused first", "[tr
   for (const char* metric : {"", "clip_val_loss", "text_to_image_R@5", "image_to_text_median_rank"}) {
     right.save_best = metric;
     CHECK_THROWS_WITH(train(right), Contains("data does not exist"));
+  }
+}
+
+TEST_CASE("a schedule that is unknown is refused before the data is opened", "[train]") {
+  TrainOptions o;
+  o.train_data = "nowhere";
+  o.lr_scheduler = "x";
+  CHECK_THROWS_WITH(train(o), Contains("unknown schedule 'x'; --lr-scheduler; "));
+}
+
+TEST_CASE("unknown words are refused for every kind of data", "[data]") {
+  DatasetOptions captions, form;
+  captions.captions = form.compressed = "x";
+  for (const char* place : {TWINLENS_SOURCE_DIR, "nowhere.csv", "nowhere.tar"}) {
+    CHECK_THROWS_WITH(open_dataset(place, captions), Contains("unknown policy 'x'; --captions; use first, random or all"));
+    CHECK_THROWS_WITH(open_dataset(place, form), Contains("unknown form 'x'; --compressed-shards; use auto, unpack or stream"));
   }
 }
 

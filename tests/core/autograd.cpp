@@ -240,6 +240,8 @@ TEST_CASE("a node that names an input it does not have is refused") {
     refuses(text, [i](const Tensor&, Gradients& grads) { grads.done(i); });
   }
   refuses("says that input 0 is done", [](const Tensor&, Gradients& grads) { grads.done(0); });
+  const Tensor x = leaf({2}, 1.0);
+  CHECK_THROWS_AS(record(full({2}, 1.0), nullptr, {&x}), AutogradError);
 }
 
 TEST_CASE("a hook may remove itself, or put another in its place") {

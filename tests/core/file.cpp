@@ -127,6 +127,11 @@ TEST_CASE("file errors name the file and the remedy") {
   atomic_write(folder / "short", "12345");
   char bytes[8];
   CHECK_THROWS_WITH(InputFile(folder / "short").read_at(2, bytes, 8), Catch::Contains("ends at byte 5, 5 bytes early"));
+  const InputFile file(folder / "short");
+  CHECK_THROWS_WITH(file.read_at(100'000, bytes, 8),
+                    Catch::Contains("ends at byte 5, 100003 bytes early; '" + folder.path() + "/short'; what"));
+  std::filesystem::resize_file(folder / "short", 3);
+  CHECK_THROWS_WITH(file.read_at(0, bytes, 5), Catch::Contains("ends at byte 3, 2 bytes early") && Catch::Contains("cut short"));
 }
 
 }  // namespace

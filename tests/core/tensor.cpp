@@ -147,7 +147,14 @@ TEST_CASE("every set rounds to bf16 alike: to the nearest, halves to even, infin
   });
 }
 
+TEST_CASE("there is one CPU") {
+  CHECK_THROWS_AS(empty({1}, DType::f32, {DeviceType::cpu, 3}), DeviceError);
+  CHECK_THROWS_WITH(zeros({1}).to({DeviceType::cpu, 3}), Catch::Contains("there is one CPU, and its index is 3"));
+}
+
 TEST_CASE("errors name the shapes") {
+  CHECK_THROWS_AS(argmax(zeros({2}, DType::u8)), DTypeError);
+  CHECK_THROWS_WITH(argmax(zeros({2}, DType::u8)), Catch::StartsWith("argmax: must be f32, bf16 or i64; x=[2] u8 cpu"));
   const Tensor x = zeros({2, 3});
   CHECK_THROWS_WITH(x.reshape({4, 2}), Catch::Contains("[4,2]") && Catch::Contains("[2,3] f32 cpu"));
   CHECK_THROWS_WITH(x.reshape({4, -1}), Catch::Contains("[4,-1]"));

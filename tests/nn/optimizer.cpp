@@ -66,6 +66,7 @@ TEST_CASE("an optimizer refuses what would leave no number in the parameters") {
   check_refused("loss_scale is 0", [](StepBlock& b) { b.loss_scale = 0.0F; });
   check_refused("left_out is 9", [](StepBlock& b) { b.step = 3, b.left_out = 9; });
   CHECK_THROWS_WITH(flat.set_lr_factors([](const std::string&) { return -1.0F; }), Catch::Contains("the factor of 'x' is -1"));
+  CHECK_THROWS_AS(flat.set_lr_factors({}), ConfigError);
   CHECK_THROWS_WITH(Ema(flat, 2.0), Catch::Contains("ema: decay is 2.0"));
   Vector other({1.0F, 2.0F, 3.0F});
   FlatParameters bare(collect(other), false, false);

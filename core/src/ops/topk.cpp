@@ -58,7 +58,8 @@ Max max(const Tensor& x, int dim, bool keep) {
 
 Tensor argmax(const Tensor& x) {
   check(x.rank() >= 1 && x.size(-1) > 0, "argmax", "needs at least one column", {{"x", x}});
-  if (x.dtype() != DType::i64) check_compute_dtype("argmax", {{"x", x}});
+  check_dtype(is_float(x.dtype()) || x.dtype() == DType::i64, "argmax", "must be f32, bf16 or i64", {{"x", x}});
+  if (x.dtype() != DType::i64) check_compute_dtype("argmax", {{"x", x}});  // f16
   const Tensor rows = dense_rows(x.detach());
   Tensor y = empty(x.shape().without(-1), DType::i64, x.device());
   run(current_stream(x.device()), ArgMax{const_rows_of(rows), static_cast<std::int64_t*>(y.raw())});

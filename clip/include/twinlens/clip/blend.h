@@ -7,7 +7,7 @@
 namespace twinlens {
 
 // Every weight and running statistic of `model` becomes (1 - alpha) of its own and alpha of `other`'s, in f32; copies of weights in bf16
-// follow. Alpha outside of 0 to 1 goes beyond one of them. Throws ConfigError, and changes nothing, where the two have other tensors.
+// follow. Throws ConfigError, and changes nothing, for an alpha outside of 0 to 1 and where the two have other tensors.
 void blend(Clip& model, Clip& other, double alpha);
 
 }  // namespace twinlens

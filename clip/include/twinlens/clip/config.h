@@ -30,7 +30,8 @@ struct VisionConfig {
   double eps = 1e-5;                         // norm_kwargs.eps
   bool gelu_tanh = false;                    // act_kwargs.approximate = tanh
   // A SigLIP trunk of timm, e.g. vit_base_patch16_siglip_224: no class token, no ln_pre, biased patch embedding, pooled by attention with
-  // one learned query and an MLP ("map"), no projection. Sets width, layers, patch_size and the like; empty: CLIP's own towers.
+  // one learned query and an MLP ("map"), no projection. parse_model_config sets width, layers, patch_size, no_ln_pre and the like by it;
+  // who sets it here sets them, too, and validate() says which. Empty: CLIP's own towers.
   std::string timm_model_name{};
 
   bool is_resnet() const { return layers.size() > 1; }

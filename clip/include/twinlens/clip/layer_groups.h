@@ -1,8 +1,8 @@
 #pragma once
 // The depth of a parameter in its tower, for freezing all but the last groups and for learning rates that fall with depth, as open_clip has
-// them (transformer.py lock, optim.py layer_decay_param_groups). A tower of L blocks has L + 2 groups, from input to output: embeddings
-// (with ln_pre); each block, the last with the final norm; the head (projection and attention pooling, which open_clip keeps frozen in a
-// ViT). A ResNet has six (modified_resnet.py layer_groups): the stem, four stages, attention pooling.
+// them (transformer.py lock, and of its main branch optim.py layer_decay_param_groups). A tower of L blocks has L + 2 groups, from input to
+// output: embeddings (with ln_pre); each block, the last with the final norm; the head (projection and attention pooling, which open_clip
+// keeps frozen in a ViT). A ResNet has six (modified_resnet.py layer_groups): the stem, four stages, attention pooling.
 
 #include <functional>
 #include <string>

@@ -30,7 +30,7 @@ struct LinearProbe {
   Tensor classes() const;
 };
 
-// features (N, E) f32 on the CPU, labels in [0, classes).
+// features (N, E) f32 on the CPU, labels in [0, classes). Throws NumericError naming the row for features that are not finite.
 LinearProbe fit_linear_probe(const Tensor& features, const std::vector<std::int64_t>& labels, std::int64_t classes,
                              const ProbeOptions& options = {});
 

@@ -39,7 +39,7 @@ class PictureIndex {
   std::int64_t count() const { return reader_.count(); }
   // The feature (1, E) of a picture to search for, decoded as those of the index were, whatever `options` say about it.
   Tensor query(const Clip& model, const std::string& picture, EmbedOptions options) const;
-  // The k best for a unit feature (1, E), best first; equal ones in the order of the index.
+  // The k best (0 or more) for a unit feature (1, E), best first; equal ones in the order of the index.
   std::vector<Found> search(const Tensor& query, int k, double logit_scale) const;
 
  private:

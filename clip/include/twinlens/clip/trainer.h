@@ -98,7 +98,7 @@ struct TrainResult {
   std::string run_folder;
   std::int64_t steps = 0;
   double last_loss = 0.0;      // not a number where no step was made
-  bool stopped_early = false;  // by request_stop
+  bool stopped_early = false;  // by *stop
 };
 
 // Runs to the end, or until *stop becomes true: then it saves and returns. Progress goes to stderr. Throws typed errors (ConfigError before

@@ -21,7 +21,8 @@ class Stream {
   void* native_;
 };
 
-// The calling thread's stream of `device`. Throws DeviceError when the device does not exist or the build has no CUDA.
+// The calling thread's stream of `device`. Throws DeviceError when the card does not exist or the build has no CUDA; the CPU is one, and
+// its index is not looked at.
 Stream& current_stream(Device device);
 
 // A second stream of a card, for copies beside the work of current_stream(device); it, too, belongs to the calling thread. Events order the

@@ -26,7 +26,8 @@ struct Segment {
   bool frozen = false;
 };
 
-// open_clip's rule: weight decay for parameters of two or more dimensions, except transformers' positional and class embeddings.
+// The rule of open_clip's main branch: weight decay for parameters of two or more dimensions, except transformers' positional and class
+// embeddings. Its release 3.3.0 decays positional embeddings, too.
 bool has_weight_decay(const std::string& name, const Tensor& value);
 
 class FlatParameters {
