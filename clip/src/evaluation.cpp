@@ -84,15 +84,26 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
   std::vector<Tensor> parts;
   Gatherer gatherer(data, options.each_sample || data.has_classes());
   std::vector<std::size_t> kept;
+  std::vector<std::pair<std::size_t, std::string>> broken;  // pictures that cannot be decoded, and why
   const auto batch = static_cast<std::size_t>(options.batch_size);
   for (std::size_t begin = 0; begin < samples.size(); begin += batch) {
     if (options.stop != nullptr && options.stop->load()) throw Stopped();
     const NewPictures found = gatherer.batch(std::span(samples).subspan(begin, std::min(batch, samples.size() - begin)), out.skipped);
     if (found.bytes.empty()) continue;
     const LoadedPictures pictures = load_pictures(model, found.bytes, found.names, options);
-    out.skipped.insert(out.skipped.end(), pictures.skipped.begin(), pictures.skipped.end());
-    for (const std::int64_t k : pictures.kept) kept.push_back(found.numbers[static_cast<std::size_t>(k)]);
+    std::size_t bad = 0;
+    for (std::size_t k = 0; k < found.numbers.size(); ++k) {
+      const bool is_kept = k - bad < pictures.kept.size() && pictures.kept[k - bad] == static_cast<std::int64_t>(k);
+      if (is_kept) {
+        kept.push_back(found.numbers[k]);
+      } else {
+        broken.emplace_back(found.numbers[k], pictures.skipped[bad++].reason);
+      }
+    }
     if (!pictures.kept.empty()) parts.push_back(embed_pictures(model, pictures.pixels, options));
+  }
+  for (const auto& [number, reason] : broken) {
+    for (const std::int64_t sample : gatherer.samples_of(number)) out.skipped.push_back({data.key(sample), reason});
   }
   if (parts.empty())
     throw FileError("evaluation: no usable picture; " + std::to_string(out.skipped.size()) + " were skipped" +
@@ -117,6 +128,7 @@ EmbeddedDataset embed_dataset(const Clip& model, const Tokenizer& tokenizer, con
 
 double validation_loss(const EmbeddedDataset& e, const Tensor& log_scale) {
   constexpr std::int64_t at_once = 256;
+  check(e.images.defined() && e.images.size(0) > 0, "validation_loss", "needs at least one picture");
   const NoGrad guard;
   const std::unique_ptr<Communicator> solo = solo_communicator();
   const std::int64_t n = e.images.size(0);

@@ -47,6 +47,9 @@ Classification knn_metrics(const Tensor& items, const std::vector<std::int64_t>&
       check(label >= 0 && label < classes, "knn", "labels must be in [0, classes)", {{"items", items}});
       scores.data<float>()[static_cast<std::int64_t>(i) * classes + label] = 1.0F / static_cast<float>(1 + better);
     }
+    // Behind all others: a class that no neighbour has was not guessed.
+    if (votes.count(label_of[i]) == 0 && label_of[i] >= 0 && label_of[i] < classes)
+      scores.data<float>()[static_cast<std::int64_t>(i) * classes + label_of[i]] = -1.0F;
   }
   Tensor identity = zeros({classes, classes});
   for (std::int64_t c = 0; c < classes; ++c) identity.data<float>()[c * classes + c] = 1.0F;

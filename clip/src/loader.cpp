@@ -313,7 +313,7 @@ void Loader::Work::worker() {
 Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options,
                std::int64_t first_epoch, std::int64_t first_batch)
     : work_(std::make_unique<Work>()) {
-  if (!(options.max_skipped >= 0.0)) {
+  if (!(options.max_skipped >= 0.0 && options.max_skipped <= 1.0)) {
     throw UsageError("loader: " + std::to_string(options.max_skipped) + " is no share; --max-skipped; give a number from 0 to 1");
   }
   // Without a batch there is no number of batches, and without workers next() would wait for ever.
@@ -324,6 +324,7 @@ Loader::Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokeni
   must(options.batch_size >= 1, "batch_size is " + std::to_string(options.batch_size), "give at least 1");
   must(options.image_size >= 1, "image_size is " + std::to_string(options.image_size), "give at least 1");
   must(options.workers >= 1, "workers is " + std::to_string(options.workers), "give at least 1: batches are made by threads of their own");
+  must(options.shuffle_buffer >= 0, "shuffle_buffer is " + std::to_string(options.shuffle_buffer), "give samples, or 0 for whole epochs");
   must(options.rank >= 0 && options.rank < options.world, "rank " + std::to_string(options.rank) + " of " + std::to_string(options.world),
        "give a rank from 0 to below world");
   must(first_epoch >= 0 && first_batch >= 0,
@@ -367,6 +368,7 @@ LoadedBatch Loader::next() {
   if (found->second.error != nullptr) std::rethrow_exception(found->second.error);
   LoadedBatch batch = std::move(found->second.batch);
   work_->done.erase(found);
+  batch.batches = work_->batches(batch.epoch);
   work_->advance(work_->wanted);
   batch.last = work_->wanted.second == 0;
   --work_->ahead;

@@ -69,8 +69,12 @@ std::vector<Curve> read_curves(const std::filesystem::path& metrics_jsonl) {
   return curves;
 }
 
+std::string tick(double value) {
+  return std::abs(value) >= 1000.0 && std::abs(value) < 1e6 ? fmt::format("{:.0f}", value) : fmt::format("{:.3g}", value);
+}
+
 std::string svg(const Curve& curve) {
-  constexpr double kWidth = 360, kHeight = 150, kLeft = 52, kBottom = 22, kTop = 8;
+  constexpr double kWidth = 360, kHeight = 150, kLeft = 60, kBottom = 22, kTop = 8;
   double low = curve.points[0].second, high = low;
   for (const auto& [x, y] : curve.points) {
     low = std::min(low, y);
@@ -85,12 +89,12 @@ std::string svg(const Curve& curve) {
   return fmt::format(
       "<figure><figcaption>{}</figcaption><svg viewBox='0 0 {} {}' role='img' aria-label='{}'>"
       "<line x1='{}' y1='{}' x2='{}' y2='{}'/><line x1='{}' y1='{}' x2='{}' y2='{}'/>"
-      "<text x='{}' y='{}' text-anchor='end'>{:.3g}</text><text x='{}' y='{}' text-anchor='end'>{:.3g}</text>"
+      "<text x='{}' y='{}' text-anchor='end'>{}</text><text x='{}' y='{}' text-anchor='end'>{}</text>"
       "<text x='{}' y='{}'>step {:.0f}</text><text x='{}' y='{}' text-anchor='end'>{:.0f}</text>"
       "<polyline points='{}'/></svg></figure>",
       curve.title, kWidth, kHeight, curve.title, kLeft, kTop, kLeft, kHeight - kBottom, kLeft, kHeight - kBottom, kWidth - 8,
-      kHeight - kBottom, kLeft - 5, kTop + 9, high, kLeft - 5, kHeight - kBottom, low, kLeft, kHeight - 6, first, kWidth - 8, kHeight - 6,
-      last, path);
+      kHeight - kBottom, kLeft - 5, kTop + 9, tick(high), kLeft - 5, kHeight - kBottom, tick(low), kLeft, kHeight - 6, first, kWidth - 8,
+      kHeight - 6, last, path);
 }
 
 std::string picture(const Image& image, const std::string& title) {
@@ -115,12 +119,13 @@ constexpr const char* kStyle = R"(:root{color-scheme:light dark}
 body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #8884;text-align:left}
-td{font-variant-numeric:tabular-nums}
+td{font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:1rem}
 figure{margin:0}figcaption{font-size:.9rem}
 svg{width:100%}svg line{stroke:#888;stroke-width:1}svg polyline{fill:none;stroke:#2f6fde;stroke-width:1.6}svg text{font-size:10px;fill:#888}
-.query{display:flex;align-items:center;gap:.5rem;margin:.35rem 0}.query b{width:17rem;font-weight:500}
-.query img,.mistake img{width:56px;height:56px;border-radius:6px;border:3px solid #c33;background:#fff}
+.query{display:flex;flex-wrap:wrap;align-items:center;gap:.5rem;margin:.35rem 0}
+.query b{width:17rem;font-weight:500}.query b,.mistake span{min-width:0;overflow-wrap:anywhere}
+.query img,.mistake img{flex:none}.query img,.mistake img{width:56px;height:56px;border-radius:6px;border:3px solid #c33;background:#fff}
 .query img.ok{border-color:#2a9d4a}
 .mistakes{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:.6rem}
 .mistake{display:flex;gap:.6rem;align-items:center;font-size:.88rem}

@@ -286,13 +286,13 @@ void Training::save() {
 // skipped.tsv: what this run has found so far, and what it had found before it was resumed. The first few go to the log.
 void Training::note_skipped() {
   std::vector<SkippedSample> all = skipped_before_;
-  std::unordered_set<std::string> known;
-  for (const SkippedSample& before : skipped_before_) known.insert(before.key);
+  std::unordered_set<std::string> known[2];  // of training, of validation
+  for (const SkippedSample& before : skipped_before_) known[before.reason.starts_with(kOfValidation) ? 1 : 0].insert(before.key);
   for (const SkippedSample& s : loader_->skipped()) {
-    if (known.count(one_line(s.key)) == 0) all.push_back(s);
+    if (known[0].count(one_line(s.key)) == 0) all.push_back(s);
   }
   for (const SkippedSample& s : validation_skipped_) {
-    if (known.count(one_line(s.key)) == 0) all.push_back({s.key, kOfValidation + s.reason});
+    if (known[1].count(one_line(s.key)) == 0) all.push_back({s.key, kOfValidation + s.reason});
   }
   write_skipped(folder_ / "skipped.tsv", all);
   for (; skipped_logged_ < all.size() && skipped_logged_ < 10; ++skipped_logged_) {

@@ -110,11 +110,12 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
   if (!is_logged(state_.step)) return;
   const auto n = static_cast<double>(batch.samples.size());
   const double scale = model_->logit_scale_value(), wait_share = data_health_.wait_share();
+  const double epoch = static_cast<double>(batch.epoch) + static_cast<double>(batch.index + 1) / static_cast<double>(batch.batches);
   log_->line(fmt::format(
       "step {}/{} epoch {:.2f}  loss {:.4f} (ln N {:.3f})  logit scale {:.2f}{}  lr {:.2e}  grad norm {:.3f}  {:.0f} pairs/s  data wait "
       "{:.0f} %{}{}",
-      state_.step, total_steps_, static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_), loss, std::log(n), scale,
-      scale >= 99.99 ? " (at its limit)" : "", static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share, health_.text(),
+      state_.step, total_steps_, epoch, loss, std::log(n), scale, scale >= 99.99 ? " (at its limit)" : "",
+      static_cast<double>(block_.learning_rate), norm, rate, 100.0 * wait_share, health_.text(),
       log_->left().empty() ? "" : "  " + log_->left()));
   for (const std::string& hint : health_.hints(state_.step, loss, std::log(n), o_.warmup, static_cast<double>(block_.learning_rate))) {
     log_->line(hint);
@@ -122,7 +123,7 @@ void Training::log_step(const LoadedBatch& batch, double loss, double norm, doub
   if (const std::string warning = data_health_.warning(o_.workers, static_cast<int>(std::thread::hardware_concurrency())); !warning.empty())
     log_->line(warning);
   Json line{{"step", state_.step},
-            {"epoch", static_cast<double>(state_.step) / static_cast<double>(steps_per_epoch_)},
+            {"epoch", epoch},
             {"samples", state_.samples},
             {"loss", loss},
             {"lr", static_cast<double>(block_.learning_rate)},
@@ -195,7 +196,8 @@ std::string Training::best_metric() const {
 // The best so far was by another measure, in another run, or of steps that are left behind.
 void Training::forget_best() {
   if (state_.best_step >= 0 && !o_.save_best.empty())
-    fmt::print(stderr, "note: --save-best begins anew; step {}, the best so far, was it by another measure or in another branch\n",
+    fmt::print(stderr,
+               "note: --save-best begins anew; step {}, the best so far, was it by another measure or before steps that are left behind\n",
                state_.best_step);
   state_.best_step = -1;
 }

@@ -241,7 +241,7 @@ void add_machine_flags(CLI::App& app, TrainOptions& o) {
       ->group(group);
   app.add_flag("--update-in-backward", o.update_in_backward,
                "Update each parameter as soon as its gradient is there, which is then let go: a quarter less for the model. Not with "
-               "--grad-clip-norm, --on-nonfinite skip, --accum-freq, --max-chunk, --memory-limit or --precision amp")
+               "--grad-clip-norm, --on-nonfinite skip, --accum-freq, --max-chunk, --memory-limit, --async-step or --precision amp")
       ->group(group);
   app.add_flag("!--no-weight-copies", o.weight_copies, "With amp_bf16: products round the weights themselves (slower, the same numbers)")
       ->group(group);

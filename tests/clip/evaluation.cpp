@@ -22,6 +22,7 @@
 #include "twinlens/clip/zero_shot.h"
 #include "twinlens/core/autograd.h"
 #include "twinlens/core/ops.h"
+#include "twinlens/kernels/error.h"
 
 namespace twinlens::test {
 namespace {
@@ -95,12 +96,16 @@ TEST_CASE("features that are no numbers win nothing, and are an error where they
   const Retrieval r = retrieval_metrics(images, texts, std::vector<std::int64_t>{0, 1});
   CHECK(r.image_to_text.r1 == 0.0);
   CHECK(r.text_to_image.r1 == 0.5);
-  CHECK(classification_metrics(images, texts, {0, 1}).top1 == 0.0);
+  CHECK_THROWS_AS(classification_metrics(images, texts, {0, 1}), NumericError);
+  CHECK_THROWS_WITH(classification_metrics(images, texts, {0, 1}), Catch::Contains("2 of 4 numbers of the classes are not finite"));
+  CHECK_THROWS_WITH(classification_metrics(texts, images, {0, 1}), Catch::Contains("2 of 4 numbers of the images are not finite"));
   CHECK(retrieval_metrics(from_vector(std::vector<float>{nan, nan}, {1, 2}), images, std::vector<std::int64_t>{0}).image_to_text.r10 ==
         1.0);
 
   const ToyModel toy(2);
   Clip& model = *toy.model;
+  CHECK_THROWS_AS(embed_image_files(model, {}), ShapeError);
+  CHECK_THROWS_WITH(embed_image_files(model, {}), Catch::Contains("embed_image_files: needs at least one path"));
   const Tensor pixels = zeros({1, 32, 32, 3}, DType::u8);
   CHECK(embed_pictures(model, pixels, {}).count() > 0);
   {
@@ -173,6 +178,34 @@ TEST_CASE("where samples are counted, equal pictures are as many as there are sa
   CHECK(e.caption_of == std::vector<std::int64_t>{0, 0, 1, 1});
 }
 
+TEST_CASE("every sample that shows a picture which cannot be decoded is listed", "[eval]") {
+  const ToyModel toy(4);
+  write_text(toy.folder / "data/bad.png", "no picture");
+  write_text(toy.folder / "data/0.png", read_file(toy.folder / "data/" + toy_pairs(1)[0].name + ".png"));
+  write_text(toy.folder / "t.csv", "filepath,caption\ndata/bad.png,one\ndata/0.png,a\ndata/bad.png,two\ndata/bad.png,three\n");
+  const auto data = open_dataset(toy.folder / "t.csv");
+  const EmbeddedDataset embedded = embed_dataset(*toy.model, *toy.tokenizer, *data, EmbedOptions());
+  Strings keys;
+  for (const SkippedSample& s : embedded.skipped) keys.push_back(s.key);
+  CHECK(keys == Strings{"t.csv:2", "t.csv:4", "t.csv:5"});
+  CHECK(embedded.captions == Strings{"a"});
+}
+
+TEST_CASE("an index is asked for 0 pictures or more, and made with both of its functions", "[eval]") {
+  const ToyModel toy(3);
+  CHECK(toy.index("data", "index").count == 3);
+  const PictureIndex index(toy.folder / "index", *toy.model, *toy.tokenizer);
+  const Tensor query = embed_texts(*toy.model, *toy.tokenizer, {"a"});
+  CHECK(index.search(query, 0, 1.0).empty());
+  CHECK(index.search(query, 9, 1.0).size() == 3);
+  CHECK_THROWS_AS(index.search(query, -1, 1.0), ShapeError);
+  CHECK_THROWS_WITH(index.search(query, -1, 1.0), Catch::Contains("search: k must be 0 or more; k=-1"));
+  const auto build = [&] { build_index(*toy.model, *toy.tokenizer, "m", {toy.folder / "data"}, toy.folder / "new", {}, {}, {}); };
+  CHECK_THROWS_AS(build(), ConfigError);
+  CHECK_THROWS_WITH(build(), Catch::Contains("build_index: stop or skip is an empty function"));
+  CHECK_FALSE(std::filesystem::exists(toy.folder / "new"));
+}
+
 TEST_CASE("an index that is there gives way to a whole one only", "[eval]") {
   const ToyModel toy(5);
   const TemporaryFolder& folder = toy.folder;
@@ -242,6 +275,7 @@ TEST_CASE("what may not be looked at is not said to be missing", "[eval]") {
 }
 
 TEST_CASE("the validation loss does not hang on the order of the data", "[eval]") {
+  CHECK_THROWS_AS(validation_loss(EmbeddedDataset(), full({}, 2.0)), ShapeError);
   // 600 pictures of either of two captions, sorted, which features do not tell apart.
   EmbeddedDataset e;
   std::vector<float> images;
@@ -281,6 +315,9 @@ TEST_CASE("the linear probe is the same on every run, and leaves classes without
   CHECK_THROWS_WITH(fit_linear_probe(x, labels, kClasses, {.c = 0.0}), Catch::Contains("linear_probe: c = 0.000000 must be positive"));
   CHECK_THROWS_WITH(fit_linear_probe(x, labels, kClasses, {.c = std::nan("")}), Catch::Contains("must be positive"));
   CHECK_FALSE(fit_linear_probe(x, labels, kClasses, {.c = 1e6, .max_steps = 3, .tolerance = 1e-9}).converged);
+  x.data<float>()[7 * kDim + 2] = std::nanf("");
+  CHECK_THROWS_AS(fit_linear_probe(x, labels, kClasses), NumericError);
+  CHECK_THROWS_WITH(fit_linear_probe(x, labels, kClasses), Catch::Contains("linear_probe: features of row 7 are not finite"));
 }
 
 }  // namespace

@@ -63,6 +63,12 @@ TEST_CASE("a loader without batches, workers or a place among the ranks is refus
   LoaderOptions empty_pictures = options_of(2, 1);
   empty_pictures.image_size = 0;
   refused(empty_pictures, "image_size is 0; LoaderOptions; give at least 1");
+  LoaderOptions buffer = options_of(2, 1);
+  buffer.shuffle_buffer = -1;
+  refused(buffer, "shuffle_buffer is -1; LoaderOptions; ");
+  LoaderOptions most = options_of(2, 1);
+  most.max_skipped = 2.0;
+  refused(most, "2.000000 is no share; --max-skipped; give a number from 0 to 1");
   LoaderOptions second = options_of(2, 1);
   second.rank = 1;
   refused(second, "rank 1 of 1; LoaderOptions; ");

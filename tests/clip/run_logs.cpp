@@ -17,6 +17,8 @@
 #include "tests/support/toy_training.h"
 #include "tests/support/without_permission.h"
 
+#include "twinlens/clip/dataset.h"
+#include "twinlens/clip/epoch_order.h"
 #include "twinlens/clip/report.h"
 #include "twinlens/clip/trainer.h"
 #include "twinlens/core/crc32c.h"
@@ -182,6 +184,44 @@ TEST_CASE("the page is there while the run goes on, and says how the data does",
   CHECK_THROWS_WITH(train(o), Contains("'wandb' is not there; --report-to"));
 }
 
+TEST_CASE("epochs of different lengths: a run that ended can be asked to go on, and lines say the epoch they are in", "[logs]") {
+  const TemporaryFolder folder;
+  auto pairs = toy_pairs(30);
+  for (std::size_t i = 0; i < pairs.size(); ++i) pairs[i].caption = "class " + std::to_string(i % 5);
+  TrainOptions o = toy_training(folder, pairs);
+  o.batch_size = 4;
+  o.equal_captions = "apart";
+  o.epochs = 12;
+  o.log_every_n_steps = 1;
+  const auto data = open_dataset(o.train_data);
+  std::vector<std::int64_t> ends;                                         // of epochs, in steps
+  for (o.seed = 0; ends.empty() || ends[12] >= 12 * ends[1]; ++o.seed) {  // until the first epoch is longer than most
+    REQUIRE(o.seed < 100);
+    ends = {0};
+    for (int e = 0; e < 20; ++e) {
+      const EpochOrder order(*data, {.global_batch = 4, .seed = o.seed + 1, .apart = true, .draw_captions = false, .buffer = 0}, e);
+      ends.push_back(ends.back() + order.size() / 4);
+    }
+  }
+  const std::int64_t steps = train(o).steps;
+  CHECK(steps == ends[1] * 12);
+  std::istringstream lines(read_file(folder / "logs/run/metrics.jsonl"));
+  std::int64_t seen = 0, epoch = 0;
+  for (std::string text; std::getline(lines, text); ++seen) {
+    const auto line = nlohmann::json::parse(text);
+    while (ends[static_cast<std::size_t>(epoch) + 1] < seen + 1) ++epoch;
+    const auto at = static_cast<std::size_t>(epoch);
+    const auto length = static_cast<double>(ends[at + 1] - ends[at]);
+    CHECK(line["epoch"].get<double>() == Approx(static_cast<double>(epoch) + static_cast<double>(seen + 1 - ends[at]) / length));
+  }
+  CHECK(seen == steps);
+  CHECK(epoch >= 12);  // its last step is in an epoch behind the twelfth
+  o.resume = "latest";
+  CHECK(train(o).steps == steps);
+  o.epochs = 11;
+  CHECK_THROWS_WITH(train(o), Catch::Contains("is begun and --epochs is 11"));
+}
+
 TEST_CASE("a folder of runs that may not be looked into is an error with its name", "[logs]") {
   const TemporaryFolder folder;
   TrainOptions o = options_in(folder);
@@ -205,12 +245,24 @@ TEST_CASE("the page is UTF-8 whatever the names and captions are", "[logs]") {
   report.queries.push_back({bad, {{image, bad, true}}});
   report.mistakes.push_back({image, bad, bad});
   report.settings.emplace_back(bad, bad);
+  write_text(folder / "metrics.jsonl", "{\"step\": 1, \"samples_per_second\": 1813.4}\n{\"step\": 2, \"samples_per_second\": 0.0125}\n");
   write_report(folder / "report.html", report, folder / "metrics.jsonl");
   const std::string page = read_file(folder / "report.html");
   CHECK(valid_utf8(page) == page);
+  CHECK_THAT(page, Contains(">1813</text>") && Contains(">0.0125</text>"));
   std::size_t count = 0;
   for (std::size_t at = 0; (at = page.find(shown, at)) != std::string::npos; ++at) ++count;
   CHECK(count == 16);
+}
+
+TEST_CASE("the page counts kinds of unusable samples, not their names", "[logs]") {
+  const TemporaryFolder folder;
+  write_toy_folder(folder / "data", toy_pairs(6));
+  for (const char* name : {"x.png", "y.png", "z.png"}) write_text(folder / "data/" + name, toy_pairs(1)[0].png);
+  const auto data = open_dataset(folder / "data");
+  REQUIRE(data->skipped().size() == 3);
+  const ReportTable table = DataHealth().table(data->skipped());
+  CHECK(table.rows.back() == std::vector<std::string>{"- no caption", "3"});
 }
 
 TEST_CASE("waiting for data is named with its remedy", "[logs]") {

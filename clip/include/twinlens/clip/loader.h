@@ -35,7 +35,7 @@ struct LoaderOptions {
   // Bytes: where all decoded pictures fit into so many, they are kept; not with a shuffle_buffer or fast_decode.
   std::int64_t decoded_cache = 0;
   bool fast_decode = false;   // JPEGs at the scale that the crop of the epoch needs (DecodeOptions::least_scale)
-  double max_skipped = 0.01;  // of the data
+  double max_skipped = 0.01;  // of the data, 0 to 1
   // Keys of what an earlier part of the run has skipped, as in its skipped.tsv: counted with what this loader skips, each once.
   std::vector<std::string> skipped_before;
   bool pinned = false;              // pixels in pinned memory, on their way to a card
@@ -48,7 +48,8 @@ struct PackedPictures;  // clip/src/card_pictures.h
 
 struct LoadedBatch {
   std::int64_t epoch = 0, index = 0;
-  bool last = false;                                // of its epoch
+  std::int64_t batches = 0;                         // of its epoch
+  bool last = false;                                // of them
   Tensor pixels;                                    // (B, S, S, 3) u8; absent with device_transforms
   std::shared_ptr<const PackedPictures> packed;     // then what they are made of
   std::vector<std::vector<std::int32_t>> captions;  // B token lists
@@ -62,8 +63,8 @@ struct LoadedBatch {
 
 class Loader {
  public:
-  // Starts at batch `first_batch` of `first_epoch`. Throws ConfigError when not even one global batch can be filled or the
-  // workers cannot be started.
+  // Starts at batch `first_batch` of `first_epoch`. Throws ConfigError for options that make no sense, and when not even one global batch
+  // can be filled or the workers cannot be started.
   Loader(std::shared_ptr<const Dataset> data, std::shared_ptr<const Tokenizer> tokenizer, const LoaderOptions& options,
          std::int64_t first_epoch = 0, std::int64_t first_batch = 0);
   ~Loader();
