@@ -386,6 +386,7 @@ Converted convert_model(const std::string& model, Layout to, const std::string& 
   }
   const WeightFiles files(out.from.weights);
   const std::vector<LayoutPiece> pieces = layout_pieces(to, config);  // refuses first
+  check_writable(to, config);
   check_alone(folder, weights_name);
   if (!out.from.guess.empty()) out.notes.push_back(out.from.guess);
   StateDict weights = to_layout(pieces, read_own(out.from, files));

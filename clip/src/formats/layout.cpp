@@ -143,25 +143,17 @@ const Replacements& hugging_face_names() {
   return names;
 }
 
+[[noreturn]] void refuse_hugging_face(const std::string& what) {
+  throw ConfigError("the Hugging Face layout has no place for " + what + "; --to hf; use --to open_clip");
+}
+
 void check_hugging_face(const ModelConfig& c) {
-  const auto refuse = [](const std::string& what) {
-    throw ConfigError("the Hugging Face layout has no place for " + what + "; --to hf; use --to open_clip");
-  };
+  const auto& refuse = refuse_hugging_face;
   const VisionConfig& v = c.vision;
   if (v.is_resnet()) refuse("a ResNet image tower: its CLIPModel knows ViT only");
   if (v.ls_init_value != 0.0 || c.text.ls_init_value != 0.0) refuse("layer scale");
   if (v.attentional_pool) refuse("attentional pooling");
   if (c.preprocess.resize_mode == "longest") refuse("pictures that are resized by their longest side and filled up");
-  // config.json does not name a tokenizer or its cleaning: read again (hugging_face.cpp), it stands for these.
-  const TokenizerOptions text = tokenizer_options({c.text.hf_tokenizer_name, c.text.tokenizer_kwargs, c.text.vocab_size});
-  if (c.text.hf_tokenizer_name.empty() == v.is_siglip()) {
-    refuse(v.is_siglip() ? "CLIP's own tokenizer in a SiglipModel: it has text_cfg.hf_tokenizer_name"
-                         : "the text_cfg.hf_tokenizer_name '" + c.text.hf_tokenizer_name + "' in a CLIPModel");
-  }
-  if (text.cleaning != (v.is_siglip() ? Cleaning::canonicalize : Cleaning::ftfy) || (text.strip_sep_token && v.is_siglip())) {
-    refuse("text_cfg.tokenizer_kwargs " + (c.text.tokenizer_kwargs.empty() ? "without 'clean'" : c.text.tokenizer_kwargs) + " in a " +
-           (v.is_siglip() ? "SiglipModel, which has {\"clean\":\"canonicalize\"}" : "CLIPModel, which has {\"clean\":\"lower\"}"));
-  }
   if (v.is_siglip()) {
     if (!c.text.no_causal_mask || c.text.pool_type != "last" || !c.text.proj_bias) refuse("this text tower beside a SigLIP image tower");
     if (!c.init_logit_bias.has_value()) refuse("a SigLIP without logit bias");
@@ -284,6 +276,22 @@ std::vector<std::string> buffer_names(const ModelConfig& c) {
     out.push_back(bn + ".running_var");
   }
   return out;
+}
+
+void check_writable(Layout layout, const ModelConfig& c) {
+  if (layout != Layout::hugging_face) return;
+  const VisionConfig& v = c.vision;
+  // config.json does not name a tokenizer or its cleaning: read again (hugging_face.cpp), it stands for these.
+  const TokenizerOptions text = tokenizer_options({c.text.hf_tokenizer_name, c.text.tokenizer_kwargs, c.text.vocab_size});
+  if (c.text.hf_tokenizer_name.empty() == v.is_siglip()) {
+    refuse_hugging_face(v.is_siglip() ? "CLIP's own tokenizer in a SiglipModel: it has text_cfg.hf_tokenizer_name"
+                                      : "the text_cfg.hf_tokenizer_name '" + c.text.hf_tokenizer_name + "' in a CLIPModel");
+  }
+  if (text.cleaning != (v.is_siglip() ? Cleaning::canonicalize : Cleaning::ftfy) || (text.strip_sep_token && v.is_siglip())) {
+    refuse_hugging_face(
+        "text_cfg.tokenizer_kwargs " + (c.text.tokenizer_kwargs.empty() ? "without 'clean'" : c.text.tokenizer_kwargs) + " in a " +
+        (v.is_siglip() ? "SiglipModel, which has {\"clean\":\"canonicalize\"}" : "CLIPModel, which has {\"clean\":\"lower\"}"));
+  }
 }
 
 std::vector<LayoutPiece> layout_pieces(Layout layout, const ModelConfig& c) {

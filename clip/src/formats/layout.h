@@ -30,6 +30,8 @@ std::vector<std::string> buffer_names(const ModelConfig& config);
 
 // Throws ConfigError, naming the reason, when the layout cannot hold such a model.
 std::vector<LayoutPiece> layout_pieces(Layout layout, const ModelConfig& config);
+// Throws ConfigError for what the layout's own config cannot say of a model whose weights have their place: its tokenizer.
+void check_writable(Layout layout, const ModelConfig& config);
 
 // Tensors of a file that mean nothing to the model: sizes that OpenAI stores, PyTorch's batch counts, HF's position_ids.
 bool is_left_out(const std::string& name);
