@@ -243,9 +243,9 @@ void ModelConfig::validate(const std::string& source) const {
     check.require(hidden >= 1.0 && hidden <= kLargestConfigNumber * 16.0,
                   "mlp_ratio * width = " + Json(hidden).dump() + " is no size of a layer", "use a usual mlp_ratio, such as 4");
   }
-  if (vision.is_siglip()) check.trunk(vision);
   check.require(vision.patch_dropout >= 0.0 && vision.patch_dropout < 1.0,
                 "vision_cfg.patch_dropout = " + std::to_string(vision.patch_dropout) + " is no share", "give 0 or more, and less than 1");
+  if (vision.is_siglip()) check.trunk(vision);
   if (vision.is_resnet()) {
     check.require(!(vision.patch_dropout > 0.0), "vision_cfg.patch_dropout is set and a ResNet has no patches", "leave it out");
     check.require(vision.image_size >= 32,

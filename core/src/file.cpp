@@ -175,7 +175,8 @@ void InputFile::read_at(std::uint64_t offset, void* to, std::size_t count) const
     if (got < 0) fail_with_errno("cannot read the file", path_);
     if (got == 0) {
       struct stat now {};
-      const std::uint64_t end = ::fstat(descriptor_, &now) == 0 ? static_cast<std::uint64_t>(now.st_size) : std::min(offset, size_);
+      const std::uint64_t end =
+          ::fstat(descriptor_, &now) == 0 ? std::min(static_cast<std::uint64_t>(now.st_size), offset) : std::min(offset, size_);
       throw FileError("the file ends at byte " + std::to_string(end) + ", " + std::to_string(offset + count - end) + " bytes early; '" +
                       path_ + "'; " +
                       (end < size_ ? "it was cut short while being read: fetch or write it again"

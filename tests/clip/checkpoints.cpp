@@ -373,6 +373,9 @@ TEST_CASE("checkpoints: a tokenizer that Hugging Face's config would not restore
   CHECK_THAT(refused(clip, "", R"({"clean":"whitespace"})"), Contains("in a CLIPModel"));
   CHECK_THAT(refused(clip, "xlm-roberta-base", R"({"clean":"lower"})"), Contains("hf_tokenizer_name 'xlm-roberta-base' in a CLIPModel"));
   CHECK(refused(siglip, "timm/ViT-B-16-SigLIP", canonicalize).empty());
+  ModelConfig gemma = siglip;
+  gemma.text.vocab_size = 256000;
+  CHECK_THAT(refused(gemma, "timm/ViT-B-16-SigLIP2", canonicalize), Contains("pad_id = 1 with Gemma's vocabulary"));
   CHECK_THAT(refused(siglip, "", canonicalize), Contains("CLIP's own tokenizer in a SiglipModel"));
   CHECK_THAT(refused(siglip, "timm/ViT-B-16-SigLIP", ""), Contains("without 'clean' in a SiglipModel"));
   CHECK_THAT(refused(siglip, "bert-base-uncased", R"({"clean":"canonicalize","strip_sep_token":true})"), Contains("in a SiglipModel"));

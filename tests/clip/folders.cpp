@@ -160,6 +160,14 @@ TEST_CASE("a header that cannot be read and a hole of zeros in the middle of a t
   check(junk, 2, "Damaged tar archive");
   check(hole, 2, "there is more behind its end");
   check(whole + whole, 6, "there is more behind its end");
+  // The second tar cut within what is packed.
+  gzip(folder / "s.tar", folder / "one.gz");
+  const std::string packed = read_file(folder / "one.gz");
+  write_text(folder / "cut.tar", packed + packed.substr(0, packed.size() / 2));
+  PictureStream stream({folder / "cut.tar"});
+  std::string damage;
+  for (EncodedPicture p; stream.next(p);) damage += p.damage;
+  CHECK_THAT(damage, Contains("the tar is damaged: "));
 }
 
 // As a user who may not read everything, where the tests have all rights.

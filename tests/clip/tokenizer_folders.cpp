@@ -136,6 +136,28 @@ TEST_CASE("a CLIP of Hugging Face that has only a tokenizer.json is read by it, 
   CHECK(find_tokenizer(folder.path(), {})->tokenize("Grinning face, don't", 77).ids ==
         clip_tokenizer()->tokenize("grinning face, don't", 77).ids);
   CHECK(read_tokenizer_files(folder.path()).size() == 1);
+  // The current folder is not that of a built-in model.
+  std::filesystem::remove(folder / "open_clip_config.json");
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path());
+  const TokenizerFiles built_in = read_tokenizer_files("ViT-B-32");
+  std::filesystem::current_path(before);
+  CHECK(built_in.empty());
+  // A BPE of another kind is for whom it is for.
+  Json gemma = Json::parse(golden_file("bpe", "tokenizer.json"));
+  gemma["model"]["end_of_word_suffix"] = nullptr;
+  write_text(folder / "tokenizer.json", gemma.dump());
+  CHECK(read_tokenizer_files(folder.path()).size() == 1);
+}
+
+TEST_CASE("a tokenizer.json that does not name its model's kind is known by its parts", "[tokenizer]") {
+  for (const char* kind : {"bpe", "wordpiece", "sentencepiece"}) {
+    if (kind == std::string("sentencepiece") && !sentence_piece_available()) continue;
+    Json json = Json::parse(golden_file(kind, "tokenizer.json"));
+    const auto expected = of_json(json)->encode("a grinning face");
+    REQUIRE(json["model"].erase("type") == 1);
+    CHECK(of_json(json)->encode("a grinning face") == expected);
+  }
 }
 
 TEST_CASE("a unigram tokenizer.json: start and end are those of its template", "[tokenizer]") {
@@ -155,6 +177,11 @@ TEST_CASE("a unigram tokenizer.json: start and end are those of its template", "
   CHECK(framed->tokenize("a grinning face", 3).ids == std::vector<std::int32_t>{0, body[0], 1});
   CHECK(framed->start_id() == 0);
   CHECK(other_end->end_id() == 0);
+  CHECK(framed->pad_id() == 0);  // its own; SigLIP's, without a start, is the end
+  CHECK(ended->pad_id() == 1);
+  Json beyond = template_of({"$A", "</s>"});
+  beyond["special_tokens"]["</s>"]["ids"] = {1 << 20};
+  CHECK_THROWS_WITH(of_changed("sentencepiece", "/post_processor", beyond), Contains("the end of text has the id 1048576, outside"));
   for (const auto& parts : std::vector<std::vector<std::string>>{{"$A"}, {"<pad>", "$A"}, {"<pad>", "<pad>", "$A", "</s>"}, {"$A", "$A"}}) {
     CHECK_THROWS_WITH(of_changed("sentencepiece", "/post_processor", template_of(parts)),
                       Contains("post_processor.single is not supported") && Contains("supported: [start] $A end"));
@@ -262,6 +289,21 @@ TEST_CASE("what is not implemented of a tokenizer.json is refused by name", "[to
   if (!sentence_piece_available()) return;
   const Json metaspace = Json::parse(golden_file("sentencepiece", "tokenizer.json"))["pre_tokenizer"];
   CHECK_NOTHROW(of_changed("sentencepiece", "/pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {spaces, metaspace}}}));
+  // What canonicalize does, a normalizer may do again.
+  const TemporaryFolder folder;
+  Json again = Json::parse(golden_file("sentencepiece", "tokenizer.json"));
+  again["normalizer"] = {{"type", "Sequence"},
+                         {"normalizers",
+                          {lower,
+                           {{"type", "Replace"}, {"pattern", {{"Regex", "[!-/]"}}}, {"content", ""}},
+                           {{"type", "Replace"}, {"pattern", {{"Regex", "\\s+"}}}, {"content", " "}},
+                           Json::parse(golden_file("sentencepiece", "tokenizer.json"))["normalizer"]}}};
+  write_text(folder / "tokenizer.json", again.dump());
+  CHECK_THROWS_WITH(find_tokenizer(folder.path(), kSomebodys), Contains("normalizer is not supported"));
+  const TokenizerChoice siglip{"somebody/siglip", R"({"clean":"canonicalize"})", 0};
+  const auto repeated = find_tokenizer(folder.path(), siglip);
+  write_text(folder / "tokenizer.json", golden_file("sentencepiece", "tokenizer.json"));
+  CHECK(repeated->encode("A grinning  Face!") == find_tokenizer(folder.path(), siglip)->encode("A grinning  Face!"));
 }
 
 TEST_CASE("captions are filled up with the pad_token that the files name, and a tower that reads another is refused", "[tokenizer]") {
@@ -288,6 +330,8 @@ TEST_CASE("captions are filled up with the pad_token that the files name, and a 
   write_text(folder / "special_tokens_map.json", R"({"pad_token":{"content":"<|endoftext|>"}})");
   CHECK_FALSE(refused_with(1));
   CHECK(refused_with(0));
+  write_text(folder / "special_tokens_map.json", R"({"pad_token":"[PAD]"})");
+  CHECK_THROWS_WITH(tokenizer_of(config, folder.path()), Contains("does not have the pad_token '[PAD]'"));
   std::filesystem::remove(folder / "special_tokens_map.json");
   if (!sentence_piece_available()) return;
   write_text(folder / "tokenizer.json", golden_file("sentencepiece", "tokenizer.json"));

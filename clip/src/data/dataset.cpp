@@ -85,7 +85,7 @@ void add_matches(const std::string& path, std::vector<std::string>& out) {
   const int status = glob(path.c_str(), 0, nullptr, &found);
   std::vector<std::string> names(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
   globfree(&found);
-  std::erase_if(names, is_index);
+  std::erase_if(names, is_shard_index);
   if (names.empty()) throw FileError("no file has such a name; " + path + "; check the folder and the pattern");
   std::sort(names.begin(), names.end());  // (glob sorts by the locale)
   out.insert(out.end(), std::make_move_iterator(names.begin()), std::make_move_iterator(names.end()));

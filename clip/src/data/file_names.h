@@ -44,7 +44,7 @@ inline bool is_tar(const std::string& name) {
 }
 // What is kept beside a shard (tar_index.h), and matches where all files of a folder are asked for.
 inline constexpr const char* kIndexEnding = ".twinlens-index";
-inline bool is_index(const std::string& name) { return name.ends_with(kIndexEnding); }
+inline bool is_shard_index(const std::string& name) { return name.ends_with(kIndexEnding); }
 inline bool is_foreign_archive(const std::string& name) { return ends_like(name, {".zip", ".7z", ".rar"}); }
 inline constexpr const char* kForeignArchive = "unpack it and give the folder, or a tar of it: tar --sort=name -C FOLDER -cf NEW.tar .";
 

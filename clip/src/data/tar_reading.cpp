@@ -1,6 +1,8 @@
 #include "clip/src/data/tar_reading.h"
 
 #include <algorithm>
+#include <iterator>
+#include <string_view>
 #include <vector>
 
 namespace twinlens {
@@ -20,6 +22,17 @@ bool has_more(const InputFile& file, std::uint64_t begin) {
     if (any_byte(block.data(), n)) return true;
   }
   return false;
+}
+
+bool PackedTar::is(const InputFile& file) {
+  using namespace std::string_view_literals;
+  char start[6] = {};
+  const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(sizeof start, file.size()));
+  file.read_at(0, start, n);
+  constexpr std::string_view kinds[] = {"\x1f\x8b"sv,         "\x28\xb5\x2f\xfd"sv, "\xfd\x37zXZ"sv, "BZh"sv,
+                                        "\x04\x22\x4d\x18"sv, "\x1f\x9d"sv,         "LZIP"sv};
+  return std::any_of(std::begin(kinds), std::end(kinds),
+                     [&](std::string_view kind) { return std::string_view(start, n).starts_with(kind); });
 }
 
 int PackedTar::open(archive* reader, const std::string& path) {
@@ -52,12 +65,16 @@ la_ssize_t PackedTar::give(archive* reader, void* self, const void** block) {
 }
 
 bool PackedTar::has_more(archive* reader) {
-  const auto left = static_cast<std::size_t>(given_ - static_cast<std::uint64_t>(archive_filter_bytes(reader, 0)));
-  if (left > size_ || any_byte(block_ + size_ - left, left)) return true;
-  for (const void* block = nullptr; give(reader, this, &block) > 0;) {
+  // Of the block that the reader has taken a part of. (None is there once all were asked for: then less than a record is left.)
+  const auto taken = static_cast<std::uint64_t>(archive_filter_bytes(reader, 0));
+  const auto left = static_cast<std::size_t>(std::min<std::uint64_t>(given_ - taken, size_));
+  if (any_byte(block_ + size_ - left, left)) return true;
+  const void* block = nullptr;
+  la_ssize_t got = 0;
+  while ((got = give(reader, this, &block)) > 0) {
     if (any_byte(block_, size_)) return true;
   }
-  return false;
+  return got < 0;  // (damage of the packing)
 }
 
 }  // namespace twinlens

@@ -34,6 +34,9 @@ bool has_more(const InputFile& file, std::uint64_t begin);
 // one that also unpacks says nothing.
 class PackedTar {
  public:
+  // gzip, zstd, xz, bzip2, lz4, compress or lzip, by the first bytes.
+  static bool is(const InputFile& file);
+
   // As archive_read_open_filename. Damage of the packing is an error of `reader`. It must outlive what `reader` reads.
   int open(archive* reader, const std::string& path);
   // After `reader` has come to its end: whether anything but zeros is left.

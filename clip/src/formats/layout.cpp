@@ -287,6 +287,9 @@ void check_writable(Layout layout, const ModelConfig& c) {
     refuse_hugging_face(v.is_siglip() ? "CLIP's own tokenizer in a SiglipModel: it has text_cfg.hf_tokenizer_name"
                                       : "the text_cfg.hf_tokenizer_name '" + c.text.hf_tokenizer_name + "' in a CLIPModel");
   }
+  if (v.is_siglip() && c.text.vocab_size >= 256000 && c.text.pad_id == 1) {
+    refuse_hugging_face("text_cfg.pad_id = 1 with Gemma's vocabulary: transformers writes 1 where it means 0");
+  }
   if (text.cleaning != (v.is_siglip() ? Cleaning::canonicalize : Cleaning::ftfy) || (text.strip_sep_token && v.is_siglip())) {
     refuse_hugging_face(
         "text_cfg.tokenizer_kwargs " + (c.text.tokenizer_kwargs.empty() ? "without 'clean'" : c.text.tokenizer_kwargs) + " in a " +

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "clip/src/text/unicode.h"
+
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -17,7 +19,7 @@ struct TokenFrame {
   std::int32_t start = -1, end = -1;
 };
 
-inline std::string shown(const nlohmann::json& json) { return json.dump().substr(0, 100); }
+inline std::string shown(const nlohmann::json& json) { return valid_utf8(json.dump().substr(0, 100)); }
 
 [[noreturn]] inline void refuse_part(const std::string& key, const nlohmann::json& value, const std::string& source,
                                      const std::string& supported) {
@@ -60,7 +62,8 @@ inline void check_settings(const nlohmann::json& section, const std::string& nam
   }
 }
 
-// Text beside a word that must become a token of its own is not looked for, but for the names of start, end and the like.
+// Text beside a word that must become a token of its own is not looked for. (Nor are special ones, which captions have no reason to name,
+// but for start, end and what else a kind of tokenizer knows.)
 inline void check_added_tokens(const nlohmann::json& json, const std::string& source) {
   for (const nlohmann::json& token : part_of(json, "added_tokens")) {
     if (part_of(token, "special") == false) refuse_part("added_tokens", token, source, "special ones");

@@ -26,8 +26,9 @@ class SentencePiece final : public Tokenizer {
     if (end_ < 0) throw FileError("the SentencePiece model has no end of sentence; " + source + "; use a model with </s>");
     const std::string& pad = options_.pad_token;
     if (pad.empty()) {
-      // SigLIP pads with T5's </s>; Gemma's vocabulary (SigLIP 2) has a pad of its own.
-      pad_ = processor_.IdToPiece(end_) == "</s>" || processor_.pad_id() < 0 ? end_ : processor_.pad_id();
+      // SigLIP pads with T5's </s>; Gemma's vocabulary (SigLIP 2) and those with a start of text have a pad of their own.
+      const bool is_siglip = processor_.IdToPiece(end_) == "</s>" && options_.start_id < 0;
+      pad_ = is_siglip || processor_.pad_id() < 0 ? end_ : processor_.pad_id();
     } else {
       pad_ = processor_.PieceToId(pad);
       if (processor_.IdToPiece(pad_) != pad) {

@@ -65,6 +65,10 @@ std::shared_ptr<const Tokenizer> bpe_tokenizer(const std::unordered_map<std::str
   clip.cleaning = options.text.cleaning;
   clip.lower_case = lower_case;
   const auto pad = ids.find(options.pad_token);
+  if (pad == ids.end() && !options.pad_token.empty()) {
+    throw FileError("the vocabulary does not have the pad_token '" + options.pad_token + "' that the files beside it name; " + source +
+                    "; use the files of one tokenizer");
+  }
   clip.pad_id = pad == ids.end() ? options.bpe_pad : pad->second;
   return clip_tokenizer(ids, merges, source, clip);
 }
@@ -160,8 +164,15 @@ std::shared_ptr<const Tokenizer> read_word_piece(const Json& json, const std::st
 
 std::shared_ptr<const Tokenizer> read_unigram(const Json& json, const std::string& source, const VocabularyOptions& options) {
   const auto frame = frame_of(json, source);
-  const std::string model = sentence_piece_model(json, source, frame.has_value() ? frame->end : -1);
+  const bool canonical = options.text.cleaning == Cleaning::canonicalize;
+  const std::string model = sentence_piece_model(json, source, frame.has_value() ? frame->end : -1, canonical);
   return sentence_piece_tokenizer(model, source, {options.text.cleaning, frame.has_value() ? frame->start : -1, options.pad_token});
+}
+
+// Older files do not name it.
+std::string kind_of_model(const Json& model) {
+  if (const Json& type = part_of(model, "type"); !type.is_null()) return type.get<std::string>();
+  return model.contains("merges") ? "BPE" : part_of(model, "vocab").is_array() ? "Unigram" : "WordPiece";
 }
 
 // `read` is given the JSON and the kind of its model.
@@ -169,7 +180,7 @@ template <class Read>
 auto with_kind(const fs::path& path, Read read) {
   const Json json = parse_json_file(path);
   try {
-    return read(json, json.at("model").value("type", std::string("BPE")));
+    return read(json, kind_of_model(json.at("model")));
   } catch (const Json::exception& e) {
     throw FileError("not a tokenizer of Hugging Face: " + std::string(e.what()) + "; " + path.string() + "; fetch the file again");
   }
@@ -185,10 +196,10 @@ std::shared_ptr<const Tokenizer> read_tokenizer_json(const fs::path& path, const
   });
 }
 
-// vocab.json and merges.txt of a BPE; none of another kind.
+// vocab.json and merges.txt of a BPE of CLIP's kind; none of another.
 TokenizerFiles bpe_files_of(const fs::path& path) {
   return with_kind(path, [&](const Json& json, const std::string& kind) -> TokenizerFiles {
-    if (kind != "BPE") return {};
+    if (kind != "BPE" || part_of(json.at("model"), "end_of_word_suffix") != "</w>") return {};
     const BpeParts parts = bpe_parts(json, path.string());
     return {{"vocab.json", Json(parts.ids).dump()}, {"merges.txt", "#version: 0.2\n" + parts.merges}};
   });
@@ -212,8 +223,7 @@ bool is_uncased(const fs::path& folder, const std::string& name) {
   for (const auto& [key, expected] : {std::pair{"strip_accents", lower_case}, std::pair{"tokenize_chinese_chars", true}}) {
     const auto given = json.find(key);
     if (given == json.end() || given->is_null() || *given == expected) continue;
-    throw ConfigError(std::string("the tokenizer's ") + key + " is not supported: " + given->dump().substr(0, 100) + "; " +
-                      config.string() + "; supported: " + (expected ? "true" : "false"));
+    refuse_part(key, *given, config.string(), expected ? "true" : "false");
   }
   return lower_case;
 }
@@ -264,7 +274,7 @@ TokenizerFiles read_tokenizer_files(const std::string& model) {
   const fs::path from = tokenizer_folder(model);
   TokenizerFiles files;
   // Beside another configuration tokenizer.json would not be looked at.
-  if (has_only_tokenizer_json(from)) files = bpe_files_of(from / "tokenizer.json");
+  if (!from.empty() && has_only_tokenizer_json(from)) files = bpe_files_of(from / "tokenizer.json");
   for (const std::string& name : tokenizer_files_in(from.string())) files.emplace_back(name, read_file((from / name).string()));
   return files;
 }

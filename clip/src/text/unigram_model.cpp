@@ -73,10 +73,16 @@ bool is_of_sentence_piece(const nlohmann::json& step) {
          replaces(step, " ", "▁") || replaces(step, "\\A +| +\\z", "") || replaces(step, "\\A▁", "▁▁");
 }
 
+// What canonicalize has done already: lower case, no punctuation, single spaces.
+bool is_canonical(const nlohmann::json& step) {
+  return is_step(step, "Lowercase") || (is_step(step, "Replace") && part_of(step, "content") == "") || replaces(step, "\\s+", " ");
+}
+
 // Throws ConfigError for what SentencePiece would do otherwise.
-void check_unigram(const nlohmann::json& json, const std::string& source) {
+void check_unigram(const nlohmann::json& json, const std::string& source, bool canonical) {
   for (const nlohmann::json* step : steps_of(part_of(json, "normalizer"), "normalizers")) {
-    if (!is_of_sentence_piece(*step)) refuse_part("normalizer", *step, source, "Precompiled, Strip, Replace of spaces");
+    if (!is_of_sentence_piece(*step) && !(canonical && is_canonical(*step)))
+      refuse_part("normalizer", *step, source, "Precompiled, Strip, Replace of spaces");
   }
   const nlohmann::json& words = part_of(json, "pre_tokenizer");
   auto splits = steps_of(words, "pretokenizers");
@@ -164,7 +170,7 @@ std::string fault_of(std::string_view map) {
   return {};
 }
 
-std::string build(const nlohmann::json& json, std::int64_t end) {
+std::string build(const nlohmann::json& json, std::int64_t end, const std::string& source) {
   std::set<std::string> controls;
   for (const auto& token : json.value("added_tokens", nlohmann::json::array())) {
     if (token.value("special", false)) controls.insert(token.at("content").get<std::string>());
@@ -190,6 +196,10 @@ std::string build(const nlohmann::json& json, std::int64_t end) {
     put_bytes(out, 1, bytes);
     ++id;
   }
+  if (end >= id) {
+    throw FileError("the end of text has the id " + std::to_string(end) + ", outside the vocabulary of " + std::to_string(id) + "; " +
+                    source + "; fetch the file again");
+  }
   put_number(trainer, 3, 1);  // unigram
   put_number(trainer, 4, id);
   put_number(trainer, 35, model.value("byte_fallback", false) ? 1 : 0);
@@ -212,10 +222,10 @@ std::string build(const nlohmann::json& json, std::int64_t end) {
 
 }  // namespace
 
-std::string sentence_piece_model(const nlohmann::json& json, const std::string& source, std::int64_t end) {
+std::string sentence_piece_model(const nlohmann::json& json, const std::string& source, std::int64_t end, bool canonical) {
   try {
-    std::string model = build(json, end);
-    check_unigram(json, source);
+    std::string model = build(json, end, source);
+    check_unigram(json, source, canonical);
     return model;
   } catch (const nlohmann::json::exception& e) {
     throw FileError("not a unigram tokenizer: " + std::string(e.what()) + "; " + source + "; use the tokenizer.json of a SigLIP model");

@@ -34,7 +34,7 @@ struct Classification {
   std::int64_t images = 0, classes = 0;
 };
 
-// images (N, d), classes (C, d) unit features; label_of[i] in [0, C). top5 is 1 below five classes.
+// images (N, d), classes (C, d) unit features; label_of[i] in [0, C). top5 is 1 of five classes or fewer.
 // `asked` (a flag per image, empty for all) leaves images out. Throws NumericError for features that are not finite.
 Classification classification_metrics(const Tensor& images, const Tensor& classes, const std::vector<std::int64_t>& label_of,
                                       const std::vector<bool>& asked = {});

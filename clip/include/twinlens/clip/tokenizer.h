@@ -96,7 +96,7 @@ std::shared_ptr<const Tokenizer> word_piece_tokenizer(const std::vector<std::str
 struct SentencePieceOptions {
   Cleaning cleaning = Cleaning::canonicalize;
   std::int32_t start_id = -1;  // before the body, as XLM-R's <s>; -1: nothing
-  std::string pad_token = {};  // empty: </s> as SigLIP does, or the pad of a model that ends by another token
+  std::string pad_token = {};  // empty: </s> as SigLIP does (T5 itself has <pad>), or the pad of a model with a start or another end
 };
 std::shared_ptr<const Tokenizer> sentence_piece_tokenizer(std::string_view model, const std::string& source,
                                                           const SentencePieceOptions& options = {});
