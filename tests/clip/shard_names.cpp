@@ -6,12 +6,9 @@
 #include "tests/support/loading.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/toy_tars.h"
-#include "tests/support/toy_training.h"
 
 #include "twinlens/clip/dataset.h"
 #include "twinlens/clip/picture_stream.h"
-#include "twinlens/clip/trainer.h"
-#include "twinlens/kernels/error.h"
 
 namespace twinlens::test {
 namespace {
