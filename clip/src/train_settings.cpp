@@ -62,8 +62,6 @@ void check_words(const TrainOptions& o) {
   };
   one_of("equal-captions", o.equal_captions, {"negatives", "positives", "apart"});
   one_of("on-nonfinite", o.on_nonfinite, {"stop", "skip"});
-  one_of("captions", o.captions, {"first", "random", "all"});
-  one_of("compressed-shards", o.compressed_shards, {"auto", "unpack", "stream"});
   static_cast<void>(parse_schedule(o.lr_scheduler));
 }
 

@@ -22,18 +22,13 @@ namespace fs = std::filesystem;
 struct PictureStream::Tar {
   std::string path;
   bool opened = false;
-  bool is_packed;
-  PackedTar packed;
+  TarInput input;
   std::unique_ptr<archive, int (*)(archive*)> reader{archive_read_new(), archive_read_free};
 
   explicit Tar(const std::string& name) : path(name) {
-    is_packed = PackedTar::is(InputFile(path));  // throws when the file is not there or cannot be opened
+    static_cast<void>(InputFile(path));  // throws when the file is not there or cannot be opened
     archive_read_support_format_tar(reader.get());
-    opened = (is_packed ? packed.open(reader.get(), path) : archive_read_open_filename(reader.get(), path.c_str(), 1 << 18)) == ARCHIVE_OK;
-  }
-  bool ends_early() {
-    return is_packed ? packed.has_more(reader.get())
-                     : has_more(InputFile(path), static_cast<std::uint64_t>(archive_filter_bytes(reader.get(), 0)));
+    opened = input.open(reader.get(), path) == ARCHIVE_OK;
   }
   EncodedPicture damage(const char* reason = nullptr) const {
     if (reason == nullptr) reason = archive_error_string(reader.get());
@@ -57,7 +52,7 @@ bool PictureStream::next_of_tar(EncodedPicture& picture) {
     if (!tar_->opened) return ends_damaged();
     const int status = archive_read_next_header(tar_->reader.get(), &entry);
     if (status == ARCHIVE_EOF) {
-      if (tar_->ends_early()) return ends_damaged(kMoreBehindEnd);
+      if (tar_->input.has_more(tar_->reader.get())) return ends_damaged(kMoreBehindEnd);
       tar_.reset();
       return false;
     }

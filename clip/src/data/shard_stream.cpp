@@ -4,6 +4,8 @@
 #include <archive.h>
 #include <archive_entry.h>
 
+#include "clip/src/data/tar_reading.h"
+
 #include "twinlens/kernels/error.h"
 
 namespace twinlens {
@@ -19,12 +21,7 @@ StreamCursor::StreamCursor(const std::string& path, const ShardIndex& index) : p
   if (file.size() != index.shard_size() || file.modified() != index.shard_modified()) {
     throw FileError("the shard has changed since it was indexed; " + path + "; start again");
   }
-  archive_read_support_format_raw(reader_.get());
-  archive_read_support_filter_gzip(reader_.get());
-  archive_read_support_filter_zstd(reader_.get());
-  archive_entry* entry = nullptr;
-  if (archive_read_open_filename(reader_.get(), path.c_str(), 1 << 18) != ARCHIVE_OK ||
-      archive_read_next_header(reader_.get(), &entry) != ARCHIVE_OK) {
+  if (!open_unpacking(reader_.get(), path)) {
     throw FileError("shard cannot be unpacked: " + std::string(archive_error_string(reader_.get())) + "; " + path + "; fetch it again");
   }
 }

@@ -98,8 +98,8 @@ class TarPass {
     const std::unique_ptr<archive, int (*)(archive*)> reader(archive_read_new(), archive_read_free);
     reader_ = reader.get();
     archive_read_support_format_tar(reader_);
-    PackedTar packed;
-    check(compressed_ ? packed.open(reader_, file_.path()) : archive_read_open_filename(reader_, file_.path().c_str(), 1 << 18));
+    TarInput input;
+    check(input.open(reader_, file_.path()));
     archive_entry* entry = nullptr;
     while (true) {
       const int status = archive_read_next_header(reader_, &entry);
@@ -112,7 +112,7 @@ class TarPass {
     stream_size_ = static_cast<std::uint64_t>(archive_filter_bytes(reader_, 0));
     if (compressed_) whole_ = stream_size_;
     if (!compressed_ && reached_ > file_.size()) fail("it is cut short");
-    if (compressed_ ? packed.has_more(reader_) : has_more(file_, stream_size_)) fail(kMoreBehindEnd);
+    if (input.has_more(reader_)) fail(kMoreBehindEnd);
   }
 
   [[noreturn]] static void fail(const std::string& why) { throw Damage{why}; }

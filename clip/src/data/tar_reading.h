@@ -7,8 +7,6 @@
 #include <memory>
 #include <string>
 
-#include "twinlens/core/file.h"
-
 namespace twinlens {
 
 // Whether libarchive has read what it was asked for. ARCHIVE_RETRY, which it answers to a header with a wrong checksum, ranks above
@@ -27,17 +25,15 @@ inline std::string name_of(archive_entry* entry) {
 // that were joined.
 inline constexpr const char* kMoreBehindEnd = "there is more behind its end (a hole of zeros, or several tars joined by cat)";
 
-// Whether anything but zeros lies in the file from `begin` on.
-bool has_more(const InputFile& file, std::uint64_t begin);
+// Opens the file as one stream of bytes, unpacked where it is packed. False when there is nothing to read or the packing is damaged.
+bool open_unpacking(archive* stream, const std::string& path);
 
-// A tar packed by gzip, zstd, ...: unpacked by an archive of its own, so that what lies behind the tar's end can be looked at, of which
-// one that also unpacks says nothing.
-class PackedTar {
+// What a tar is read from. A packed one is unpacked by an archive of its own: of what lies behind the tar's end one that does both says
+// nothing.
+class TarInput {
  public:
-  // gzip, zstd, xz, bzip2, lz4, compress or lzip, by the first bytes.
-  static bool is(const InputFile& file);
-
-  // As archive_read_open_filename. Damage of the packing is an error of `reader`. It must outlive what `reader` reads.
+  // As archive_read_open_filename, for a reader of the tar format alone. Damage of a packing is an error of `reader`. The input must
+  // outlive what `reader` reads.
   int open(archive* reader, const std::string& path);
   // After `reader` has come to its end: whether anything but zeros is left.
   bool has_more(archive* reader);
@@ -45,6 +41,8 @@ class PackedTar {
  private:
   static la_ssize_t give(archive* reader, void* self, const void** block);
 
+  std::string path_;
+  bool is_packed_ = false;
   std::unique_ptr<archive, int (*)(archive*)> unpacked_{archive_read_new(), archive_read_free};
   const char* block_ = nullptr;  // given last, and how many bytes of the tar there are until its end
   std::size_t size_ = 0;

@@ -15,6 +15,7 @@
 #include "clip/src/data/file_pool.h"
 #include "clip/src/data/shard_stream.h"
 #include "clip/src/data/tar_index.h"
+#include "clip/src/data/tar_reading.h"
 
 #include "twinlens/core/file.h"
 #include "twinlens/kernels/error.h"
@@ -53,13 +54,8 @@ class Unpacked {
  private:
   void copy(const std::string& from) {
     const std::unique_ptr<archive, int (*)(archive*)> in(archive_read_new(), archive_read_free);
-    archive_read_support_format_raw(in.get());
-    archive_read_support_filter_gzip(in.get());
-    archive_read_support_filter_zstd(in.get());
-    archive_entry* entry = nullptr;
     std::ofstream out(path_, std::ios::binary | std::ios::trunc);
-    bool good = archive_read_open_filename(in.get(), from.c_str(), 1 << 18) == ARCHIVE_OK &&
-                archive_read_next_header(in.get(), &entry) == ARCHIVE_OK;
+    bool good = open_unpacking(in.get(), from);
     // (archive_read_data would drop the good blocks before a bad one.)
     for (int status = ARCHIVE_OK; good && out && status != ARCHIVE_EOF;) {
       const void* block = nullptr;

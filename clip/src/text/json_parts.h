@@ -26,6 +26,11 @@ inline std::string shown(const nlohmann::json& json) { return valid_utf8(json.du
   throw ConfigError("the tokenizer's " + key + " is not supported: " + shown(value) + "; " + source + "; supported: " + supported);
 }
 
+[[noreturn]] inline void refuse_pad(const std::string& pad, const std::string& source) {
+  throw FileError("the vocabulary does not have the pad_token '" + pad + "' that the files beside it name; " + source +
+                  "; use the files of one tokenizer");
+}
+
 // null where there is none.
 inline const nlohmann::json& part_of(const nlohmann::json& json, const char* key) {
   static const nlohmann::json none;

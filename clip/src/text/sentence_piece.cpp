@@ -6,6 +6,7 @@
 #include <sentencepiece_processor.h>
 
 #include "clip/src/text/framed.h"
+#include "clip/src/text/json_parts.h"
 #include "clip/src/text/unigram_model.h"
 #endif
 
@@ -31,10 +32,7 @@ class SentencePiece final : public Tokenizer {
       pad_ = is_siglip || processor_.pad_id() < 0 ? end_ : processor_.pad_id();
     } else {
       pad_ = processor_.PieceToId(pad);
-      if (processor_.IdToPiece(pad_) != pad) {
-        throw FileError("the model does not have the pad_token '" + pad + "' that the files beside it name; " + source +
-                        "; use the files of one tokenizer");
-      }
+      if (processor_.IdToPiece(pad_) != pad) refuse_pad(pad, source);
     }
     if (options_.start_id >= vocab_size()) {
       throw FileError("the start of text has the id " + std::to_string(options_.start_id) + ", outside the vocabulary of " +

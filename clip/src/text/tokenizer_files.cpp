@@ -65,10 +65,7 @@ std::shared_ptr<const Tokenizer> bpe_tokenizer(const std::unordered_map<std::str
   clip.cleaning = options.text.cleaning;
   clip.lower_case = lower_case;
   const auto pad = ids.find(options.pad_token);
-  if (pad == ids.end() && !options.pad_token.empty()) {
-    throw FileError("the vocabulary does not have the pad_token '" + options.pad_token + "' that the files beside it name; " + source +
-                    "; use the files of one tokenizer");
-  }
+  if (pad == ids.end() && !options.pad_token.empty()) refuse_pad(options.pad_token, source);
   clip.pad_id = pad == ids.end() ? options.bpe_pad : pad->second;
   return clip_tokenizer(ids, merges, source, clip);
 }
