@@ -8,6 +8,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/cpu/vec/prefetch.h"
 #include "kernels/cpu/vec/vec.h"
 
 namespace twinlens::gemm {
@@ -60,13 +61,15 @@ TWINLENS_INLINE void end_sums(float* tile) {
   memory_fence_for_compiler();
 }
 
-// tile[32][16 Vectors] = sum over words, or goes on with it; a[32][words] as TileRows says, b[words][16 Vectors] in pairs of bf16.
+// tile[32][16 Vectors] = sum over words, or goes on with it; a[32][words] as TileRows says, b[words][16 Vectors] in pairs of bf16. A tick
+// of what is to be asked for meanwhile with every step.
 template <int Vectors>
-TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const float* b, float* tile, bool more) {
+TWINLENS_INLINE void multiply_tiles(std::int64_t words, const TileRows& a, const float* b, float* tile, bool more, Prefetch* ahead) {
   constexpr std::int64_t row = Vectors * 64;  // bytes from one row of b to the next
   const char *upper = static_cast<const char*>(a.data), *lower = upper + 16 * a.row_bytes;
   begin_sums<Vectors>(tile, more);
   for (std::int64_t k = 0; k < words; k += 16) {
+    if (ahead != nullptr) ahead->tick();
     _tile_loadd(4, upper, a.row_bytes);
     _tile_loadd(6, b, row);
     _tile_dpbf16ps(0, 4, 6);

@@ -100,8 +100,10 @@ struct Product {
   // The lines that a thread packs at one time, and their panels.
   static constexpr std::int64_t kPackedLines = 192, kPanelsOfA = kPackedLines / kTileRows, kPanelsOfB = kPackedLines / kTileCols;
   static_assert(kPackedLines % kTileRows == 0 && kPackedLines % kTileCols == 0);
-  // A tile in thirds takes so long that what it touches of c is gone again by then; its stores are done during the next one.
-  static constexpr bool kPrefetchesC = F != Form::thirds;
+  // When what tiles touch of c is asked for: a few rows with every step of tile registers (many at once take the buffers through which
+  // tiles come from L2), or before the last words of a tile. (One in thirds takes so long that it is gone again by then; its stores are
+  // done during the next one.)
+  static constexpr bool kAsksInSteps = F == Form::pairs && __is_same(I, Avx512Amx), kAsksAtOnce = !kAsksInSteps && F != Form::thirds;
   static constexpr bool kReadsRows = F != Form::thirds;  // whose elements are what words are made of, as they lie
 
   const Matmul& m;
@@ -208,15 +210,17 @@ struct Product {
         const float* b_panel = panels.b + (col - panels.col) * k.words;
         with_vectors(cols, [&]<int Vectors>() {
           constexpr std::int64_t width = Vectors * I::kWidth;
+          Prefetch ahead;
+          if (kAsksInSteps) ask_in_steps(k, first, last - first, col, cols, ahead);
           for (std::int64_t word = 0; word < k.words || word == 0; word += Shape::kStepWords) {
             const std::int64_t words = least(Shape::kStepWords, k.words - word);
             for (std::int64_t row = first; row < last; row += kTileRows) {
               const bool last_words = word + words == k.words;
-              if (kPrefetchesC && last_words) prefetch_c(row, least(kTileRows, last - row), col, cols);
+              if (kAsksAtOnce && last_words) prefetch_c(row, least(kTileRows, last - row), col, cols);
               TileRows rows = rows_of_a(r, k, row, panels);
               rows.data = static_cast<const char*>(rows.data) + word / Shape::kRowWords * rows.step_bytes;
               float* const sums_of_tile = sums_of_rows + (row - first) * width;
-              micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_tile, word > 0);
+              micro_kernel<I, F, Vectors>(words, rows, b_panel + word * width, sums_of_tile, word > 0, kAsksInSteps ? &ahead : nullptr);
               if (!last_words) continue;
               const TileOfC tile{sums_of_tile, width, row, col, least(kTileRows, last - row), cols};
               if constexpr (F == Form::thirds) retake_not_finite(k, tile);
@@ -228,12 +232,25 @@ struct Product {
     }
   }
 
-  // Asks for what take_tile() will touch. (Not inlined, gcc takes it for a function without effect and drops the call.)
+  // What take_tile() will touch.
+  TWINLENS_INLINE void add_c(std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols, Prefetch& ahead) const {
+    ahead.add(c, row, rows, col, cols, true);
+    ahead.add(m.pre, row, rows, col, cols, true);
+    ahead.add(m.residual, row, rows, col, cols, false);
+  }
+  // The same, all of it asked for by the time when the first of the tiles is complete.
+  TWINLENS_INLINE void ask_in_steps(const Block& k, std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols,
+                                    Prefetch& ahead) const {
+    constexpr int fewest = 4;  // rows of a step
+    add_c(row, rows, col, cols, ahead);
+    const std::int64_t before = (parts(k.words, Shape::kStepWords) - 1) * Shape::kStepWords;  // the last words, of all tiles
+    ahead.spread((before * parts(rows, kTileRows) + least(k.words, Shape::kStepWords)) / Shape::kRowWords);
+    if (ahead.pace < fewest) ahead.pace = fewest;
+  }
+  // Asks for it at once. (Not inlined, gcc takes it for a function without effect and drops the call.)
   TWINLENS_INLINE void prefetch_c(std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols) const {
     Prefetch wanted;
-    wanted.add(c, row, rows, col, cols, true);
-    wanted.add(m.pre, row, rows, col, cols, true);
-    wanted.add(m.residual, row, rows, col, cols, false);
+    add_c(row, rows, col, cols, wanted);
     wanted.step(Prefetch::kStripes * kTileRows);
   }
 

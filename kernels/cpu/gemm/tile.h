@@ -2,6 +2,7 @@
 // The micro-kernel: a tile of c held in registers while one panel of a and one of b stream past.
 
 #include "kernels/cpu/gemm/words.h"
+#include "kernels/cpu/vec/prefetch.h"
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
@@ -108,11 +109,12 @@ struct TileRegisters {
 };
 
 // tile[kRows][Vectors * width] = sum over words of a[word][row] * b[word][column]; with `more`, the sum goes on from what the tile holds,
-// with the bits of one call for all words.
+// with the bits of one call for all words. `ahead` is asked for meanwhile (pairs in tile registers only).
 template <class I, Form F, int Vectors>
-void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b, float* tile, bool more) {
+void micro_kernel(std::int64_t words, const TileRows& rows_of_a, const float* b, float* tile, bool more,
+                  [[maybe_unused]] Prefetch* ahead = nullptr) {
 #if defined(TWINLENS_TILE_REGISTERS)
-  if constexpr (F == Form::pairs) return multiply_tiles<Vectors>(words, rows_of_a, b, tile, more);
+  if constexpr (F == Form::pairs) return multiply_tiles<Vectors>(words, rows_of_a, b, tile, more, ahead);
   if constexpr (F == Form::thirds) return multiply_thirds<Vectors>(words, static_cast<const float*>(rows_of_a.data), b, tile, more);
 #else
   static_assert(TileShape<I, F>::kRowWords == 1, "this layout is for tile registers, which this compiler was not asked for");
