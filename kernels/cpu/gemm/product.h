@@ -243,8 +243,9 @@ struct Product {
                                     Prefetch& ahead) const {
     constexpr int fewest = 4;  // rows of a step
     add_c(row, rows, col, cols, ahead);
-    const std::int64_t before = (parts(k.words, Shape::kStepWords) - 1) * Shape::kStepWords;  // the last words, of all tiles
-    ahead.spread((before * parts(rows, kTileRows) + least(k.words, Shape::kStepWords)) / Shape::kRowWords);
+    // All tiles meet the words before the last ones, then the first of them meets those.
+    const std::int64_t before = k.words > 0 ? (k.words - 1) / Shape::kStepWords * Shape::kStepWords : 0;
+    ahead.spread((before * parts(rows, kTileRows) + k.words - before) / Shape::kRowWords);
     if (ahead.pace < fewest) ahead.pace = fewest;
   }
   // Asks for it at once. (Not inlined, gcc takes it for a function without effect and drops the call.)
